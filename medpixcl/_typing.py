@@ -1,0 +1,32 @@
+"""Array types with named axes, checked at run time in the tests.
+
+Axes: ``b`` batch, ``c`` channels, ``*s`` the spatial axes in array order, ``k`` points, ``d`` their number of
+coordinates (2 or 3).
+"""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Image = Float[Tensor, "b c *s"]
+"""Batch of images: (B, C, H, W) or (B, C, D, H, W)."""
+
+Mask = Bool[Tensor, "b 1 *s"]
+"""True where a pixel counts."""
+
+Classes = Int[Tensor, "b 1 *s"]
+"""Class of every pixel: 0 low, 1 medium, 2 high informativeness."""
+
+Embedding = Float[Tensor, "b c *s"]
+"""One vector of length C for every cell of a feature grid."""
+
+Heatmaps = Float[Tensor, "b k *s"]
+"""One map per landmark."""
+
+PointsVoxel = Float[Tensor, "*b k d"]
+"""Voxel indices in array order; the centre of the first voxel is 0."""
+
+PointsMM = Float[Tensor, "*b k d"]
+"""Physical positions in mm, in the order and frame of the affine that made them (RAS+ inside the package)."""
+
+Affine = Float[Tensor, "*b d1 d1"]
+"""Homogeneous matrix, (D+1, D+1)."""

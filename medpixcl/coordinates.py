@@ -1,0 +1,146 @@
+"""Where a pixel lies: voxel index, physical mm, ``grid_sample`` coordinate, cell of a feature grid.
+
+Four frames, and the only functions that go between them:
+
+* **voxel**: index in array order (row, column) or (i, j, k); the centre of the first voxel is 0.
+* **mm**: ``affine @ voxel``. Inside the package affines are RAS+, as in MONAI; files for people are LPS.
+* **grid**: the normalised coordinate of :func:`torch.nn.functional.grid_sample` with ``align_corners=False``,
+  last axis in (x, y[, z]) order, so reversed against array order.
+* **cell**: index in a feature grid of a given stride; the centre of cell 0 lies at voxel ``(stride - 1) / 2``.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from medpixcl._typing import Affine, PointsMM, PointsVoxel
+
+
+def apply_affine(affine: Affine, points: PointsVoxel) -> PointsMM:
+    """Map points by a homogeneous matrix.
+
+    Args:
+        affine: Shape (D+1, D+1), or (B, D+1, D+1) for points of shape (B, K, D).
+        points: Shape (..., K, D), in the order and unit that ``affine`` expects.
+
+    Returns:
+        Mapped points, same shape.
+
+    Example:
+        >>> apply_affine(torch.diag(torch.tensor([2.0, 3.0, 1.0])), torch.tensor([[1.0, 1.0]]))
+        tensor([[2., 3.]])
+    """
+    affine = affine.to(points)
+    linear, translation = affine[..., :-1, :-1], affine[..., :-1, -1]
+    return points @ linear.mT + translation.unsqueeze(-2)
+
+
+def voxel_to_mm(points: PointsVoxel, affine: Affine) -> PointsMM:
+    """Physical position of voxel indices, in the frame of ``affine``."""
+    return apply_affine(affine, points)
+
+
+def mm_to_voxel(points: PointsMM, affine: Affine) -> PointsVoxel:
+    """Voxel index (not rounded) of physical positions given in the frame of ``affine``."""
+    return apply_affine(torch.linalg.inv(affine.to(points)), points)
+
+
+def flip_ras_lps(points: PointsMM) -> PointsMM:
+    """RAS+ to LPS+ or back: the first two axes change sign. The only place where the package does this.
+
+    A 2D image of rows and columns lies in the plane of the first two axes, so both of its axes change sign.
+    """
+    return points * points.new_tensor([-1.0, -1.0, 1.0])[: points.shape[-1]]
+
+
+def spatial_affine(affine: Float[Tensor, "n n"], dims: int) -> Affine:
+    """The (D+1, D+1) part of a larger homogeneous matrix that acts on the first ``dims`` axes (MONAI keeps 4 x 4)."""
+    keep = [*range(dims), affine.shape[0] - 1]
+    return affine[keep][:, keep]
+
+
+def image_affine(spacing_mm: Sequence[float]) -> Float[Tensor, "4 4"]:
+    """RAS+ affine of a 2D picture without orientation: rows run to the bottom, columns to the right.
+
+    In LPS+, the frame of the files, the pixel (row, column) then lies at (x, y) = (column * s, row * s) mm, which is
+    where ITK and 3D Slicer put a PNG.
+
+    Args:
+        spacing_mm: Size of a pixel along (row, column) in mm.
+    """
+    row, column = spacing_mm
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:2, :2] = torch.tensor([[0.0, -column], [-row, 0.0]], dtype=torch.float64)
+    return affine
+
+
+def spacing_of(affine: Affine) -> Float[Tensor, "*b d"]:
+    """Length in mm of one voxel step along each array axis."""
+    return torch.linalg.vector_norm(affine[..., :-1, :-1], dim=-2)
+
+
+def voxel_to_grid(points: PointsVoxel, shape: Sequence[int]) -> Float[Tensor, "*b k d"]:
+    """Voxel index to ``grid_sample`` coordinate of an image with spatial ``shape``; the axis order is reversed."""
+    size = points.new_tensor(list(shape))
+    return ((2 * points + 1) / size - 1).flip(-1)
+
+
+def grid_to_voxel(grid: Float[Tensor, "*b k d"], shape: Sequence[int]) -> PointsVoxel:
+    """Inverse of :func:`voxel_to_grid`."""
+    size = grid.new_tensor(list(shape))
+    return ((grid.flip(-1) + 1) * size - 1) / 2
+
+
+def voxel_to_cell(points: PointsVoxel, stride: Sequence[int] | int) -> PointsVoxel:
+    """Voxel index to (not rounded) cell index of a feature grid that covers the image with cells of ``stride``.
+
+    Example:
+        >>> voxel_to_cell(torch.tensor([[0.5, 2.5]]), 2)
+        tensor([[0., 1.]])
+    """
+    step = torch.as_tensor(stride).to(points)
+    return (points + 0.5) / step - 0.5
+
+
+def cell_to_voxel(cells: PointsVoxel, stride: Sequence[int] | int) -> PointsVoxel:
+    """Inverse of :func:`voxel_to_cell`: the voxel position of cell centres."""
+    step = torch.as_tensor(stride).to(cells)
+    return (cells + 0.5) * step - 0.5
+
+
+def voxel_positions(shape: Sequence[int], *, device: torch.device | str | None = None) -> Float[Tensor, "*s d"]:
+    """Index of every voxel, shape (*spatial, D), float32."""
+    axes = [torch.arange(n, dtype=torch.float32, device=device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+
+def inside(points: PointsVoxel, shape: Sequence[int]) -> Tensor:
+    """True for points between the centres of the first and the last voxel of every axis; shape (..., K).
+
+    Interpolation there needs no voxel from outside. NaN is outside.
+    """
+    last = points.new_tensor([n - 1 for n in shape])
+    return ((points >= 0) & (points <= last)).all(dim=-1)
+
+
+def sample_at(image: Float[Tensor, "b c *s"], points: Float[Tensor, "b k d"]) -> Float[Tensor, "b k c"]:
+    """Linear interpolation of an image at voxel positions.
+
+    Args:
+        image: Shape (B, C, *spatial).
+        points: Shape (B, K, D), voxel indices in array order; positions outside take the border's value.
+
+    Returns:
+        Values, shape (B, K, C).
+
+    Example:
+        >>> sample_at(torch.tensor([[[[0.0, 1.0, 2.0]]]]), torch.tensor([[[0.0, 0.5]]]))
+        tensor([[[0.5000]]])
+    """
+    batch, count, dims = points.shape
+    grid = voxel_to_grid(points, image.shape[2:]).to(image.dtype).view(batch, count, *[1] * (dims - 1), dims)
+    values = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return values.flatten(2).mT

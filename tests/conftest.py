@@ -1,0 +1,37 @@
+"""Fixtures shared by all tests: where the real data lie, and single-threaded torch."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+DATA = Path(os.environ.get("MEDPIXCL_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, with the reason."""
+    if not DATA.is_dir():
+        skip = pytest.mark.skip(reason=f"no real data at {DATA}; set MEDPIXCL_DATA")
+        for item in items:
+            if "data" in item.keywords:
+                item.add_marker(skip)
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="no CUDA device")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Root of the real data sets."""
+    return DATA
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """Seeded random numbers."""
+    return torch.Generator().manual_seed(0)
