@@ -1,0 +1,222 @@
+"""How much a pixel can tell: entropy of the grey levels round it, classes, and weights for drawing pixels.
+
+Reference: Quan et al., "IGU-Aug: Information-guided unsupervised augmentation and pixel-wise contrastive learning for
+medical image analysis", arXiv 2211.07118, IEEE TMI 44(1), 2025.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from medpixcl._kernels import entropy_torch
+
+Number = float | int
+
+
+def local_entropy(
+    image: Float[Tensor, "b 1 *s"],
+    *,
+    radius: Number = 10,
+    footprint: Literal["ball", "box"] = "ball",
+    spacing: Sequence[Number] | None = None,
+    bins: int = 32,
+    value_range: tuple[Number, Number] | None = None,
+    mask: Bool[Tensor, "b 1 *s"] | None = None,
+    backend: Literal["auto", "numba", "torch"] = "auto",
+) -> Float[Tensor, "b 1 *s"]:
+    """Shannon entropy of the grey levels in a window round every pixel, in bits.
+
+    ``H = log2 n - (1/n) sum_g c_g log2 c_g`` with ``c_g`` the number of window pixels in bin ``g`` and ``n`` their sum.
+    The window is clipped at the borders of the image: only pixels inside the image, and inside ``mask``, count.
+
+    Args:
+        image: Shape (B, 1, H, W) or (B, 1, D, H, W).
+        radius: Of the window; in pixels, or in mm when ``spacing`` is given.
+        footprint: ``ball``: offsets o with ``|o| <= radius`` (a disk in 2D); ``box``: every ``|o_i| <= radius``.
+        spacing: Size of a pixel along each array axis in mm.
+        bins: Number of grey levels: ``floor((v - low) / (high - low) * bins)``, clipped.
+        value_range: (low, high), or None for the least and greatest value of each image (inside its mask). With
+            ``(0, 255)`` and 256 bins the levels of 8-bit data are its values.
+        mask: True where a pixel counts. Elsewhere the entropy is 0.
+        backend: ``numba`` for compiled loops on a CPU, ``torch`` for any device, ``auto`` for the fastest there is.
+
+    Returns:
+        float32, shape of ``image``; 0 for a constant window, at most ``log2(bins)``.
+
+    Raises:
+        ValueError: If an argument is out of range, or a pixel that counts is not finite.
+
+    Reference: arXiv 2211.07118, equation of the image-information entropy (IIE).
+
+    Example:
+        >>> stripes = torch.tensor([0.0, 1.0]).repeat(4).expand(1, 1, 8, 8)
+        >>> local_entropy(stripes, radius=1, footprint="box")[0, 0, 4, :4]
+        tensor([1.0000, 0.9183, 0.9183, 0.9183])
+    """
+    dims = image.ndim - 2
+    chords = _window(radius, footprint, [1.0] * dims if spacing is None else spacing, image.shape[2:])
+    if bins < 1:
+        raise ValueError(f"bins is {bins}; expected at least one grey level.")
+    entropy = torch.empty(image.shape, dtype=torch.float32, device=image.device)
+    for index in range(image.shape[0]):
+        levels = _grey_levels(image[index, 0], bins, value_range, None if mask is None else mask[index, 0])
+        entropy[index, 0] = entropy_torch.window_entropy(levels, bins, chords)
+    return entropy
+
+
+def _window(radius: Number, footprint: str, spacing: Sequence[Number], shape: Sequence[int]) -> Int[Tensor, "*w"]:
+    """Half lengths of the window along the last axis for every offset along the others, -1 where there is none."""
+    if len(shape) not in (2, 3):
+        raise ValueError(f"image has {len(shape)} spatial axes; expected 2 or 3, as (B, 1, H, W) or (B, 1, D, H, W).")
+    if len(spacing) != len(shape) or not all(0 < step < math.inf for step in spacing):
+        raise ValueError(f"spacing is {tuple(spacing)}; expected {len(shape)} positive sizes in mm, one per axis.")
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"radius is {radius}; expected a finite number that is not negative.")
+    reach = radius * (1 + 1e-9)  # a pixel on the rim counts in spite of rounding
+    half = [min(int(reach / step), size - 1) for step, size in zip(spacing, shape, strict=True)]
+    sides = [torch.arange(-h, h + 1, dtype=torch.float64) * step for h, step in zip(half[:-1], spacing, strict=False)]
+    if footprint == "box":
+        return torch.full([len(side) for side in sides], half[-1])
+    square = sum(side**2 for side in torch.meshgrid(*sides, indexing="ij"))
+    rest = reach**2 - torch.as_tensor(square)
+    chord = rest.clamp(min=0).sqrt().div(spacing[-1]).floor().clamp(max=half[-1]).long()
+    return chord.masked_fill(rest < 0, -1)
+
+
+def _grey_levels(
+    image: Float[Tensor, "*s"], bins: int, value_range: tuple[Number, Number] | None, mask: Bool[Tensor, "*s"] | None
+) -> Int[Tensor, "*s"]:
+    """Bin number of every pixel; ``bins`` where the mask is False."""
+    counted = image if mask is None else image[mask]
+    if counted.numel() == 0:
+        return torch.full(image.shape, bins, dtype=torch.int16, device=image.device)
+    if not bool(counted.isfinite().all()):
+        raise ValueError(
+            "image has NaN or infinite pixels; expected finite values: fill them or leave them out by mask."
+        )
+    low, high = value_range if value_range is not None else (bound.item() for bound in counted.aminmax())
+    if value_range is not None and not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"value_range is {value_range}; expected two finite numbers (low, high) with low < high.")
+    span = (high - low) or 1.0
+    levels = ((image - low) / span * bins).clamp_(0, bins - 1)
+    if mask is not None:
+        levels = levels.masked_fill(~mask, bins)
+    return levels.to(torch.int16 if bins < 1 << 15 else torch.int32)
+
+
+def classify_informativeness(
+    entropy: Float[Tensor, "b 1 *s"],
+    *,
+    cuts: Sequence[Number] | None = (2.0, 4.0),
+    quantiles: Sequence[Number] | None = None,
+    foreground: Bool[Tensor, "b 1 *s"] | None = None,
+) -> Int[Tensor, "b 1 *s"]:
+    """Class of every pixel: 0 low, 1 medium, 2 high; a pixel on a cut belongs to the upper class.
+
+    Absolute cuts depend on bit depth and window (2 and 4 bits are those of the paper for 256 levels, disk radius 10);
+    quantiles of the foreground follow the image.
+
+    Args:
+        entropy: In bits, shape (B, 1, *spatial).
+        cuts: Two bounds in bits, ascending; None when ``quantiles`` is given.
+        quantiles: Two shares of the foreground of each image, ascending, between 0 and 1.
+        foreground: True for the pixels that the quantiles are taken of; by default those with ``entropy > 0``.
+
+    Returns:
+        Classes, int64, shape of ``entropy``.
+
+    Raises:
+        ValueError: If not exactly one of ``cuts`` and ``quantiles`` is given, or they are not two ascending numbers.
+
+    Example:
+        >>> classify_informativeness(torch.tensor([[[[0.0, 2.0, 5.0]]]]))
+        tensor([[[[0, 1, 2]]]])
+    """
+    if (cuts is None) == (quantiles is None):
+        raise ValueError("cuts and quantiles exclude each other; give one of them and set the other to None.")
+    if cuts is not None:
+        bounds = torch.tensor(_ascending_pair("cuts", cuts, -math.inf, math.inf), device=entropy.device)
+        return torch.bucketize(entropy, bounds, right=True)
+    shares = _ascending_pair("quantiles", quantiles or (), 0.0, 1.0)
+    chosen = entropy > 0 if foreground is None else foreground
+    rows = zip(entropy.flatten(1), chosen.flatten(1), strict=True)
+    return torch.stack([_classify_by_share(values, kept, shares) for values, kept in rows]).view(entropy.shape)
+
+
+def _ascending_pair(name: str, values: Sequence[Number], least: float, most: float) -> list[float]:
+    """Two ascending numbers within bounds."""
+    if len(values) != 2 or not least <= values[0] <= values[1] <= most:
+        bounds = "" if math.isinf(most) else f" between {least:g} and {most:g}"
+        raise ValueError(f"{name} is {tuple(values)}; expected two ascending numbers{bounds}.")
+    return [float(value) for value in values]
+
+
+def _classify_by_share(
+    entropy: Float[Tensor, " n"], foreground: Bool[Tensor, " n"], shares: list[float]
+) -> Int[Tensor, " n"]:
+    """Classes of one image by quantiles of its foreground; all low when there is none."""
+    values = entropy[foreground].sort().values
+    if values.numel() == 0:
+        return torch.zeros_like(entropy, dtype=torch.int64)
+    position = torch.tensor(shares, dtype=torch.float64, device=entropy.device) * (values.numel() - 1)
+    below = position.floor().long()
+    above = position.ceil().long()
+    bounds = torch.lerp(values[below], values[above], (position - below).to(values))
+    return torch.bucketize(entropy, bounds, right=True)
+
+
+def sampling_weights(
+    entropy: Float[Tensor, "b 1 *s"],
+    *,
+    exponent: Number = 0.3,
+    class_ratios: Sequence[Number] | None = None,
+    classes: Int[Tensor, "b 1 *s"] | None = None,
+) -> Float[Tensor, "b 1 *s"]:
+    """Weight of every pixel when pixels are drawn: ``entropy ** exponent``, summing to 1 over each image.
+
+    Exponent 0 draws all pixels alike (``0 ** 0 = 1``); any positive exponent leaves out pixels without entropy.
+
+    Args:
+        entropy: In bits, shape (B, 1, *spatial).
+        exponent: Not negative; 0.3 in the paper.
+        class_ratios: Total weight of the classes (low, medium, high), in any scale; those of absent classes (no pixel
+            with a weight) go to the others in proportion.
+        classes: Class of every pixel, of :func:`classify_informativeness`; goes with ``class_ratios``.
+
+    Returns:
+        Weights, shape of ``entropy``. An image in which nothing has a weight is drawn from uniformly.
+
+    Raises:
+        ValueError: If ``exponent`` or a ratio is negative, or only one of ``class_ratios`` and ``classes`` is given.
+
+    Reference: arXiv 2211.07118, section on pixel sampling (w = IIE^0.3).
+
+    Example:
+        >>> sampling_weights(torch.tensor([[[[0.0, 1.0, 3.0]]]]), exponent=1)
+        tensor([[[[0.0000, 0.2500, 0.7500]]]])
+    """
+    if not 0 <= exponent < math.inf:
+        raise ValueError(f"exponent is {exponent}; expected a finite number that is not negative.")
+    if (class_ratios is None) != (classes is None):
+        raise ValueError("class_ratios and classes go together; give both or none.")
+    weights = entropy.pow(exponent).flatten(1)
+    if class_ratios is not None and classes is not None:
+        weights = weights * _class_factors(weights, classes.flatten(1), class_ratios)
+    total = weights.sum(dim=1, keepdim=True)
+    weights = torch.where(total > 0, weights / total, 1 / weights.shape[1])
+    return weights.view_as(entropy)
+
+
+def _class_factors(
+    weights: Float[Tensor, "b n"], classes: Int[Tensor, "b n"], ratios: Sequence[Number]
+) -> Float[Tensor, "b n"]:
+    """Factor of every pixel that gives each class its share of the total weight."""
+    if len(ratios) != 3 or not all(0 <= ratio < math.inf for ratio in ratios) or sum(ratios) <= 0:
+        raise ValueError(f"class_ratios is {tuple(ratios)}; expected three numbers (low, medium, high), not all zero.")
+    totals = weights.new_zeros(weights.shape[0], 3).scatter_add_(1, classes, weights)
+    factors = torch.where(totals > 0, weights.new_tensor(list(ratios)) / totals, 0.0)
+    return factors.gather(1, classes)
