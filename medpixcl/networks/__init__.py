@@ -1,0 +1,16 @@
+"""Networks that give every pixel an embedding, over MONAI backbones."""
+
+from medpixcl.networks.backbones import build_backbone
+from medpixcl.networks.efficientnet_lite import EfficientNetLiteEncoder
+from medpixcl.networks.embedding import EncoderEmbeddingNet, PixelEmbeddingNet, SiameseNet
+from medpixcl.networks.weights import TransferReport, load_weights
+
+__all__ = [
+    "EfficientNetLiteEncoder",
+    "EncoderEmbeddingNet",
+    "PixelEmbeddingNet",
+    "SiameseNet",
+    "TransferReport",
+    "build_backbone",
+    "load_weights",
+]

@@ -1,0 +1,168 @@
+"""MONAI networks as backbones that return a feature map at every scale, finest first."""
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.nets import DynUNet, FlexibleUNet, UNet
+from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
+from torch import Tensor, nn
+
+from medpixcl.networks import efficientnet_lite  # noqa: F401  (registers the encoders)
+
+
+class Backbone(nn.Module):
+    """A network whose ``forward`` returns a list of maps, finest first.
+
+    Attributes:
+        channels: Channels of each map.
+        strides: Stride of each map.
+    """
+
+    channels: list[int]
+    strides: list[int]
+
+
+class FlexibleUNetLevels(Backbone):
+    """Encoder of MONAI's ``FlexibleUNet`` and its decoder without the last block: maps at strides 2, 4, 8, 16, 32.
+
+    Args:
+        backbone: Name of a registered encoder (``efficientnet-lite0``, ``efficientnet-b0``, ``resnet18``, ...).
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        decoder_channels: Channels of the decoder's maps at strides 16, 8, 4, 2.
+        pretrained: Start the encoder from its published weights.
+    """
+
+    def __init__(
+        self, backbone: str, spatial_dims: int, in_channels: int, decoder_channels: Sequence[int], pretrained: bool
+    ) -> None:
+        super().__init__()
+        unet = FlexibleUNet(
+            in_channels=in_channels,
+            out_channels=1,
+            backbone=backbone,
+            pretrained=pretrained,
+            decoder_channels=(*decoder_channels, 1),
+            spatial_dims=spatial_dims,
+            interp_mode="linear",
+        )
+        self.encoder = unet.encoder
+        self.decoder = unet.decoder.blocks[: len(decoder_channels)]
+        encoder_channels = FLEXUNET_BACKBONE.register_dict[backbone]["feature_channel"]
+        self.channels = [*reversed(decoder_channels), encoder_channels[-1]]
+        self.strides = [2**level for level in range(1, len(self.channels) + 1)]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps of the image (B, C, *spatial), finest first."""
+        skips = self.encoder(x)
+        maps: list[Tensor] = [skips[-1]]
+        for number, block in enumerate(self.decoder):
+            maps.append(block(maps[-1], skips[-2 - number]))
+        return maps[::-1]
+
+
+class DynUNetLevels(Backbone):
+    """MONAI's ``DynUNet`` from scratch: the maps of its up path at strides 1, 2, 4, ...
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        channels: Channels of the maps, finest first; as many levels as entries, at least 3.
+        norm: Normalisation, as MONAI names it (``instance`` and ``group`` keep no statistics over the batch).
+    """
+
+    def __init__(self, spatial_dims: int, in_channels: int, channels: Sequence[int], norm: str | Sequence) -> None:
+        super().__init__()
+        kernels, strides = [3] * len(channels), [1] + [2] * (len(channels) - 1)
+        net = DynUNet(
+            spatial_dims, in_channels, 1, kernels, strides, strides[1:], filters=list(channels), norm_name=norm
+        )
+        self.down = nn.ModuleList([net.input_block, *net.downsamples, net.bottleneck])
+        self.up = net.upsamples
+        self.channels = list(channels)
+        self.strides = [2**level for level in range(len(channels))]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps of the image (B, C, *spatial), finest first."""
+        skips: list[Tensor] = []
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+        maps: list[Tensor] = [x]
+        for number, block in enumerate(self.up):
+            maps.append(block(maps[-1], skips[-2 - number]))
+        return maps[::-1]
+
+
+class UNetLevels(Backbone):
+    """MONAI's ``UNet`` from scratch: the joined maps (skip and up path) before every up layer, at strides 2, 4, ...
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        channels: Channels of the network's layers, finest first; one level fewer than entries, at least 2.
+        norm: Normalisation, as MONAI names it.
+    """
+
+    def __init__(self, spatial_dims: int, in_channels: int, channels: Sequence[int], norm: str | Sequence) -> None:
+        super().__init__()
+        strides = [2] * (len(channels) - 1)
+        net = UNet(spatial_dims, in_channels, 1, list(channels), strides, num_res_units=1, norm=norm)
+        down, up = [], []
+        layer = net.model
+        while isinstance(layer, nn.Sequential):  # down, skip connection round the next layer, up; the bottom is no such
+            down.append(layer[0])
+            up.append(layer[2])
+            layer = layer[1].submodule
+        self.down = nn.ModuleList(down)
+        self.bottom = layer
+        self.up = nn.ModuleList(up[:0:-1])
+        self.channels = [2 * c for c in channels[:-2]] + [channels[-2] + channels[-1]]
+        self.strides = [2**level for level in range(1, len(channels))]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps of the image (B, C, *spatial), finest first."""
+        skips: list[Tensor] = []
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+        maps: list[Tensor] = [torch.cat([x, self.bottom(x)], dim=1)]
+        for number, block in enumerate(self.up):
+            maps.append(torch.cat([skips[-2 - number], block(maps[-1])], dim=1))
+        return maps[::-1]
+
+
+def build_backbone(
+    name: str,
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    channels: Sequence[int],
+    pretrained: bool = False,
+    norm: str | Sequence = "instance",
+) -> Backbone:
+    """A backbone by name.
+
+    Args:
+        name: ``dynunet``, ``unet``, or an encoder registered with MONAI's ``FlexibleUNet``.
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        channels: Widths, finest level first. For an encoder: of its decoder, at strides 2, 4, 8, 16.
+        pretrained: Published encoder weights; only for encoders that have them.
+        norm: Normalisation of ``unet`` and ``dynunet``; the encoders bring their own.
+
+    Returns:
+        Module with ``channels`` and ``strides`` of its maps; called on an image it returns the maps, finest first.
+
+    Raises:
+        ValueError: If the name is unknown or there are no weights for it.
+    """
+    if name in FLEXUNET_BACKBONE.register_dict:
+        return FlexibleUNetLevels(name, spatial_dims, in_channels, channels[::-1], pretrained)
+    scratch: dict[str, type[DynUNetLevels | UNetLevels]] = {"dynunet": DynUNetLevels, "unet": UNetLevels}
+    if name not in scratch:
+        known = ", ".join([*scratch, *FLEXUNET_BACKBONE.register_dict])
+        raise ValueError(f"unknown backbone {name!r}; use one of {known}")
+    if pretrained:
+        raise ValueError(f"there are no pretrained weights for the backbone {name}; use pretrained=False")
+    return scratch[name](spatial_dims, in_channels, channels, norm)

@@ -1,0 +1,175 @@
+"""The network that gives every pixel an embedding at several scales, and its two-view form for training."""
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medpixcl.networks.backbones import build_backbone
+
+
+def dense_embedding(levels: list[Tensor]) -> Tensor:
+    """Levels of unit vectors in one map at the finest scale.
+
+    Coarser levels are interpolated and renormalised, all are joined and divided by the square root of their number:
+    the vectors have length one, and their scalar product is the mean of the levels' cosines.
+
+    Args:
+        levels: Maps of shape (B, E, *cells), finest first.
+
+    Returns:
+        Map of shape (B, E * number of levels, *cells of the finest level).
+    """
+    shape = levels[0].shape[2:]
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    joined = [levels[0]]
+    for level in levels[1:]:
+        joined.append(F.normalize(F.interpolate(level, size=shape, mode=mode, align_corners=False), dim=1))
+    return torch.cat(joined, dim=1) / len(levels) ** 0.5
+
+
+class LevelsNet(nn.Module):
+    """A network that embeds every pixel at several levels.
+
+    Attributes:
+        strides: Strides of the levels, finest first.
+    """
+
+    strides: list[int]
+
+    @torch.jit.export
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Unit vectors at every level, shapes (B, E, *cells), finest first, of an image (B, C, *spatial) in 0 .. 1."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All levels in one map at the finest stride, shape (B, E * levels, *cells): see :func:`dense_embedding`."""
+        return dense_embedding(self.levels(x))
+
+
+class PixelEmbeddingNet(LevelsNet):
+    """Backbone with one projection head (a 1 x 1 convolution) per level; every cell gets a vector of length one.
+
+    Images are expected between 0 and 1 and are mapped to -1 .. 1, the range of the ImageNet weights. Spatial sizes
+    should be multiples of the coarsest stride.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        backbone: See :func:`medpixcl.networks.build_backbone`.
+        channels: Widths of the backbone, finest first.
+        embedding_size: Length E of a level's vectors.
+        strides: Strides that get a head, finest first; all of the backbone's when None.
+        pretrained: Start the encoder from its published weights.
+        norm: Normalisation of backbones trained from scratch.
+
+    Raises:
+        ValueError: If the backbone has no map at a stride asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        spatial_dims: int = 2,
+        in_channels: int = 1,
+        backbone: str = "efficientnet-lite0",
+        channels: Sequence[int] = (32, 48, 80, 112),
+        embedding_size: int = 64,
+        strides: Sequence[int] | None = None,
+        pretrained: bool = False,
+        norm: str | Sequence = "instance",
+    ) -> None:
+        super().__init__()
+        self.backbone = build_backbone(
+            backbone,
+            spatial_dims=spatial_dims,
+            in_channels=in_channels,
+            channels=channels,
+            pretrained=pretrained,
+            norm=norm,
+        )
+        available = self.backbone.strides
+        self.strides = list(available if strides is None else strides)
+        if not set(self.strides) <= set(available):
+            raise ValueError(f"the backbone {backbone} has maps at strides {available}, found strides={self.strides}")
+        self.taps = [available.index(stride) for stride in self.strides]
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.heads = nn.ModuleList([conv(self.backbone.channels[tap], embedding_size, 1) for tap in self.taps])
+
+    @torch.jit.export
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Unit vectors at every level, shapes (B, E, *cells), finest first, of an image (B, C, *spatial)."""
+        maps: list[Tensor] = self.backbone(2 * x - 1)
+        out: list[Tensor] = []
+        for number, head in enumerate(self.heads):
+            out.append(F.normalize(head(maps[self.taps[number]]), dim=1))
+        return out
+
+
+class EncoderEmbeddingNet(LevelsNet):
+    """An encoder's own feature maps as embeddings: the start that pretraining has to beat.
+
+    Args:
+        backbone: Name of an encoder registered with ``FlexibleUNet``.
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        pretrained: Published weights of the encoder.
+        strides: Strides of the maps taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str = "efficientnet-lite0",
+        spatial_dims: int = 2,
+        in_channels: int = 1,
+        pretrained: bool = True,
+        strides: Sequence[int] = (2, 4, 8, 16),
+    ) -> None:
+        super().__init__()
+        net = build_backbone(
+            backbone,
+            spatial_dims=spatial_dims,
+            in_channels=in_channels,
+            channels=[8, 8, 8, 8],
+            pretrained=pretrained,
+        )
+        self.encoder = net.encoder
+        self.strides = list(strides)
+        self.taps = [net.strides.index(stride) for stride in strides]
+
+    @torch.jit.export
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Unit vectors at every level, finest first, of an image (B, C, *spatial) between 0 and 1."""
+        maps: list[Tensor] = self.encoder(2 * x - 1)
+        out: list[Tensor] = []
+        for tap in self.taps:
+            out.append(F.normalize(maps[tap], dim=1))
+        return out
+
+
+class SiameseNet(nn.Module):
+    """Runs one embedding network on two views; the module that ``DistributedDataParallel`` wraps in training.
+
+    Args:
+        network: A network with a ``levels`` method.
+    """
+
+    network: LevelsNet
+
+    def __init__(self, network: LevelsNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, query: Tensor, anchor: Tensor) -> list[list[Tensor]]:
+        """Levels of the query view and of the anchor view.
+
+        Views of one shape go through the network together, so that batch statistics are shared.
+        """
+        if query.shape == anchor.shape:
+            joined = self.network.levels(torch.cat([query, anchor]))
+            pairs = [level.chunk(2) for level in joined]
+            return [[pair[0] for pair in pairs], [pair[1] for pair in pairs]]
+        return [self.network.levels(query), self.network.levels(anchor)]
