@@ -1,0 +1,71 @@
+"""Means of radial errors and their percentile intervals, resampling images.
+
+A statistic such as MRE or SDR is a mean over points, but the points of one image are not independent. So an image is
+the unit that is drawn: its points enter a resample together, as sums and a count.
+
+Reference: Davison and Hinkley, Bootstrap Methods and their Application (1997), sections 3.8 and 5.3.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+Moments = Float[np.ndarray, "*n moments"]
+"""Per point or summed over points: how many were measured, their error in mm, 100 for each threshold it stays below."""
+
+
+def point_moments(errors: Float[np.ndarray, "n k"], thresholds: Sequence[float]) -> Moments:
+    """Moments of single points, shape (N, K, 2 + T); all zero where the error is NaN."""
+    measured = ~np.isnan(errors)
+    hits = [100.0 * (errors < limit) for limit in thresholds]
+    return np.stack([measured.astype(float), np.where(measured, errors, 0.0), *hits], axis=-1)
+
+
+def means_of(moments: Moments) -> Float[np.ndarray, "*n means"]:
+    """Summed moments (..., 2 + T) to MRE in mm and SDR in percent (..., 1 + T); NaN where nothing was measured.
+
+    Example:
+        >>> means_of(np.array([4.0, 6.0, 200.0])).tolist()
+        [1.5, 50.0]
+    """
+    count, sums = moments[..., :1], moments[..., 1:]
+    return np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)
+
+
+def percentile_intervals(
+    moments: Moments, thresholds: Sequence[float], *, bootstrap: int, seed: int
+) -> list[dict[str, Any] | None]:
+    """95 % intervals of MRE and SDR for each column of moments, drawing images with replacement.
+
+    Args:
+        moments: Shape (N images, columns, 2 + T).
+        thresholds: The T thresholds in mm, for the names.
+        bootstrap: Number of resamples.
+        seed: Of the resampling.
+
+    Returns:
+        For each column :func:`named_means` of [low, high]; ``None`` for a column measured in fewer than two images, and
+        without resamples.
+    """
+    images = len(moments)
+    enough = (moments[..., 0] > 0).sum(axis=0) > 1
+    if bootstrap == 0 or not enough.any():
+        return [None] * len(enough)
+    generator = np.random.default_rng(seed)
+    weights = (np.bincount(generator.integers(images, size=images), minlength=images) for _ in range(bootstrap))
+    draws = np.stack([means_of(np.tensordot(weight, moments[:, enough], axes=1)) for weight in weights])
+    bounds = iter(np.nanquantile(draws, [0.025, 0.975], axis=0).transpose(1, 2, 0).tolist())
+    return [named_means(next(bounds), thresholds) if valid else None for valid in enough]
+
+
+def named_means(means: Iterable[Any], thresholds: Sequence[float]) -> dict[str, Any]:
+    """MRE and SDRs, in the order of :func:`means_of`, under their names; NaN becomes ``None``.
+
+    Example:
+        >>> named_means([1.5, 50.0], [2.0])
+        {'mre_mm': 1.5, 'sdr_percent': {'2': 50.0}}
+    """
+    mre, *sdr = [None if isinstance(mean, float) and np.isnan(mean) else mean for mean in means]
+    return {"mre_mm": mre, "sdr_percent": dict(zip((f"{limit:g}" for limit in thresholds), sdr, strict=True))}
