@@ -1,0 +1,147 @@
+"""Intensity changes whose strength depends on the informativeness of the pixel."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.networks.layers import GaussianFilter
+from monai.transforms import MapTransform, Randomizable
+from torch import Tensor
+from torch.nn import functional as F
+
+CLASS_NAMES = ("low", "medium", "high")
+BIAS_CONTROL_POINTS = 4  # per axis, of the smooth multiplicative field
+
+
+@dataclass(frozen=True)
+class IntensityRanges:
+    """Ranges from which one change of intensity is drawn; the default changes nothing.
+
+    Attributes:
+        brightness: Factor of all values.
+        contrast: Factor of the distance to the mean.
+        gamma: Exponent of the values (between 0 and 1); drawn on a logarithmic scale.
+        noise: Standard deviation of Gaussian noise.
+        blur: Standard deviation of a Gaussian blur in pixels.
+        bias: Standard deviation of the logarithm of a smooth multiplicative field.
+    """
+
+    brightness: Sequence[float] = (1.0, 1.0)
+    contrast: Sequence[float] = (1.0, 1.0)
+    gamma: Sequence[float] = (1.0, 1.0)
+    noise: Sequence[float] = (0.0, 0.0)
+    blur: Sequence[float] = (0.0, 0.0)
+    bias: Sequence[float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            values = getattr(self, field.name)
+            if len(values) != 2 or not 0 <= values[0] <= values[1]:
+                raise ValueError(f"{field.name} must be two ascending numbers from 0 up, found {list(values)}")
+
+    def sample(self, state: np.random.RandomState) -> "Intensity":
+        """Draw one change."""
+        drawn = {field.name: float(state.uniform(*getattr(self, field.name))) for field in fields(self)}
+        low, high = np.log(self.gamma)
+        drawn["gamma"] = float(np.exp(state.uniform(low, high)))
+        return Intensity(**drawn, seed=int(state.randint(2**31)))
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """One change of intensity, see :class:`IntensityRanges`; ``seed`` fixes its noise and its field."""
+
+    brightness: float
+    contrast: float
+    gamma: float
+    noise: float
+    blur: float
+    bias: float
+    seed: int
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Change an image (C, *spatial) of values between 0 and 1; the result is clipped to that range."""
+        generator = torch.Generator().manual_seed(self.seed)
+        dims = image.ndim - 1
+        changed = image.clamp(0, 1) ** self.gamma
+        if self.bias > 0:
+            shape = (1, 1, *[BIAS_CONTROL_POINTS] * dims)
+            field = torch.randn(shape, generator=generator).to(image) * self.bias
+            mode = "bicubic" if dims == 2 else "trilinear"
+            changed = changed * F.interpolate(field, size=image.shape[1:], mode=mode, align_corners=True)[0].exp()
+        mean = changed.mean()
+        changed = ((changed - mean) * self.contrast + mean) * self.brightness
+        if self.blur > 0:
+            changed = GaussianFilter(dims, self.blur)(changed[None])[0]
+        if self.noise > 0:
+            changed = changed + torch.randn(image.shape, generator=generator).to(image) * self.noise
+        return changed.clamp(0, 1)
+
+
+class RandClassIntensityd(MapTransform, Randomizable):
+    """Brightness, contrast, gamma, noise, blur and bias field with one strength per class of informativeness.
+
+    Args:
+        keys: Images between 0 and 1.
+        low: Ranges for pixels of low informativeness, see :class:`IntensityRanges`.
+        medium: The same for medium.
+        high: The same for high.
+        mode: ``drawn``: the class of one pixel, drawn by informativeness, sets the change of the whole view, as in the
+            paper. ``pixel``: every pixel takes the change of its own class.
+        exponent: Of the informativeness by which ``drawn`` draws its pixel.
+        probability: Chance that a view is changed at all.
+        allow_missing_keys: As in MONAI.
+
+    For a key ``image_query`` the item holds ``class_image_query`` and ``entropy_image_query``.
+
+    Reference: arXiv 2211.07118; the paper changes brightness and contrast only, the rest is an option of this package.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        low: Mapping[str, Sequence[float]],
+        medium: Mapping[str, Sequence[float]],
+        high: Mapping[str, Sequence[float]],
+        mode: Literal["drawn", "pixel"] = "drawn",
+        exponent: float = 0.3,
+        probability: float = 1.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if mode not in ("drawn", "pixel"):
+            raise ValueError(f"mode must be 'drawn' or 'pixel', found {mode!r}")
+        self.ranges = [IntensityRanges(**ranges) for ranges in (low, medium, high)]
+        self.mode, self.exponent, self.probability = mode, exponent, probability
+
+    def randomize(self, data: Any = None) -> list[Intensity]:
+        """Draw one change per class."""
+        return [ranges.sample(self.R) for ranges in self.ranges]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the images changed."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            changes = self.randomize()
+            spot = self.R.uniform()
+            if self.R.uniform() >= self.probability:
+                continue
+            image, classes = item[key].as_tensor(), item[f"class_{key}"].as_tensor()
+            if self.mode == "drawn":
+                changed = changes[self._drawn_class(item, key, spot)].apply(image)
+            else:
+                versions = torch.stack([change.apply(image) for change in changes])
+                changed = versions.gather(0, classes.expand_as(image)[None].long())[0]
+            item[key] = MetaTensor(changed, affine=item[key].affine)
+        return item
+
+    def _drawn_class(self, item: Mapping[Hashable, Any], key: Hashable, spot: float) -> int:
+        """Class of a pixel drawn by informativeness, ``spot`` being where in the cumulative weights it falls."""
+        weights = item[f"entropy_{key}"].as_tensor().flatten().double() ** self.exponent
+        total = weights.cumsum(0)
+        index = int(torch.searchsorted(total, spot * total[-1]).clamp(max=len(total) - 1))
+        return int(item[f"class_{key}"].as_tensor().flatten()[index])

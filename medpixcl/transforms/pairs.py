@@ -1,0 +1,65 @@
+"""Pixels drawn in the query view, by informativeness, with their partners in the anchor view."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.transforms import Randomizable, Transform
+
+from medpixcl.coordinates import spatial_affine
+from medpixcl.correspondence import correspond, draw_pixels, overlap
+from medpixcl.informativeness import sampling_weights
+
+
+class RandPixelPairsd(Randomizable, Transform):
+    """Draw pixels in the query view and find their partners; adds ``query``, ``positive`` and ``valid`` to the item.
+
+    Pixels are drawn without repetition among those that the anchor view shows too, with weight
+    ``informativeness ** exponent``. Missing ones, where the views hardly overlap, are marked in ``valid``.
+
+    Args:
+        number: Pixels per image (N).
+        exponent: 0 draws uniformly. 0.3 is the paper's.
+        class_ratios: Share of the pixels drawn from each class (low, medium, high); None leaves it to the weights.
+        image_key: The item holds the anchor view under ``image_key + "_anchor"``, and under ``coords_..._query``,
+            ``entropy_..._query`` and ``class_..._query`` the maps of the query view.
+
+    The item gets ``query`` (N, D) voxels of the query view, ``positive`` (N, D) voxels of the anchor view, not
+    rounded, and ``valid`` (N,).
+    """
+
+    def __init__(
+        self,
+        number: int = 256,
+        exponent: float = 0.3,
+        class_ratios: Sequence[float] | None = None,
+        image_key: str = "image",
+    ) -> None:
+        self.number, self.exponent, self.class_ratios, self.image_key = number, exponent, class_ratios, image_key
+        self.seed = 0
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw the seed of the pixel noise."""
+        self.seed = int(self.R.randint(2**31))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the pairs added."""
+        item = dict(data)
+        self.randomize()
+        coords = torch.as_tensor(item[f"coords_{self.image_key}_query"])[None]
+        anchor = item[f"{self.image_key}_anchor"]
+        affine = spatial_affine(torch.as_tensor(anchor.affine), anchor.ndim - 1)[None]
+        shape = tuple(anchor.shape[1:])
+        weights = self._weights(item) * overlap(coords, affine, shape)
+        pixels, drawn = draw_pixels(weights, self.number, generator=torch.Generator().manual_seed(self.seed))
+        pairs = correspond(coords, pixels, affine, shape)
+        item["query"], item["positive"] = pairs.query[0], pairs.positive[0]
+        item["valid"] = (pairs.valid & drawn)[0]
+        return item
+
+    def _weights(self, item: Mapping[Hashable, Any]) -> torch.Tensor:
+        entropy = item[f"entropy_{self.image_key}_query"].as_tensor()[None]
+        classes = None
+        if self.class_ratios is not None:
+            classes = item[f"class_{self.image_key}_query"].as_tensor()[None]
+        return sampling_weights(entropy, exponent=self.exponent, class_ratios=self.class_ratios, classes=classes)

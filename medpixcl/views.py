@@ -1,0 +1,153 @@
+"""Views of an image: where each pixel of a crop, turned, scaled, mirrored or bent, lies in the image.
+
+Sampling is kept apart from applying: a :class:`View` holds the geometry, :func:`view_positions` maps points and
+:func:`resample` moves images. The sampling grid is the coordinate map, so correspondence is exact and costs nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from medpixcl._typing import Affine, PointsVoxel
+from medpixcl.coordinates import apply_affine, inside, voxel_positions, voxel_to_grid
+
+
+@dataclass(frozen=True)
+class View:
+    """Geometry of one view.
+
+    Attributes:
+        matrix: Homogeneous, view voxel -> image voxel, shape (D+1, D+1), float64.
+        shape: Spatial shape of the view.
+        displacement: Shift of the sampled position in image voxels at the points of a coarse grid over the view,
+            shape (D, *control); None for an affine view, whose inverse is in closed form.
+    """
+
+    matrix: Affine
+    shape: tuple[int, ...]
+    displacement: Float[Tensor, " d *control"] | None = None
+
+    def locate(self, points: PointsVoxel) -> PointsVoxel:
+        """Voxel in the view of points (..., K, D) given as image voxels.
+
+        Raises:
+            ValueError: If the view is deformed: it has no closed inverse.
+        """
+        if self.displacement is not None:
+            raise ValueError("a deformed view has no closed inverse: take correspondences from its coordinate map")
+        return apply_affine(torch.linalg.inv(self.matrix), points)
+
+
+def rotation_matrix(degrees: Sequence[float]) -> Float[Tensor, "d d"]:
+    """Rotation in the plane of the first two axes (one angle), or about axes 0, 1, 2 one after the other (three).
+
+    Args:
+        degrees: One angle for 2D, three for 3D.
+    """
+    radians = torch.deg2rad(torch.as_tensor(list(degrees), dtype=torch.float64))
+    dims = 2 if len(radians) == 1 else 3
+    planes = [(0, 1)] if dims == 2 else [(1, 2), (2, 0), (0, 1)]
+    total = torch.eye(dims, dtype=torch.float64)
+    for angle, (first, second) in zip(radians, planes, strict=True):
+        turn = torch.eye(dims, dtype=torch.float64)
+        turn[first, first] = turn[second, second] = torch.cos(angle)
+        turn[first, second], turn[second, first] = -torch.sin(angle), torch.sin(angle)
+        total = turn @ total
+    return total
+
+
+def affine_view(
+    *,
+    shape: Sequence[int],
+    centre: Sequence[float],
+    spacing_mm: Sequence[float],
+    pixel_mm: Sequence[float] | None = None,
+    rotation_degrees: Sequence[float] = (0.0,),
+    scale: float = 1.0,
+    flip: Sequence[bool] | None = None,
+) -> View:
+    """View round a point of the image, rigid up to a scale in mm, whatever the spacing.
+
+    Args:
+        shape: Spatial shape of the view.
+        centre: Image voxel shown at the middle of the view.
+        spacing_mm: Spacing of the image, array order.
+        pixel_mm: Size of a view pixel before scaling; that of the image when None.
+        rotation_degrees: See :func:`rotation_matrix`.
+        scale: Above 1 shows things larger.
+        flip: Mirror along each axis of the view.
+    """
+    dims = len(shape)
+    spacing = torch.as_tensor(list(spacing_mm), dtype=torch.float64)
+    pixel = spacing if pixel_mm is None else torch.as_tensor(list(pixel_mm), dtype=torch.float64)
+    signs = torch.tensor([-1.0 if f else 1.0 for f in (flip or [False] * dims)], dtype=torch.float64)
+    linear = (rotation_matrix(rotation_degrees) * (pixel * signs / scale)) / spacing[:, None]
+    middle = (torch.as_tensor(list(shape), dtype=torch.float64) - 1) / 2
+    matrix = torch.eye(dims + 1, dtype=torch.float64)
+    matrix[:dims, :dims] = linear
+    matrix[:dims, dims] = torch.as_tensor(list(centre), dtype=torch.float64) - linear @ middle
+    return View(matrix=matrix, shape=tuple(shape))
+
+
+def view_positions(
+    matrix: Float[Tensor, "b d1 d1"],
+    shape: Sequence[int],
+    displacement: Float[Tensor, "b d *control"] | None = None,
+) -> Float[Tensor, "b *v d"]:
+    """Image voxel shown by every pixel of the views of a batch, float32, on the device of ``matrix``.
+
+    Args:
+        matrix: View voxel -> image voxel, shape (B, D+1, D+1).
+        shape: Spatial shape of the views.
+        displacement: See :class:`View`, shape (B, D, *control).
+
+    Returns:
+        Positions, shape (B, *shape, D).
+    """
+    pixels = voxel_positions(shape, device=matrix.device)
+    flat = pixels.flatten(0, -2).expand(matrix.shape[0], -1, -1)
+    positions = apply_affine(matrix.float(), flat).view(matrix.shape[0], *pixels.shape)
+    if displacement is None:
+        return positions
+    mode = "bicubic" if len(shape) == 2 else "trilinear"
+    bend = F.interpolate(displacement.to(positions), size=tuple(shape), mode=mode, align_corners=True)
+    return positions + bend.movedim(1, -1)
+
+
+def resample(
+    image: Float[Tensor, "b c *s"], positions: Float[Tensor, "b *v d"], *, mode: str = "bilinear"
+) -> Float[Tensor, "b c *v"]:
+    """Values of an image at positions; zero outside.
+
+    Args:
+        image: Shape (B, C, *spatial).
+        positions: Image voxels, shape (B, *view, D), array order.
+        mode: ``bilinear`` (linear in any dimension) or ``nearest``.
+    """
+    flat = positions.flatten(1, -2)
+    grid = voxel_to_grid(flat, image.shape[2:]).view_as(positions)
+    return F.grid_sample(image, grid.to(image.dtype), mode=mode, padding_mode="zeros", align_corners=False)
+
+
+def coordinate_map(
+    positions: Float[Tensor, "b *v d"], affine: Float[Tensor, "b d1 d1"], shape: Sequence[int]
+) -> Float[Tensor, "b d1 *v"]:
+    """Coordinate map of a view: physical position in mm, one channel per axis, and validity as the last channel.
+
+    Args:
+        positions: Image voxels shown by the view, shape (B, *view, D).
+        affine: Of the image, voxel -> mm, shape (B, D+1, D+1).
+        shape: Spatial shape of the image; a position outside has validity 0 (padding shows no anatomy).
+
+    Returns:
+        Shape (B, D+1, *view).
+    """
+    flat = positions.flatten(1, -2)
+    mm = apply_affine(affine, flat)
+    valid = inside(flat, shape).to(mm)
+    joined = torch.cat([mm, valid[..., None]], dim=-1)
+    return joined.view(*positions.shape[:-1], -1).movedim(-1, 1)
