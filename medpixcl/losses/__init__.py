@@ -1,6 +1,7 @@
 """Losses of pixel embeddings: they take embeddings and pairs, never images."""
 
+from medpixcl.losses.gathering import gather_counts, gather_keys
 from medpixcl.losses.info_nce import pixel_info_nce
 from medpixcl.losses.pixel_contrast import PixelContrastLoss
 
-__all__ = ["PixelContrastLoss", "pixel_info_nce"]
+__all__ = ["PixelContrastLoss", "gather_counts", "gather_keys", "pixel_info_nce"]

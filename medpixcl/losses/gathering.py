@@ -1,4 +1,9 @@
-"""Keys of all processes, with their gradient, for a loss that equals that of one process with the whole batch."""
+"""Keys of all processes with their gradient, so that many processes give the loss of one with the whole batch.
+
+With ``counts = gather_counts(n, device)`` for the n anchors of this process, ``gather_keys(keys, counts)`` as keys and
+targets moved on by ``first_row(counts)``, the loss ``len(counts) * local_sum / sum(counts)`` has, once DistributedData-
+Parallel has averaged, exactly the gradient of one process, also where processes hold different numbers of anchors.
+"""
 
 from typing import Any
 
@@ -9,48 +14,47 @@ from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
 
-def world_size() -> int:
-    """Number of processes; 1 when torch.distributed is not initialised."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Number of this process, from 0."""
-    return dist.get_rank() if world_size() > 1 else 0
-
-
 def gather_counts(count: int, device: torch.device) -> list[int]:
-    """The ``count`` of every process, in rank order."""
+    """The ``count`` of every process in rank order; ``[count]`` when torch.distributed is not initialised."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [count]
     own = torch.tensor([count], device=device)
-    every = [torch.empty_like(own) for _ in range(world_size())]
+    every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(every, own)
     return torch.cat(every).tolist()
 
 
-def gather_keys(rows: Shaped[Tensor, "m ..."], counts: list[int]) -> Shaped[Tensor, "total ..."]:
-    """Rows of all processes in rank order, with gradient; every process must call it, also with no rows.
+def own_rank(counts: list[int]) -> int:
+    """Place of this process in ``counts``."""
+    return dist.get_rank() if len(counts) > 1 else 0
+
+
+def first_row(counts: list[int]) -> int:
+    """Where the rows of this process begin among the gathered ones."""
+    return sum(counts[: own_rank(counts)])
+
+
+def gather_keys(keys: Shaped[Tensor, "m ..."], counts: list[int]) -> Shaped[Tensor, "total ..."]:
+    """Keys (or their positions or images) of all processes in rank order, with gradient.
+
+    Every process must call it, also one without keys: it waits for the others, in forward and in backward.
 
     Args:
-        rows: Rows of this process, shape (M, ...); M may differ between processes.
-        counts: The M of every process, as :func:`gather_counts` gives it.
+        keys: Those of this process, shape (M, ...); M may differ between processes, the rest may not.
+        counts: The M of every process (:func:`gather_counts`).
     """
-    return _Gather.apply(rows, counts)
-
-
-def global_count(count: int, device: torch.device) -> int:
-    """Sum of ``count`` over all processes."""
-    return sum(gather_counts(count, device)) if world_size() > 1 else count
+    return keys if len(counts) == 1 else _Gather.apply(keys, counts)
 
 
 class _Gather(torch.autograd.Function):
     """All-gather of unequal parts; backward sums the gradients that all processes hold for one part."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
+    def forward(ctx: Any, keys: Tensor, counts: list[int]) -> Tensor:
         """Parts of all processes, joined; each is padded to the longest on its way."""
         ctx.counts = counts
-        padded = rows.new_zeros(max(counts), *rows.shape[1:])
-        padded[: len(rows)] = rows
+        padded = keys.new_zeros(max(counts), *keys.shape[1:])
+        padded[: len(keys)] = keys
         parts = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
@@ -59,6 +63,6 @@ class _Gather(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
         """Gradient of the own part, summed over processes."""
-        total = outer.contiguous()
+        total = outer.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.split(ctx.counts)[dist.get_rank()], None

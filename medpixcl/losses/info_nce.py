@@ -1,12 +1,14 @@
 """Pixel InfoNCE: each anchor must find its positive among all keys."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from medpixcl.losses.chunked import AnchorInfoNCE, Places, Setting, SummedInfoNCE
+from medpixcl.losses.chunked import AnchorInfoNCE, Setting, SummedInfoNCE
+from medpixcl.losses.negatives import Negatives
 
 
 def pixel_info_nce(
@@ -57,13 +59,13 @@ def pixel_info_nce(
         valid: Shape (N,), anchors that count; all by default. The others may hold anything.
         reduction: ``"mean"`` over the anchors that count (exactly 0 when there are none), ``"sum"``, or ``"none"``
             (shape (N,), 0 where not valid; its gradient costs one more matrix product).
-        chunk: Number of anchors worked on at a time.
+        chunk: Largest number of anchors worked on at a time; fewer where their logits would fill more than 16 MiB.
 
     Returns:
         The loss in float32 (float64 for inputs in float64), with a gradient for anchors and keys.
 
     Raises:
-        ValueError: If shapes do not fit, the temperature is not positive, or positions are missing.
+        ValueError: If shapes do not fit, a number is out of its range, or positions are missing.
 
     References:
         arXiv 2103.04527 (CC2D), arXiv 2203.01687 (distance shift of CC2D v2).
@@ -72,16 +74,7 @@ def pixel_info_nce(
         >>> pixel_info_nce(torch.eye(3), torch.eye(3), torch.arange(3), temperature=1.0)
         tensor(0.5514)
     """
-    if valid is not None:
-        chosen = valid.nonzero().squeeze(1)
-        anchors, targets = anchors[chosen], targets[chosen]
-        anchor_positions = None if anchor_positions is None else anchor_positions[chosen]
-        anchor_images = None if anchor_images is None else anchor_images[chosen]
-    if key_positions is not None and anchor_positions is None:
-        anchor_positions = key_positions[targets]
-    if key_images is not None and anchor_images is None:
-        anchor_images = key_images[targets]
-    places = Places(
+    negatives = Negatives(
         anchor_positions=anchor_positions,
         key_positions=key_positions,
         anchor_images=anchor_images,
@@ -91,12 +84,56 @@ def pixel_info_nce(
         distance_slope=distance_slope,
         distance_cap=distance_cap,
     )
-    if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}; it divides the cosine and must be greater than 0.")
-    setting = Setting(temperature, clamp, chunk, places)
+    _check(anchors, keys, targets, valid, negatives, temperature, chunk)
+    chosen = None if valid is None else valid.nonzero().squeeze(1)
+    if chosen is not None:
+        anchors, targets = anchors[chosen], targets[chosen]
+    _check_targets(targets, len(keys))
+    setting = Setting(temperature, clamp, chunk, negatives.seen_from(targets, chosen))
     if reduction == "none":
         losses = AnchorInfoNCE.apply(anchors, keys, targets, setting)
-        return losses if valid is None else losses.new_zeros(len(valid)).index_put((chosen,), losses)
+        return losses if valid is None else losses.new_zeros(valid.shape).masked_scatter(valid, losses)
     wanted = tuple(torch.is_grad_enabled() and vectors.requires_grad for vectors in (anchors, keys))
     total = SummedInfoNCE.apply(anchors, keys, targets, setting, wanted)
     return total / max(len(anchors), 1) if reduction == "mean" else total
+
+
+def _check(
+    anchors: Tensor,
+    keys: Tensor,
+    targets: Tensor,
+    valid: Tensor | None,
+    negatives: Negatives,
+    temperature: float,
+    chunk: int,
+) -> None:
+    """Raise ValueError where the arguments do not fit together."""
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}; it divides the cosine and must be greater than 0.")
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}; it is a number of anchors and must be at least 1.")
+    if anchors.ndim != 2 or keys.ndim != 2 or anchors.shape[1] != keys.shape[1]:
+        raise ValueError(
+            f"anchors have shape {tuple(anchors.shape)} and keys {tuple(keys.shape)}; "
+            "expected (N, C) and (M, C) with the same C."
+        )
+    rows = {"targets": targets, "valid": valid}
+    rows |= {"anchor_positions": negatives.anchor_positions, "anchor_images": negatives.anchor_images}
+    _check_length("anchors", len(anchors), rows)
+    _check_length("keys", len(keys), {"key_positions": negatives.key_positions, "key_images": negatives.key_images})
+    negatives.check()
+
+
+def _check_length(of: str, count: int, tensors: Mapping[str, Tensor | None]) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and len(tensor) != count:
+            raise ValueError(f"{name} has {len(tensor)} rows for {count} {of}; give one row for each.")
+
+
+def _check_targets(targets: Tensor, keys: int) -> None:
+    """On a CPU only: elsewhere the look would stall the device, and indexing fails there by itself."""
+    if targets.device.type == "cpu" and len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < keys:
+        raise ValueError(
+            f"targets run from {int(targets.min())} to {int(targets.max())}; "
+            f"expected an index among the {keys} keys, from 0."
+        )

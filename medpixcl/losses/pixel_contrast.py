@@ -1,4 +1,4 @@
-"""Contrast of two views at several levels of a pixel-embedding network."""
+"""Contrast of two views of a batch at every level of a pixel-embedding network."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -8,48 +8,48 @@ import torch
 from torch import Tensor, nn
 
 from medpixcl.coordinates import sample_at, voxel_positions, voxel_to_cell
-from medpixcl.losses.gathering import gather_counts, gather_keys, global_count, rank, world_size
+from medpixcl.losses.gathering import first_row, gather_counts, gather_keys, own_rank
 from medpixcl.losses.info_nce import pixel_info_nce
-
-
-class _Pairs(NamedTuple):
-    """The valid pairs of a batch, flat, on this process; and the keys they share with other processes."""
-
-    query: Tensor
-    positive: Tensor
-    valid: Tensor
-    images: Tensor
-    targets: Tensor
-    key_voxels: Tensor
-    key_images: Tensor
-    counts: list[int]
 
 
 class PixelContrastLoss(nn.Module):
     """Sum over levels of the pixel InfoNCE between two views (:func:`medpixcl.losses.pixel_info_nce`).
 
-    At each level the query view is sampled at the query pixels and the anchor view at their positives, both linearly.
-    Keys are the positives of all pairs of the batch (of all processes with ``gather``), or, with ``dense_keys``, all
-    cells of the anchor view of the same image, the form of CC2D, whose positive is the nearest cell.
+    At each level the query view is sampled at the query pixels and the anchor view at their positives, linearly. Keys
+    are the positives of all valid pairs of the batch; with ``dense_keys`` they are all cells of the anchor view of the
+    same image, and the positive is the nearest cell, as in CC2D. Each level is the mean over the valid pairs.
 
     Args:
+        strides: Voxels per cell of each level, in the order of the levels that the network gives; one number, or one
+            for each axis.
         temperature: Divides the cosine.
-        strides: Voxels per cell of each level, in the order of the levels that the network gives.
         level_weights: Factor of each level; 1 by default.
         exclusion_radius: Keys of the same image nearer than this to the positive are no negatives, in cells of each
-            level. 0 is the paper's form.
-        window: Half width in cells of the local negative window; None for all keys.
+            level; 0 in CC2D.
+        window: Half width, in cells of each level, of the local negative window; None for all keys.
         distance_slope: Growth of the logit with distance, in cosine per cell.
-        distance_cap: Largest such growth.
+        distance_cap: Largest such growth, in cosine.
         clamp: Clamp the cosine to [0, 1].
         dense_keys: Take all cells of the anchor view as keys instead of the positives of the batch.
-        gather: Share keys and count pairs over all processes of torch.distributed, if it is initialised.
+        gather: Where torch.distributed is initialised, share the keys and the number of pairs of all processes, so
+            that the gradient DistributedDataParallel averages is that of one process with the whole batch. Every
+            process must then call the loss. The mean over processes of their losses is that of the one process.
+
+    Raises:
+        ValueError: If there is not one weight for each stride.
+
+    Example:
+        >>> level = torch.eye(4).view(1, 4, 2, 2)
+        >>> corners = torch.tensor([[[0.5, 0.5], [2.5, 2.5]]])
+        >>> pairs = {"query": corners, "positive": corners, "valid": torch.tensor([[True, True]])}
+        >>> PixelContrastLoss(strides=[2], temperature=1.0, exclusion_radius=0.0)(([level], [level]), pairs)
+        tensor(0.3133)
     """
 
     def __init__(
         self,
         *,
-        strides: Sequence[int],
+        strides: Sequence[int | Sequence[int]],
         temperature: float = 0.07,
         level_weights: Sequence[float] | None = None,
         exclusion_radius: float = 2.0,
@@ -62,12 +62,8 @@ class PixelContrastLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.strides = tuple(strides)
-        self.level_weights = tuple(level_weights) if level_weights is not None else (1.0,) * len(self.strides)
-        if len(self.level_weights) != len(self.strides):
-            raise ValueError(
-                f"level_weights has {len(self.level_weights)} numbers and strides {len(self.strides)}; "
-                "give one weight for each level."
-            )
+        self.level_weights = (1.0,) * len(self.strides) if level_weights is None else tuple(level_weights)
+        self._check_levels("level_weights", len(self.level_weights))
         self.dense_keys = dense_keys
         self.gather = gather
         self.info_nce = partial(
@@ -87,68 +83,93 @@ class PixelContrastLoss(nn.Module):
         Args:
             views: Levels of the query view and levels of the anchor view, each level of shape (B, C, *cells).
             pairs: ``query`` and ``positive`` (B, N, D), voxel indices in array order in the query and in the anchor
-                view; ``valid`` (B, N), bool.
+                view; ``valid`` (B, N), bool. Pairs that are not valid are neither anchors nor keys.
+
+        Returns:
+            Scalar; exactly 0, with a gradient, when no pair is valid.
         """
         levels = self.losses(views, pairs)
         return torch.stack([weight * loss for weight, loss in zip(self.level_weights, levels, strict=True)]).sum()
 
     def losses(self, views: Sequence[Sequence[torch.Tensor]], pairs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        """Loss of each level, not weighted, in the order of ``strides``."""
+        """Loss of each level, without its weight, in the order of ``strides``; for arguments see :meth:`forward`."""
         queries, anchors = views
-        shared = self.gather and world_size() > 1
-        flat = _flatten(pairs, shared=shared and not self.dense_keys)
-        count = len(flat.images)
-        total = global_count(count, flat.images.device) if shared else count
-        factor = (world_size() if shared else 1) / max(total, 1)
+        self._check_levels("the query view", len(queries))
+        self._check_levels("the anchor view", len(anchors))
+        flat = _flatten(pairs, gather=self.gather, share_keys=not self.dense_keys)
+        factor = len(flat.counts) / max(sum(flat.counts), 1)
         level = self._dense if self.dense_keys else self._sampled
         return [
             factor * level(query, anchor, stride, flat)
             for query, anchor, stride in zip(queries, anchors, self.strides, strict=True)
         ]
 
-    def _sampled(self, query: Tensor, anchor: Tensor, stride: int, pairs: _Pairs) -> Tensor:
+    def _check_levels(self, name: str, count: int) -> None:
+        if count != len(self.strides):
+            raise ValueError(f"{name} has {count} levels and strides {len(self.strides)}; give one for each level.")
+
+    def _sampled(self, query: Tensor, anchor: Tensor, stride: int | Sequence[int], pairs: "_FlatPairs") -> Tensor:
         """Sum over pairs with the positives of the batch as keys."""
-        keys = sample_at(anchor, voxel_to_cell(pairs.positive, stride))[pairs.valid]
-        keys = gather_keys(keys, pairs.counts) if pairs.counts else keys
+        keys = _sample(anchor, voxel_to_cell(pairs.positive, stride))[pairs.valid]
         return self.info_nce(
-            sample_at(query, voxel_to_cell(pairs.query, stride))[pairs.valid],
-            keys,
+            _sample(query, voxel_to_cell(pairs.query, stride))[pairs.valid],
+            gather_keys(keys, pairs.counts),
             pairs.targets,
             key_positions=voxel_to_cell(pairs.key_voxels, stride),
             key_images=pairs.key_images,
         )
 
-    def _dense(self, query: Tensor, anchor: Tensor, stride: int, pairs: _Pairs) -> Tensor:
+    def _dense(self, query: Tensor, anchor: Tensor, stride: int | Sequence[int], pairs: "_FlatPairs") -> Tensor:
         """Sum over pairs with all cells of the same image as keys."""
-        shape = anchor.shape[2:]
-        positions = voxel_positions(shape, device=anchor.device).flatten(0, -2)
-        sampled = sample_at(query, voxel_to_cell(pairs.query, stride))
-        last = torch.tensor(shape, device=anchor.device) - 1
-        steps = torch.tensor(positions.new_ones(shape).stride(), device=anchor.device)
-        nearest = voxel_to_cell(pairs.positive, stride).round().nan_to_num().long().clamp(min=last * 0, max=last)
-        targets = (nearest * steps).sum(dim=-1)
-        sums = [
-            self.info_nce(
-                sampled[image],
-                anchor[image].flatten(1).T,
-                targets[image],
-                key_positions=positions,
-                valid=pairs.valid[image],
-            )
-            for image in range(len(anchor))
-        ]
-        return torch.stack(sums).sum()
+        positions = voxel_positions(anchor.shape[2:], device=anchor.device)
+        nearest = _nearest(voxel_to_cell(pairs.positive, stride), anchor.shape[2:])
+        sampled = _sample(query, voxel_to_cell(pairs.query, stride))
+        return torch.stack(
+            [
+                self.info_nce(vectors, cells.flatten(1).T, targets, key_positions=positions.flatten(0, -2), valid=valid)
+                for vectors, cells, targets, valid in zip(sampled, anchor, nearest, pairs.valid, strict=True)
+            ]
+        ).sum()
 
 
-def _flatten(pairs: Mapping[str, Tensor], *, shared: bool) -> _Pairs:
-    """Valid pairs of this process, and the places of the keys of all processes if they are shared."""
+class _FlatPairs(NamedTuple):
+    """Pairs of this process, with where the keys of all processes lie.
+
+    ``query``, ``positive`` (B, N, D) and ``valid`` (B, N) as given, but 0 where not valid; ``targets`` (n,) of the
+    valid pairs among the keys; ``key_voxels`` (m, D), ``key_images`` (m,); ``counts``, valid pairs of every process.
+    """
+
+    query: Tensor
+    positive: Tensor
+    valid: Tensor
+    targets: Tensor
+    key_voxels: Tensor
+    key_images: Tensor
+    counts: list[int]
+
+
+def _flatten(pairs: Mapping[str, Tensor], *, gather: bool, share_keys: bool) -> _FlatPairs:
     valid = pairs["valid"]
+    query, positive = (pairs[name].masked_fill(~valid.unsqueeze(-1), 0.0) for name in ("query", "positive"))
     images = valid.nonzero()[:, 0]
-    targets = torch.arange(len(images), device=images.device)
-    key_voxels, key_images, counts = pairs["positive"][valid], images, []
-    if shared:
-        counts = gather_counts(len(images), images.device)
-        targets = targets + sum(counts[: rank()])
-        images = images * world_size() + rank()
-        key_voxels, key_images = gather_keys(key_voxels, counts), gather_keys(images, counts)
-    return _Pairs(pairs["query"], pairs["positive"], valid, images, targets, key_voxels, key_images, counts)
+    counts = gather_counts(len(images), valid.device) if gather else [len(images)]
+    targets = torch.arange(len(images), device=valid.device) + first_row(counts)
+    key_voxels = positive[valid]
+    if share_keys:
+        # Numbers that no other process gives to an image of its own.
+        images = gather_keys(images * len(counts) + own_rank(counts), counts)
+        key_voxels = gather_keys(key_voxels, counts)
+    return _FlatPairs(query, positive, valid, targets, key_voxels, images, counts)
+
+
+def _sample(level: Tensor, cells: Tensor) -> Tensor:
+    """Vectors (B, N, C) at cell positions; in float32 or wider, for half precision cannot tell the cells apart."""
+    return sample_at(level.to(torch.promote_types(level.dtype, torch.float32)), cells)
+
+
+def _nearest(cells: Tensor, shape: Sequence[int]) -> Tensor:
+    """Flat index (B, N) of the cell nearest to each position (B, N, D) in a grid of this shape."""
+    flat = torch.zeros_like(cells[..., 0], dtype=torch.long)
+    for position, size in zip(cells.unbind(-1), shape, strict=True):
+        flat = flat * size + position.round().long().clamp(0, size - 1)
+    return flat

@@ -1,0 +1,115 @@
+"""Which keys are negatives of an anchor, and how distance shifts their logits."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Rules by place, made for one block of anchors at a time so that no anchors-by-keys matrix is kept.
+
+    Positions are all in one unit (cells or mm), the same as that of radius, window and 1 / slope; the shift is in
+    units of the cosine. Every rule acts within one image; without image numbers, all keys are of one image.
+
+    Attributes:
+        anchor_positions: Shape (N, D), where the positive of each anchor lies.
+        key_positions: Shape (M, D).
+        anchor_images: Shape (N,), image number.
+        key_images: Shape (M,), image number.
+        exclusion_radius: Keys nearer than this to the positive do not count.
+        window: Only keys whose offset from the positive is in ``[-window, window)`` along every axis count.
+        distance_slope: Growth of the shift with distance from the positive.
+        distance_cap: Largest shift.
+    """
+
+    anchor_positions: Float[Tensor, "n d"] | None = None
+    key_positions: Float[Tensor, "m d"] | None = None
+    anchor_images: Int[Tensor, " n"] | None = None
+    key_images: Int[Tensor, " m"] | None = None
+    exclusion_radius: float = 0.0
+    window: int | None = None
+    distance_slope: float = 0.0
+    distance_cap: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether any rule is set."""
+        return self.window is not None or self.exclusion_radius > 0 or self.distance_slope > 0
+
+    def check(self) -> None:
+        """Raise ValueError where the rules make no sense."""
+        if self.active and self.key_positions is None:
+            raise ValueError("window, exclusion_radius and distance_slope act by place: give key_positions.")
+        if self.key_images is None and self.anchor_images is not None:
+            raise ValueError("anchor_images is given without key_images; give the image number of the keys as well.")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window is {self.window}; it must be at least 1, or None for all keys.")
+        if min(self.exclusion_radius, self.distance_slope, self.distance_cap) < 0:
+            raise ValueError("exclusion_radius, distance_slope and distance_cap must not be negative.")
+        if self.distance_slope > 0 and self.distance_cap == 0:
+            raise ValueError("distance_cap is 0, so distance_slope would change nothing; give a cap, such as 0.8.")
+
+    def seen_from(self, targets: Int[Tensor, " chosen"], chosen: Int[Tensor, " chosen"] | None) -> "Negatives":
+        """The rules for some of the anchors, with what is not given for the anchors read at their targets."""
+        return replace(
+            self,
+            anchor_positions=_choose(self.anchor_positions, chosen, self.key_positions, targets),
+            anchor_images=_choose(self.anchor_images, chosen, self.key_images, targets),
+        )
+
+    def apply(self, logits: Float[Tensor, "r m"], targets: Int[Tensor, "r 1"], rows: slice, temperature: float) -> None:
+        """Shift the logits of a block of anchors, and set those of keys that do not count to -inf; in place.
+
+        Args:
+            logits: Shape (R, M), those of the anchors in ``rows``.
+            targets: Shape (R, 1), index of the positive, which always counts.
+            rows: Where the block lies among the anchors.
+            temperature: Divides the shift.
+        """
+        if not self.active or self.anchor_positions is None or self.key_positions is None:
+            return
+        centres = self.anchor_positions[rows].to(logits)
+        positions = self.key_positions.to(logits)
+        dropped = torch.zeros_like(logits, dtype=torch.bool)
+        if self.exclusion_radius > 0 or self.distance_slope > 0:
+            distance = torch.cdist(centres, positions, compute_mode="donot_use_mm_for_euclid_dist")
+            if self.exclusion_radius > 0:
+                dropped = distance < self.exclusion_radius
+            if self.distance_slope > 0:
+                shift = distance.mul_(self.distance_slope).clamp_(max=self.distance_cap)
+                logits.add_(self._within_image(shift, rows), alpha=1 / temperature)
+        dropped = self._within_image(dropped, rows)
+        if self.window is not None:
+            dropped |= self._outside_window(centres, positions, rows)
+        logits.masked_fill_(dropped.scatter_(1, targets, False), -torch.inf)
+
+    def _within_image(self, values: Tensor, rows: slice) -> Tensor:
+        """``values`` (R, M) where anchor and key are of the same image, 0 elsewhere."""
+        same = self._same_image(rows)
+        return values if same is None else values.mul_(same)
+
+    def _outside_window(
+        self, centres: Float[Tensor, "r d"], positions: Float[Tensor, "m d"], rows: slice
+    ) -> Bool[Tensor, "r m"]:
+        assert self.window is not None
+        same = self._same_image(rows)
+        outside = torch.zeros((), dtype=torch.bool, device=positions.device) if same is None else ~same
+        for centre, position in zip(centres.T, positions.T, strict=True):
+            offset = position - centre[:, None]
+            outside = (offset < -self.window) | (offset >= self.window) | outside
+        return outside
+
+    def _same_image(self, rows: slice) -> Bool[Tensor, "r m"] | None:
+        if self.anchor_images is None or self.key_images is None:
+            return None
+        return self.anchor_images[rows, None] == self.key_images
+
+
+def _choose(given: Tensor | None, chosen: Tensor | None, keys: Tensor | None, targets: Tensor) -> Tensor | None:
+    """Chosen rows of what is given for the anchors; without it, what the keys hold at the targets."""
+    if given is None:
+        return None if keys is None else keys[targets]
+    return given if chosen is None else given[chosen]
