@@ -1,0 +1,1 @@
+"""What lies on disk: images, DICOM series, landmark files, manifests."""

@@ -1,0 +1,1 @@
+"""Landmarks: named points of one image, heatmaps, metrics."""

@@ -1,0 +1,139 @@
+"""One image from disk as a MONAI image, whatever its format."""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import torch
+from monai.data import MetaTensor
+
+from medpixcl.coordinates import image_affine
+from medpixcl.data.dicom import is_dicom, is_slice, read_header, read_radiograph, why_unusable
+from medpixcl.data.pictures import PICTURE_SUFFIXES, read_picture
+from medpixcl.data.pixels import ImageFileError, MissingSpacingError, Pixels, SpacingMM, row_column_spacing
+from medpixcl.data.series import dicom_files, read_series
+from medpixcl.data.volumes import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
+
+ImagePath = str | PathLike[str] | Sequence[str | PathLike[str]]
+_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
+
+
+def read_image(
+    path: ImagePath, *, spacing_mm: SpacingMM | None = None, allow_missing_spacing: bool = False
+) -> MetaTensor:
+    """Read one grey image with its position in space.
+
+    * PNG, JPEG, TIFF, BMP: (1, rows, columns); see :func:`medpixcl.data.pictures.read_picture`.
+    * A DICOM radiograph: (1, rows, columns), as a person sees it; see :func:`medpixcl.data.dicom.read_radiograph`.
+    * NIfTI, NRRD, MetaImage: (1, i, j, k); a 2D MetaImage or NRRD is (1, rows, columns).
+    * A DICOM series, as its folder or the list of its files: (1, i, j, k) in HU or whatever the rescale gives.
+
+    Args:
+        path: A file, the folder of a DICOM series, or the list of its files.
+        spacing_mm: Pixel size, one number or (row, column), for a 2D image whose file does not say; others ignore it.
+        allow_missing_spacing: Take 1 mm per pixel where the size is unknown, instead of raising.
+
+    Returns:
+        float32 image with a 4 x 4 RAS+ affine. ``meta`` holds ``filename_or_obj``, ``modality`` (may be empty) and
+        ``spacing_source``: ``file``, ``given``, ``unknown``, or the DICOM attribute.
+
+    Raises:
+        MissingSpacingError: If the pixel size is unknown.
+        ImageFileError: If the file cannot be used, with the reason; both are ValueErrors.
+    """
+    pixels = read_pixels(path, spacing_mm=spacing_mm)
+    name = Path(path if isinstance(path, str | PathLike) else path[0])
+    if not allow_missing_spacing:
+        require_spacing(pixels, name)
+    values = torch.from_numpy(pixels.values.copy())
+    if not values.isfinite().all():
+        raise ImageFileError(name, f"holds {int((~values.isfinite()).sum())} values that are not finite (NaN or Inf).")
+    affine = image_affine((1.0, 1.0)) if pixels.affine is None else torch.from_numpy(pixels.affine)
+    meta = {
+        "filename_or_obj": str(name),
+        "spacing_source": pixels.spacing_source,
+        "modality": pixels.modality,
+        "original_affine": affine.numpy().copy(),
+        "spatial_shape": list(pixels.values.shape),
+        "space": "RAS",
+    }
+    return MetaTensor(values[None], affine=affine, meta=meta)
+
+
+def require_spacing(pixels: Pixels, path: str | PathLike[str]) -> None:
+    """Refuse an image of unknown pixel size.
+
+    Raises:
+        MissingSpacingError: If nothing says how many mm a pixel measures.
+    """
+    if pixels.affine is None:
+        raise MissingSpacingError(path, "has no pixel spacing; give --spacing-mm.")
+
+
+def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixels:
+    """Choose the reader by content and suffix; :func:`read_image` without the MONAI wrapping and the checks."""
+    if not isinstance(path, str | PathLike):
+        return read_series([_existing(Path(one)) for one in path])
+    path = _existing(Path(path))
+    if path.is_dir():
+        return read_series(_series_files(path))
+    kind = image_format(path)
+    if kind == "nifti":
+        return read_nifti(path)
+    if kind == "itk":
+        return read_itk(path)
+    if kind == "dicom":
+        return _read_dicom(path, spacing_mm)
+    if kind == "picture":
+        affine = None if spacing_mm is None else image_affine(row_column_spacing(spacing_mm)).numpy()
+        return Pixels(read_picture(path), affine, "unknown" if affine is None else "given")
+    raise ImageFileError(path, why_no_image(path))
+
+
+def image_format(path: Path) -> Literal["nifti", "itk", "dicom", "picture"] | None:
+    """Format of a file, None if it is none of those read here."""
+    name = path.name.lower()
+    if path.stat().st_size == 0:
+        return None
+    if name.endswith(NIFTI_SUFFIXES):
+        return "nifti"
+    if name.endswith(ITK_SUFFIXES):
+        return "itk"
+    with path.open("rb") as file:
+        start = file.read(8)
+    if name.endswith(PICTURE_SUFFIXES) or start.startswith(_SIGNATURES):
+        return "picture"
+    return "dicom" if is_dicom(path) else None
+
+
+def why_no_image(path: Path) -> str:
+    """Why :func:`image_format` finds no format."""
+    if path.stat().st_size == 0:
+        return "is empty (0 bytes)."
+    if path.suffix.lower() in (".dcm", ".ima"):
+        return "is not DICOM, whatever its name says."
+    if path.suffix.lower() in (".hdr", ".img", ".mnc"):
+        return f"is a format that is not read here ({path.suffix}); convert it to .nii.gz."
+    return "is not an image."
+
+
+def _read_dicom(path: Path, spacing_mm: SpacingMM | None) -> Pixels:
+    header = read_header(path)
+    if (reason := why_unusable(header)) is not None:
+        raise ImageFileError(path, reason)
+    if is_slice(header):
+        raise ImageFileError(path, "is one slice of a volume; give the folder of its series, or all its files.")
+    return read_radiograph(path, spacing_mm=None if spacing_mm is None else row_column_spacing(spacing_mm))
+
+
+def _series_files(folder: Path) -> list[Path]:
+    if not (files := dicom_files(folder)):
+        raise ImageFileError(folder, "is a folder without DICOM files; expected a file or the folder of a series.")
+    return files
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise ImageFileError(path, "does not exist.")
+    return path

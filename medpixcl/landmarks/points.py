@@ -1,0 +1,53 @@
+"""The named points of one image."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LandmarkSet:
+    """Landmarks of one image, in voxels.
+
+    Attributes:
+        names: One unique name per landmark.
+        voxels: Shape (K, D), voxel index in array order, float64; a row of NaN is a missing landmark.
+        scores: Confidence per landmark, shape (K,), or None.
+        flags: A short remark per landmark (empty: nothing to say), or None.
+
+    Raises:
+        ValueError: If the lengths differ, a name is used twice, or points are neither 2D nor 3D.
+
+    Example:
+        >>> points = LandmarkSet(("sella", "nasion"), torch.tensor([[1.0, 2.0], [torch.nan, torch.nan]]))
+        >>> points.missing
+        tensor([False,  True])
+    """
+
+    names: tuple[str, ...]
+    voxels: Float[Tensor, "k d"]
+    scores: Float[Tensor, " n"] | None = None
+    flags: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "voxels", self.voxels.to(torch.float64))
+        count, dims = self.voxels.shape
+        if dims not in (2, 3):
+            raise ValueError(f"landmarks have {dims} coordinates; expected 2 or 3.")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("a landmark name is used twice in one image; give every landmark its own name.")
+        for what, values in (("names", self.names), ("scores", self.scores), ("flags", self.flags)):
+            if values is not None and len(values) != count:
+                raise ValueError(f"{count} landmarks come with {len(values)} {what}; expected one each.")
+
+    @property
+    def dims(self) -> int:
+        """Number of coordinates, 2 or 3."""
+        return self.voxels.shape[1]
+
+    @property
+    def missing(self) -> Bool[Tensor, " k"]:
+        """True where a landmark has no position."""
+        return self.voxels.isnan().any(dim=1)
