@@ -84,7 +84,9 @@ def pixel_info_nce(
         distance_slope=distance_slope,
         distance_cap=distance_cap,
     )
-    _check(anchors, keys, targets, valid, negatives, temperature, chunk)
+    _check_numbers(temperature, chunk, reduction)
+    _check_shapes(anchors, keys, targets, valid, negatives)
+    negatives.check()
     chosen = None if valid is None else valid.nonzero().squeeze(1)
     if chosen is not None:
         anchors, targets = anchors[chosen], targets[chosen]
@@ -98,20 +100,16 @@ def pixel_info_nce(
     return total / max(len(anchors), 1) if reduction == "mean" else total
 
 
-def _check(
-    anchors: Tensor,
-    keys: Tensor,
-    targets: Tensor,
-    valid: Tensor | None,
-    negatives: Negatives,
-    temperature: float,
-    chunk: int,
-) -> None:
-    """Raise ValueError where the arguments do not fit together."""
-    if temperature <= 0:
+def _check_numbers(temperature: float, chunk: int, reduction: str) -> None:
+    if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it divides the cosine and must be greater than 0.")
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; it is a number of anchors and must be at least 1.")
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'.")
+
+
+def _check_shapes(anchors: Tensor, keys: Tensor, targets: Tensor, valid: Tensor | None, negatives: Negatives) -> None:
     if anchors.ndim != 2 or keys.ndim != 2 or anchors.shape[1] != keys.shape[1]:
         raise ValueError(
             f"anchors have shape {tuple(anchors.shape)} and keys {tuple(keys.shape)}; "
@@ -121,7 +119,6 @@ def _check(
     rows |= {"anchor_positions": negatives.anchor_positions, "anchor_images": negatives.anchor_images}
     _check_length("anchors", len(anchors), rows)
     _check_length("keys", len(keys), {"key_positions": negatives.key_positions, "key_images": negatives.key_images})
-    negatives.check()
 
 
 def _check_length(of: str, count: int, tensors: Mapping[str, Tensor | None]) -> None:

@@ -43,6 +43,10 @@ class Negatives:
         """Raise ValueError where the rules make no sense."""
         if self.active and self.key_positions is None:
             raise ValueError("window, exclusion_radius and distance_slope act by place: give key_positions.")
+        if self.anchor_positions is not None and self.key_positions is not None:
+            axes, expected = self.anchor_positions.shape[-1], self.key_positions.shape[-1]
+            if axes != expected:
+                raise ValueError(f"anchor_positions have {axes} axes and key_positions {expected}; give both the same.")
         if self.key_images is None and self.anchor_images is not None:
             raise ValueError("anchor_images is given without key_images; give the image number of the keys as well.")
         if self.window is not None and self.window < 1:
