@@ -1,0 +1,18 @@
+"""One-shot landmark matching: the landmarks of an annotated template, found in other images by their embeddings."""
+
+from medpixcl.matching.consistency import consistent_positions
+from medpixcl.matching.geometry import fit_similarity
+from medpixcl.matching.matcher import LandmarkMatcher, MatchResult
+from medpixcl.matching.search import best_match, product_match
+from medpixcl.matching.similarity import ProductMap, describe
+
+__all__ = [
+    "LandmarkMatcher",
+    "MatchResult",
+    "ProductMap",
+    "best_match",
+    "consistent_positions",
+    "describe",
+    "fit_similarity",
+    "product_match",
+]

@@ -1,0 +1,95 @@
+"""Fits of one set of landmarks to another: similarity transforms, weighted and robust, in 2D and 3D."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TO_IDENTITY = 1e-3
+"""Weight of the pull towards no rotation, in units of the points' own variance; settles what few points leave open."""
+
+
+def fit_similarity(
+    source: Float[Tensor, "*b k d"], target: Float[Tensor, "*b k d"], weights: Float[Tensor, "*b k"]
+) -> tuple[Float[Tensor, "*b d d"], Float[Tensor, "*b d"]]:
+    """Rotation, scale and shift that bring one set of points closest to another (weighted least squares).
+
+    Where the points leave the rotation open (all on one line, or a single one), it is the smallest possible.
+
+    Args:
+        source: Shape (..., K, D).
+        target: Shape (..., K, D).
+        weights: Shape (..., K), not negative, not all zero.
+
+    Returns:
+        Matrix (..., D, D) and shift (..., D): ``target = source @ matrix.mT + shift``.
+
+    Reference:
+        Umeyama, IEEE TPAMI 13 (1991) 376-380.
+    """
+    share = (weights / weights.sum(dim=-1, keepdim=True))[..., None]
+    centre, goal = (share * source).sum(dim=-2), (share * target).sum(dim=-2)
+    inner, outer = source - centre[..., None, :], target - goal[..., None, :]
+    variance = (share * inner.square()).sum(dim=(-2, -1))
+    pull = TO_IDENTITY * torch.diag_embed(variance[..., None].expand(centre.shape).clamp_min(1e-12))
+    covariance = (share * outer).mT @ inner
+    left, _, right = torch.linalg.svd(covariance + pull)
+    flip = torch.ones_like(centre)
+    flip[..., -1] = torch.det(left @ right).sign()
+    rotation = left @ (flip[..., None] * right)
+    scale = (rotation * covariance).sum(dim=(-2, -1)) / variance.clamp_min(1e-12)
+    scale = torch.where(variance > 1e-9, scale, 1)
+    matrix = scale[..., None, None] * rotation
+    return matrix, goal - (matrix @ centre[..., None])[..., 0]
+
+
+def transform(
+    points: Float[Tensor, "k d"], matrix: Float[Tensor, "*b d d"], shift: Float[Tensor, "*b d"]
+) -> Float[Tensor, "*b k d"]:
+    """Points under one or many linear maps with shift, shape (..., K, D)."""
+    return points @ matrix.mT + shift[..., None, :]
+
+
+def consensus_similarity(
+    points: Float[Tensor, "k d"],
+    candidates: Float[Tensor, "k m d"],
+    costs: Float[Tensor, "k m"],
+    *,
+    sigma: float,
+    cap: float = 3.0,
+    max_scale: float = 1.5,
+    hypotheses: int = 4096,
+    seed: int = 0,
+) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
+    """The similarity transform that most landmarks agree on, each choosing among its candidate positions.
+
+    Draws small sets of landmarks with one candidate each, fits a transform to every set, and keeps the one with the
+    least sum over landmarks of ``min_m(cost_m + |candidate_m - prediction|^2 / (2 sigma^2))``, each capped.
+
+    Args:
+        points: Landmarks in the template, shape (K, D), mm.
+        candidates: Positions in the query, shape (K, M, D), mm.
+        costs: Shape (K, M): what choosing a candidate costs, 0 for the best.
+        sigma: Standard deviation in mm of a landmark around its prediction.
+        cap: Largest cost of a landmark.
+        max_scale: Largest change of size, up or down.
+        hypotheses: Number of sets drawn.
+        seed: Of the draws.
+
+    Returns:
+        Matrix (D, D) and shift (D).
+    """
+    count, dims = points.shape
+    generator = torch.Generator().manual_seed(seed)
+    drawn = min(dims, count)
+    chosen = torch.rand(hypotheses, count, generator=generator).topk(drawn, dim=1).indices
+    # Better candidates more often: the cost is that of the sum above.
+    odds = (-costs.cpu()).exp()[chosen].flatten(0, 1)
+    picks = torch.multinomial(odds.double(), 1, generator=generator).view(hypotheses, drawn)
+    chosen, picks = chosen.to(points.device), picks.to(points.device)
+    matrix, shift = fit_similarity(points[chosen], candidates[chosen, picks], torch.ones_like(points[chosen][..., 0]))
+    scale = torch.linalg.vector_norm(matrix, dim=-2).mean(dim=-1)
+    possible = (scale < max_scale) & (scale > 1 / max_scale)
+    distance = torch.cdist(transform(points, matrix, shift).movedim(0, 1), candidates).movedim(0, 1)
+    total = (costs + distance.square() / (2 * sigma**2)).amin(dim=-1).clamp_max(cap).sum(dim=-1)
+    best = torch.where(possible, total, torch.inf).argmin()
+    return matrix[best], shift[best]

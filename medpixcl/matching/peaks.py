@@ -1,0 +1,60 @@
+"""Peaks of similarity maps: the best few of them, and their position between the cells."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from medpixcl.matching.search import unravel
+
+FLOOR = 1e-6
+"""Smallest similarity that a logarithm is taken of."""
+
+
+def local_peaks(
+    values: Float[Tensor, " k *cells"], count: int, *, radius: int = 2
+) -> tuple[Int[Tensor, "k m d"], Float[Tensor, "k m"]]:
+    """The highest local maxima of every map, best first.
+
+    Args:
+        values: Maps of shape (K, *cells), not negative.
+        count: Number M of peaks; where a map has fewer, the last ones have value 0.
+        radius: A peak is the largest value within so many cells along every axis.
+
+    Returns:
+        Cell indices (K, M, D) and the values there (K, M).
+    """
+    dims = values.ndim - 1
+    pool = F.max_pool2d if dims == 2 else F.max_pool3d
+    largest = pool(values[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
+    peaks = torch.where(values == largest, values, 0).flatten(1)
+    scores, index = peaks.topk(min(count, peaks.shape[1]), dim=1)
+    return unravel(index, values.shape[1:]), scores
+
+
+def refine_peaks(values: Float[Tensor, " k *cells"], index: Int[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+    """Peak position between cells: vertex of the parabola through the logarithms of three cells along every axis.
+
+    Exact for a Gaussian peak with axes along the grid. A peak at the border stays on its cell along that axis.
+
+    Args:
+        values: Maps of shape (K, *cells).
+        index: Cell of the largest value of every map, shape (K, D).
+
+    Returns:
+        Cell positions, shape (K, D), at most half a cell away.
+    """
+    rows = torch.arange(len(index), device=index.device)
+    refined = index.to(values.dtype)
+    for axis, length in enumerate(values.shape[1:]):
+        around = []
+        for step in (-1, 0, 1):
+            moved = index.clone()
+            moved[:, axis] = (moved[:, axis] + step).clamp(0, length - 1)
+            around.append(values[(rows, *moved.unbind(1))].clamp_min(FLOOR).log())
+        before, here, after = around
+        curvature = before - 2 * here + after
+        inner = (index[:, axis] > 0) & (index[:, axis] < length - 1) & (curvature < 0)
+        shift = 0.5 * (before - after) / torch.where(inner, curvature, 1)
+        refined[:, axis] += torch.where(inner, shift.clamp(-0.5, 0.5), 0)
+    return refined

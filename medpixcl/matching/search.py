@@ -1,0 +1,89 @@
+"""Where a vector fits best in an embedding: exact search in one map, and in the product of several levels."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from medpixcl.matching.similarity import LevelMaps, LevelVectors, ProductMap
+
+
+def best_match(
+    queries: Float[Tensor, "k c"], embedding: Float[Tensor, " c *cells"], *, tile: int = 4096
+) -> tuple[Int[Tensor, "k d"], Float[Tensor, " k"]]:
+    """Cell with the largest scalar product, for every query.
+
+    Exact, without a matrix of all queries times all cells: the products of one tile of cells stay in the cache, where
+    only their maximum is read; the position is looked for in the winning tile alone.
+
+    Args:
+        queries: Shape (K, C).
+        embedding: Shape (C, *cells), contiguous for speed.
+        tile: Cells looked at together; 4096 suits a CPU, a million a GPU.
+
+    Returns:
+        Cell indices (K, D) in array order and their scalar products (K).
+
+    Raises:
+        ValueError: If the vectors differ in length.
+
+    Example:
+        >>> best_match(torch.tensor([[0.0, 1.0]]), torch.eye(2).view(2, 1, 2))
+        (tensor([[0, 1]]), tensor([1.]))
+    """
+    if queries.shape[1] != embedding.shape[0]:
+        raise ValueError(
+            f"queries have {queries.shape[1]} channels, the embedding {embedding.shape[0]}; expected equal numbers"
+        )
+    flat = embedding.flatten(1)
+    parts = flat.split(tile, dim=1)
+    best = torch.stack([(queries @ part).amax(dim=1) for part in parts], dim=1)
+    winner = best.argmax(dim=1)
+    index = torch.empty_like(winner)
+    for number in winner.unique().tolist():
+        rows = (winner == number).nonzero().squeeze(1)
+        index[rows] = (queries[rows] @ parts[number]).argmax(dim=1) + number * tile
+    scores = (queries * flat[:, index].T).sum(dim=1)
+    return unravel(index, embedding.shape[1:]), scores
+
+
+def product_match(
+    queries: LevelVectors, levels: LevelMaps, strides: Sequence[int], shape: Sequence[int] | None = None
+) -> tuple[Int[Tensor, "k d"], Float[Tensor, " k"]]:
+    """Cell of the finest level with the largest product of the levels' cosines, for every landmark.
+
+    Args:
+        queries: One (K, E) per level, unit vectors.
+        levels: One (E, *cells) per level, unit vectors, finest first.
+        strides: Voxels per cell of every level.
+        shape: Voxels of the image before it was padded; cells whose centre lies beyond it are not searched.
+
+    Returns:
+        Cell indices (K, D) in array order and the products there (K).
+
+    Raises:
+        ValueError: If the numbers of levels, the vector lengths or the order of the strides do not fit.
+    """
+    product = ProductMap(queries, levels, strides)
+    searched = cells_inside(product.cells, strides[0], shape)
+    full = product.full()[(slice(None), *[slice(n) for n in searched])]
+    scores, index = full.flatten(1).max(dim=1)
+    return unravel(index, searched), scores
+
+
+def cells_inside(cells: Sequence[int], stride: int, shape: Sequence[int] | None) -> list[int]:
+    """Number of cells along every axis whose centre lies inside an image of ``shape`` voxels; at least one.
+
+    Example:
+        >>> cells_inside([4, 4], 2, [8, 5])
+        [4, 2]
+    """
+    if shape is None:
+        return list(cells)
+    return [max(1, min(n, (2 * length - 1 + stride) // (2 * stride))) for n, length in zip(cells, shape, strict=True)]
+
+
+def unravel(index: Int[Tensor, "*n"], shape: Sequence[int]) -> Int[Tensor, "*n d"]:
+    """Flat index to index per axis, shape (..., D)."""
+    return torch.stack(torch.unravel_index(index, tuple(shape)), dim=-1)
