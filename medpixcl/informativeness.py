@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from medpixcl._kernels import entropy_torch
+from medpixcl._kernels.window import Window, ball_window, box_window
 
 Number = float | int
+
+PART_PIXELS = 1 << 18
+"""Pixels binned at a time, so that the steps between stay in cache."""
 
 
 def local_entropy(
@@ -57,55 +61,70 @@ def local_entropy(
         >>> local_entropy(stripes, radius=1, footprint="box")[0, 0, 4, :4]
         tensor([1.0000, 0.9183, 0.9183, 0.9183])
     """
-    dims = image.ndim - 2
-    chords = _window(radius, footprint, [1.0] * dims if spacing is None else spacing, image.shape[2:])
-    if bins < 1:
-        raise ValueError(f"bins is {bins}; expected at least one grey level.")
+    window = _window(radius, footprint, spacing, image.shape[2:])
+    if not 1 <= bins < 1 << 15:
+        raise ValueError(f"bins is {bins}; expected 1 to 32767 grey levels.")
+    if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
+        raise ValueError(f"value_range is {value_range}; expected two finite numbers (low, high) with low < high.")
     entropy = torch.empty(image.shape, dtype=torch.float32, device=image.device)
     for index in range(image.shape[0]):
         levels = _grey_levels(image[index, 0], bins, value_range, None if mask is None else mask[index, 0])
-        entropy[index, 0] = entropy_torch.window_entropy(levels, bins, chords)
-    return entropy
+        entropy[index, 0] = entropy_torch.window_entropy(levels, bins, window)
+    return entropy if mask is None else entropy.masked_fill_(~mask, 0.0)
 
 
-def _window(radius: Number, footprint: str, spacing: Sequence[Number], shape: Sequence[int]) -> Int[Tensor, "*w"]:
-    """Half lengths of the window along the last axis for every offset along the others, -1 where there is none."""
+def _window(radius: Number, footprint: str, spacing: Sequence[Number] | None, shape: Sequence[int]) -> Window:
+    """Neighbourhood of a pixel; never wider than the image."""
     if len(shape) not in (2, 3):
         raise ValueError(f"image has {len(shape)} spatial axes; expected 2 or 3, as (B, 1, H, W) or (B, 1, D, H, W).")
-    if len(spacing) != len(shape) or not all(0 < step < math.inf for step in spacing):
-        raise ValueError(f"spacing is {tuple(spacing)}; expected {len(shape)} positive sizes in mm, one per axis.")
+    steps = [1.0] * len(shape) if spacing is None else [float(step) for step in spacing]
+    if len(steps) != len(shape) or not all(0 < step < math.inf for step in steps):
+        raise ValueError(f"spacing is {tuple(steps)}; expected {len(shape)} positive sizes in mm, one per axis.")
     if not 0 <= radius < math.inf:
         raise ValueError(f"radius is {radius}; expected a finite number that is not negative.")
     reach = radius * (1 + 1e-9)  # a pixel on the rim counts in spite of rounding
-    half = [min(int(reach / step), size - 1) for step, size in zip(spacing, shape, strict=True)]
-    sides = [torch.arange(-h, h + 1, dtype=torch.float64) * step for h, step in zip(half[:-1], spacing, strict=False)]
-    if footprint == "box":
-        return torch.full([len(side) for side in sides], half[-1])
-    square = sum(side**2 for side in torch.meshgrid(*sides, indexing="ij"))
-    rest = reach**2 - torch.as_tensor(square)
-    chord = rest.clamp(min=0).sqrt().div(spacing[-1]).floor().clamp(max=half[-1]).long()
-    return chord.masked_fill(rest < 0, -1)
+    limit = [size - 1 for size in shape]
+    if footprint == "ball":
+        return ball_window(reach, steps, limit)
+    return box_window([min(int(reach / step), most) for step, most in zip(steps, limit, strict=True)])
 
 
 def _grey_levels(
     image: Float[Tensor, "*s"], bins: int, value_range: tuple[Number, Number] | None, mask: Bool[Tensor, "*s"] | None
-) -> Int[Tensor, "*s"]:
+) -> Integer[Tensor, "*s"]:
     """Bin number of every pixel; ``bins`` where the mask is False."""
-    counted = image if mask is None else image[mask]
-    if counted.numel() == 0:
-        return torch.full(image.shape, bins, dtype=torch.int16, device=image.device)
-    if not bool(counted.isfinite().all()):
-        raise ValueError(
-            "image has NaN or infinite pixels; expected finite values: fill them or leave them out by mask."
-        )
-    low, high = value_range if value_range is not None else (bound.item() for bound in counted.aminmax())
-    if value_range is not None and not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"value_range is {value_range}; expected two finite numbers (low, high) with low < high.")
+    levels = torch.empty(image.shape, dtype=torch.uint8 if bins < 256 else torch.int16, device=image.device)
+    least, greatest = _bounds(image, mask)
+    if least > greatest:
+        return levels.fill_(bins)
+    low, high = (least, greatest) if value_range is None else value_range
+    values = image if mask is None else image.masked_fill(~mask, low)
     span = (high - low) or 1.0
-    levels = ((image - low) / span * bins).clamp_(0, bins - 1)
-    if mask is not None:
-        levels = levels.masked_fill(~mask, bins)
-    return levels.to(torch.int16 if bins < 1 << 15 else torch.int32)
+    for part, level in zip(values.flatten().split(PART_PIXELS), levels.view(-1).split(PART_PIXELS), strict=True):
+        level.copy_((part.to(_precision(part)) - low).div_(span).mul_(bins).clamp_(0, bins - 1))
+    return levels if mask is None else levels.masked_fill_(~mask, bins)
+
+
+def _precision(image: Tensor) -> torch.dtype:
+    """Number type in which grey levels are worked out."""
+    return torch.promote_types(image.dtype, torch.float32)
+
+
+def _bounds(image: Float[Tensor, "*s"], mask: Bool[Tensor, "*s"] | None) -> tuple[float, float]:
+    """Least and greatest value of the pixels that count; (inf, -inf) if none does."""
+    if mask is None:
+        least, greatest = image.aminmax()
+    elif mask.any():
+        least, greatest = image.masked_fill(~mask, math.inf).amin(), image.masked_fill(~mask, -math.inf).amax()
+    else:
+        return math.inf, -math.inf
+    # NaN passes through the extremes; a range beyond the number type would give NaN below.
+    if not bool((greatest.to(_precision(image)) - least).isfinite()):
+        raise ValueError(
+            "image has NaN or infinite pixels (or a range too wide for its number type); expected finite values: "
+            "fill these pixels, or leave them out by mask."
+        )
+    return least.item(), greatest.item()
 
 
 def classify_informativeness(

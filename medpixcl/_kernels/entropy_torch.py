@@ -1,72 +1,73 @@
 """Entropy of the bin numbers in a window round every pixel, in plain torch operations on any device.
 
-One bin after the other: indicator, sum over the window, ``c log2 c`` added up. Integer sums are exact, and strips of
-the first axis keep the working set in the cache of a CPU.
+One bin after the other: indicator, sum over the window, ``c log2 c`` added up. Sums of whole numbers are exact, and
+strips of the first axis keep the working set in the cache of a CPU.
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-STRIP_ELEMENTS = {"cpu": 1 << 18, "other": 1 << 26}
-"""Pixels of one strip: a few arrays of that size fit in a core's cache, or keep a GPU busy."""
+from medpixcl._kernels.window import Window, entropy_terms
+
+STRIP_PIXELS = {"cpu": 1 << 18, "other": 1 << 26}
+"""Pixels of one strip: a few arrays of this size fit in the cache of a core, or keep a GPU busy."""
 
 
-def window_entropy(bins: Int[Tensor, "*s"], count: int, chords: Int[Tensor, "*w"]) -> Float[Tensor, "*s"]:
+def window_entropy(bins: Integer[Tensor, "*s"], count: int, window: Window) -> Float[Tensor, "*s"]:
     """Shannon entropy in bits of the bin numbers in a window, clipped at the borders.
 
     Args:
         bins: Bin number of every pixel; ``count`` marks a pixel that does not count.
         count: Number of bins.
-        chords: The window, symmetric, with one axis less than ``bins``: its half length along the last axis for every
-            offset along the other axes (the middle is offset 0), -1 where the window is empty.
+        window: Neighbourhood.
 
     Returns:
-        float32; 0 at pixels that do not count.
+        float32; 0 where nothing counts.
     """
-    half = [(n - 1) // 2 for n in chords.shape] + [int(chords.max())]
-    padded = F.pad(bins, [pad for h in reversed(half) for pad in (h, h)], value=count)
+    padded = F.pad(bins, [pad for h in reversed(window.half) for pad in (h, h)], value=count)
+    table = entropy_terms(window.area).float().to(bins.device)
     entropy = torch.empty(bins.shape, dtype=torch.float32, device=bins.device)
-    limit = STRIP_ELEMENTS["cpu" if bins.device.type == "cpu" else "other"]
+    limit = STRIP_PIXELS["cpu" if bins.device.type == "cpu" else "other"]
     rows = max(1, limit // max(1, math.prod(padded.shape[1:])))
     for start in range(0, bins.shape[0], rows):
-        stop = min(start + rows, bins.shape[0])
-        entropy[start:stop] = _strip_entropy(padded[start : stop + 2 * half[0]], count, chords)
-    return entropy.masked_fill_(bins == count, 0.0)
+        strip = entropy[start : start + rows]
+        halo = 2 * window.half[0]
+        strip.copy_(_strip_entropy(padded[start : start + len(strip) + halo], count, window, table).view(strip.shape))
+    return entropy
 
 
-def _strip_entropy(padded: Int[Tensor, "*p"], count: int, chords: Int[Tensor, "*w"]) -> Float[Tensor, "*s"]:
-    """Entropy over the valid part of a padded strip."""
-    area = int((2 * chords + 1).clamp(min=0).sum())
-    dtype = torch.int16 if area < 1 << 15 else torch.int32
-    box = bool((chords == chords.flatten()[0]).all())
-    sides = [*chords.shape, 2 * int(chords.max()) + 1]
-
-    def window_sum(inside: Tensor) -> Tensor:
-        return _box_sum(inside.to(dtype), sides) if box else _chord_sum(inside.to(dtype), chords)
-
-    population = window_sum(padded != count).to(torch.float32).clamp_(min=1)
-    spread = torch.zeros_like(population)
-    for value in padded.unique().tolist():
-        if value != count:
-            counts = window_sum(padded == value).to(torch.float32)
-            spread += torch.xlogy(counts, counts)
-    return (population.log() - spread / population).mul_(1 / math.log(2)).clamp_(min=0)
+def _strip_entropy(
+    padded: Integer[Tensor, "*p"], count: int, window: Window, table: Float[Tensor, " n"]
+) -> Float[Tensor, " m"]:
+    """Entropy over the part of a padded strip that has its whole window inside, flattened."""
+    marks = torch.empty(padded.shape, dtype=torch.uint8, device=padded.device)
+    population = _window_sum(torch.ne(padded, count, out=marks), window).flatten().int()
+    spread = table.new_zeros(population.shape)
+    for value in torch.bincount(padded.flatten(), minlength=count)[:count].nonzero().flatten().tolist():
+        counts = _window_sum(torch.eq(padded, value, out=marks), window)
+        spread += table.index_select(0, counts.flatten().int())
+    # Both terms come from one table, so a window of one bin gives exactly 0.
+    return table.index_select(0, population).sub_(spread).div_(population.clamp_(min=1)).clamp_(min=0)
 
 
-def _box_sum(values: Int[Tensor, "*p"], sides: list[int]) -> Int[Tensor, "*s"]:
-    """Sums over a box, axis by axis; the result is shorter by side - 1."""
-    for axis, side in enumerate(sides):
+def _window_sum(marks: UInt8[Tensor, "*p"], window: Window) -> Integer[Tensor, "*s"]:
+    """Number of marked pixels in the window; the result is shorter than the input by the halo."""
+    wide = torch.int16 if window.area < 1 << 15 else torch.int32
+    values = marks if window.half[-1] < 128 else marks.to(wide)
+    if not window.is_box:
+        return _chord_sum(values, window, wide)
+    values = _run_sum(values, values.ndim - 1, 2 * window.half[-1] + 1).to(wide)
+    for axis, side in enumerate(window.chords.shape):
         values = _run_sum(values, axis, side)
     return values
 
 
-def _run_sum(values: Int[Tensor, "*p"], axis: int, length: int) -> Int[Tensor, "*q"]:
-    """Sums of ``length`` neighbours along an axis by doubling: log2(length) additions, none of them dependent."""
+def _run_sum(values: Integer[Tensor, "*p"], axis: int, length: int) -> Integer[Tensor, "*q"]:
+    """Sums of ``length`` neighbours along an axis, by sums of 1, 2, 4, ... neighbours."""
     size = values.shape[axis] - length + 1
     total, begin, run = None, 0, 1
     while True:
@@ -76,24 +77,21 @@ def _run_sum(values: Int[Tensor, "*p"], axis: int, length: int) -> Int[Tensor, "
             begin += run
         if 2 * run > length:
             return values if total is None else total
-        values = values.narrow(axis, 0, values.shape[axis] - run) + values.narrow(axis, run, values.shape[axis] - run)
+        rest = values.shape[axis] - run
+        values = values.narrow(axis, 0, rest) + values.narrow(axis, run, rest)
         run *= 2
 
 
-def _chord_sum(values: Int[Tensor, "*p"], chords: Int[Tensor, "*w"]) -> Int[Tensor, "*s"]:
-    """Sums over any symmetric window: runs along the last axis, one length after the other, added over the offsets."""
-    widest = int(chords.max())
-    shape = [n - w + 1 for n, w in zip(values.shape, [*chords.shape, 2 * widest + 1], strict=True)]
-    total = values.new_zeros(shape)
-    run = values[..., widest : widest + shape[-1]]
-    for half in range(widest + 1):
+def _chord_sum(values: Integer[Tensor, "*p"], window: Window, wide: torch.dtype) -> Integer[Tensor, "*s"]:
+    """Sums over any window: runs along the last axis, one length after the other, added over their offsets."""
+    widest = window.half[-1]
+    shape = [n - 2 * h for n, h in zip(values.shape, window.half, strict=True)]
+    total = torch.zeros(shape, dtype=wide, device=values.device)
+    run = values.narrow(-1, widest, shape[-1])
+    for half, corners in enumerate(window.corners):
         if half:
-            run = run + values[..., widest - half :][..., : shape[-1]] + values[..., widest + half :][..., : shape[-1]]
-        for offset in _offsets(chords, half):
-            total += run[tuple(slice(o, o + n) for o, n in zip(offset, shape[:-1], strict=True))]
+            run = run + values.narrow(-1, widest - half, shape[-1])
+            run += values.narrow(-1, widest + half, shape[-1])
+        for corner in corners:
+            total += run[tuple(slice(begin, begin + n) for begin, n in zip(corner, shape[:-1], strict=True))]
     return total
-
-
-def _offsets(chords: Int[Tensor, "*w"], half: int) -> Iterator[list[int]]:
-    """Offsets, counted from the corner of the window, where it has this half length."""
-    yield from (chords == half).nonzero().tolist()
