@@ -112,9 +112,9 @@ def _exponentiate(
     """
     blocked = None
     if setting.clamp:
-        upper = 1 / setting.temperature
-        blocked = (logits < 0).logical_or_(logits > upper) if wanted else None
-        logits.clamp_(0, upper)
+        # A cosine is above 1 by rounding only.
+        blocked = logits < 0 if wanted else None
+        logits.clamp_(0, 1 / setting.temperature)
     setting.negatives.apply(logits, target, rows, setting.temperature)
     top = logits.amax(dim=1, keepdim=True)
     target_logit = logits.gather(1, target)

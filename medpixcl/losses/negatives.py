@@ -1,9 +1,10 @@
 """Which keys are negatives of an anchor, and how distance shifts their logits."""
 
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -75,41 +76,41 @@ class Negatives:
         """
         if not self.active or self.anchor_positions is None or self.key_positions is None:
             return
-        centres = self.anchor_positions[rows].to(logits)
-        positions = self.key_positions.to(logits)
+        centres, positions = self.anchor_positions[rows].to(logits), self.key_positions.to(logits)
+        same = self._same_image(rows)
         dropped = torch.zeros_like(logits, dtype=torch.bool)
         if self.exclusion_radius > 0 or self.distance_slope > 0:
             distance = torch.cdist(centres, positions, compute_mode="donot_use_mm_for_euclid_dist")
             if self.exclusion_radius > 0:
-                dropped = distance < self.exclusion_radius
+                dropped = _within(same, distance < self.exclusion_radius)
             if self.distance_slope > 0:
                 shift = distance.mul_(self.distance_slope).clamp_(max=self.distance_cap)
-                logits.add_(self._within_image(shift, rows), alpha=1 / temperature)
-        dropped = self._within_image(dropped, rows)
+                logits.add_(_within(same, shift), alpha=1 / temperature)
         if self.window is not None:
-            dropped |= self._outside_window(centres, positions, rows)
+            dropped |= _outside(self.window, centres, positions)
+            if same is not None:
+                dropped |= ~same
         logits.masked_fill_(dropped.scatter_(1, targets, False), -torch.inf)
-
-    def _within_image(self, values: Tensor, rows: slice) -> Tensor:
-        """``values`` (R, M) where anchor and key are of the same image, 0 elsewhere."""
-        same = self._same_image(rows)
-        return values if same is None else values.mul_(same)
-
-    def _outside_window(
-        self, centres: Float[Tensor, "r d"], positions: Float[Tensor, "m d"], rows: slice
-    ) -> Bool[Tensor, "r m"]:
-        assert self.window is not None
-        same = self._same_image(rows)
-        outside = torch.zeros((), dtype=torch.bool, device=positions.device) if same is None else ~same
-        for centre, position in zip(centres.T, positions.T, strict=True):
-            offset = position - centre[:, None]
-            outside = (offset < -self.window) | (offset >= self.window) | outside
-        return outside
 
     def _same_image(self, rows: slice) -> Bool[Tensor, "r m"] | None:
         if self.anchor_images is None or self.key_images is None:
             return None
         return self.anchor_images[rows, None] == self.key_images
+
+
+def _within(same_image: Bool[Tensor, "r m"] | None, values: Shaped[Tensor, "r m"]) -> Shaped[Tensor, "r m"]:
+    """``values``, set to 0 in place where anchor and key are of different images."""
+    return values if same_image is None else values.mul_(same_image)
+
+
+def _outside(window: int, centres: Float[Tensor, "r d"], positions: Float[Tensor, "m d"]) -> Bool[Tensor, "r m"]:
+    """True where the offset of a position from a centre is not in ``[-window, window)`` along some axis."""
+    beyond = [
+        condition
+        for centre, position in zip(centres.unsqueeze(2).unbind(1), positions.unbind(1), strict=True)
+        for condition in (position < centre - window, position >= centre + window)
+    ]
+    return reduce(Tensor.logical_or_, beyond)
 
 
 def _choose(given: Tensor | None, chosen: Tensor | None, keys: Tensor | None, targets: Tensor) -> Tensor | None:
