@@ -77,30 +77,30 @@ class Negatives:
         if not self.active or self.anchor_positions is None or self.key_positions is None:
             return
         centres, positions = self.anchor_positions[rows].to(logits), self.key_positions.to(logits)
-        same = self._same_image(rows)
+        elsewhere = self._other_image(rows)
         dropped = torch.zeros_like(logits, dtype=torch.bool)
         if self.exclusion_radius > 0 or self.distance_slope > 0:
             distance = torch.cdist(centres, positions, compute_mode="donot_use_mm_for_euclid_dist")
             if self.exclusion_radius > 0:
-                dropped = _within(same, distance < self.exclusion_radius)
+                dropped = _within_image(elsewhere, distance < self.exclusion_radius)
             if self.distance_slope > 0:
                 shift = distance.mul_(self.distance_slope).clamp_(max=self.distance_cap)
-                logits.add_(_within(same, shift), alpha=1 / temperature)
+                logits.add_(_within_image(elsewhere, shift), alpha=1 / temperature)
         if self.window is not None:
             dropped |= _outside(self.window, centres, positions)
-            if same is not None:
-                dropped |= ~same
+            if elsewhere is not None:
+                dropped |= elsewhere
         logits.masked_fill_(dropped.scatter_(1, targets, False), -torch.inf)
 
-    def _same_image(self, rows: slice) -> Bool[Tensor, "r m"] | None:
+    def _other_image(self, rows: slice) -> Bool[Tensor, "r m"] | None:
         if self.anchor_images is None or self.key_images is None:
             return None
-        return self.anchor_images[rows, None] == self.key_images
+        return self.anchor_images[rows, None] != self.key_images
 
 
-def _within(same_image: Bool[Tensor, "r m"] | None, values: Shaped[Tensor, "r m"]) -> Shaped[Tensor, "r m"]:
+def _within_image(elsewhere: Bool[Tensor, "r m"] | None, values: Shaped[Tensor, "r m"]) -> Shaped[Tensor, "r m"]:
     """``values``, set to 0 in place where anchor and key are of different images."""
-    return values if same_image is None else values.mul_(same_image)
+    return values if elsewhere is None else values.masked_fill_(elsewhere, 0)
 
 
 def _outside(window: int, centres: Float[Tensor, "r d"], positions: Float[Tensor, "m d"]) -> Bool[Tensor, "r m"]:
