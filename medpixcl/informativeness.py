@@ -5,7 +5,8 @@ medical image analysis", arXiv 2211.07118, IEEE TMI 44(1), 2025.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -28,7 +29,7 @@ def local_entropy(
     footprint: Literal["ball", "box"] = "ball",
     spacing: Sequence[Number] | None = None,
     bins: int = 32,
-    value_range: tuple[Number, Number] | None = None,
+    value_range: Sequence[Number] | None = None,
     mask: Bool[Tensor, "b 1 *s"] | None = None,
     backend: Literal["auto", "numba", "torch"] = "auto",
 ) -> Float[Tensor, "b 1 *s"]:
@@ -49,7 +50,7 @@ def local_entropy(
         backend: ``numba`` for compiled loops on a CPU, ``torch`` for any device, ``auto`` for the fastest there is.
 
     Returns:
-        float32, shape of ``image``; 0 for a constant window, at most ``log2(bins)``.
+        Plain float32 tensor, shape of ``image``; exactly 0 for a constant window, at most ``log2(bins)``.
 
     Raises:
         ValueError: If an argument is out of range, or a pixel that counts is not finite.
@@ -61,22 +62,53 @@ def local_entropy(
         >>> local_entropy(stripes, radius=1, footprint="box")[0, 0, 4, :4]
         tensor([1.0000, 0.9183, 0.9183, 0.9183])
     """
+    _check(image, bins, value_range, mask)
     window = _window(radius, footprint, spacing, image.shape[2:])
-    if not 1 <= bins < 1 << 15:
-        raise ValueError(f"bins is {bins}; expected 1 to 32767 grey levels.")
-    if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
-        raise ValueError(f"value_range is {value_range}; expected two finite numbers (low, high) with low < high.")
+    window_entropy = _kernel(backend, image.device)
+    picture = image.detach().as_subclass(Tensor)  # a MetaTensor would slow down every operation
+    counted = None if mask is None else mask.as_subclass(Tensor)
     entropy = torch.empty(image.shape, dtype=torch.float32, device=image.device)
     for index in range(image.shape[0]):
-        levels = _grey_levels(image[index, 0], bins, value_range, None if mask is None else mask[index, 0])
-        entropy[index, 0] = entropy_torch.window_entropy(levels, bins, window)
-    return entropy if mask is None else entropy.masked_fill_(~mask, 0.0)
+        levels = _grey_levels(picture[index, 0], bins, value_range, None if counted is None else counted[index, 0])
+        window_entropy(levels, bins, window, entropy[index, 0])
+    return entropy if counted is None else entropy.masked_fill_(~counted, 0.0)
+
+
+def _check(image: Tensor, bins: int, value_range: Sequence[Number] | None, mask: Tensor | None) -> None:
+    """Refuse arguments that do not fit together."""
+    if image.ndim not in (4, 5) or image.shape[1] != 1:
+        raise ValueError(f"image has shape {tuple(image.shape)}; expected (B, 1, H, W) or (B, 1, D, H, W).")
+    if mask is not None and mask.shape != image.shape:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; expected that of the image, {tuple(image.shape)}.")
+    if not 1 <= bins < 1 << 15:
+        raise ValueError(f"bins is {bins}; expected 1 to 32767 grey levels.")
+    if value_range is not None:
+        low, high = value_range
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"value_range is ({low}, {high}); expected two finite numbers, low < high.")
+
+
+def _kernel(backend: str, device: torch.device) -> Callable[[Tensor, int, Window, Tensor], None]:
+    """Function that works out the entropy of bin numbers and fills the last argument."""
+    if backend not in ("auto", "numba", "torch"):
+        raise ValueError(f"backend is {backend!r}; expected 'auto', 'numba' or 'torch'.")
+    compiled = device.type == "cpu" and find_spec("numba") is not None
+    if backend == "torch" or (backend == "auto" and not compiled):
+        return entropy_torch.window_entropy
+    if not compiled:
+        raise ValueError(
+            "backend is 'numba', which needs an image on the CPU and the package numba; use backend='auto' or 'torch', "
+            "or install medpixcl[fast]."
+        )
+    from medpixcl._kernels import entropy_numba
+
+    return entropy_numba.window_entropy
 
 
 def _window(radius: Number, footprint: str, spacing: Sequence[Number] | None, shape: Sequence[int]) -> Window:
     """Neighbourhood of a pixel; never wider than the image."""
-    if len(shape) not in (2, 3):
-        raise ValueError(f"image has {len(shape)} spatial axes; expected 2 or 3, as (B, 1, H, W) or (B, 1, D, H, W).")
+    if footprint not in ("ball", "box"):
+        raise ValueError(f"footprint is {footprint!r}; expected 'ball' or 'box'.")
     steps = [1.0] * len(shape) if spacing is None else [float(step) for step in spacing]
     if len(steps) != len(shape) or not all(0 < step < math.inf for step in steps):
         raise ValueError(f"spacing is {tuple(steps)}; expected {len(shape)} positive sizes in mm, one per axis.")
@@ -90,7 +122,7 @@ def _window(radius: Number, footprint: str, spacing: Sequence[Number] | None, sh
 
 
 def _grey_levels(
-    image: Float[Tensor, "*s"], bins: int, value_range: tuple[Number, Number] | None, mask: Bool[Tensor, "*s"] | None
+    image: Float[Tensor, "*s"], bins: int, value_range: Sequence[Number] | None, mask: Bool[Tensor, "*s"] | None
 ) -> Integer[Tensor, "*s"]:
     """Bin number of every pixel; ``bins`` where the mask is False."""
     levels = torch.empty(image.shape, dtype=torch.uint8 if bins < 256 else torch.int16, device=image.device)
@@ -158,7 +190,7 @@ def classify_informativeness(
     if (cuts is None) == (quantiles is None):
         raise ValueError("cuts and quantiles exclude each other; give one of them and set the other to None.")
     if cuts is not None:
-        bounds = torch.tensor(_ascending_pair("cuts", cuts, -math.inf, math.inf), device=entropy.device)
+        bounds = torch.tensor(_ascending_pair("cuts", cuts, -math.inf, math.inf)).to(entropy)
         return torch.bucketize(entropy, bounds, right=True)
     shares = _ascending_pair("quantiles", quantiles or (), 0.0, 1.0)
     chosen = entropy > 0 if foreground is None else foreground

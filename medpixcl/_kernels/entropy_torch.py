@@ -7,7 +7,7 @@ strips of the first axis keep the working set in the cache of a CPU.
 import math
 
 import torch
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Float, Float32, Integer, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,27 +17,23 @@ STRIP_PIXELS = {"cpu": 1 << 18, "other": 1 << 26}
 """Pixels of one strip: a few arrays of this size fit in the cache of a core, or keep a GPU busy."""
 
 
-def window_entropy(bins: Integer[Tensor, "*s"], count: int, window: Window) -> Float[Tensor, "*s"]:
+def window_entropy(bins: Integer[Tensor, "*s"], count: int, window: Window, out: Float32[Tensor, "*s"]) -> None:
     """Shannon entropy in bits of the bin numbers in a window, clipped at the borders.
 
     Args:
         bins: Bin number of every pixel; ``count`` marks a pixel that does not count.
         count: Number of bins.
         window: Neighbourhood.
-
-    Returns:
-        float32; 0 where nothing counts.
+        out: Takes the entropy; 0 where nothing counts.
     """
     padded = F.pad(bins, [pad for h in reversed(window.half) for pad in (h, h)], value=count)
     table = entropy_terms(window.area).float().to(bins.device)
-    entropy = torch.empty(bins.shape, dtype=torch.float32, device=bins.device)
     limit = STRIP_PIXELS["cpu" if bins.device.type == "cpu" else "other"]
     rows = max(1, limit // max(1, math.prod(padded.shape[1:])))
     for start in range(0, bins.shape[0], rows):
-        strip = entropy[start : start + rows]
+        strip = out[start : start + rows]
         halo = 2 * window.half[0]
         strip.copy_(_strip_entropy(padded[start : start + len(strip) + halo], count, window, table).view(strip.shape))
-    return entropy
 
 
 def _strip_entropy(
