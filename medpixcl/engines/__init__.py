@@ -1,0 +1,1 @@
+"""Parts that plug into MONAI's trainers and evaluators, and the workflows of the command line."""

@@ -3,7 +3,7 @@
 from medpixcl.transforms.coordinates import CoordinateMapd
 from medpixcl.transforms.informativeness import LocalEntropyd
 from medpixcl.transforms.intensity import RandClassIntensityd
-from medpixcl.transforms.load import LoadImageMMd
+from medpixcl.transforms.load import LoadImageMMd, WorkingSpacingd
 from medpixcl.transforms.pairs import RandPixelPairsd
 from medpixcl.transforms.views import RandPixelViewsd
 
@@ -14,4 +14,5 @@ __all__ = [
     "RandClassIntensityd",
     "RandPixelPairsd",
     "RandPixelViewsd",
+    "WorkingSpacingd",
 ]

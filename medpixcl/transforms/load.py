@@ -1,11 +1,15 @@
 """Loading of any supported image file with its spacing."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform
+from monai.data import MetaTensor
+from monai.networks.layers import GaussianFilter
+from monai.transforms import MapTransform, Spacing
 
+from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.data.images import read_image
 
 
@@ -30,3 +34,45 @@ class LoadImageMMd(MapTransform):
         for key in self.key_iterator(item):
             item[key] = read_image(item[key], spacing_mm=item.get(self.spacing_key))
         return item
+
+
+class WorkingSpacingd(MapTransform):
+    """Resample images to one spacing, smoothed first where pixels get larger, so that nothing aliases.
+
+    Args:
+        keys: Images.
+        spacing_mm: Size of a pixel along each array axis; None leaves the images as they are.
+        tolerance: Relative difference of spacing that is left alone.
+        allow_missing_keys: As in MONAI.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spacing_mm: Sequence[float] | None,
+        tolerance: float = 0.01,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spacing_mm, self.tolerance = spacing_mm, tolerance
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the images resampled."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self._resampled(item[key])
+        return item
+
+    def _resampled(self, image: MetaTensor) -> MetaTensor:
+        if self.spacing_mm is None:
+            return image
+        spacing = spacing_of(spatial_affine(torch.as_tensor(image.affine), image.ndim - 1))
+        factor = torch.as_tensor(list(self.spacing_mm), dtype=spacing.dtype) / spacing
+        if bool(((factor - 1).abs() < self.tolerance).all()):
+            return image
+        # The usual rule for downsampling by f: a Gaussian of (f - 1) / 2 pixels.
+        sigma = ((factor - 1) / 2).clamp(min=0)
+        if bool((sigma > 0).any()):
+            smooth = GaussianFilter(len(sigma), sigma.clamp(min=1e-3).tolist())
+            image = MetaTensor(smooth(image.as_tensor()[None])[0], meta=image.meta)
+        return Spacing(pixdim=list(self.spacing_mm), mode="bilinear", padding_mode="border")(image)

@@ -120,7 +120,7 @@ class RandPixelViewsd(MapTransform, Randomizable):
 
 
 def apply_views(
-    images: Mapping[Hashable, Tensor],
+    images: Mapping[str, Tensor],
     affine: Tensor,
     parameters: Mapping[str, Tensor],
     *,

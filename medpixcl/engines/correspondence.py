@@ -1,0 +1,80 @@
+"""How well two views of one image are matched pixel by pixel: the metric followed during pretraining."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from ignite.exceptions import NotComputableError
+from ignite.metrics import Metric
+from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl.coordinates import cell_to_voxel, sample_at, voxel_to_cell
+from medpixcl.matching import best_match
+from medpixcl.networks.embedding import dense_embedding
+
+
+def matched_pixels(
+    views: Sequence[Sequence[Tensor]], pairs: Mapping[str, Tensor], strides: Sequence[int]
+) -> list[Float[Tensor, "m d"]]:
+    """Where each valid query pixel is found in the anchor view, by the mean cosine of all levels; one tensor per image.
+
+    Args:
+        views: Levels of the query view and of the anchor view, finest first.
+        pairs: ``query``, ``positive`` (B, N, D) and ``valid`` (B, N).
+        strides: Of the levels.
+
+    Returns:
+        Voxels of the anchor view (centres of cells of the finest level).
+    """
+    query, anchor = (dense_embedding(list(levels)) for levels in views)
+    vectors = sample_at(query, voxel_to_cell(pairs["query"].to(query), strides[0]))
+    found = []
+    for image, valid in enumerate(pairs["valid"]):
+        cells, _ = best_match(vectors[image, valid].float(), anchor[image].float())
+        found.append(cell_to_voxel(cells.to(vectors.dtype), strides[0]))
+    return found
+
+
+class PixelCorrespondence(Metric):
+    """Distance in pixels between where a query pixel is found in the anchor view and where it lies.
+
+    Args:
+        strides: Of the network's levels.
+        within: None for the mean distance; a number of pixels for the share of pairs found nearer than that (PCK).
+        output_transform: From the engine's output to (views, pairs); MONAI's ``from_engine(["pred", "label"])``.
+    """
+
+    required_output_keys = None
+
+    def __init__(
+        self,
+        strides: Sequence[int],
+        within: float | None = None,
+        output_transform: Callable = lambda output: output,
+    ) -> None:
+        self.strides, self.within = tuple(strides), within
+        super().__init__(output_transform=output_transform)
+
+    @reinit__is_reduced
+    def reset(self) -> None:
+        """Start a new average."""
+        self._sum, self._count = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+
+    @reinit__is_reduced
+    def update(self, output: tuple[Any, Mapping[str, Tensor]]) -> None:
+        """Add the pairs of a batch."""
+        views, pairs = output
+        for image, found in enumerate(matched_pixels(views, pairs, self.strides)):
+            distance = torch.linalg.vector_norm(found - pairs["positive"][image, pairs["valid"][image]], dim=-1)
+            values = distance if self.within is None else (distance < self.within).to(distance)
+            self._sum += values.sum().double().cpu()
+            self._count += len(values)
+
+    @sync_all_reduce("_sum", "_count")
+    def compute(self) -> float:
+        """Mean over all pairs since the last reset."""
+        if self._count == 0:
+            raise NotComputableError("no validation pair is visible in both views: make the views overlap more")
+        return float(self._sum / self._count)

@@ -1,0 +1,130 @@
+"""Handlers that training needs beyond MONAI's and Ignite's: exact resume, gradient clipping, a guard against NaN."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import DiskSaver
+from monai.data import MetaTensor
+from monai.engines import IterationEvents
+from monai.utils import ImageMetaKey
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+def batch_files(batch: Any) -> list[str]:
+    """Names of the image files of a collated batch, as far as their metadata tells."""
+    names: list[str] = []
+    for value in batch.values() if isinstance(batch, Mapping) else ():
+        if isinstance(value, MetaTensor):
+            found = value.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ())
+            names += [found] if isinstance(found, str) else [str(name) for name in found]
+    names += [str(name) for name in batch.get("file", ())] if isinstance(batch, Mapping) else []
+    return list(dict.fromkeys(names))
+
+
+class FiniteLossGuard:
+    """Stops the training at the first loss that is not finite and names the image files of that batch."""
+
+    def attach(self, engine: Engine) -> None:
+        """Watch the loss before each backward pass."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Check the loss of this iteration.
+
+        Raises:
+            NonFiniteLossError: If it is NaN or infinite.
+        """
+        loss = engine.state.output["loss"].item()
+        if not math.isfinite(loss):
+            files = ", ".join(batch_files(engine.state.batch)) or "unknown files"
+            raise NonFiniteLossError(
+                f"the loss is {loss} at iteration {engine.state.iteration}, made from {files}: "
+                "check these images, or lower the learning rate"
+            )
+
+
+class GradientClipping:
+    """Clips the norm of all gradients, after undoing the scaling of mixed precision.
+
+    Args:
+        max_norm: Largest norm.
+    """
+
+    def __init__(self, max_norm: float = 5.0) -> None:
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Clip after each backward pass."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Clip the gradients of the engine's network."""
+        if engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
+        torch.nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_norm)
+
+
+class BestMetricState:
+    """The best validation result so far as a part of a checkpoint, so that a resumed run does not forget it.
+
+    Args:
+        evaluator: MONAI evaluator with a key metric.
+    """
+
+    def __init__(self, evaluator: Any) -> None:
+        self.evaluator = evaluator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best value and its epoch."""
+        state = self.evaluator.state
+        return {"best_metric": state.best_metric, "best_metric_epoch": state.best_metric_epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put them back."""
+        for name, value in state.items():
+            setattr(self.evaluator.state, name, value)
+
+
+class ResumeHandler:
+    """Saves all that is needed to go on after every epoch, and goes on from there when the file exists.
+
+    The file is replaced in one step, so a killed run leaves the last complete epoch. With seeded items
+    (:class:`medpixcl.data.seeded.SeededDataset`) the resumed run ends with the weights of an undisturbed one.
+
+    Args:
+        path: Checkpoint file.
+        objects: Name to network, optimizer, scheduler, ... (anything with ``state_dict``); the engine itself is added.
+    """
+
+    def __init__(self, path: str, objects: Mapping[str, Any]) -> None:
+        self.path, self.objects = Path(path), dict(objects)
+
+    def attach(self, engine: Engine) -> None:
+        """Load when the engine starts, save at the end of every epoch."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def load(self, engine: Engine) -> None:
+        """Restore the state of the last complete epoch, if there is one."""
+        if not self.path.is_file():
+            return
+        content = torch.load(self.path, map_location="cpu", weights_only=True)
+        for name, value in self.objects.items():
+            value.load_state_dict(content[name])
+        engine.state.epoch, engine.state.iteration = content["epoch"], content["iteration"]
+
+    def save(self, engine: Engine) -> None:
+        """Replace the checkpoint; on the first process only."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+            return
+        content = {name: value.state_dict() for name, value in self.objects.items()}
+        content |= {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        saver = DiskSaver(self.path.parent, atomic=True, create_dir=True, require_empty=False)
+        saver(content, self.path.name)

@@ -1,0 +1,92 @@
+"""From a collated batch of two views to the inputs and targets of MONAI's trainers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor, list_data_collate
+from monai.engines import PrepareBatch
+from monai.transforms import Randomizable
+
+from medpixcl.transforms.views import apply_views
+
+PAIRS = ("query", "positive", "valid")
+
+
+class PixelPairsPrepareBatch(PrepareBatch):
+    """The query view as input, the anchor view as second argument, the pixel pairs as target.
+
+    Args:
+        image_key: The batch holds ``image_key + "_query"``, ``image_key + "_anchor"`` and the pairs.
+    """
+
+    def __init__(self, image_key: str = "image") -> None:
+        self.image_key = image_key
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple[torch.Tensor], dict]:
+        """Move the views and pairs to the device."""
+
+        def moved(key: str) -> torch.Tensor:
+            value = batchdata[key]
+            plain = value.as_tensor() if isinstance(value, MetaTensor) else value
+            return plain.to(device, non_blocking=non_blocking)
+
+        pairs = {key: moved(key) for key in PAIRS}
+        return moved(f"{self.image_key}_query"), pairs, (moved(f"{self.image_key}_anchor"),), {}
+
+
+class DeviceViewsPrepareBatch(PixelPairsPrepareBatch):
+    """Makes the views of a whole batch on the training device, from ``RandPixelViewsd(defer=True)``.
+
+    The workers then only sample parameters; the one resampling, the intensity changes and the pairs run on the device.
+    Every item keeps its own seed, so the views are those of the path through the workers.
+
+    Args:
+        keys: Image first, then the maps that move with it, as in ``RandPixelViewsd``.
+        view_shape: Spatial shape of the views.
+        transform: What follows the views, on the items one by one (``RandClassIntensityd``, ``RandPixelPairsd``).
+        nearest_keys: Keys sampled at the nearest voxel.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str],
+        view_shape: Sequence[int],
+        transform: Callable[[Any], Any],
+        nearest_keys: Sequence[str] = (),
+    ) -> None:
+        super().__init__(keys[0])
+        self.keys, self.view_shape = tuple(keys), tuple(view_shape)
+        self.transform, self.nearest_keys = transform, tuple(nearest_keys)
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple[torch.Tensor], dict]:
+        """Make the views on the device, then go on as for views made by the workers."""
+        images = {key: batchdata[key].as_tensor().to(device, non_blocking=non_blocking) for key in self.keys}
+        names = ("matrix_anchor", "matrix_query", "displacement_query")
+        parameters = {name: batchdata[name].to(device) for name in names if name in batchdata}
+        affine = batchdata[self.keys[0]].affine
+        views, affines = apply_views(
+            images, affine, parameters, view_shape=self.view_shape, nearest_keys=self.nearest_keys
+        )
+        items = []
+        for number, seed in enumerate(batchdata["item_seed"].tolist()):
+            item = {
+                name: MetaTensor(value[number], affine=affines[name.rsplit("_", 1)[1]][number].cpu())
+                for name, value in views.items()
+            }
+            if isinstance(self.transform, Randomizable):
+                self.transform.set_random_state(seed=seed)
+            items.append(self.transform(item))
+        return super().__call__(list_data_collate(items), device, non_blocking)
