@@ -117,6 +117,13 @@ class TestAgainstReference:
         short = {name: value for name, value in case.items() if not name.startswith("anchor_")}
         assert torch.equal(pixel_info_nce(**case), pixel_info_nce(**short))
 
+    def test_key_at_the_radius_is_a_negative(self) -> None:
+        """Of the keys at distance 0 (twice), 1, 2 and 3, all with the same cosine, a radius of 2 leaves three."""
+        places = torch.tensor([[5.0, 5.0], [5.0, 5.0], [5.0, 6.0], [7.0, 5.0], [5.0, 2.0]])
+        case = {"anchors": torch.ones(1, 2), "keys": torch.ones(5, 2), "targets": torch.tensor([0])}
+        loss = pixel_info_nce(**case, key_positions=places, exclusion_radius=2.0)
+        assert loss.item() == pytest.approx(math.log(3))
+
     def test_reductions(self) -> None:
         case = random_case(2) | {"temperature": 0.2}
         losses = info_nce(**plain(case))
