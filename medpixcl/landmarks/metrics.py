@@ -18,7 +18,7 @@ from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
 from medpixcl._typing import PointsMM
-from medpixcl.landmarks.resampling import means_of, named_means, percentile_intervals, point_moments
+from medpixcl.landmarks.resampling import TIE_MM, means_of, named_means, percentile_intervals, point_moments
 
 THRESHOLDS_MM = (2.0, 2.5, 3.0, 4.0)
 Points = Mapping[str, Sequence[float] | None]
@@ -160,7 +160,8 @@ def evaluate_positions(
     names = list(dict.fromkeys(itertools.chain(*given)))
     found, expected = _stack(guessed, given, names)
     errors = radial_errors(found, expected)
-    gone = (predictions.keys() | reference.keys()) - kept.keys() - kept_reference.keys()
+    gone = [*(predictions.keys() - kept.keys()), *(reference.keys() - kept_reference.keys())]
+    excluded = {file_name(key): key for key in reversed(gone)}
     return {
         **summarise_errors(errors, names, thresholds=thresholds, bootstrap=bootstrap, seed=seed),
         "sdr_percent_missing_as_miss": _strict_rate(errors, ~expected.isnan().any(-1), thresholds),
@@ -170,8 +171,8 @@ def evaluate_positions(
         "landmarks_without_prediction": sorted(set(names) - set(itertools.chain(*guessed))),
         "points_without_reference": _only_in(found, expected, list(pairs), names),
         "points_without_prediction": _only_in(expected, found, list(pairs), names),
-        "excluded": sorted(gone),
-        "exclude_not_found": sorted(set(exclude) - gone - {e for e in exclude if file_name(e) in map(file_name, gone)}),
+        "excluded": sorted(excluded.values()),
+        "exclude_not_found": sorted(entry for entry in exclude if file_name(entry) not in excluded),
         "per_image": {image: _image_entry(row, names) for image, row in zip(pairs, errors, strict=True)},
     }
 
@@ -258,7 +259,7 @@ class SuccessfulDetectionRate(RadialErrorMetric):
 
     def aggregate(self) -> Tensor:
         """Percentage of the measured errors below the threshold; scalar, NaN when there is none."""
-        return 100 * (self.measured() < self.threshold_mm).float().mean()
+        return 100 * (self.measured() < self.threshold_mm - TIE_MM).float().mean()
 
 
 def _checked(errors: Tensor, names: Sequence[str]) -> Float[np.ndarray, "n k"]:
@@ -287,7 +288,7 @@ def _statistics(values: Float[np.ndarray, " n"], thresholds: Sequence[float]) ->
 
 
 def _strict_rate(errors: Tensor, expected: Bool[Tensor, "n k"], thresholds: Sequence[float]) -> dict[str, Any]:
-    rates = [100 * (errors < limit)[expected].double().mean() for limit in thresholds]
+    rates = [100 * (errors < limit - TIE_MM)[expected].double().mean() for limit in thresholds]
     return named_means([0.0, *map(float, rates)], thresholds)["sdr_percent"]
 
 
@@ -316,7 +317,7 @@ def _stack(
         for image, points in enumerate(side):
             for index, name in enumerate(names):
                 if (point := points.get(name)) is not None:
-                    array[image, index] = torch.as_tensor(point)
+                    array[image, index] = torch.as_tensor(point, dtype=torch.float64)
     return found, expected
 
 

@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+TIE_MM = 1e-6
+"""An error this close to a threshold equals it, so is not below: positions read off a grid of 0.1 mm often lie 2 mm apart
+exactly, and rounding must not decide."""
+
 Moments = Float[np.ndarray, "*n moments"]
 """Per point or summed over points: how many were measured, their error in mm, 100 for each threshold it stays below."""
 
@@ -19,7 +23,7 @@ Moments = Float[np.ndarray, "*n moments"]
 def point_moments(errors: Float[np.ndarray, "n k"], thresholds: Sequence[float]) -> Moments:
     """Moments of single points, shape (N, K, 2 + T); all zero where the error is NaN."""
     measured = ~np.isnan(errors)
-    hits = [100.0 * (errors < limit) for limit in thresholds]
+    hits = [100.0 * (errors < limit - TIE_MM) for limit in thresholds]
     return np.stack([measured.astype(float), np.where(measured, errors, 0.0), *hits], axis=-1)
 
 
