@@ -4,7 +4,8 @@ from os import PathLike
 from pathlib import Path
 
 from medpixcl.data.landmark_csv import landmark_rows, read_csv_rows, write_landmarks_csv
-from medpixcl.data.landmark_table import LandmarkFile, LandmarkRow, image_stem
+from medpixcl.data.landmark_table import LandmarkFile, LandmarkRow
+from medpixcl.data.naming import image_stem
 from medpixcl.data.slicer import read_fcsv_rows, read_markups_rows, write_markups
 
 __all__ = [

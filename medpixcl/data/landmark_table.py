@@ -1,25 +1,20 @@
 """Landmarks of many images as files hold them, and how a row finds its image and its voxel."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine
+from medpixcl.data.naming import ImageKeys
 from medpixcl.data.pixels import MissingSpacingError
 from medpixcl.landmarks.points import LandmarkSet
 
-_SUFFIXES = re.compile(
-    r"(\.nii(\.gz)?|\.nrrd|\.nhdr|\.mh[ad]|\.png|\.jpe?g|\.tiff?|\.bmp|\.dcm|\.ima|(\.mrk)?\.json|\.f?csv)$",
-    re.IGNORECASE,
-)
 _OFF_PLANE_MM = 1.0
 
 
@@ -57,7 +52,6 @@ class LandmarkFile:
 
     def __init__(self, path: str | PathLike[str], rows: Iterable[LandmarkRow]) -> None:
         self.path = Path(path)
-        self.folder = self.path if self.path.is_dir() else self.path.parent
         self._rows: dict[str, dict[str, LandmarkRow]] = {}
         for row in rows:
             of_image = self._rows.setdefault(row.image, {})
@@ -66,6 +60,7 @@ class LandmarkFile:
                     f"{self.path}: {row.line}: landmark {row.landmark!r} of {row.image!r} stands at {first.line} "
                     "already; keep one of the two."
                 )
+        self._keys = ImageKeys(self.path, self._rows)
         self.names = tuple(dict.fromkeys(name for of_image in self._rows.values() for name in of_image))
 
     @property
@@ -79,20 +74,7 @@ class LandmarkFile:
         Raises:
             ValueError: If several images of the file have that name.
         """
-        path = Path(image_path)
-        stem = image_stem(path.name)
-        for matching in (
-            self._by_path.get(path.resolve(), []),
-            [key for key in self._rows if PurePosixPath(key).name == path.name],
-            [key for key in self._rows if key == stem],
-        ):
-            if len(matching) > 1:
-                raise ValueError(
-                    f"{self.path}: {path.name} may be any of {matching}; write image paths relative to this file."
-                )
-            if matching:
-                return matching[0]
-        return None
+        return self._keys.find(image_path)
 
     def for_image(
         self,
@@ -141,13 +123,6 @@ class LandmarkFile:
             for image, of_image in self._rows.items()
         }
 
-    @cached_property
-    def _by_path(self) -> dict[Path, list[str]]:
-        found: dict[Path, list[str]] = {}
-        for key in self._rows:
-            found.setdefault((self.folder / key).resolve(), []).append(key)
-        return found
-
     def _voxel(self, row: LandmarkRow | None, affine: Tensor, dims: int) -> Tensor:
         if row is None or (row.px is None and row.mm is None):
             return torch.full((dims,), math.nan, dtype=torch.float64)
@@ -188,13 +163,3 @@ class LandmarkFile:
         if row.spacing_mm is None:
             raise MissingSpacingError(self.path, f"{row.line}: position in pixels without spacing_mm; add that column.")
         return tuple(value * row.spacing_mm for value in row.px)
-
-
-def image_stem(name: str) -> str:
-    """File name without the suffixes of image and landmark files.
-
-    Example:
-        >>> image_stem("head.nii.gz"), image_stem("head.mrk.json"), image_stem("CT.1.2.840")
-        ('head', 'head', 'CT.1.2.840')
-    """
-    return _SUFFIXES.sub("", name)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,11 +19,13 @@ class ImageFileError(ValueError):
     """A file that cannot be used as an image.
 
     Attributes:
+        path: The file.
         reason: What is wrong with it, without the path.
     """
 
     def __init__(self, path: str | PathLike[str], reason: str = "") -> None:
         super().__init__(f"{path}: {reason}" if reason else str(path))
+        self.path = Path(path)
         self.reason = reason
 
 

@@ -80,7 +80,7 @@ def why_irregular(slices: Sequence[SliceGeometry]) -> str | None:
     """Why slices in order do not make one volume on a regular grid; None if they do."""
     first = slices[0]
     if len(slices) < MINIMUM_SLICES:
-        return f"{len(slices)} slice(s); expected at least {MINIMUM_SLICES} for a volume."
+        return f"too few; expected at least {MINIMUM_SLICES} for a volume."
     if len({one.series for one in slices}) > 1:
         return "the slices belong to several series; give those of one."
     if len(sizes := sorted({one.size for one in slices})) > 1:
@@ -130,7 +130,7 @@ def read_series(files: Sequence[Path]) -> Pixels:
     slices = in_slice_order([_slice_of(path) for path in files])
     where = slices[0].path.parent
     if (reason := why_irregular(slices)) is not None:
-        raise ImageFileError(where, f"series of {len(slices)} files: {reason}")
+        raise ImageFileError(where, f"series of {len(slices)} slice(s): {reason}")
     values = np.stack([read_slice_values(one.path).T for one in slices], axis=-1)
     return Pixels(values, series_affine(slices), "file", slices[0].modality)
 

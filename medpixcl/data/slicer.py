@@ -16,7 +16,8 @@ from torch import Tensor
 
 from medpixcl.coordinates import flip_ras_lps, spatial_affine, voxel_to_mm
 from medpixcl.data.atomic import write_text_atomically
-from medpixcl.data.landmark_table import LandmarkRow, image_stem
+from medpixcl.data.landmark_table import LandmarkRow
+from medpixcl.data.naming import image_stem
 from medpixcl.landmarks.points import LandmarkSet
 
 _SCHEMA = (

@@ -1,0 +1,197 @@
+"""The list of a data set's images: a MONAI datalist with what is needed to trust it.
+
+The file is JSON with the sections ``training``, ``validation`` and ``test``, which
+``monai.data.load_decathlon_datalist(path, True, section)`` reads, and ``rejected``: what was found and not taken, with
+the reason. Every image has one entry:
+
+* ``image``: path relative to the manifest, of a file or of the folder of a DICOM series; or the list of its files.
+* ``spacing_mm``, ``shape``: in array order. ``modality``: of DICOM, else null.
+* ``sha256``: of the file; of a series or a header with its own data file, of the ``sha256sum`` listing of its files.
+* ``licence``: may be null. ``split``: the data set's own name for it, or null.
+* ``duplicate_group``: the same name for all repeats of one picture, else null.
+* ``landmarks``: path of the file that holds them, else null; never their values.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import medpixcl
+from medpixcl.data.atomic import write_text_atomically
+
+SECTIONS = ("training", "validation", "test")
+SUMMARY_COLUMNS = ("section", "kind", "images", "size", "spacing_mm", "split", "landmarks", "repeats")
+Entry = dict[str, Any]
+
+
+@dataclass
+class Manifest:
+    """Entries by section, and what was rejected.
+
+    Attributes:
+        base_dir: Folder that the relative paths start from; not written.
+    """
+
+    name: str = ""
+    description: str = ""
+    licence: str | None = None
+    created_with: str = f"medpixcl {medpixcl.__version__}"
+    training: list[Entry] = field(default_factory=list)
+    validation: list[Entry] = field(default_factory=list)
+    test: list[Entry] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    base_dir: Path = Path()
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], *, base_dir: str | os.PathLike[str] | None = None) -> "Manifest":
+        """Read a manifest, or any MONAI datalist with these sections.
+
+        Args:
+            path: The JSON file.
+            base_dir: Folder that its paths start from; the file's own unless given.
+
+        Raises:
+            ValueError: If it is not JSON, has no section, or an entry names no image.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            raise ValueError(f"{path} does not exist; make a manifest with `medpixcl scan`.") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+            raise ValueError(f"{path} is not JSON{where}; make a manifest with `medpixcl scan`.") from None
+        if not isinstance(content, dict) or not any(section in content for section in SECTIONS):
+            raise ValueError(
+                f"{path} has none of the lists {', '.join(SECTIONS)}; make a manifest with `medpixcl scan`."
+            )
+        training, validation, test = (_checked_entries(path, name, content.get(name, [])) for name in SECTIONS)
+        return cls(
+            name=str(content.get("name", "")),
+            description=str(content.get("description", "")),
+            licence=content.get("licence"),
+            created_with=str(content.get("created_with", "")),
+            training=training,
+            validation=validation,
+            test=test,
+            rejected=content.get("rejected") or [],
+            base_dir=Path(base_dir or path.parent),
+        )
+
+    def write(self, path: str | os.PathLike[str], *, base_dir: str | os.PathLike[str] | None = None) -> None:
+        """Write the manifest as JSON.
+
+        Args:
+            path: The JSON file.
+            base_dir: Folder that the written paths start from; the file's own unless given.
+        """
+        target = Path(base_dir) if base_dir is not None else Path(path).parent
+        content = {
+            "name": self.name,
+            "description": self.description,
+            "licence": self.licence,
+            "created_with": self.created_with,
+            **{section: [self._moved(entry, target) for entry in getattr(self, section)] for section in SECTIONS},
+            "rejected": [self._moved(entry, target) for entry in self.rejected],
+        }
+        write_text_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def datalist(self, section: str, base_dir: str | os.PathLike[str] | None = None) -> list[Entry]:
+        """Entries of one section with absolute ``image`` and ``landmarks`` paths.
+
+        Args:
+            section: ``training``, ``validation`` or ``test``.
+            base_dir: Folder that the paths start from; :attr:`base_dir` unless given.
+
+        Raises:
+            ValueError: If there is no such section.
+        """
+        if section not in SECTIONS:
+            raise ValueError(f"section is {section!r}; expected one of {', '.join(SECTIONS)}.")
+        base = Path(base_dir if base_dir is not None else self.base_dir).absolute()
+        return [_with_paths(entry, lambda one: os.path.normpath(base / one)) for entry in getattr(self, section)]
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """All entries with their section."""
+        for section in SECTIONS:
+            for entry in getattr(self, section):
+                yield section, entry
+
+    def summary(self) -> list[dict[str, str]]:
+        """Rows of a table for people: one per section and kind of image, and one for what was rejected.
+
+        Returns:
+            Dictionaries with the keys :data:`SUMMARY_COLUMNS`.
+        """
+        groups: dict[tuple[str, str], list[Entry]] = {}
+        for section, entry in self.entries():
+            dims = f"{len(entry['shape'])}D" if entry.get("shape") else "?"
+            kind = " ".join(filter(None, [dims, entry.get("modality")]))
+            groups.setdefault((section, kind), []).append(entry)
+        trained = {str(entry["duplicate_group"]) for entry in self.training if entry.get("duplicate_group")}
+        rows = [_summary_row(section, kind, members, trained) for (section, kind), members in groups.items()]
+        if self.rejected:
+            rows.append(dict.fromkeys(SUMMARY_COLUMNS, "") | {"section": "rejected", "images": str(len(self.rejected))})
+        return rows
+
+    def _moved(self, entry: Entry, target: Path) -> Entry:
+        start = target.absolute()
+        return _with_paths(entry, lambda one: Path(os.path.relpath(self.base_dir.absolute() / one, start)).as_posix())
+
+
+def _with_paths(entry: Entry, change: Callable[[str], str]) -> Entry:
+    """A copy with every path changed."""
+    changed = dict(entry)
+    for key in {"image", "landmarks", "path"} & entry.keys():
+        value = entry[key]
+        if value is not None:
+            changed[key] = change(value) if isinstance(value, str) else [change(one) for one in value]
+    return changed
+
+
+def _checked_entries(path: Path, section: str, entries: object) -> list[Entry]:
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: {section} is no list; expected a list of entries with an image each.")
+    checked = []
+    for number, entry in enumerate(entries):
+        entry = {"image": entry} if isinstance(entry, str) else entry
+        image = entry.get("image") if isinstance(entry, dict) else None
+        files = image if isinstance(image, list) else [image]
+        if not files or not all(isinstance(one, str) and one for one in files):
+            raise ValueError(f"{path}: entry {number} of {section} names no image; expected a path or a list of paths.")
+        checked.append(dict(entry))
+    return checked
+
+
+def _summary_row(section: str, kind: str, members: Sequence[Entry], trained: set[str]) -> dict[str, str]:
+    splits = Counter(str(entry["split"]) for entry in members if entry.get("split"))
+    groups = [entry["duplicate_group"] for entry in members if entry.get("duplicate_group")]
+    leaked = 0 if section == "training" else sum(group in trained for group in groups)
+    return {
+        "section": section,
+        "kind": kind,
+        "images": str(len(members)),
+        "size": _extent([entry.get("shape") or () for entry in members]),
+        "spacing_mm": _extent([entry.get("spacing_mm") or () for entry in members]),
+        "split": ", ".join(f"{name} ({count})" for name, count in sorted(splits.items())),
+        "landmarks": str(sum(entry.get("landmarks") is not None for entry in members)),
+        "repeats": f"{len(groups)}" + (f" ({leaked} of training)" if leaked else ""),
+    }
+
+
+def _extent(values: Sequence[Sequence[float | int]]) -> str:
+    """Range along each axis.
+
+    Example:
+        >>> _extent([(387, 480), (387, 500)])
+        '387 x 480-500'
+    """
+    axes = []
+    for axis in zip(*values, strict=False):
+        low, high = f"{min(axis):.4g}", f"{max(axis):.4g}"
+        axes.append(low if low == high else f"{low}-{high}")
+    return " x ".join(axes)

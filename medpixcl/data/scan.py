@@ -1,0 +1,180 @@
+"""Find the images of a folder, check every one, and list them; nothing is left out without a reason."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.data.duplicates import Fingerprint, duplicate_groups, fingerprint
+from medpixcl.data.images import read_image
+from medpixcl.data.landmark_files import LandmarkFile, read_landmarks
+from medpixcl.data.manifest import Entry, Manifest
+from medpixcl.data.pixels import ImageFileError, SpacingMM
+from medpixcl.data.sources import Source, group_files, visible_files
+from medpixcl.data.splits import SplitFile, section_of
+
+AnyPath = str | PathLike[str]
+Progress = Callable[[int, int], None]
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Found:
+    """One usable image: where it is, its affine and manifest entry, and what its repeats are found by."""
+
+    source: Source
+    affine: Float[Tensor, "4 4"]
+    entry: Entry
+    content: Fingerprint
+
+
+def scan(
+    paths: AnyPath | Sequence[AnyPath],
+    *,
+    spacing_mm: SpacingMM | None = None,
+    landmarks: AnyPath | None = None,
+    split: AnyPath | None = None,
+    licence: str | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """List the images under some folders.
+
+    Every image is read whole, as training will read it. DICOM slices are grouped by series and folder and must make one
+    regular volume. Repeats are found by content (:mod:`medpixcl.data.duplicates`). Hidden files are passed over.
+
+    Args:
+        paths: Folders or files.
+        spacing_mm: Pixel size of 2D images whose file does not say; without it such images are rejected.
+        landmarks: A landmark file or folder; its points must lie inside their images.
+        split: A CSV that gives every image a split; images that it does not name are rejected.
+        licence: Licence of the images.
+        progress: Called with (done, total) after each image.
+
+    Returns:
+        The manifest; its paths are relative to the folder scanned (or the common folder of several).
+
+    Raises:
+        ValueError: If a path does not exist, the landmark or split file is bad, or a landmark lies outside its image.
+    """
+    roots = [Path(one).absolute() for one in ([paths] if isinstance(paths, str | PathLike) else paths)]
+    base_dir = _common_folder(roots)
+    points = None if landmarks is None else read_landmarks(landmarks)
+    splits = None if split is None else SplitFile(Path(split))
+    tables = [table.path.absolute() for table in (points, splits) if table is not None]
+    sources, refused = group_files([path for path in visible_files(roots) if path not in tables])
+    manifest = Manifest(name=base_dir.name, licence=licence, base_dir=base_dir)
+    manifest.rejected = [{"path": _relative(error.path, base_dir), "reason": error.reason} for error in refused]
+    found: list[Found] = []
+    for done, source in enumerate(sources, start=1):
+        try:
+            found.append(_examine(source, base_dir, spacing_mm=spacing_mm, licence=licence))
+        except ImageFileError as error:
+            manifest.rejected.append(_rejected_source(source, error, base_dir))
+        if progress is not None:
+            progress(done, len(sources))
+    if points is not None:
+        _add_landmarks(found, points, manifest)
+    declared = [] if splits is None else _add_splits(found, splits, manifest)
+    groups = duplicate_groups([one.content for one in found], declared=declared)
+    for one, group in zip(found, groups, strict=True):
+        getattr(manifest, section_of(one.entry["split"])).append({**one.entry, "duplicate_group": group})
+    manifest.rejected.sort(key=lambda record: record["path"])
+    return manifest
+
+
+def content_sha256(files: Sequence[Path]) -> str:
+    """Checksum of one file, or of the listing that ``sha256sum *`` prints for several, sorted by name."""
+    digests = []
+    for path in sorted(files, key=lambda one: one.name):
+        with path.open("rb") as file:
+            digests.append((hashlib.file_digest(file, "sha256").hexdigest(), path.name))
+    if len(digests) == 1:
+        return digests[0][0]
+    return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
+
+
+def _common_folder(roots: Sequence[Path]) -> Path:
+    for root in roots:
+        if not root.exists():
+            raise ValueError(f"{root} does not exist; expected a folder or an image.")
+    if not roots:
+        raise ValueError("no path to scan; give a folder or an image.")
+    common = Path(os.path.commonpath(roots))
+    return common if common.is_dir() else common.parent
+
+
+def _examine(source: Source, base_dir: Path, *, spacing_mm: SpacingMM | None, licence: str | None) -> Found:
+    image = read_image(source.image, spacing_mm=spacing_mm)
+    dims = image.ndim - 1
+    affine = torch.as_tensor(image.affine)
+    spacing = spacing_of(spatial_affine(affine, dims)).tolist()
+    entry: Entry = {
+        "image": _relative(source.image, base_dir),
+        "spacing_mm": [round(size, 6) for size in spacing],
+        "shape": list(image.shape[1:]),
+        "modality": image.meta["modality"] or None,
+        "sha256": content_sha256(source.files),
+        "licence": licence,
+        "split": None,
+        "duplicate_group": None,
+        "landmarks": None,
+    }
+    return Found(source, affine, entry, fingerprint(image[0].numpy()))
+
+
+def _rejected_source(source: Source, error: ImageFileError, base_dir: Path) -> dict[str, Any]:
+    record: dict[str, Any] = {"path": _relative(source.place, base_dir), "reason": error.reason}
+    if source.is_series:
+        if error.path in source.files:
+            record["reason"] = f"slice {error.path.name} {error.reason}"
+        record["files"] = [path.name for path in source.files]
+    return record
+
+
+def _add_landmarks(found: Sequence[Found], points: LandmarkFile, manifest: Manifest) -> None:
+    """Name the landmark file in the entries of the images that it holds, after a check that the points lie inside."""
+    named = set()
+    for one in found:
+        key = points.find(one.source.place)
+        if key is not None:
+            points.for_image(one.source.place, one.affine, one.entry["shape"])
+            one.entry["landmarks"] = _relative(points.path.absolute(), manifest.base_dir)
+            named.add(key)
+    _note_absent(points.path, [key for key in points.images if key not in named], "landmarks", manifest)
+
+
+def _add_splits(found: list[Found], splits: SplitFile, manifest: Manifest) -> list[tuple[int, int]]:
+    """Give every image its split, reject those without; return the repeats that the file declares, as indices."""
+    keys = [splits.find(one.source.place) for one in found]
+    for one, key in zip(found, keys, strict=True):
+        if key is None:
+            reason = f"is not named in {splits.path.name}; give it a split."
+            manifest.rejected.append({"path": _relative(one.source.place, manifest.base_dir), "reason": reason})
+        else:
+            one.entry["split"] = splits.splits[key]
+    found[:] = [one for one, key in zip(found, keys, strict=True) if key is not None]
+    place = {key: index for index, key in enumerate(key for key in keys if key is not None)}
+    _note_absent(splits.path, [key for key in splits.splits if key not in place], "a split", manifest)
+    pairs = [(key, other) for key, other in splits.duplicate_of.items() if {key, other} <= place.keys()]
+    return [(place[key], place[other]) for key, other in pairs]
+
+
+def _note_absent(table: Path, keys: Sequence[str], what: str, manifest: Manifest) -> None:
+    if keys:
+        shown = ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
+        reason = f"gives {what} to {len(keys)} image(s) that are not among those taken: {shown}."
+        manifest.rejected.append({"path": _relative(table.absolute(), manifest.base_dir), "reason": reason})
+
+
+def _relative(path: Path | Sequence[Path], base_dir: Path) -> Any:
+    if isinstance(path, Path):
+        return Path(os.path.relpath(path, base_dir)).as_posix()
+    return [_relative(one, base_dir) for one in path]

@@ -1,0 +1,94 @@
+"""Which files under some folders make which image."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medpixcl.data.dicom import is_slice, read_header, why_unusable
+from medpixcl.data.images import image_format, why_no_image
+from medpixcl.data.pixels import ImageFileError
+from medpixcl.data.series import SliceGeometry, dicom_files, in_slice_order, slice_geometry
+from medpixcl.data.volumes import detached_data
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image on disk.
+
+    Attributes:
+        image: What to read: a file, the folder of a series, or the list of its files in slice order.
+        files: All files that it is made of.
+    """
+
+    image: Path | list[Path]
+    files: tuple[Path, ...]
+
+    @property
+    def place(self) -> Path:
+        """The file, or the folder of a series: what to name in a message, or to look up in a table."""
+        return self.files[0].parent if self.is_series and len(self.files) > 1 else self.files[0]
+
+    @property
+    def is_series(self) -> bool:
+        """True for a DICOM series."""
+        return self.image != self.files[0]
+
+
+def visible_files(roots: Iterable[Path]) -> list[Path]:
+    """All files below some folders, and the files given themselves; sorted within a root, hidden ones left out."""
+    files: dict[Path, None] = {}
+    for root in roots:
+        if root.is_file():
+            files[root] = None
+        for folder, subfolders, names in os.walk(root):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            files.update(dict.fromkeys(Path(folder, name) for name in sorted(names) if not name.startswith(".")))
+    return list(files)
+
+
+def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileError]]:
+    """Group files to images: a DICOM series is one image per folder, a header and its own data file are one.
+
+    Returns:
+        The sources in order of their first file, and what is no image, with the reason.
+    """
+    sources: list[Source] = []
+    rejected: list[ImageFileError] = []
+    series: dict[tuple[Path, str], list[SliceGeometry]] = {}
+    data_files = {data for path in files if (data := detached_data(path)) is not None}
+    for path in files:
+        if path in data_files:
+            continue
+        try:
+            one = _recognise(path)
+        except ImageFileError as error:
+            rejected.append(error)
+            continue
+        if isinstance(one, Source):
+            sources.append(one)
+        else:
+            series.setdefault((path.parent, one.series), []).append(one)
+    sources += [_series_source(folder, slices) for (folder, _), slices in series.items()]
+    order = {path: number for number, path in enumerate(files)}
+    return sorted(sources, key=lambda source: min(order[path] for path in source.files if path in order)), rejected
+
+
+def _recognise(path: Path) -> Source | SliceGeometry:
+    kind = image_format(path)
+    if kind is None:
+        raise ImageFileError(path, why_no_image(path))
+    if kind != "dicom":
+        data = detached_data(path)
+        return Source(path, (path,) if data is None else (path, data))
+    header = read_header(path)
+    if (reason := why_unusable(header)) is not None:
+        raise ImageFileError(path, reason)
+    return slice_geometry(path, header) if is_slice(header) else Source(path, (path,))
+
+
+def _series_source(folder: Path, slices: Sequence[SliceGeometry]) -> Source:
+    """The folder stands for a series that has it for its own, so that the manifest stays short."""
+    files = [one.path for one in in_slice_order(slices)]
+    alone = len(dicom_files(folder)) == len(files)
+    return Source(folder if alone else files, tuple(files))

@@ -1,0 +1,68 @@
+"""Which image belongs to which split of a data set, from a CSV."""
+
+import csv
+from pathlib import Path
+
+from medpixcl.data.naming import ImageKeys
+
+_IMAGE_COLUMNS = ("image", "volume", "id")
+_SPLIT_COLUMNS = ("split", "official_split")
+
+
+class SplitFile:
+    """A CSV with a column ``image`` (``volume``, ``id``) and a column ``split`` (``official_split``).
+
+    Images are named by path relative to the file, by file name, or by name without suffix. A column ``duplicate_of``
+    may name the image that a row repeats.
+
+    Args:
+        path: The CSV.
+
+    Raises:
+        ValueError: If columns are missing, an image stands twice or has no split.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.splits: dict[str, str] = {}
+        self.duplicate_of: dict[str, str] = {}
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                self._read(csv.DictReader(file))
+        except FileNotFoundError:
+            raise ValueError(f"{path} does not exist; expected a CSV with the columns image and split.") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not UTF-8 text; save it as CSV (UTF-8).") from None
+        self._keys = ImageKeys(path, self.splits)
+
+    def find(self, image: Path) -> str | None:
+        """The key of an image, None if the file does not name it."""
+        return self._keys.find(image)
+
+    def _read(self, reader: csv.DictReader) -> None:
+        columns = reader.fieldnames or []
+        image = next((name for name in _IMAGE_COLUMNS if name in columns), None)
+        split = next((name for name in _SPLIT_COLUMNS if name in columns), None)
+        if image is None or split is None:
+            found = ", ".join(columns) or "(none)"
+            raise ValueError(f"{self.path} has the columns {found}; expected image (or id) and split.")
+        for row in reader:
+            key, name = (row[image] or "").strip(), (row[split] or "").strip()
+            if not key or not name:
+                raise ValueError(f"{self.path}: line {reader.line_num} names no image or no split; fill both cells.")
+            if key in self.splits:
+                raise ValueError(f"{self.path}: line {reader.line_num}: {key!r} stands twice; keep one row.")
+            self.splits[key] = name
+            if row.get("duplicate_of"):
+                self.duplicate_of[key] = row["duplicate_of"].strip()
+
+
+def section_of(split: str | None) -> str:
+    """Section of the manifest for a split's name: train* and None are training, val* validation, all others test.
+
+    Example:
+        >>> section_of("train"), section_of("val_1"), section_of("test1")
+        ('training', 'validation', 'test')
+    """
+    name = (split or "train").lower()
+    return "training" if name.startswith("train") else "validation" if name.startswith("val") else "test"
