@@ -16,6 +16,9 @@ from medpixcl._kernels.window import Window, entropy_terms
 STRIP_PIXELS = {"cpu": 1 << 18, "other": 1 << 26}
 """Pixels of one strip: a few arrays of this size fit in the cache of a core, or keep a GPU busy."""
 
+FEW_BINS = 128
+"""Up to this number of bins the sum over bins is exact enough in float32 (1e-5 bits in windows of 65536 pixels)."""
+
 
 def window_entropy(bins: Integer[Tensor, "*s"], count: int, window: Window, out: Float32[Tensor, "*s"]) -> None:
     """Shannon entropy in bits of the bin numbers in a window, clipped at the borders.
@@ -27,7 +30,7 @@ def window_entropy(bins: Integer[Tensor, "*s"], count: int, window: Window, out:
         out: Takes the entropy; 0 where nothing counts.
     """
     padded = F.pad(bins, [pad for h in reversed(window.half) for pad in (h, h)], value=count)
-    table = entropy_terms(window.area).float().to(bins.device)
+    table = entropy_terms(window.area).to(torch.float32 if count <= FEW_BINS else torch.float64).to(bins.device)
     limit = STRIP_PIXELS["cpu" if bins.device.type == "cpu" else "other"]
     rows = max(1, limit // max(1, math.prod(padded.shape[1:])))
     for start in range(0, bins.shape[0], rows):
