@@ -74,6 +74,8 @@ def require_spacing(pixels: Pixels, path: str | PathLike[str]) -> None:
 def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixels:
     """Choose the reader by content and suffix; :func:`read_image` without the MONAI wrapping and the checks."""
     if not isinstance(path, str | PathLike):
+        if not path:
+            raise ValueError("the list of files of a series is empty; give its slices.")
         return read_series([_existing(Path(one)) for one in path])
     path = _existing(Path(path))
     if path.is_dir():

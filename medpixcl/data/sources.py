@@ -36,15 +36,36 @@ class Source:
 
 
 def visible_files(roots: Iterable[Path]) -> list[Path]:
-    """All files below some folders, and the files given themselves; sorted within a root, hidden ones left out."""
+    """All files below some folders, and the files given themselves; sorted within a root, hidden ones left out.
+
+    Links are followed, each folder once.
+
+    Raises:
+        ValueError: If a folder cannot be opened.
+    """
     files: dict[Path, None] = {}
     for root in roots:
         if root.is_file():
             files[root] = None
-        for folder, subfolders, names in os.walk(root):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            continue
+        seen = {root.resolve()}
+        for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse):
+            visible = sorted(name for name in subfolders if not name.startswith("."))
+            subfolders[:] = [name for name in visible if _first(folder, name, seen)]
             files.update(dict.fromkeys(Path(folder, name) for name in sorted(names) if not name.startswith(".")))
     return list(files)
+
+
+def _first(folder: str, name: str, seen: set[Path]) -> bool:
+    """True if this folder was not met before; remembers it."""
+    real = Path(folder, name).resolve()
+    met = real in seen
+    seen.add(real)
+    return not met
+
+
+def _refuse(error: OSError) -> None:
+    raise ValueError(f"{error.filename} cannot be opened ({error.strerror}); give read permission.") from error
 
 
 def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileError]]:
@@ -56,7 +77,7 @@ def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileErro
     sources: list[Source] = []
     rejected: list[ImageFileError] = []
     series: dict[tuple[Path, str], list[SliceGeometry]] = {}
-    data_files = {data for path in files if (data := detached_data(path)) is not None}
+    data_files = {data for path in files if path.is_file() and (data := detached_data(path)) is not None}
     for path in files:
         if path in data_files:
             continue
@@ -64,6 +85,9 @@ def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileErro
             one = _recognise(path)
         except ImageFileError as error:
             rejected.append(error)
+            continue
+        except OSError as error:
+            rejected.append(ImageFileError(path, f"cannot be opened ({error.strerror})."))
             continue
         if isinstance(one, Source):
             sources.append(one)
@@ -75,6 +99,8 @@ def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileErro
 
 
 def _recognise(path: Path) -> Source | SliceGeometry:
+    if path.exists() and not path.is_file():
+        raise ImageFileError(path, "is not a regular file.")
     kind = image_format(path)
     if kind is None:
         raise ImageFileError(path, why_no_image(path))

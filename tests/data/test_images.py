@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.transforms import SaveImage
 from PIL import Image
 
 from medpixcl.coordinates import flip_ras_lps, voxel_to_mm
@@ -213,6 +214,28 @@ def test_other_file_is_refused(tmp_path: Path, name: str, content: bytes, senten
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ImageFileError, match=sentence):
         read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_images_pass_through_monai_batches_and_writers(tmp_path: Path, dims: int) -> None:
+    image = SimpleITK.GetImageFromArray(ramp((3, 4, 5)[:dims]))
+    image.SetSpacing((0.5, 0.7, 2.0)[:dims])
+    SimpleITK.WriteImage(image, str(tmp_path / "a.mha"))
+    one = read_image(tmp_path / "a.mha")
+    batch = list_data_collate([{"image": one}, {"image": one}])
+    again = decollate_batch(batch)[1]["image"]
+    torch.testing.assert_close(again.affine, one.affine)
+    assert again.meta["filename_or_obj"] == str(tmp_path / "a.mha")
+    # resample=True, MONAI's default, fails for every 2D image whose axes are not x, y (MONAI 1.6.1)
+    SaveImage(tmp_path, output_postfix="out", resample=dims == 3, separate_folder=False, print_log=False)(again)
+    saved = nibabel.load(tmp_path / "a_out.nii.gz")
+    np.testing.assert_allclose(saved.affine, one.affine, atol=1e-6)
+    np.testing.assert_array_equal(np.squeeze(saved.get_fdata()), one[0].numpy())
+
+
+def test_empty_list_of_files_is_refused() -> None:
+    with pytest.raises(ValueError, match="the list of files of a series is empty"):
+        read_image([])
 
 
 def test_absent_file_is_refused(tmp_path: Path) -> None:

@@ -191,6 +191,18 @@ def test_landmark_file_is_named_and_checked(tmp_path: Path) -> None:
         scan(tmp_path / "img", spacing_mm=1, landmarks=table)
 
 
+def test_links_are_followed_once_and_dead_ones_are_listed(tmp_path: Path) -> None:
+    picture(tmp_path / "elsewhere" / "a.png", 1)
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(root)
+    (root / "dead.png").symlink_to(tmp_path / "gone.png")
+    manifest = scan(root, spacing_mm=1)
+    assert [one["image"] for one in manifest.training] == ["linked/a.png"]
+    assert reasons(manifest) == {"dead.png": "cannot be opened (No such file or directory)."}
+
+
 def test_absent_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist; expected a folder or an image"):
         scan(tmp_path / "none")
