@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import DiskSaver
 from monai.data import MetaTensor
 from monai.engines import IterationEvents
+from monai.handlers import EarlyStopHandler
 from monai.utils import ImageMetaKey
 
 
@@ -92,6 +94,28 @@ class BestMetricState:
             setattr(self.evaluator.state, name, value)
 
 
+class EarlyStop(EarlyStopHandler):
+    """Stops the training when a validation metric, smaller being better, has not improved for a while; resumable.
+
+    The trainer is set by ``set_trainer`` before the training starts.
+
+    Args:
+        metric: Name of the metric.
+        patience: Validations without improvement after which the training stops.
+    """
+
+    def __init__(self, metric: str, patience: int) -> None:
+        super().__init__(patience=patience, score_function=lambda engine: -engine.state.metrics[metric])
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Best score and number of validations since."""
+        return self._handler.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put them back."""
+        self._handler.load_state_dict(state)
+
+
 class ResumeHandler:
     """Saves all that is needed to go on after every epoch, and goes on from there when the file exists.
 
@@ -122,9 +146,58 @@ class ResumeHandler:
 
     def save(self, engine: Engine) -> None:
         """Replace the checkpoint; on the first process only."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+        if idist.get_rank() > 0:
             return
         content = {name: value.state_dict() for name, value in self.objects.items()}
         content |= {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         saver = DiskSaver(self.path.parent, atomic=True, create_dir=True, require_empty=False)
         saver(content, self.path.name)
+
+
+class EpochProgress:
+    """A progress bar over the whole training: epoch, loss and, after a validation, its key metric; first process only.
+
+    Args:
+        evaluator: Its key metric is shown; none when not given.
+    """
+
+    def __init__(self, evaluator: Any = None) -> None:
+        self.evaluator = evaluator
+        self.bar: Any = None
+
+    def attach(self, engine: Engine) -> None:
+        """Move with every iteration."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
+        engine.add_event_handler(Events.COMPLETED, self.close)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
+
+    def start(self, engine: Engine) -> None:
+        """Open the bar where the (resumed) training stands."""
+        from tqdm import tqdm
+
+        if self.bar is None:
+            total = engine.state.max_epochs * engine.state.epoch_length
+            hidden = idist.get_rank() > 0
+            self.bar = tqdm(total=total, initial=engine.state.iteration, unit="step", disable=hidden)
+
+    def step(self, engine: Engine) -> None:
+        """Show the loss of this iteration."""
+        shown = {"epoch": f"{engine.state.epoch}/{engine.state.max_epochs}"}
+        shown["loss"] = f"{engine.state.output['loss'].item():.3f}"
+        if self.evaluator is not None:
+            for name, value in self.evaluator.state.metrics.items():
+                shown[name] = f"{value:.3g}"
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+    def close(self, engine: Engine) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def fail(self, engine: Engine, error: Exception) -> None:
+        """Close the bar and let the error through."""
+        self.close(engine)
+        raise error
