@@ -1,4 +1,3 @@
-import itertools
 import math
 from typing import Any
 
@@ -6,55 +5,12 @@ import jaxtyping
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from medpixcl.losses import pixel_info_nce
+from tests.losses.cases import RULES, one_anchor, plain, random_case, with_gradient
 from tests.reference.info_nce import info_nce
 
 V2 = {"temperature": 0.1, "distance_slope": 0.07, "distance_cap": 0.8}
-
-
-def grid(*shape: int) -> torch.Tensor:
-    """Positions of all cells of a grid, in array order."""
-    return torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in shape))
-
-
-def one_anchor(shape: tuple[int, int], target: tuple[int, int], *, hit: bool) -> dict[str, torch.Tensor]:
-    """One anchor whose cosine is 0 everywhere, or 1 at its target and 0 elsewhere."""
-    index = target[0] * shape[1] + target[1]
-    keys = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(math.prod(shape), 1)
-    anchor = torch.tensor([[3.0, 0.0]], dtype=torch.float64)
-    if hit:
-        keys[index] = 0.5 * anchor
-    return {"anchors": anchor, "keys": keys, "targets": torch.tensor([index]), "key_positions": grid(*shape)}
-
-
-def random_case(dims: int, *, seed: int = 0, anchors: int = 9, keys: int = 40, channels: int = 5) -> dict[str, Any]:
-    """Embeddings of both signs, keys on cells of three images with borders among the targets, sub-pixel anchors."""
-    generator = torch.Generator().manual_seed(seed)
-    random = {"generator": generator, "dtype": torch.float64}
-    key_images = torch.randint(0, 3, (keys,), generator=generator)
-    key_positions = torch.randint(0, 7, (keys, dims), generator=generator).double()
-    key_positions[0], key_positions[1] = 0.0, 6.0
-    targets = torch.cat([torch.tensor([0, 1]), torch.randint(0, keys, (anchors - 2,), generator=generator)])
-    return {
-        "anchors": torch.randn(anchors, channels, **random),
-        "keys": torch.randn(keys, channels, **random),
-        "targets": targets,
-        "anchor_positions": key_positions[targets] + torch.rand(anchors, dims, **random).round(decimals=2) - 0.5,
-        "key_positions": key_positions,
-        "anchor_images": key_images[targets],
-        "key_images": key_images,
-    }
-
-
-def plain(case: dict[str, Any]) -> dict[str, Any]:
-    """The same arguments as Python lists."""
-    return {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in case.items()}
-
-
-def with_gradient(case: dict[str, Any]) -> dict[str, Any]:
-    return case | {name: case[name].clone().requires_grad_() for name in ("anchors", "keys")}
 
 
 class TestCardValues:
@@ -86,14 +42,6 @@ class TestCardValues:
     def test_v2_window(self, hit: bool, expected: float) -> None:
         case = one_anchor((48, 37), (30, 13), hit=hit)
         assert pixel_info_nce(**case, **V2, window=11).item() == pytest.approx(expected, abs=5e-7)
-
-
-RULES = [
-    {"exclusion_radius": radius, "window": window, **shift, "clamp": clamp}
-    for radius, window, shift, clamp in itertools.product(
-        (0.0, 2.0), (None, 2), ({}, {"distance_slope": 0.07, "distance_cap": 0.3}), (False, True)
-    )
-]
 
 
 class TestAgainstReference:
@@ -275,47 +223,6 @@ class TestPrecision:
             loss.backward()
         for name in ("anchors", "keys"):
             torch.testing.assert_close(host[name].grad, device[name].grad.cpu())
-
-
-class Recorder(TorchDispatchMode):
-    """Notes the largest tensor that is made, and the number of matrix products."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.largest = 0
-        self.products = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.products += func.overloadpacket.__name__ in ("mm", "addmm_")
-        for tensor in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(tensor, torch.Tensor):
-                self.largest = max(self.largest, tensor.numel())
-        return out
-
-
-class TestCost:
-    @pytest.mark.parametrize("reduction", ["mean", "none"])
-    @pytest.mark.parametrize("rules", [RULES[0], RULES[-1]], ids=str)
-    def test_no_matrix_of_anchors_by_keys(self, rules: dict[str, Any], reduction: str) -> None:
-        case = with_gradient(random_case(2, anchors=300, keys=400, channels=8)) | rules
-        with Recorder() as seen:
-            pixel_info_nce(**case, reduction=reduction, chunk=16).sum().backward()
-        assert seen.largest == 16 * 400
-
-    @pytest.mark.parametrize(
-        ("wanted", "products"), [((True, True), 3), ((True, False), 2), ((False, True), 2), ((False, False), 1)]
-    )
-    def test_products_only_for_gradients_asked_for(self, wanted: tuple[bool, bool], products: int) -> None:
-        case = random_case(2)
-        for name, gradient in zip(("anchors", "keys"), wanted, strict=True):
-            case[name].requires_grad_(gradient)
-        with Recorder() as seen:
-            pixel_info_nce(**case)
-        assert seen.products == products
-        with Recorder() as seen, torch.no_grad():
-            pixel_info_nce(**case)
-        assert seen.products == 1
 
 
 WRONG = [
