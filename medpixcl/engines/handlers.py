@@ -14,6 +14,8 @@ from monai.engines import IterationEvents
 from monai.handlers import EarlyStopHandler
 from monai.utils import ImageMetaKey
 
+from medpixcl.networks.weights import load_weights
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite."""
@@ -201,3 +203,23 @@ class EpochProgress:
         """Close the bar and let the error through."""
         self.close(engine)
         raise error
+
+
+class WeightsLoader:
+    """Fills a network from a checkpoint when the engine starts, and refuses one of another architecture.
+
+    Args:
+        network: Network to fill.
+        path: Checkpoint; see :func:`medpixcl.networks.load_weights`.
+    """
+
+    def __init__(self, network: torch.nn.Module, path: str) -> None:
+        self.network, self.path = network, path
+
+    def attach(self, engine: Engine) -> None:
+        """Load at the start."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the weights."""
+        load_weights(self.network, self.path)

@@ -1,0 +1,267 @@
+"""One-shot landmark matching as a MONAI evaluator: the inferer, the handler that matches and writes, the image list."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor, decollate_batch
+from monai.inferers import Inferer
+from monai.transforms import Compose
+from torch import Tensor
+from torch.nn import functional as F
+
+import medpixcl
+from medpixcl.coordinates import mm_to_voxel, spacing_of, spatial_affine, voxel_to_mm
+from medpixcl.data.landmark_csv import landmark_rows, write_landmarks_csv
+from medpixcl.data.landmark_files import read_landmarks
+from medpixcl.data.manifest import Manifest
+from medpixcl.data.scan import scan
+from medpixcl.data.slicer import write_markups
+from medpixcl.landmarks.metrics import evaluate_positions
+from medpixcl.landmarks.points import LandmarkSet
+from medpixcl.matching import LandmarkMatcher, MatchResult
+from medpixcl.networks.embedding import LevelsNet
+from medpixcl.reports.figures import landmark_overlay, save_png
+from medpixcl.reports.html import Picture, write_match_report
+from medpixcl.reports.match import match_report
+from medpixcl.reports.tables import write_metrics_json
+
+
+class LevelsInferer(Inferer):
+    """Runs an embedding network on a whole image, padded with zeros at its end to a multiple of the coarsest stride."""
+
+    def __call__(self, inputs: Tensor, network: LevelsNet, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """Level maps of the images (B, C, *spatial), finest first."""
+        step = max(network.strides)
+        padding = [amount for size in reversed(inputs.shape[2:]) for amount in (0, -size % step)]
+        image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        return network.levels(F.pad(image, padding))
+
+
+class ImageList:
+    """The images to search, from a file, a folder or a manifest, and what was rejected with its reason.
+
+    Args:
+        path: An image, a folder, or a manifest (``.json``).
+        spacing_mm: Pixel size of pictures that do not say theirs.
+        exclude: Image that is left out: the template.
+    """
+
+    def __init__(self, path: str, spacing_mm: Sequence[float] | float | None = None, exclude: str = "") -> None:
+        source = Path(path)
+        manifest = Manifest.read(source) if source.suffix == ".json" else scan(source, spacing_mm=spacing_mm)
+        self.base_dir = Path(manifest.base_dir).absolute()
+        entries = [entry for section in ("training", "validation", "test") for entry in manifest.datalist(section)]
+        left_out = Path(exclude).absolute()
+        self.datalist = [
+            {key: entry.get(key) for key in ("image", "spacing_mm")}
+            for entry in entries
+            if isinstance(entry["image"], list) or Path(entry["image"]) != left_out
+        ]
+        self.rejected = {str(record["path"]): str(record["reason"]) for record in manifest.rejected}
+
+    def entry(self, image: str) -> dict[str, Any]:
+        """The item of the datalist whose (first) file is ``image``."""
+        files = {item["image"] if isinstance(item["image"], str) else item["image"][0]: item for item in self.datalist}
+        return files[image]
+
+    def name(self, image: str) -> str:
+        """How results name an image: its path relative to the folder or manifest it was found by."""
+        path = Path(image)
+        return path.relative_to(self.base_dir).as_posix() if path.is_relative_to(self.base_dir) else path.name
+
+
+class Template:
+    """The annotated image: read, checked and brought to the working spacing.
+
+    Args:
+        image: Path.
+        landmarks: Landmark file (CSV, ``.mrk.json``, ``.fcsv`` or a folder); the rows of this image are used.
+        preprocessing: The transforms of the queries.
+        spacing_mm: Pixel size of a picture that does not say its own.
+
+    Raises:
+        ValueError: If the image or the landmark file is bad, or no landmark is given for this image.
+    """
+
+    def __init__(
+        self, image: str, landmarks: str, preprocessing: Compose, spacing_mm: Sequence[float] | float | None
+    ) -> None:
+        self.path = Path(image)
+        self.image: MetaTensor = preprocessing({"image": image, "spacing_mm": spacing_mm})["image"]
+        meta = self.image.meta
+        affine = torch.as_tensor(meta["original_affine"])
+        self.points = read_landmarks(landmarks).for_image(image, affine, list(meta["spatial_shape"]))
+        if bool(self.points.missing.all()):
+            raise ValueError(f"{landmarks} has no landmark with a position in {self.path.name}; mark at least one")
+        self.voxels = working_voxels(self.points.voxels, self.image)
+
+
+def working_voxels(voxels: Tensor, image: MetaTensor) -> Tensor:
+    """Voxels of the file's image (K, D) as voxels of the image at the working spacing."""
+    original, working = _affines(image)
+    return mm_to_voxel(voxel_to_mm(voxels, original), working)
+
+
+def original_voxels(voxels: Tensor, image: MetaTensor) -> Tensor:
+    """Inverse of :func:`working_voxels`."""
+    original, working = _affines(image)
+    return mm_to_voxel(voxel_to_mm(voxels.to(original), working), original)
+
+
+def _affines(image: MetaTensor) -> tuple[Tensor, Tensor]:
+    """Voxel -> mm of the file's image and of the image as it is now."""
+    dims = image.ndim - 1
+    original = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
+    return spatial_affine(original, dims), spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), dims)
+
+
+def _spacing(image: MetaTensor) -> list[float]:
+    return spacing_of(_affines(image)[1]).tolist()
+
+
+class LandmarkMatchHandler:
+    """Matches every image that an evaluator embeds, and writes all results.
+
+    The folder gets ``landmarks.csv`` (pixels and mm, LPS+), ``markups/<image>.mrk.json`` for 3D Slicer,
+    ``overlays/<image>.png``, ``report.html`` and, with a reference, ``metrics.json``.
+
+    Args:
+        matcher: How landmarks are matched.
+        images: The images that the evaluator runs over.
+        template: Path of the annotated image.
+        landmarks: Its landmark file.
+        preprocessing: Transforms of the images.
+        output_dir: Folder of the results.
+        spacing_mm: Pixel size of pictures that do not say theirs.
+        reference: Landmark file with true positions, to measure the error.
+        facts: What the report shall say of the run, beside the template and the versions.
+        overlays: Draw an overlay of every image.
+    """
+
+    def __init__(
+        self,
+        matcher: LandmarkMatcher,
+        images: ImageList,
+        template: str,
+        landmarks: str,
+        preprocessing: Compose,
+        output_dir: str,
+        spacing_mm: Sequence[float] | float | None = None,
+        reference: str | None = None,
+        facts: Mapping[str, str] | None = None,
+        overlays: bool = True,
+    ) -> None:
+        self.matcher, self.images = matcher, images
+        self.template_files, self.preprocessing = (template, landmarks), preprocessing
+        self.output_dir, self.spacing_mm = Path(output_dir), spacing_mm
+        self.reference, self.facts, self.overlays = reference, dict(facts or {}), overlays
+        self.template: Template
+        self.results: dict[str, tuple[LandmarkSet, MatchResult]] = {}
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.rows: list[dict[str, str]] = []
+        self.true_positions: dict[str, dict[str, tuple[float, ...]]] | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Fit the matcher at the start, match after every image, write at the end."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.match)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self, engine: Any) -> None:
+        """Take the template's descriptors; everything that can be wrong with the input is found here."""
+        self.template = Template(*self.template_files, self.preprocessing, self.spacing_mm)
+        if self.reference is not None:
+            self.true_positions = read_landmarks(self.reference).positions_mm()
+        if not self.images.datalist:
+            raise ValueError(
+                f"no image to search ({len(self.images.rejected)} rejected): give a folder or manifest with images"
+            )
+        network = engine.network.eval()
+
+        def embed(image: Tensor) -> list[Tensor]:
+            with torch.no_grad():
+                return engine.inferer(image.to(engine.state.device), network)
+
+        self.matcher.fit(
+            embed,
+            network.strides,
+            self.template.image.as_tensor()[None],
+            self.template.voxels.float(),
+            _spacing(self.template.image),
+        )
+
+    def match(self, engine: Engine) -> None:
+        """Match the landmarks in the images of this iteration."""
+        levels = engine.state.output["pred"]
+        for number, image in enumerate(decollate_batch(engine.state.batch["image"])):
+            self._match_one(image, [level[number : number + 1] for level in levels])
+
+    def _match_one(self, image: MetaTensor, levels: list[Tensor]) -> None:
+        name = self.images.name(str(image.meta["filename_or_obj"]))
+        result = self.matcher.match(levels, image.shape[1:], _spacing(image))
+        found = LandmarkSet(
+            names=self.template.points.names,
+            voxels=original_voxels(result.voxels.cpu(), image),
+            scores=result.scores.cpu(),
+            flags=result.flags,
+        )
+        affine = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
+        self.results[name] = (found, result)
+        self.entries[name] = self.images.entry(str(image.meta["filename_or_obj"]))
+        self.rows += landmark_rows(name, found, affine)
+        stem = name.removesuffix("".join(Path(name).suffixes[-2:]) if name.endswith(".gz") else Path(name).suffix)
+        markups = self.output_dir / "markups" / f"{stem}.mrk.json"
+        markups.parent.mkdir(parents=True, exist_ok=True)
+        write_markups(markups, found, affine)
+        if self.overlays:
+            overlay = self.output_dir / "overlays" / f"{stem}.png"
+            overlay.parent.mkdir(parents=True, exist_ok=True)
+            save_png(self._overlay(image, result), overlay)
+
+    def _overlay(self, image: MetaTensor, result: MatchResult) -> Any:
+        return landmark_overlay(
+            image.as_tensor()[0].cpu(),
+            result.voxels.cpu(),
+            names=self.template.points.names,
+            unsure=[flag == "unsure" for flag in result.flags],
+            affine=_affines(image)[1] if image.ndim == 4 else None,
+            spacing=_spacing(image) if image.ndim == 3 else None,
+        )
+
+    def finish(self, engine: Engine) -> None:
+        """Write the table, the metrics and the report."""
+        table = self.output_dir / "landmarks.csv"
+        write_landmarks_csv(table, self.rows)
+        metrics = None
+        if self.true_positions is not None:
+            predicted = read_landmarks(table).positions_mm()
+            metrics = evaluate_positions(predicted, self.true_positions)
+            write_metrics_json(self.output_dir / "metrics.json", metrics)
+        names = self.template.points.names
+        picture = landmark_overlay(
+            self.template.image.as_tensor()[0],
+            torch.full_like(self.template.voxels, torch.nan),
+            reference=self.template.voxels,
+            names=names,
+        )
+        report = match_report(
+            title="Landmark matching",
+            template_name=self.template.path.name,
+            template_picture=Picture(image=picture, caption="Template with its landmarks"),
+            images=list(self.results),
+            names=names,
+            scores=torch.stack([result.scores.cpu() for _, result in self.results.values()]),
+            unsure=torch.tensor([[flag == "unsure" for flag in result.flags] for _, result in self.results.values()]),
+            draw=self._picture_of,
+            facts={**self.facts, "medpixcl": medpixcl.__version__, "torch": torch.__version__},
+            metrics=metrics,
+            rejected=self.images.rejected,
+        )
+        write_match_report(self.output_dir / "report.html", report)
+
+    def _picture_of(self, name: str) -> Any:
+        """Overlay of one image for the report."""
+        return self._overlay(self.preprocessing(self.entries[name])["image"], self.results[name][1])
