@@ -163,6 +163,7 @@ class LandmarkMatchHandler:
         self.entries: dict[str, dict[str, Any]] = {}
         self.rows: list[dict[str, str]] = []
         self.true_positions: dict[str, dict[str, tuple[float, ...]]] | None = None
+        self.metrics: dict[str, Any] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Fit the matcher at the start, match after every image, write at the end."""
@@ -235,11 +236,9 @@ class LandmarkMatchHandler:
         """Write the table, the metrics and the report."""
         table = self.output_dir / "landmarks.csv"
         write_landmarks_csv(table, self.rows)
-        metrics = None
         if self.true_positions is not None:
-            predicted = read_landmarks(table).positions_mm()
-            metrics = evaluate_positions(predicted, self.true_positions)
-            write_metrics_json(self.output_dir / "metrics.json", metrics)
+            self.metrics = evaluate_positions(read_landmarks(table).positions_mm(), self.true_positions)
+            write_metrics_json(self.output_dir / "metrics.json", self.metrics)
         names = self.template.points.names
         picture = landmark_overlay(
             self.template.image.as_tensor()[0],
@@ -257,7 +256,7 @@ class LandmarkMatchHandler:
             unsure=torch.tensor([[flag == "unsure" for flag in result.flags] for _, result in self.results.values()]),
             draw=self._picture_of,
             facts={**self.facts, "medpixcl": medpixcl.__version__, "torch": torch.__version__},
-            metrics=metrics,
+            metrics=self.metrics,
             rejected=self.images.rejected,
         )
         write_match_report(self.output_dir / "report.html", report)
