@@ -98,7 +98,7 @@ class Manifest:
             **{section: [self._moved(entry, target) for entry in getattr(self, section)] for section in SECTIONS},
             "rejected": [self._moved(entry, target) for entry in self.rejected],
         }
-        write_text_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text_atomically(path, _one_line_an_entry(content))
 
     def datalist(self, section: str, base_dir: str | os.PathLike[str] | None = None) -> list[Entry]:
         """Entries of one section with absolute ``image`` and ``landmarks`` paths.
@@ -141,6 +141,17 @@ class Manifest:
     def _moved(self, entry: Entry, target: Path) -> Entry:
         start = target.absolute()
         return _with_paths(entry, lambda one: Path(os.path.relpath(self.base_dir.absolute() / one, start)).as_posix())
+
+
+def _one_line_an_entry(content: dict[str, Any]) -> str:
+    """JSON that a person can read and a version control system can compare."""
+    blocks = []
+    for key, value in content.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, list) and value:
+            text = "[\n" + ",\n".join(f"  {json.dumps(entry, ensure_ascii=False)}" for entry in value) + "\n ]"
+        blocks.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(blocks) + "\n}\n"
 
 
 def _with_paths(entry: Entry, change: Callable[[str], str]) -> Entry:
