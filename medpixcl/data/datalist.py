@@ -8,6 +8,12 @@ import numpy as np
 from medpixcl.data.manifest import Manifest
 
 Datalist = list[dict[str, Any]]
+ITEM_KEYS = ("image", "spacing_mm")
+
+
+def items_of(entries: Datalist) -> Datalist:
+    """What loading needs of manifest entries: the image and its spacing."""
+    return [{key: entry[key] for key in ITEM_KEYS if entry.get(key) is not None} for entry in entries]
 
 
 def split_validation(path: str | Path, *, fraction: float = 0.1, seed: int = 0) -> dict[str, Datalist]:
@@ -40,4 +46,4 @@ def split_validation(path: str | Path, *, fraction: float = 0.1, seed: int = 0) 
             f"{path} has {len(training) + len(validation)} image(s) to train and validate on; "
             "at least two different ones are needed: add images to the manifest"
         )
-    return {"training": training, "validation": validation}
+    return {"training": items_of(training), "validation": items_of(validation)}

@@ -210,10 +210,10 @@ class WeightsLoader:
 
     Args:
         network: Network to fill.
-        path: Checkpoint; see :func:`medpixcl.networks.load_weights`.
+        path: Checkpoint, see :func:`medpixcl.networks.load_weights`; None leaves the network as it was built.
     """
 
-    def __init__(self, network: torch.nn.Module, path: str) -> None:
+    def __init__(self, network: torch.nn.Module, path: str | None) -> None:
         self.network, self.path = network, path
 
     def attach(self, engine: Engine) -> None:
@@ -222,4 +222,5 @@ class WeightsLoader:
 
     def __call__(self, engine: Engine) -> None:
         """Load the weights."""
-        load_weights(self.network, self.path)
+        if self.path is not None:
+            load_weights(self.network, self.path)

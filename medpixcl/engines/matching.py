@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import medpixcl
 from medpixcl.coordinates import mm_to_voxel, spacing_of, spatial_affine, voxel_to_mm
+from medpixcl.data.datalist import items_of
 from medpixcl.data.landmark_csv import landmark_rows, write_landmarks_csv
 from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.data.manifest import Manifest
@@ -56,9 +57,7 @@ class ImageList:
         entries = [entry for section in ("training", "validation", "test") for entry in manifest.datalist(section)]
         left_out = Path(exclude).absolute()
         self.datalist = [
-            {key: entry.get(key) for key in ("image", "spacing_mm")}
-            for entry in entries
-            if isinstance(entry["image"], list) or Path(entry["image"]) != left_out
+            entry for entry in items_of(entries) if isinstance(entry["image"], list) or Path(entry["image"]) != left_out
         ]
         self.rejected = {str(record["path"]): str(record["reason"]) for record in manifest.rejected}
 
@@ -139,6 +138,7 @@ class LandmarkMatchHandler:
         reference: Landmark file with true positions, to measure the error.
         facts: What the report shall say of the run, beside the template and the versions.
         overlays: Draw an overlay of every image.
+        comparisons: Name and metrics of other runs over the same images, shown beside this one's.
     """
 
     def __init__(
@@ -153,11 +153,13 @@ class LandmarkMatchHandler:
         reference: str | None = None,
         facts: Mapping[str, str] | None = None,
         overlays: bool = True,
+        comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
     ) -> None:
         self.matcher, self.images = matcher, images
         self.template_files, self.preprocessing = (template, landmarks), preprocessing
         self.output_dir, self.spacing_mm = Path(output_dir), spacing_mm
         self.reference, self.facts, self.overlays = reference, dict(facts or {}), overlays
+        self.comparisons = comparisons
         self.template: Template
         self.results: dict[str, tuple[LandmarkSet, MatchResult]] = {}
         self.entries: dict[str, dict[str, Any]] = {}
@@ -258,6 +260,7 @@ class LandmarkMatchHandler:
             facts={**self.facts, "medpixcl": medpixcl.__version__, "torch": torch.__version__},
             metrics=self.metrics,
             rejected=self.images.rejected,
+            comparisons=[*self.comparisons, ("this run", self.metrics)] if self.comparisons else (),
         )
         write_match_report(self.output_dir / "report.html", report)
 

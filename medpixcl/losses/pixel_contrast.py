@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ class PixelContrastLoss(nn.Module):
     """Sum over levels of the pixel InfoNCE between two views (:func:`medpixcl.losses.pixel_info_nce`).
 
     At each level the query view is sampled at the query pixels and the anchor view at their positives, linearly. Keys
-    are the positives of all valid pairs of the batch; with ``dense_keys`` they are all cells of the anchor view of the
-    same image, and the positive is the nearest cell, as in CC2D. Each level is the mean over the valid pairs.
+    are the positives of the valid pairs of the batch or of the image; or all cells of the anchor view of the image,
+    the positive being the nearest cell, as in CC2D. Each level is the mean over the valid pairs.
 
     Args:
         strides: Voxels per cell of each level, in the order of the levels that the network gives; one number, or one
@@ -30,13 +30,15 @@ class PixelContrastLoss(nn.Module):
         distance_slope: Growth of the logit with distance, in cosine per cell.
         distance_cap: Largest such growth, in cosine.
         clamp: Clamp the cosine to [0, 1].
-        dense_keys: Take all cells of the anchor view as keys instead of the positives of the batch.
+        keys: What an anchor is compared with. ``batch``: the positives of the whole batch. ``image``: those of its own
+            image, so that the same anatomy of another patient is never pushed away. ``cells``: all cells of the anchor
+            view of its image.
         gather: Where torch.distributed is initialised, share the keys and the number of pairs of all processes, so
             that the gradient DistributedDataParallel averages is that of one process with the whole batch. Every
             process must then call the loss. The mean over processes of their losses is that of the one process.
 
     Raises:
-        ValueError: If there is not one weight for each stride.
+        ValueError: If there is not one weight for each stride, or ``keys`` is unknown.
 
     Example:
         >>> level = torch.eye(4).view(1, 4, 2, 2)
@@ -57,14 +59,16 @@ class PixelContrastLoss(nn.Module):
         distance_slope: float = 0.0,
         distance_cap: float = 0.0,
         clamp: bool = False,
-        dense_keys: bool = False,
+        keys: Literal["batch", "image", "cells"] = "batch",
         gather: bool = True,
     ) -> None:
         super().__init__()
         self.strides = tuple(strides)
         self.level_weights = (1.0,) * len(self.strides) if level_weights is None else tuple(level_weights)
         self._check_levels("level_weights", len(self.level_weights))
-        self.dense_keys = dense_keys
+        if keys not in ("batch", "image", "cells"):
+            raise ValueError(f"keys is {keys!r}; expected 'batch', 'image' or 'cells'.")
+        self.keys = keys
         self.gather = gather
         self.info_nce = partial(
             pixel_info_nce,
@@ -96,9 +100,9 @@ class PixelContrastLoss(nn.Module):
         queries, anchors = views
         self._check_levels("the query view", len(queries))
         self._check_levels("the anchor view", len(anchors))
-        flat = _flatten(pairs, gather=self.gather, share_keys=not self.dense_keys)
+        flat = _flatten(pairs, gather=self.gather, share_keys=self.keys == "batch")
         factor = len(flat.counts) / max(sum(flat.counts), 1)
-        level = self._dense if self.dense_keys else self._sampled
+        level = {"batch": self._sampled, "image": self._within, "cells": self._dense}[self.keys]
         return [
             factor * level(query, anchor, stride, flat)
             for query, anchor, stride in zip(queries, anchors, self.strides, strict=True)
@@ -118,6 +122,22 @@ class PixelContrastLoss(nn.Module):
             key_positions=voxel_to_cell(pairs.key_voxels, stride),
             key_images=pairs.key_images,
         )
+
+    def _within(self, query: Tensor, anchor: Tensor, stride: int | Sequence[int], pairs: "_FlatPairs") -> Tensor:
+        """Sum over pairs with the positives of the same image as keys."""
+        positions = voxel_to_cell(pairs.positive, stride)
+        vectors, keys = _sample(query, voxel_to_cell(pairs.query, stride)), _sample(anchor, positions)
+        return torch.stack(
+            [
+                self.info_nce(
+                    vectors[image, valid],
+                    keys[image, valid],
+                    torch.arange(int(valid.sum()), device=valid.device),
+                    key_positions=positions[image, valid],
+                )
+                for image, valid in enumerate(pairs.valid)
+            ]
+        ).sum()
 
     def _dense(self, query: Tensor, anchor: Tensor, stride: int | Sequence[int], pairs: "_FlatPairs") -> Tensor:
         """Sum over pairs with all cells of the same image as keys."""

@@ -8,11 +8,13 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
+from monai.utils import ImageMetaKey
 from torch import Tensor
 
 from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.views import View, affine_view, coordinate_map, resample, view_positions
 
+FILE = ImageMetaKey.FILENAME_OR_OBJ
 CONTROL_POINTS = 5  # per axis, of the elastic field; fewer bend smoothly, more bend in detail
 
 
@@ -93,10 +95,11 @@ class RandPixelViewsd(MapTransform, Randomizable):
         views, affines = apply_views(
             images, affine[None], batch, view_shape=self.view_shape, nearest_keys=self.nearest_keys
         )
+        source = {FILE: item[self.keys[0]].meta[FILE]} if FILE in item[self.keys[0]].meta else {}
         for key in images:
             del item[key]
         for name, value in views.items():
-            item[name] = MetaTensor(value[0], affine=affines[name.rsplit("_", 1)[1]][0])
+            item[name] = MetaTensor(value[0], affine=affines[name.rsplit("_", 1)[1]][0], meta=dict(source))
         return item
 
     def _inside(self, centre: np.ndarray, shape: np.ndarray, extent: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ VALID = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "sampled keys": {"exclusion_radius": 2.0},
     "sampled keys in a window": {"window": 3, "distance_slope": 0.1, "distance_cap": 0.5},
-    "dense keys": {"dense_keys": True, "exclusion_radius": 1.0},
+    "dense keys": {"keys": "cells", "exclusion_radius": 1.0},
 }
 IMAGES_OF_FIRST = 1
 

@@ -95,8 +95,30 @@ class TestAgainstReference:
         assert loss(views, pairs).item() == pytest.approx(sum(expected), rel=1e-6)
 
     @pytest.mark.parametrize("shape", [(32, 24), (8, 12, 10)], ids=["2d", "3d"])
+    def test_keys_of_the_same_image(self, shape: tuple[int, ...]) -> None:
+        """Every image alone, averaged over all pairs."""
+        query, anchor = (levels(shape, STRIDES, seed=seed) for seed in (1, 2))
+        pairs = pixel_pairs(shape)
+        counts = pairs["valid"].sum(dim=1)
+        found = PixelContrastLoss(strides=STRIDES, keys="image").losses((query, anchor), pairs)
+        for level, stride in enumerate(STRIDES):
+            alone = [
+                literal(
+                    query[level][one : one + 1],
+                    anchor[level][one : one + 1],
+                    {name: value[one : one + 1] for name, value in pairs.items()},
+                    stride,
+                    temperature=0.07,
+                    exclusion_radius=2.0,
+                )
+                for one in range(len(counts))
+            ]
+            expected = sum(value * count for value, count in zip(alone, counts.tolist(), strict=True)) / counts.sum()
+            assert found[level].item() == pytest.approx(float(expected), rel=1e-5)
+
+    @pytest.mark.parametrize("shape", [(32, 24), (8, 12, 10)], ids=["2d", "3d"])
     @pytest.mark.parametrize("rules", [{}, {"window": 2}, {"exclusion_radius": 1.5, "clamp": True}], ids=str)
-    def test_dense_keys(self, shape: tuple[int, ...], rules: dict[str, Any]) -> None:
+    def test_all_cells_as_keys(self, shape: tuple[int, ...], rules: dict[str, Any]) -> None:
         strides = (2, 4)
         views = levels(shape, strides, seed=1), levels(shape, strides, seed=2)
         pairs = pixel_pairs(shape, count=4)
@@ -105,7 +127,7 @@ class TestAgainstReference:
             literal_dense(query, anchor, pairs, stride, **rules)
             for query, anchor, stride in zip(*views, strides, strict=True)
         ]
-        found = PixelContrastLoss(strides=strides, dense_keys=True, **rules).losses(views, pairs)
+        found = PixelContrastLoss(strides=strides, keys="cells", **rules).losses(views, pairs)
         torch.testing.assert_close(torch.stack(found), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0)
 
     @pytest.mark.parametrize(("hit", "expected"), [(False, 28.093), (True, 23.126)])
@@ -121,29 +143,29 @@ class TestAgainstReference:
         pixel = torch.full((1, 1, 2), 192.0)
         pairs = {"query": pixel, "positive": pixel, "valid": torch.ones(1, 1, dtype=torch.bool)}
         loss = PixelContrastLoss(
-            strides=STRIDES, temperature=1.0, clamp=True, window=9, exclusion_radius=0.0, dense_keys=True
+            strides=STRIDES, temperature=1.0, clamp=True, window=9, exclusion_radius=0.0, keys="cells"
         )
         assert loss((query, anchor), pairs).item() == pytest.approx(expected, abs=5e-4)
 
 
-@pytest.mark.parametrize("dense", [False, True])
-class TestBothForms:
-    def test_weights(self, dense: bool) -> None:
+@pytest.mark.parametrize("keys", ["batch", "image", "cells"])
+class TestAllForms:
+    def test_weights(self, keys: str) -> None:
         views, pairs = [levels((16, 16), (2, 4), seed=seed) for seed in (1, 2)], pixel_pairs((16, 16))
-        fine, coarse = PixelContrastLoss(strides=(2, 4), dense_keys=dense).losses(views, pairs)
-        weighted = PixelContrastLoss(strides=(2, 4), dense_keys=dense, level_weights=(1.0, 0.25))
+        fine, coarse = PixelContrastLoss(strides=(2, 4), keys=keys).losses(views, pairs)
+        weighted = PixelContrastLoss(strides=(2, 4), keys=keys, level_weights=(1.0, 0.25))
         assert weighted(views, pairs).item() == pytest.approx((fine + coarse / 4).item())
 
-    def test_built_from_json(self, dense: bool) -> None:
-        arguments = {"strides": [[1, 2], [2, 4]], "level_weights": [1.0, 0.5], "window": 4, "dense_keys": dense}
+    def test_built_from_json(self, keys: str) -> None:
+        arguments = {"strides": [[1, 2], [2, 4]], "level_weights": [1.0, 0.5], "window": 4, "keys": keys}
         loss = PixelContrastLoss(**json.loads(json.dumps(arguments)))
         views = [[torch.ones(2, 3, 16, 8), torch.ones(2, 3, 8, 4)] for _ in range(2)]
         assert loss(views, pixel_pairs((16, 16))).isfinite()
 
-    def test_pairs_that_are_not_valid_do_not_exist(self, dense: bool) -> None:
+    def test_pairs_that_are_not_valid_do_not_exist(self, keys: str) -> None:
         shape = (16, 16)
         views, pairs = [levels(shape, (2, 4), seed=seed) for seed in (1, 2)], pixel_pairs(shape)
-        loss = PixelContrastLoss(strides=(2, 4), dense_keys=dense)
+        loss = PixelContrastLoss(strides=(2, 4), keys=keys)
         expected = loss(views, pairs)
         for name in ("query", "positive"):
             pairs[name][~pairs["valid"]] = torch.nan
@@ -155,41 +177,41 @@ class TestBothForms:
             assert level.grad.isfinite().all()
             assert level.grad.any()
 
-    def test_no_valid_pair(self, dense: bool) -> None:
+    def test_no_valid_pair(self, keys: str) -> None:
         views = [[level.requires_grad_() for level in levels((16, 16), (2, 4), seed=seed)] for seed in (1, 2)]
         pairs = pixel_pairs((16, 16))
         pairs["valid"][:] = False
-        loss = PixelContrastLoss(strides=(2, 4), dense_keys=dense)(views, pairs)
+        loss = PixelContrastLoss(strides=(2, 4), keys=keys)(views, pairs)
         assert loss.item() == 0
         loss.backward()
         assert all(torch.equal(level.grad, torch.zeros_like(level)) for level in (*views[0], *views[1]))
 
-    def test_2d_is_3d_with_a_depth_of_one(self, dense: bool) -> None:
+    def test_2d_is_3d_with_a_depth_of_one(self, keys: str) -> None:
         views, pairs = [levels((24, 20), (2, 4), seed=seed) for seed in (1, 2)], pixel_pairs((24, 20))
-        flat = PixelContrastLoss(strides=(2, 4), dense_keys=dense)(views, pairs)
+        flat = PixelContrastLoss(strides=(2, 4), keys=keys)(views, pairs)
         deep_views = [[level.unsqueeze(2) for level in view] for view in views]
         deep_pairs = {"valid": pairs["valid"]}
         deep_pairs |= {name: torch.nn.functional.pad(pairs[name], (1, 0)) for name in ("query", "positive")}
-        deep = PixelContrastLoss(strides=((1, 2, 2), (1, 4, 4)), dense_keys=dense)(deep_views, deep_pairs)
+        deep = PixelContrastLoss(strides=((1, 2, 2), (1, 4, 4)), keys=keys)(deep_views, deep_pairs)
         assert deep.item() == pytest.approx(flat.item(), rel=1e-6)
 
-    def test_half_precision_does_not_move_the_pixels(self, dense: bool) -> None:
+    def test_half_precision_does_not_move_the_pixels(self, keys: str) -> None:
         shape = (16, 1024)
         half = [[level.bfloat16() for level in levels(shape, (2, 4), seed=seed)] for seed in (1, 2)]
         single = [[level.float() for level in view] for view in half]
-        pairs, loss = pixel_pairs(shape), PixelContrastLoss(strides=(2, 4), dense_keys=dense)
+        pairs, loss = pixel_pairs(shape), PixelContrastLoss(strides=(2, 4), keys=keys)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = loss([[level.requires_grad_() for level in view] for view in half], pairs)
         assert torch.equal(found, loss(single, pairs))
         found.backward()
         assert all(level.grad.dtype == torch.bfloat16 for level in (*half[0], *half[1]))
 
-    def test_equal_views_of_one_hot_cells(self, dense: bool) -> None:
+    def test_equal_views_of_one_hot_cells(self, keys: str) -> None:
         """Each of four cells has its own axis: the cosine is 1 at the positive and 0 elsewhere."""
         level = torch.eye(4).view(1, 4, 2, 2)
         centres = torch.tensor([[[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5]]])
         pairs = {"query": centres, "positive": centres, "valid": torch.ones(1, 4, dtype=torch.bool)}
-        loss = PixelContrastLoss(strides=[2], temperature=0.5, exclusion_radius=0.0, dense_keys=dense)
+        loss = PixelContrastLoss(strides=[2], temperature=0.5, exclusion_radius=0.0, keys=keys)
         assert loss(([level], [level]), pairs).item() == pytest.approx(math.log1p(3 * math.exp(-2)))
 
 
