@@ -5,6 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 
@@ -46,7 +47,7 @@ def read_image(
     name = Path(path if isinstance(path, str | PathLike) else path[0])
     if not allow_missing_spacing:
         require_spacing(pixels, name)
-    values = torch.from_numpy(pixels.values.copy())
+    values = torch.from_numpy(np.require(pixels.values, requirements=["C", "W"]))
     if not values.isfinite().all():
         raise ImageFileError(name, f"holds {int((~values.isfinite()).sum())} values that are not finite (NaN or Inf).")
     affine = image_affine((1.0, 1.0)) if pixels.affine is None else torch.from_numpy(pixels.affine)

@@ -45,7 +45,8 @@ class SliceGeometry:
     @property
     def normal(self) -> Float64[np.ndarray, "3"]:
         """Unit vector across the slice."""
-        return np.cross(self.orientation[:3], self.orientation[3:])
+        across = np.cross(self.orientation[:3], self.orientation[3:])
+        return across / np.linalg.norm(across)
 
 
 def slice_geometry(path: Path, header: "Dataset") -> SliceGeometry:
@@ -59,6 +60,9 @@ def slice_geometry(path: Path, header: "Dataset") -> SliceGeometry:
         position = np.array(header.ImagePositionPatient, dtype=np.float64).reshape(3)
     except (AttributeError, TypeError, ValueError):
         raise ImageFileError(path, "slice has no ImagePositionPatient or ImageOrientationPatient.") from None
+    axes = orientation.reshape(2, 3)
+    if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-2):
+        raise ImageFileError(path, "has an ImageOrientationPatient that is not two perpendicular unit vectors.")
     return SliceGeometry(
         path=path,
         series=str(header.get("SeriesInstanceUID", "")),

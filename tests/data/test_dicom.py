@@ -70,6 +70,8 @@ def test_list_of_files_is_read_in_any_order(tmp_path: Path) -> None:
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, r"is a colour image \(RGB\)"),
         ({"ImagePositionPatient": None}, "slice has no ImagePositionPatient"),
         ({"PixelSpacing": None}, "slice has no PixelSpacing"),
+        ({"ImageOrientationPatient": [0.0, 0, 0, 0, 0, 0]}, "is not two perpendicular unit vectors"),
+        ({"ImageOrientationPatient": [1.0, 0, 0, 0.6, 0.8, 0]}, "is not two perpendicular unit vectors"),
         ({"PixelSpacing": [0.0, 1.0]}, r"has PixelSpacing \[0\.0, 1\.0\]; expected two positive sizes"),
         ({"NumberOfFrames": 4}, "is a multi-frame DICOM image of 4 frames"),
         ({"Modality": "SEG"}, "is a DICOM segmentation"),

@@ -96,6 +96,19 @@ def test_fcsv_frame_as_slicerio_reads_it(tmp_path: Path, header: str, signs: tup
     assert independent["coordinateSystem"] == ("LPS" if signs[0] < 0 else "RAS")
 
 
+def test_markups_that_slicerio_writes_agree_with_their_fcsv(tmp_path: Path) -> None:
+    lps = in_lps([1.0, 2.0, 3.0])
+    path = write(
+        tmp_path / "v.fcsv",
+        "# CoordinateSystem = LPS\n# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+        f"1,{lps[0]},{lps[1]},{lps[2]},0,0,0,1,1,1,0,sella,,\n",
+    )
+    (tmp_path / "converted").mkdir()
+    converted = slicerio.fcsv_to_markups_json(path, tmp_path / "converted" / "v.mrk.json")
+    expected = read_landmarks(path).positions_mm()
+    assert read_landmarks(converted).positions_mm() == expected == {"v": {"sella": pytest.approx(tuple(lps))}}
+
+
 def test_old_fcsv_columns_are_followed(tmp_path: Path) -> None:
     path = write(tmp_path / "v.fcsv", "# columns = label,x,y,z,sel,vis\nsella,1,2,3,1,1\n")
     assert read_landmarks(path).positions_mm() == {"v": {"sella": (-1.0, -2.0, 3.0)}}
