@@ -22,6 +22,7 @@ LEVELS = {
     "reports": 6,
     "engines": 7,
     "cli": 8,
+    "__main__": 9,
 }
 
 
