@@ -1,5 +1,6 @@
 """One-shot landmark matching as a MONAI evaluator: the inferer, the handler that matches and writes, the image list."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from medpixcl.data.datalist import items_of
 from medpixcl.data.landmark_csv import landmark_rows, write_landmarks_csv
 from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.data.manifest import Manifest
+from medpixcl.data.naming import image_stem
 from medpixcl.data.scan import scan
 from medpixcl.data.slicer import write_markups
 from medpixcl.landmarks.metrics import evaluate_positions
@@ -59,12 +61,17 @@ class ImageList:
         self.datalist = [
             entry for entry in items_of(entries) if isinstance(entry["image"], list) or Path(entry["image"]) != left_out
         ]
+        self._stems = Counter(image_stem(self.name(_first_file(entry))) for entry in self.datalist)
         self.rejected = {str(record["path"]): str(record["reason"]) for record in manifest.rejected}
 
     def entry(self, image: str) -> dict[str, Any]:
         """The item of the datalist whose (first) file is ``image``."""
-        files = {item["image"] if isinstance(item["image"], str) else item["image"][0]: item for item in self.datalist}
-        return files[image]
+        return next(entry for entry in self.datalist if _first_file(entry) == image)
+
+    def stem(self, image: str) -> str:
+        """Name of an image without suffix, for the files made from it; with suffix where two would be the same."""
+        name = self.name(image)
+        return image_stem(name) if self._stems[image_stem(name)] == 1 else name
 
     def name(self, image: str) -> str:
         """How results name an image: its path relative to the folder or manifest it was found by."""
@@ -96,6 +103,10 @@ class Template:
         if bool(self.points.missing.all()):
             raise ValueError(f"{landmarks} has no landmark with a position in {self.path.name}; mark at least one")
         self.voxels = working_voxels(self.points.voxels, self.image)
+
+
+def _first_file(entry: Mapping[str, Any]) -> str:
+    return entry["image"] if isinstance(entry["image"], str) else entry["image"][0]
 
 
 def working_voxels(voxels: Tensor, image: MetaTensor) -> Tensor:
@@ -203,7 +214,8 @@ class LandmarkMatchHandler:
             self._match_one(image, [level[number : number + 1] for level in levels])
 
     def _match_one(self, image: MetaTensor, levels: list[Tensor]) -> None:
-        name = self.images.name(str(image.meta["filename_or_obj"]))
+        path = str(image.meta["filename_or_obj"])
+        name, stem = self.images.name(path), self.images.stem(path)
         result = self.matcher.match(levels, image.shape[1:], _spacing(image))
         found = LandmarkSet(
             names=self.template.points.names,
@@ -213,9 +225,8 @@ class LandmarkMatchHandler:
         )
         affine = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
         self.results[name] = (found, result)
-        self.entries[name] = self.images.entry(str(image.meta["filename_or_obj"]))
+        self.entries[name] = self.images.entry(path)
         self.rows += landmark_rows(name, found, affine)
-        stem = name.removesuffix("".join(Path(name).suffixes[-2:]) if name.endswith(".gz") else Path(name).suffix)
         markups = self.output_dir / "markups" / f"{stem}.mrk.json"
         markups.parent.mkdir(parents=True, exist_ok=True)
         write_markups(markups, found, affine)
