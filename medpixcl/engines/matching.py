@@ -271,7 +271,7 @@ class LandmarkMatchHandler:
             facts={**self.facts, "medpixcl": medpixcl.__version__, "torch": torch.__version__},
             metrics=self.metrics,
             rejected=self.images.rejected,
-            comparisons=[*self.comparisons, ("this run", self.metrics)] if self.comparisons else (),
+            comparisons=[*self.comparisons, ("this run", self.metrics or {})] if self.comparisons else (),
         )
         write_match_report(self.output_dir / "report.html", report)
 

@@ -33,8 +33,6 @@ class FlexibleUNetLevels(Backbone):
         pretrained: Start the encoder from its published weights.
     """
 
-    encoder: nn.Module
-
     def __init__(
         self, backbone: str, spatial_dims: int, in_channels: int, decoder_channels: Sequence[int], pretrained: bool
     ) -> None:

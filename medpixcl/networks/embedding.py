@@ -1,6 +1,7 @@
 """The network that gives every pixel an embedding at several scales, and its two-view form for training."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from monai.networks.layers.factories import Conv
@@ -131,7 +132,7 @@ class EncoderEmbeddingNet(LevelsNet):
         super().__init__()
         # The decoder is not used; its widths are no matter.
         net = FlexibleUNetLevels(backbone, spatial_dims, in_channels, [8, 8, 8, 8], pretrained)
-        self.encoder = net.encoder
+        self.encoder = cast(nn.Module, net.encoder)
         self.strides = list(strides)
         self.taps = [net.strides.index(stride) for stride in strides]
 
