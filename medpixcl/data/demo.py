@@ -6,7 +6,7 @@ every view has its own exposure. The landmarks are label centroids projected by 
 
 Folder written by :func:`make_demo_data`::
 
-    template/template.png      the one view to annotate: frontal, untouched exposure
+    template/template.png      the one view to annotate: frontal, default exposure
     train/train_000.png ...    for pretraining
     test/test_000.png ...      for measuring
     depth/<same path>          16-bit, mean distance of the attenuating matter from the source in mm, 0 = no body
@@ -188,7 +188,7 @@ def make_demo_data(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> DemoData:
-    """Render the demo's radiographs with their depth and landmarks; about 25 s on one core with the defaults.
+    """Render the demo's radiographs with their depth and landmarks; about 20 s of one core with the defaults.
 
     Files of an earlier demo in ``out_dir`` are replaced. The same arguments give the same files.
 
@@ -205,10 +205,12 @@ def make_demo_data(
 
     Raises:
         FileNotFoundError: If the CT's wheel is not installed.
-        ValueError: If there is no view to train or to test on, or the wheel is not the expected one.
+        ValueError: If there is no view to train or to test on, the size is under 32 pixels, or the wheel is not the expected one.
     """
     if min(train, test) < 1:
         raise ValueError(f"train is {train} and test is {test}; the demo needs at least one view of each")
+    if min(size) < 32:
+        raise ValueError(f"size is {size}; a chest needs at least 32 rows and 32 columns")
     folder = Path(out_dir)
     ct = locate_demo_ct()
     volume, affine = load_body(ct.image)

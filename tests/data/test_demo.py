@@ -269,3 +269,8 @@ def test_developing_keeps_the_order_of_densities_and_the_noise_follows_the_photo
 def test_a_demo_without_views_is_refused(tmp_path, counts) -> None:
     with pytest.raises(ValueError, match="at least one view of each"):
         demo.make_demo_data(tmp_path, train=counts[0], test=counts[1])
+
+
+def test_a_picture_too_small_for_a_chest_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"size is \(0, 64\)"):
+        demo.make_demo_data(tmp_path, size=(0, 64))
