@@ -3,20 +3,22 @@
 ``python benchmarks/bench_info_nce.py [--json FILE] [--rounds 3] [--skip-large]``
 
 Each candidate runs in a process of its own, for its peak memory; each process measures the floor as well (three
-matrix products and one exponential for each pair), and ratios to the floor are what compares. Times are the least CPU
-time of all rounds on one thread; memory is the highest resident size above that with the inputs in place, gradients
-included. Before anything is timed, losses and gradients are held to the full matrix in float64.
+matrix products and one exponential for each pair), and ratios to the floor are what compares. Memory is above that
+with the inputs in place, gradients included. Before anything is timed, losses and gradients are held to the full
+matrix in float64.
+
+Holds: at 16384 anchors and keys of 128 channels, no slower than the full matrix, and at most 128 MiB.
 """
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import timing  # first, for one thread  # isort: skip
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,6 +28,9 @@ from medpixcl.losses import pixel_info_nce
 
 TEMPERATURE = 0.07
 BLOCK = 256
+MOST_MIB = 128
+SMALL, LARGE = (16384, 128), (65536, 64)
+"""Number of anchors and of keys, and of channels."""
 
 
 def ours(anchors: Tensor, keys: Tensor, targets: Tensor) -> Tensor:
@@ -65,6 +70,7 @@ def make_inputs(count: int, channels: int) -> tuple[Tensor, Tensor, Tensor]:
     return anchors.requires_grad_(), keys.requires_grad_(), torch.arange(count)
 
 
+@torch.no_grad()
 def floor(anchors: Tensor, keys: Tensor) -> None:
     """The products and exponentials that no exact method can do without."""
     unit, total = F.normalize(keys), torch.zeros_like(keys)
@@ -75,23 +81,8 @@ def floor(anchors: Tensor, keys: Tensor) -> None:
         total.addmm_(logits.T, rows)
 
 
-def resident_mib(field: str) -> float:
-    """Resident memory of this process, now (VmRSS) or at most since the last reset (VmHWM)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}; this bench needs Linux.")
-
-
-def cpu_seconds(action: Callable[[], object]) -> float:
-    """CPU time of one call."""
-    start = time.process_time()
-    action()
-    return time.process_time() - start
-
-
-def measure(name: str, count: int, channels: int, rounds: int) -> dict[str, float]:
-    """Seconds, floor and peak memory of one candidate, in this process."""
+def measure(name: str, count: int, channels: int, rounds: int) -> dict[str, float | None]:
+    """Seconds of one candidate and of the floor, and peak memory, in this process."""
 
     def train() -> None:
         anchors.grad = keys.grad = None
@@ -100,17 +91,10 @@ def measure(name: str, count: int, channels: int, rounds: int) -> dict[str, floa
     anchors, keys, targets = make_inputs(64, channels)
     train()
     anchors, keys, targets = make_inputs(count, channels)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident_mib("VmRSS")
-    seconds = [cpu_seconds(train)]
-    peak = resident_mib("VmHWM") - before
-    with torch.no_grad():
-        floors = [cpu_seconds(lambda: floor(anchors, keys))]
-        for _ in range(rounds - 1):
-            with torch.enable_grad():
-                seconds.append(cpu_seconds(train))
-            floors.append(cpu_seconds(lambda: floor(anchors, keys)))
-    return {"seconds": min(seconds), "floor_seconds": min(floors), "peak_mib": peak}
+    peak = timing.peak_mib(train)
+    turns = [(timing.cpu_seconds(train), timing.cpu_seconds(lambda: floor(anchors, keys))) for _ in range(rounds)]
+    seconds, floors = map(min, zip(*turns, strict=True))
+    return {"seconds": seconds, "floor_seconds": floors, "ratio": seconds / floors, "peak_mib": peak}
 
 
 def check() -> None:
@@ -129,50 +113,42 @@ def check() -> None:
             raise AssertionError(f"{name}: loss {loss.item()} for {expected.item()}, gradients off by {errors}")
 
 
-def in_own_process(name: str, count: int, channels: int, rounds: int) -> dict[str, float]:
-    """:func:`measure` in a fresh interpreter."""
-    arguments = [name, str(count), str(channels), str(rounds)]
-    command = [sys.executable, __file__, "--measure", *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def commit() -> str:
-    """The commit that was measured."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+def table(names: list[str], size: tuple[int, int], rounds: int) -> dict[str, Any]:
+    """Every candidate in a fresh interpreter, against the floor that it measured there."""
+    rows = {}
+    for name in names:
+        command = [sys.executable, __file__, "--measure", name, *map(str, size), str(rounds)]
+        rows[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    floors = [row["floor_seconds"] for row in rows.values()]
+    rows["floor"] = {"seconds": min(floors), "ratio": 1.0, "peak_mib": None}
+    title = "{} anchors and keys, {} channels".format(*size)
+    return {"title": title, "reference": "floor", "rounds": rounds, "rows": rows}
 
 
 def main() -> None:
-    """Print the table; write it where asked."""
+    """Print the tables, write them where asked, and fail where a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--skip-large", action="store_true", help="leave out N = 65536")
+    parser.add_argument("--skip-large", action="store_true", help="leave out 65536 anchors")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     if options.measure:
         name, *numbers = options.measure
         print(json.dumps(measure(name, *map(int, numbers))))
         return
     check()
-    tasks = [(name, 16384, 128, options.rounds) for name in CANDIDATES]
-    tasks += [] if options.skip_large else [("ours", 65536, 64, 1)]
-    rows = []
-    print(f"{'candidate':<20} {'N = M':>6} {'C':>4} {'/ floor':>8} {'floor s':>8} {'peak MiB':>9}")
-    for name, count, channels, rounds in tasks:
-        row = in_own_process(name, count, channels, rounds)
-        row["ratio"] = row["seconds"] / row["floor_seconds"]
-        rows.append({"candidate": name, "count": count, "channels": channels, **row})
-        numbers = f"{row['ratio']:>8.2f} {row['floor_seconds']:>8.2f} {row['peak_mib']:>9.0f}"
-        print(f"{name:<20} {count:>6} {channels:>4} {numbers}", flush=True)
-    relative = rows[0]["ratio"] / rows[1]["ratio"]
-    print(
-        f"ours / full matrix: {relative:.2f} of the time, {rows[0]['peak_mib'] / rows[1]['peak_mib']:.3f} of the memory"
-    )
+    tables = [table(list(CANDIDATES), SMALL, options.rounds)]
+    timing.show(tables[0])
+    if not options.skip_large:
+        tables.append(table(["ours"], LARGE, 1))
+        timing.show(tables[1])
+    mine, full = tables[0]["rows"]["ours"], tables[0]["rows"]["full matrix"]
+    print(f"\nours / full matrix: {mine['ratio'] / full['ratio']:.2f} of the time")
     if options.json:
-        versions = {"python": platform.python_version(), "torch": torch.__version__, "commit": commit()}
-        options.json.write_text(json.dumps({"bench": "info_nce", **versions, "rows": rows}, indent=2) + "\n")
+        timing.save(options.json, tables, packages=["torch"])
+    if mine["ratio"] > full["ratio"] or (mine["peak_mib"] or 0.0) > MOST_MIB:
+        raise SystemExit(f"a promise is broken: slower than the full matrix, or more than {MOST_MIB} MiB")
 
 
 if __name__ == "__main__":

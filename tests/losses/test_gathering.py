@@ -22,7 +22,8 @@ VALID = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "sampled keys": {"exclusion_radius": 2.0},
     "sampled keys in a window": {"window": 3, "distance_slope": 0.1, "distance_cap": 0.5},
-    "dense keys": {"keys": "cells", "exclusion_radius": 1.0},
+    "keys of the image": {"keys": "image"},
+    "all cells": {"keys": "cells", "exclusion_radius": 1.0},
 }
 IMAGES_OF_FIRST = 1
 
@@ -64,7 +65,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         for rank in range(2)
     ]
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        errors = [process.communicate(timeout=300)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
