@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 TIE_MM = 1e-6
-"""An error this close to a threshold equals it, so is not below: positions read off a grid of 0.1 mm often lie 2 mm apart
+"""An error this close to a threshold equals it, so is not below: positions on a grid of 0.1 mm often lie 2 mm apart
 exactly, and rounding must not decide."""
 
 Moments = Float[np.ndarray, "*n moments"]

@@ -1,0 +1,146 @@
+"""Flat views of an image: the picture itself in 2D, three orthogonal projections of a volume.
+
+A panel knows where a voxel lies in its picture, so points and maps can be drawn over it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+Array = Tensor | np.ndarray
+Projection = Literal["mean", "max"]
+_REDUCTIONS: dict[Projection, Callable[..., np.ndarray]] = {"mean": np.nanmean, "max": np.nanmax}
+_VIEWS = (("axial", 1, 0), ("coronal", 2, 0), ("sagittal", 2, 1))
+"""Title, and the world axis (0 left-right, 1 back-front, 2 feet-head) that runs down and to the right."""
+_ENDS = ("RL", "AP", "SI")
+
+
+def as_array(data: Shaped[Array, "*s"]) -> Float[np.ndarray, "*s"]:
+    """Array, or tensor on any device and of any precision, MONAI's too, to float32 in NumPy."""
+    tensor = data if isinstance(data, Tensor) else torch.from_numpy(np.ascontiguousarray(data))
+    return tensor.detach().float().cpu().numpy()
+
+
+def as_flags(data: Shaped[Array, "*s"] | Sequence[bool]) -> Bool[np.ndarray, "*s"]:
+    """The same for flags, which may also be a list."""
+    return torch.as_tensor(data).detach().cpu().numpy().astype(bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How an image is looked at.
+
+    Attributes:
+        axes: Array axis that runs down and array axis that runs to the right.
+        flips: Whether each of the two runs against its array axis.
+        title: Name of the view, empty when there is nothing to say.
+        ends: Anatomical letters at the left, right, top and bottom, empty when unknown.
+    """
+
+    axes: tuple[int, int] = (0, 1)
+    flips: tuple[bool, bool] = (False, False)
+    title: str = ""
+    ends: str = ""
+
+    def flatten(self, values: Float[np.ndarray, "*s"], *, projection: Projection) -> Float[np.ndarray, "rows columns"]:
+        """Picture of an image in this view; a volume is projected along the third axis."""
+        through = tuple({*range(values.ndim)} - {*self.axes})
+        flat = _REDUCTIONS[projection](values, axis=through) if through else values
+        upright = flat if self.axes[0] < self.axes[1] else flat.T
+        down, right = (-1 if flip else 1 for flip in self.flips)
+        return upright[::down, ::right]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture to draw.
+
+    Attributes:
+        picture: Shape (rows, columns), grey levels from 0 to 1.
+        view: How the image was looked at.
+        spacing: Size in mm of a pixel down and to the right.
+    """
+
+    picture: Float[np.ndarray, "rows columns"]
+    view: View
+    spacing: tuple[float, float]
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Height and width."""
+        return self.picture.shape[0] * self.spacing[0], self.picture.shape[1] * self.spacing[1]
+
+    def place(self, points: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "k 2"]:
+        """Voxel positions to (x, y) in the picture: column and row."""
+        row, column = (
+            self.picture.shape[side] - 1 - points[:, axis] if self.view.flips[side] else points[:, axis]
+            for side, axis in enumerate(self.view.axes)
+        )
+        return np.stack([column, row], axis=-1)
+
+
+def panels(
+    image: Shaped[Array, "*s"],
+    *,
+    spacing: Sequence[float] | None = None,
+    affine: Shaped[Array, "n n"] | None = None,
+    projection: Projection = "mean",
+) -> list[Panel]:
+    """One panel of a 2D image; three orthogonal projections of a volume: along k, j and i of an RAS+ array.
+
+    Args:
+        image: Shape (rows, columns) or (i, j, k), without channel axis.
+        spacing: Size of a voxel in mm along each array axis; 1 by default.
+        affine: RAS+ voxel-to-mm matrix. Replaces ``spacing``; a volume is then shown as radiologists do (the patient's
+            right at the left, head up) whatever the order of its axes, and named axial, coronal, sagittal.
+        projection: Mean or maximum along the third axis.
+
+    Raises:
+        ValueError: If the image is neither 2D nor 3D.
+    """
+    values = as_array(image)
+    if values.ndim not in (2, 3):
+        raise ValueError(f"found an image of {values.ndim} axes; expected (rows, columns) or (i, j, k), no channels.")
+    matrix = None if affine is None else as_array(affine)
+    if matrix is not None:
+        spacing = np.linalg.norm(matrix[:3, : values.ndim], axis=0).tolist()
+    sizes = [1.0] * values.ndim if spacing is None else list(map(float, spacing))
+    views = [View()] if values.ndim == 2 else volume_views(matrix)
+    return [
+        Panel(
+            grey_levels(view.flatten(values, projection=projection)), view, (sizes[view.axes[0]], sizes[view.axes[1]])
+        )
+        for view in views
+    ]
+
+
+def volume_views(affine: Float[np.ndarray, "4 4"] | None) -> list[View]:
+    """Axial, coronal and sagittal view by the array axes nearest to the anatomical ones, running left, back and down.
+
+    Without an affine the array is taken as RAS+, and the views carry no anatomical names.
+    """
+    from nibabel.orientations import io_orientation
+
+    orientation = io_orientation(np.eye(4) if affine is None else affine)
+    array_axis = [int(np.flatnonzero(orientation[:, 0] == world)[0]) for world in range(3)]
+    towards_ras = [bool(orientation[axis, 1] > 0) for axis in array_axis]
+    return [
+        View(
+            axes=(array_axis[down], array_axis[right]),
+            flips=(towards_ras[down], towards_ras[right]),
+            title="" if affine is None else title,
+            ends="" if affine is None else _ENDS[right] + _ENDS[down],
+        )
+        for title, down, right in _VIEWS
+    ]
+
+
+def grey_levels(values: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
+    """Stretch to 0 and 1 so that the darkest and brightest half percent saturate; NaN becomes 0."""
+    low, high = np.nanpercentile(values, [0.5, 99.5])
+    return np.clip((np.nan_to_num(values, nan=low) - low) / max(high - low, 1e-12), 0, 1)
