@@ -1,0 +1,136 @@
+"""One HTML page that tells how the landmarks were matched: self-contained, readable on screen and on paper.
+
+Styles and pictures lie inside the page; it loads nothing, runs no script and can be sent as one file.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medpixcl.data.atomic import write_text_atomically
+from medpixcl.reports.tables import comparison_rows, coverage_rows, overall_rows
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+PICTURE_BYTES = 2_000_000
+_SIDES = (800, 640, 480, 320)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture of the page.
+
+    Attributes:
+        image: A figure, or the bytes of a PNG or JPEG file.
+        caption: Text below it.
+        alt: What it shows, for those who cannot see it; the caption by default.
+    """
+
+    image: "matplotlib.figure.Figure | bytes"
+    caption: str
+    alt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchReport:
+    """Content of the page. It is shown as given: keep folders and patient data out of names and facts.
+
+    Attributes:
+        title: Heading of the page.
+        template_name: File name of the annotated image.
+        template_picture: Its landmarks, given to ``landmark_overlay`` as the reference.
+        facts: What was run: command, version, weights, template, date; name to value.
+        landmark_table: From :func:`medpixcl.reports.tables.landmark_rows`.
+        metrics: Against a reference, from :func:`medpixcl.landmarks.metrics.summarise_errors`; None without one.
+        plots: Error curve, confidence against error and the like.
+        best: Images matched best: by error with a reference, by mean confidence without.
+        worst: Images matched worst.
+        flagged: File name and names of the landmarks that are unsure there.
+        rejected: File name and the reason why the image was left out.
+        warnings: What the reader must know before using the results.
+        comparisons: Name and metrics of other methods on the same images.
+    """
+
+    title: str
+    template_name: str
+    template_picture: Picture | None = None
+    facts: Mapping[str, str]
+    landmark_table: Sequence[Sequence[str]]
+    metrics: Mapping[str, Any] | None = None
+    plots: Sequence[Picture] = ()
+    best: Sequence[Picture] = ()
+    worst: Sequence[Picture] = ()
+    flagged: Sequence[tuple[str, Sequence[str]]] = ()
+    rejected: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[str] = ()
+    comparisons: Sequence[tuple[str, Mapping[str, Any]]] = ()
+
+
+def write_match_report(path: Path | str, report: MatchReport) -> None:
+    """Write the page; the file is there whole or not at all.
+
+    Pictures are at most 800 pixels wide and high, and smaller where many of them would make the page too large to send.
+
+    Args:
+        path: The HTML file; its folder is made when missing.
+        report: What it says.
+    """
+    write_text_atomically(path, render_match_report(report))
+
+
+def render_match_report(report: MatchReport) -> str:
+    """The page as text; see :func:`write_match_report`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("medpixcl.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = [] if report.template_picture is None else [report.template_picture]
+    groups = {"template": template, "plots": report.plots, "best": report.best, "worst": report.worst}
+    return environment.get_template("match.html.j2").render(
+        report=report,
+        pictures=_embedded(groups),
+        overall=overall_rows(report.metrics) if report.metrics else [],
+        coverage=coverage_rows(report.metrics) if report.metrics else [],
+        comparison_table=comparison_rows(report.comparisons),
+    )
+
+
+def _embedded(groups: Mapping[str, Sequence[Picture]]) -> dict[str, list[dict[str, str]]]:
+    """Sources, captions and alternative texts; all pictures at the largest size at which they fit the page together."""
+    for side in _SIDES:
+        found = {name: [_image_element(picture, side) for picture in some] for name, some in groups.items()}
+        if sum(len(element["source"]) for some in found.values() for element in some) <= PICTURE_BYTES:
+            break
+    return found
+
+
+def _image_element(picture: Picture, side: int) -> dict[str, str]:
+    """The smaller of PNG and JPEG as a data URI, neither side longer than ``side`` pixels."""
+    from PIL import Image
+
+    content = picture.image if isinstance(picture.image, bytes) else _figure_bytes(picture.image, side)
+    with Image.open(BytesIO(content)) as opened:
+        pixels = opened.convert("RGB")
+    pixels.thumbnail((side, side), Image.Resampling.LANCZOS)
+    png, jpeg = BytesIO(), BytesIO()
+    pixels.save(png, "png")
+    pixels.save(jpeg, "jpeg", quality=85, optimize=True)
+    kind, data = min(("png", png.getvalue()), ("jpeg", jpeg.getvalue()), key=lambda encoded: len(encoded[1]))
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return {"source": source, "caption": picture.caption, "alt": picture.alt or picture.caption}
+
+
+def _figure_bytes(figure: "matplotlib.figure.Figure", side: int) -> bytes:
+    """Drawn at its final size, so that its letters stay sharp."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=min(figure.dpi, side / max(figure.get_size_inches())))
+    return buffer.getvalue()

@@ -1,0 +1,144 @@
+"""From the numbers of a matching run to the content of its page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from medpixcl.reports.figures import confidence_against_error, error_curve
+from medpixcl.reports.html import MatchReport, Picture
+from medpixcl.reports.panels import Array, as_array, as_flags
+from medpixcl.reports.tables import landmark_rows, short_name
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+def match_report(
+    *,
+    title: str,
+    template_name: str,
+    images: Sequence[str],
+    names: Sequence[str],
+    scores: Shaped[Array, "n k"],
+    unsure: Shaped[Array, "n k"],
+    draw: Callable[[str], "matplotlib.figure.Figure | bytes"],
+    facts: Mapping[str, str],
+    metrics: Mapping[str, Any] | None = None,
+    template_picture: Picture | None = None,
+    rejected: Mapping[str, str] = MappingProxyType({}),
+    warnings: Sequence[str] = (),
+    comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    cases: int = 3,
+) -> MatchReport:
+    """Fill a :class:`~medpixcl.reports.html.MatchReport`: tables, plots, the best and the worst images.
+
+    Folders are removed from the names of images, as they often carry names of people.
+
+    Args:
+        title: Heading of the page.
+        template_name: The annotated image.
+        images: N matched images (paths), without the template.
+        names: K landmarks.
+        scores: Confidence, shape (N, K), NaN where a landmark was not found.
+        unsure: Flags, shape (N, K).
+        draw: Gives the picture of one of the images, usually a :func:`~medpixcl.reports.figures.landmark_overlay` (or
+            the bytes of a PNG or JPEG file); called for the shown ones only.
+        facts: What was run; shown as given.
+        metrics: From :func:`~medpixcl.landmarks.metrics.evaluate_positions`, whose image keys are ``images``.
+        template_picture: The template with its landmarks.
+        rejected: Image to the reason why it was left out.
+        warnings: What the reader must know; shown as given.
+        comparisons: Name and metrics of other methods.
+        cases: How many best and how many worst images to show.
+
+    Raises:
+        ValueError: If the scores, flags or metrics do not belong to the images and landmarks.
+    """
+    confidence, flags = as_array(scores), as_flags(unsure)
+    if not confidence.shape == flags.shape == (len(images), len(names)):
+        raise ValueError(
+            f"scores have shape {confidence.shape}, flags {flags.shape}; "
+            f"expected {len(images)} images x {len(names)} landmarks for both."
+        )
+    errors = None if metrics is None else error_array(metrics, images, names)
+    measure = _row_means(confidence if errors is None else errors)
+    worst, best = extremes(measure if errors is None else -measure, count=cases)
+    label = "mean confidence {:.2f}" if errors is None else "MRE {:.2f} mm"
+    shown = {
+        n: Picture(image=draw(images[n]), caption=f"{short_name(images[n])}: {label.format(measure[n])}")
+        for n in (*worst, *best)
+    }
+    return MatchReport(
+        title=title,
+        template_name=short_name(template_name),
+        template_picture=template_picture,
+        facts=facts,
+        landmark_table=landmark_rows(names, confidence, flags, metrics),
+        metrics=metrics,
+        plots=() if errors is None else _plots(confidence, errors, flags),
+        worst=[shown[n] for n in worst],
+        best=[shown[n] for n in best],
+        flagged=[
+            (short_name(image), [name for name, flag in zip(names, row, strict=True) if flag])
+            for image, row in zip(images, flags, strict=True)
+            if row.any()
+        ],
+        rejected=[(short_name(path), reason.replace(path, short_name(path))) for path, reason in rejected.items()],
+        warnings=warnings,
+        comparisons=comparisons,
+    )
+
+
+def error_array(metrics: Mapping[str, Any], images: Sequence[str], names: Sequence[str]) -> Float[np.ndarray, "n k"]:
+    """Radial errors in mm of an evaluation, shape (N, K); NaN where it has none.
+
+    Raises:
+        ValueError: If the evaluation holds an image that is not among ``images``.
+    """
+    if unknown := metrics["per_image"].keys() - set(images):
+        raise ValueError(
+            f"the metrics hold {len(unknown)} images that are not reported, {short_name(min(unknown))} among them; "
+            "expected the metrics of the reported images under the same paths."
+        )
+    entries = [metrics["per_image"].get(image, {"errors_mm": {}})["errors_mm"] for image in images]
+    values = [[entry.get(name, np.nan) for name in names] for entry in entries]
+    return np.array(values, dtype=float).reshape(len(images), len(names))
+
+
+def extremes(quality: Float[np.ndarray, " n"], *, count: int) -> tuple[list[int], list[int]]:
+    """Indices of the ``count`` lowest (lowest first) and highest (highest first) values; none twice, NaN not at all.
+
+    Example:
+        >>> extremes(np.array([3.0, np.nan, 1.0, 2.0]), count=2)
+        ([2], [0, 3])
+    """
+    order = [int(index) for index in np.argsort(quality) if not np.isnan(quality[index])]
+    low = min(count, len(order) // 2)
+    return order[:low], order[low:][::-1][:count]
+
+
+def _row_means(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
+    """Mean of each row over what is known; NaN where nothing is."""
+    known = ~np.isnan(values)
+    sums, counts = np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1)
+    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+
+
+def _plots(confidence: Float[np.ndarray, "n k"], errors: Float[np.ndarray, "n k"], flags: np.ndarray) -> list[Picture]:
+    if np.isnan(errors).all():
+        return []
+    return [
+        Picture(
+            image=error_curve(errors),
+            caption="Share of points by error.",
+            alt="Curve: percentage of points with an error below each distance in mm; values in the table above.",
+        ),
+        Picture(
+            image=confidence_against_error(confidence, errors, unsure=flags),
+            caption="Error against confidence. A line that falls means that the confidence can be trusted.",
+            alt="Scatter plot: error in mm of every point against the confidence of its match.",
+        ),
+    ]

@@ -1,0 +1,185 @@
+"""Metrics as tables: rows of text, Markdown, CSV and JSON.
+
+A table is a list of rows of text, the first one its header. ``metrics`` is what
+:func:`medpixcl.landmarks.metrics.summarise_errors` or :func:`~medpixcl.landmarks.metrics.evaluate_positions` returns.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from medpixcl.data.atomic import write_text_atomically
+from medpixcl.reports.panels import Array, as_array, as_flags
+
+Metrics = Mapping[str, Any]
+Table = list[list[str]]
+ABSENT = "–"
+_ONE_SIDED_IMAGES = {
+    "images_without_reference": "images without reference",
+    "images_without_prediction": "reference images without prediction",
+    "points_without_reference": "images with points that lack a reference",
+    "points_without_prediction": "images with points that lack a prediction",
+    "excluded": "images excluded on request",
+    "exclude_not_found": "images to be excluded that were not found",
+}
+_ONE_SIDED_LANDMARKS = {
+    "landmarks_without_reference": "landmarks without reference",
+    "landmarks_without_prediction": "reference landmarks without prediction",
+}
+_STATISTICS = {"mre_mm": "MRE (mm)", "std_mm": "SD (mm)", "median_mm": "median (mm)", "p95_mm": "95th percentile (mm)"}
+
+
+def metrics_rows(metrics: Metrics) -> Table:
+    """One row per landmark and a last one over all points, with measured and missing counts.
+
+    Example:
+        >>> import torch
+        >>> from medpixcl.landmarks.metrics import summarise_errors
+        >>> metrics = summarise_errors(torch.tensor([[1.0], [3.0]]), ["sella"], thresholds=[2.0])
+        >>> for row in metrics_rows(metrics):
+        ...     print(", ".join(row))
+        landmark, measured, missing, MRE (mm), SD (mm), median (mm), 95th percentile (mm), SDR < 2 mm (%)
+        sella, 2, 0, 2.00, 1.41, 2.00, 2.90, 50.00
+        all, 2, 0, 2.00, 1.41, 2.00, 2.90, 50.00
+    """
+    limits = list(metrics["sdr_percent"])
+    header = ["landmark", "measured", "missing", *_STATISTICS.values(), *map(_sdr_title, limits)]
+    rows = [
+        [name, str(entry["measured"]), str(entry["missing"]), *(_text(value) for _, value, _ in _values(entry, limits))]
+        for name, entry in [*metrics["per_landmark"].items(), ("all", metrics)]
+    ]
+    return [header, *rows]
+
+
+def overall_rows(metrics: Metrics) -> Table:
+    """One row per statistic over all points, with its 95 % interval where there is one."""
+    rows = [[title, _text(value), bounds] for title, value, bounds in _values(metrics, list(metrics["sdr_percent"]))]
+    return [["statistic", "value", "95 % interval"], *rows]
+
+
+def comparison_rows(comparisons: Sequence[tuple[str, Metrics]]) -> Table:
+    """One row per method: its images, missing points, MRE, median, 95th percentile and SDR, with 95 % intervals.
+
+    Args:
+        comparisons: Name of each method and its metrics; thresholds that a method lacks stay empty.
+    """
+    limits = list(dict.fromkeys(limit for _, metrics in comparisons for limit in metrics["sdr_percent"]))
+    keys = ["mre_mm", "median_mm", "p95_mm"]
+    header = ["method", "images", "missing", *map(_STATISTICS.__getitem__, keys), *map(_sdr_title, limits)]
+    rows = [
+        [name, str(entry["images"]), str(entry["missing"]), *(f"{_text(v)} {b}".strip() for _, v, b in values)]
+        for name, entry in comparisons
+        for values in [_values(entry, limits, keys)]
+    ]
+    return [header, *rows]
+
+
+def landmark_rows(
+    names: Sequence[str],
+    scores: Shaped[Array, "n k"],
+    unsure: Shaped[Array, "n k"],
+    metrics: Metrics | None = None,
+) -> Table:
+    """One row per landmark: images in which it was found, mean confidence, share flagged as unsure, and its errors.
+
+    Args:
+        names: K names.
+        scores: Confidence of each match, NaN where the landmark was not found.
+        unsure: Flags of the same shape.
+        metrics: Where a reference is known; adds MRE, median and SDR.
+    """
+    confidence, flags = as_array(scores), as_flags(unsure)
+    limits = list(metrics["sdr_percent"]) if metrics else []
+    keys = ["mre_mm", "median_mm"] if metrics else []
+    header = ["landmark", "found", "mean confidence", "flagged (%)", *(_STATISTICS[key] for key in keys)]
+    table = [[*header, *map(_sdr_title, limits)]]
+    for index, name in enumerate(names):
+        found = ~np.isnan(confidence[:, index])
+        means = [float(values[found, index].mean()) if found.any() else None for values in (confidence, 100 * flags)]
+        entry = metrics["per_landmark"].get(name, {}) if metrics else {}
+        errors = [*map(entry.get, keys), *map(entry.get("sdr_percent", {}).get, limits)]
+        table.append([name, str(int(found.sum())), *map(_text, [*means, *errors])])
+    return table
+
+
+def coverage_rows(metrics: Metrics) -> Table:
+    """What an evaluation found on one side only or left out; images without their folders."""
+    listed = {title: metrics.get(key, []) for key, title in _ONE_SIDED_IMAGES.items()}
+    entries = {title: [short_name(image) for image in images] for title, images in listed.items()}
+    entries |= {title: metrics.get(key, []) for key, title in _ONE_SIDED_LANDMARKS.items()}
+    rows = [[title, str(len(found)), ", ".join(found)] for title, found in entries.items() if found]
+    return [["what", "how many", "which"], *rows]
+
+
+def short_name(path: str) -> str:
+    r"""Last part of a path.
+
+    Example:
+        >>> short_name("C:\\scans\\a.png"), short_name("series/1.2.3/")
+        ('a.png', '1.2.3')
+    """
+    return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
+
+
+def to_markdown(table: Sequence[Sequence[str]]) -> str:
+    r"""Markdown table, names at the left and numbers at the right.
+
+    Example:
+        >>> print(to_markdown([["name", "MRE (mm)"], ["a|b", "1.00"]]), end="")
+        | name | MRE (mm) |
+        | :--- | ---: |
+        | a\|b | 1.00 |
+    """
+    header, *rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in table]
+    rule = [":---", *["---:"] * (len(header) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *rows])
+
+
+def to_csv(table: Sequence[Sequence[str]]) -> str:
+    """Comma-separated text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(table)
+    return text.getvalue()
+
+
+def write_metrics_csv(path: Path | str, metrics: Metrics) -> None:
+    """Write :func:`metrics_rows`; the file is there whole or not at all."""
+    write_text_atomically(path, to_csv(metrics_rows(metrics)))
+
+
+def write_metrics_json(path: Path | str, metrics: Metrics) -> None:
+    """Write the metrics with all digits; the file is there whole or not at all.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, which JSON does not know.
+    """
+    write_text_atomically(path, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _sdr_title(limit: str) -> str:
+    return f"SDR < {limit} mm (%)"
+
+
+def _values(
+    entry: Metrics, limits: Sequence[str], keys: Sequence[str] = tuple(_STATISTICS)
+) -> list[tuple[str, float | None, str]]:
+    """Title, value and 95 % interval as text, of every statistic and SDR."""
+    bounds = entry["interval_95"] or {"mre_mm": None, "sdr_percent": {}}
+    statistics = [(_STATISTICS[key], entry[key], _interval(bounds.get(key))) for key in keys]
+    rates, rate_bounds = entry["sdr_percent"], bounds["sdr_percent"]
+    return statistics + [(_sdr_title(t), rates.get(t), _interval(rate_bounds.get(t))) for t in limits]
+
+
+def _text(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.2f}"
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f"[{bounds[0]:.2f}, {bounds[1]:.2f}]"
