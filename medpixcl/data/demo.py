@@ -205,7 +205,8 @@ def make_demo_data(
 
     Raises:
         FileNotFoundError: If the CT's wheel is not installed.
-        ValueError: If there is no view to train or to test on, the size is under 32 pixels, or the wheel is not the expected one.
+        ValueError: If there is no view to train or to test on, the size is under 32 pixels, or the wheel is not
+            the expected one.
     """
     if min(train, test) < 1:
         raise ValueError(f"train is {train} and test is {test}; the demo needs at least one view of each")
