@@ -81,7 +81,7 @@ def draw_pixels(
     Args:
         weights: Not negative; zero is never drawn. Shape (B, 1, *view).
         number: Pixels per image.
-        generator: Source of randomness, on the device of ``weights``.
+        generator: Source of randomness, on any device: with one on the CPU a GPU draws the same pixels as a CPU.
 
     Returns:
         Pixels, shape (B, N, D) in array order, and whether each was really drawn, shape (B, N): with fewer pixels of
@@ -93,7 +93,8 @@ def draw_pixels(
     flat = weights.flatten(1)
     if number > flat.shape[1]:
         raise ValueError(f"cannot draw {number} pixels from a view of {flat.shape[1]}: ask for fewer or enlarge it")
-    noise = torch.empty_like(flat).exponential_(generator=generator)
+    source = flat.device if generator is None else generator.device
+    noise = torch.empty(flat.shape, dtype=flat.dtype, device=source).exponential_(generator=generator).to(flat.device)
     keys = torch.where(flat > 0, flat.log() - noise.log(), -torch.inf)
     best, index = keys.topk(number, dim=1)
     pixels = torch.stack(torch.unravel_index(index, weights.shape[2:]), dim=-1)

@@ -113,9 +113,28 @@ def view_positions(
     positions = apply_affine(matrix.float(), flat).view(matrix.shape[0], *pixels.shape)
     if displacement is None:
         return positions
-    mode = "bicubic" if len(shape) == 2 else "trilinear"
-    bend = F.interpolate(displacement.to(positions), size=tuple(shape), mode=mode, align_corners=True)
-    return positions + bend.movedim(1, -1)
+    return positions + smooth_field(displacement.to(positions), shape).movedim(1, -1)
+
+
+def smooth_field(control: Float[Tensor, "b c *control"], shape: Sequence[int]) -> Float[Tensor, "b c *s"]:
+    """Cubic interpolation of values at control points, the outer ones at the corners, in any dimension.
+
+    In 2D these are the numbers of ``interpolate(mode="bicubic", align_corners=True)``; torch has no such mode in 3D.
+
+    Args:
+        control: Shape (B, C, *control).
+        shape: Spatial shape of the field.
+
+    Example:
+        >>> smooth_field(torch.tensor([[[[0.0, 3.0]]]]), (1, 4)).shape
+        torch.Size([1, 1, 1, 4])
+    """
+    for size in shape:  # one axis at a time; each goes to the end, so that the order is kept after the last
+        points = control.shape[2]
+        unit = torch.eye(points, dtype=control.dtype, device=control.device)[None, None]
+        weights = F.interpolate(unit, size=(size, points), mode="bicubic", align_corners=True)[0, 0]
+        control = torch.tensordot(control, weights, dims=([2], [1]))
+    return control
 
 
 def resample(
