@@ -1,6 +1,7 @@
 """Handlers that training needs beyond MONAI's and Ignite's: exact resume, gradient clipping, a guard against NaN."""
 
 import math
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ from ignite.engine import Engine, Events
 from ignite.handlers import DiskSaver
 from monai.data import MetaTensor
 from monai.engines import IterationEvents
-from monai.handlers import EarlyStopHandler
+from monai.handlers import EarlyStopHandler, ValidationHandler
 from monai.utils import ImageMetaKey
 
 from medpixcl.networks.weights import load_weights
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(FloatingPointError):
     """The loss became NaN or infinite."""
 
 
@@ -75,6 +76,25 @@ class GradientClipping:
         torch.nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_norm)
 
 
+class PeriodicValidation(ValidationHandler):
+    """Validates every few epochs, and after the last one whatever its number, so that no training ends unmeasured.
+
+    Args:
+        interval: Epochs between validations.
+        validator: MONAI evaluator.
+    """
+
+    def __init__(self, interval: int, validator: Any) -> None:
+        super().__init__(interval=interval, validator=validator)
+
+    def attach(self, engine: Engine) -> None:
+        """Validate at the end of these epochs."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._due), self)
+
+    def _due(self, engine: Engine, epoch: int) -> bool:
+        return epoch % self.interval == 0 or epoch == engine.state.max_epochs
+
+
 class BestMetricState:
     """The best validation result so far as a part of a checkpoint, so that a resumed run does not forget it.
 
@@ -96,6 +116,30 @@ class BestMetricState:
             setattr(self.evaluator.state, name, value)
 
 
+class BestWeights:
+    """Writes the weights after every validation that is the best so far, a resumed run's earlier ones included.
+
+    MONAI's ``CheckpointSaver`` starts its comparison anew in every process. This one asks the evaluator, whose memory
+    :class:`BestMetricState` carries over.
+
+    Args:
+        network: What is saved, as a flat state dict.
+        path: Weights file; replaced in one step.
+    """
+
+    def __init__(self, network: torch.nn.Module, path: str) -> None:
+        self.network, self.path = network, Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        """Look at the end of every validation."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save if this validation is the best."""
+        if engine.state.best_metric_epoch == engine.state.epoch:
+            _replace(self.path, self.network.state_dict())
+
+
 class EarlyStop(EarlyStopHandler):
     """Stops the training when a validation metric, smaller being better, has not improved for a while; resumable.
 
@@ -114,8 +158,10 @@ class EarlyStop(EarlyStopHandler):
         return self._handler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put them back."""
+        """Put them back; a training that had run out of patience goes no further."""
         self._handler.load_state_dict(state)
+        if self._handler.counter >= self.patience:
+            self._handler.trainer.terminate()
 
 
 class ResumeHandler:
@@ -138,22 +184,34 @@ class ResumeHandler:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def load(self, engine: Engine) -> None:
-        """Restore the state of the last complete epoch, if there is one."""
+        """Restore the state of the last complete epoch, if there is one.
+
+        Raises:
+            ValueError: If the file is damaged or of a run with another network.
+        """
         if not self.path.is_file():
             return
-        content = torch.load(self.path, map_location="cpu", weights_only=True)
-        for name, value in self.objects.items():
-            value.load_state_dict(content[name])
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            for name, value in self.objects.items():
+                value.load_state_dict(content[name])
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{self.path} is damaged or of a run with another network: give another output folder to start anew, "
+                "or the settings of that run to go on"
+            ) from error
         engine.state.epoch, engine.state.iteration = content["epoch"], content["iteration"]
 
     def save(self, engine: Engine) -> None:
-        """Replace the checkpoint; on the first process only."""
-        if idist.get_rank() > 0:
-            return
+        """Replace the checkpoint."""
         content = {name: value.state_dict() for name, value in self.objects.items()}
-        content |= {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
-        saver = DiskSaver(self.path.parent, atomic=True, create_dir=True, require_empty=False)
-        saver(content, self.path.name)
+        _replace(self.path, content | {"epoch": engine.state.epoch, "iteration": engine.state.iteration})
+
+
+def _replace(path: Path, content: Mapping[str, Any]) -> None:
+    """Save in one step, so that a killed run leaves the old file; on the first process only."""
+    if idist.get_rank() == 0:
+        DiskSaver(path.parent, atomic=True, create_dir=True, require_empty=False)(content, path.name)
 
 
 class EpochProgress:
