@@ -7,7 +7,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import decollate_batch
 
-from medpixcl.engines.matching import ImageList
+from medpixcl.engines.image_list import ImageList
 
 
 class EmbeddingWriter:

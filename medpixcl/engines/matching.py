@@ -1,6 +1,5 @@
-"""One-shot landmark matching as a MONAI evaluator: the inferer, the handler that matches and writes, the image list."""
+"""One-shot landmark matching as a MONAI evaluator: the inferer, the template, the handler that matches and writes."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,10 @@ from torch.nn import functional as F
 
 import medpixcl
 from medpixcl.coordinates import mm_to_voxel, spacing_of, spatial_affine, voxel_to_mm
-from medpixcl.data.datalist import items_of
 from medpixcl.data.landmark_csv import landmark_rows, write_landmarks_csv
 from medpixcl.data.landmark_files import read_landmarks
-from medpixcl.data.manifest import Manifest
-from medpixcl.data.naming import image_stem
-from medpixcl.data.scan import scan
 from medpixcl.data.slicer import write_markups
+from medpixcl.engines.image_list import ImageList
 from medpixcl.landmarks.metrics import evaluate_positions
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.matching import LandmarkMatcher, MatchResult
@@ -41,42 +37,6 @@ class LevelsInferer(Inferer):
         padding = [amount for size in reversed(inputs.shape[2:]) for amount in (0, -size % step)]
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         return network.levels(F.pad(image, padding))
-
-
-class ImageList:
-    """The images to search, from a file, a folder or a manifest, and what was rejected with its reason.
-
-    Args:
-        path: An image, a folder, or a manifest (``.json``).
-        spacing_mm: Pixel size of pictures that do not say theirs.
-        exclude: Image that is left out: the template.
-    """
-
-    def __init__(self, path: str, spacing_mm: Sequence[float] | float | None = None, exclude: str = "") -> None:
-        source = Path(path)
-        manifest = Manifest.read(source) if source.suffix == ".json" else scan(source, spacing_mm=spacing_mm)
-        self.base_dir = Path(manifest.base_dir).absolute()
-        entries = [entry for section in ("training", "validation", "test") for entry in manifest.datalist(section)]
-        left_out = Path(exclude).absolute()
-        self.datalist = [
-            entry for entry in items_of(entries) if isinstance(entry["image"], list) or Path(entry["image"]) != left_out
-        ]
-        self._stems = Counter(image_stem(self.name(_first_file(entry))) for entry in self.datalist)
-        self.rejected = {str(record["path"]): str(record["reason"]) for record in manifest.rejected}
-
-    def entry(self, image: str) -> dict[str, Any]:
-        """The item of the datalist whose (first) file is ``image``."""
-        return next(entry for entry in self.datalist if _first_file(entry) == image)
-
-    def stem(self, image: str) -> str:
-        """Name of an image without suffix, for the files made from it; with suffix where two would be the same."""
-        name = self.name(image)
-        return image_stem(name) if self._stems[image_stem(name)] == 1 else name
-
-    def name(self, image: str) -> str:
-        """How results name an image: its path relative to the folder or manifest it was found by."""
-        path = Path(image)
-        return path.relative_to(self.base_dir).as_posix() if path.is_relative_to(self.base_dir) else path.name
 
 
 class Template:
@@ -103,10 +63,6 @@ class Template:
         if bool(self.points.missing.all()):
             raise ValueError(f"{landmarks} has no landmark with a position in {self.path.name}; mark at least one")
         self.voxels = working_voxels(self.points.voxels, self.image)
-
-
-def _first_file(entry: Mapping[str, Any]) -> str:
-    return entry["image"] if isinstance(entry["image"], str) else entry["image"][0]
 
 
 def working_voxels(voxels: Tensor, image: MetaTensor) -> Tensor:
@@ -172,6 +128,7 @@ class LandmarkMatchHandler:
         self.reference, self.facts, self.overlays = reference, dict(facts or {}), overlays
         self.comparisons = comparisons
         self.template: Template
+        self.checked = False
         self.results: dict[str, tuple[LandmarkSet, MatchResult]] = {}
         self.entries: dict[str, dict[str, Any]] = {}
         self.rows: list[dict[str, str]] = []
@@ -184,15 +141,22 @@ class LandmarkMatchHandler:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.match)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
-    def start(self, engine: Any) -> None:
-        """Take the template's descriptors; everything that can be wrong with the input is found here."""
+    def check(self) -> None:
+        """Read the template and the reference, then find the images: bad input shows before the work begins.
+
+        Raises:
+            ValueError: One sentence that names the file.
+        """
         self.template = Template(*self.template_files, self.preprocessing, self.spacing_mm)
         if self.reference is not None:
             self.true_positions = read_landmarks(self.reference).positions_mm()
-        if not self.images.datalist:
-            raise ValueError(
-                f"no image to search ({len(self.images.rejected)} rejected): give a folder or manifest with images"
-            )
+        self.images.check()
+        self.checked = True
+
+    def start(self, engine: Any) -> None:
+        """Take the template's descriptors."""
+        if not self.checked:
+            self.check()
         network = engine.network.eval()
 
         def embed(image: Tensor) -> list[Tensor]:
