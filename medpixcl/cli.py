@@ -1,13 +1,15 @@
 """Command line: parse, call the bundle's workflow or the function, print."""
 
 import sys
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 import medpixcl
 
@@ -17,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = Console(markup=False, highlight=False)  # file names may hold brackets
 
 Spacing = Annotated[
     float | None, typer.Option("--spacing-mm", min=1e-6, help="Pixel size in mm of pictures that do not say theirs.")
@@ -64,10 +66,8 @@ def scan(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     manifest.write(output)
-    table = Table(*SUMMARY_COLUMNS, title=f"{manifest.name}: {output}")
-    for row in manifest.summary():
-        table.add_row(*[row[column] for column in SUMMARY_COLUMNS])
-    console.print(table)
+    rows = [[row[column] for column in SUMMARY_COLUMNS] for row in manifest.summary()]
+    _print_table([SUMMARY_COLUMNS, *rows], title=f"{manifest.name}: {output}")
     if not any(True for _ in manifest.entries()):
         raise ValueError(f"nothing usable found in {', '.join(map(str, paths))}: the reasons are in {output}")
 
@@ -90,10 +90,10 @@ def pretrain(
     if epochs is not None:
         overrides["max_epochs"] = epochs
     if device is not None:
-        overrides["device"] = f"$torch.device('{device}')"
+        overrides["device"] = _checked_device(device)
     overrides |= parse_settings(settings or [])
     run_bundle(find_bundle(str(bundle), ""), "train", overrides, extra_configs=config or [])
-    console.print(f"weights: {output / 'models' / 'model.pt'}; curves: tensorboard --logdir {output}")
+    _say(f"weights: {output / 'models' / 'model.pt'}; curves: tensorboard --logdir {output}")
 
 
 @app.command()
@@ -127,11 +127,11 @@ def match(
     workflow = run_bundle(folder, "inference", overrides, kind="infer")
     rejected = workflow.parser.get_parsed_content("found").rejected
     for path, reason in rejected.items():
-        console.print(f"rejected {path}: {reason}", style="yellow")
+        _say(f"rejected {path}: {reason}", style="yellow")
     metrics = workflow.parser.get_parsed_content("handlers")[1].metrics
     if metrics is not None:
         _print_metrics(metrics)
-    console.print(f"report: {output / 'report.html'}; landmarks: {output / 'landmarks.csv'}")
+    _say(f"report: {output / 'report.html'}; landmarks: {output / 'landmarks.csv'}")
 
 
 @app.command()
@@ -146,7 +146,8 @@ def evaluate(
     from medpixcl.landmarks.metrics import evaluate_positions
     from medpixcl.reports.tables import write_metrics_json
 
-    excluded = [] if exclude is None else exclude.read_text(encoding="utf-8").split()
+    lines = [] if exclude is None else exclude.read_text(encoding="utf-8-sig").splitlines()
+    excluded = [line.strip() for line in lines if line.strip()]
     predicted, true = (read_landmarks(path).positions_mm() for path in (predictions, reference))
     metrics = evaluate_positions(predicted, true, exclude=excluded)
     write_metrics_json(output, metrics)
@@ -160,8 +161,8 @@ def demo(
     """Radiographs rendered from a chest CT, a small pretraining, landmarks matched from one view; minutes on a CPU."""
     from medpixcl.engines.demo import run_demo
 
-    _print_comparison(run_demo(output, report=console.print))
-    console.print(f"report: {output / 'report.html'}")
+    _print_comparison(run_demo(output, report=_say))
+    _say(f"report: {output / 'report.html'}")
 
 
 @app.command()
@@ -169,10 +170,23 @@ def doctor() -> None:
     """What is installed, which devices there are, which extras are missing."""
     from medpixcl.engines.doctor import diagnose
 
-    table = Table("what", "found", "note", title=f"medpixcl {medpixcl.__version__}")
-    for row in diagnose():
-        table.add_row(*row)
-    console.print(table)
+    _print_table([("what", "found", "note"), *diagnose()], title=f"medpixcl {medpixcl.__version__}")
+
+
+def _say(text: str, style: str | None = None) -> None:
+    """A line as it is: breaking it is left to the terminal."""
+    console.print(text, style=style, soft_wrap=True)
+
+
+def _checked_device(name: str) -> str:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the device {name!r} cannot be used ({reason}); give cpu, or what `doctor` lists") from None
+    return name
 
 
 def _print_metrics(metrics: dict[str, Any]) -> None:
@@ -187,9 +201,9 @@ def _print_comparison(comparisons: list[tuple[str, dict[str, Any]]]) -> None:
     _print_table(comparison_rows(comparisons))
 
 
-def _print_table(rows: Any) -> None:
+def _print_table(rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
     header, *body = rows
-    table = Table(*header)
+    table = Table(*[Column(name, overflow="fold") for name in header], title=title)
     for row in body:
         table.add_row(*[str(cell) for cell in row])
     console.print(table)
@@ -197,8 +211,16 @@ def _print_table(rows: Any) -> None:
 
 def main() -> None:
     """Run the program; bad input ends with one sentence and exit status 2."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     try:
         app()
-    except (ValueError, ModuleNotFoundError, FileNotFoundError) as error:
-        Console(stderr=True).print(f"medpixcl: {error}", style="red", markup=False, highlight=False)
-        sys.exit(2)
+    except (ValueError, ModuleNotFoundError, FloatingPointError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _fail(reason: str) -> NoReturn:
+    Console(stderr=True).print(f"medpixcl: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)

@@ -1,6 +1,7 @@
 """Runs a bundle's configuration with values put over it: what the command line calls."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
+from yaml import YAMLError
 
 BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
+# Loggers that say again what is raised as an error.
+ECHOES = (
+    "ignite.engine.engine.SupervisedEvaluator",
+    "ignite.engine.engine.SupervisedTrainer",
+    "monai.bundle.workflows",
+)
 
 
 class BundleError(ValueError):
@@ -73,11 +81,11 @@ def run_bundle(
         ValueError: What the components say of bad input, without MONAI's frame around it.
     """
     files = [bundle / "configs" / f"{config}.json", *extra_configs]
-    if missing := [str(file) for file in files if not file.is_file()]:
-        raise BundleError(f"no configuration at {', '.join(missing)}")
-    known = ConfigParser(ConfigParser.load_config_files([str(file) for file in files]))
+    known = ConfigParser(_read(files))
     if unknown := [key for key in overrides if key not in known]:
         raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {files[0]}")
+    for name in ECHOES:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with own_errors():
         workflow = ConfigWorkflow(
             config_file=[str(file) for file in files],
@@ -91,6 +99,19 @@ def run_bundle(
         workflow.run()
         workflow.finalize()
     return workflow
+
+
+def _read(files: Sequence[Path]) -> dict[str, Any]:
+    """Configuration files, merged in order."""
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise BundleError(f"no configuration at {', '.join(missing)}: give the path of a .json or .yaml file")
+    for file in files:
+        try:
+            ConfigParser.load_config_file(str(file))
+        except (ValueError, YAMLError) as error:
+            reason = str(error).replace("\n", " ")
+            raise BundleError(f"{file} is no configuration ({reason}): give a .json or .yaml file") from None
+    return ConfigParser.load_config_files([str(file) for file in files])
 
 
 @contextmanager
