@@ -23,7 +23,7 @@ def draw_phantom(shape: Sequence[int], seed: int) -> np.ndarray:
         centre = state.uniform(-0.7, 0.7, len(shape))
         radius = state.uniform(0.1, 0.5, len(shape))
         distance = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radius, strict=True))
-        image += state.uniform(0.1, 0.5) / (1 + np.exp(20 * (distance - 1)))
+        image += state.uniform(0.1, 0.5) / (1 + np.exp(np.minimum(20 * (distance - 1), 500)))
     image += state.normal(0, 0.01, image.shape)
     return np.clip(image / image.max(), 0, 1).astype(np.float32)
 
