@@ -114,7 +114,10 @@ def _embedded(groups: Mapping[str, Sequence[Picture]]) -> dict[str, list[dict[st
 
 
 def _image_element(picture: Picture, side: int) -> dict[str, str]:
-    """The smaller of PNG and JPEG as a data URI, neither side longer than ``side`` pixels."""
+    """The smaller of PNG and JPEG as a data URI, neither side longer than ``side`` pixels.
+
+    What is large both ways, such as the three views of a volume, gets the full width of the page.
+    """
     from PIL import Image
 
     content = picture.image if isinstance(picture.image, bytes) else _figure_bytes(picture.image, side)
@@ -126,7 +129,8 @@ def _image_element(picture: Picture, side: int) -> dict[str, str]:
     pixels.save(jpeg, "jpeg", quality=85, optimize=True)
     kind, data = min(("png", png.getvalue()), ("jpeg", jpeg.getvalue()), key=lambda encoded: len(encoded[1]))
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return {"source": source, "caption": picture.caption, "alt": picture.alt or picture.caption}
+    width = "full" if min(pixels.size) > 600 else "half"
+    return {"source": source, "caption": picture.caption, "alt": picture.alt or picture.caption, "width": width}
 
 
 def _figure_bytes(figure: "matplotlib.figure.Figure", side: int) -> bytes:
