@@ -57,9 +57,10 @@ def percentile_intervals(
     enough = (moments[..., 0] > 0).sum(axis=0) > 1
     if bootstrap == 0 or not enough.any():
         return [None] * len(enough)
+    sums = moments[:, enough].reshape(images, -1)
     generator = np.random.default_rng(seed)
     weights = (np.bincount(generator.integers(images, size=images), minlength=images) for _ in range(bootstrap))
-    draws = np.stack([means_of(np.tensordot(weight, moments[:, enough], axes=1)) for weight in weights])
+    draws = means_of(np.stack([weight @ sums for weight in weights]).reshape(bootstrap, -1, moments.shape[-1]))
     bounds = iter(np.nanquantile(draws, [0.025, 0.975], axis=0).transpose(1, 2, 0).tolist())
     return [named_means(next(bounds), thresholds) if valid else None for valid in enough]
 
