@@ -6,7 +6,7 @@ The sum of ``c log2 c`` follows every pixel that enters or leaves, in fixed-poin
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float32, Int64, Integer
+from jaxtyping import Float32, Int16, Int64, Integer
 
 from medpixcl._kernels.compiled import compiled
 from medpixcl._kernels.window import Window, entropy_terms
@@ -14,15 +14,30 @@ from medpixcl._kernels.window import Window, entropy_terms
 FRACTION_BITS = 32
 """Of the fixed-point ``c log2 c``: windows of up to 2^26 pixels fit in 63 bits."""
 
+SLAB_ROWS = 256
+"""Rows padded at a time: a second copy of the whole image would be half as large as the map."""
+
 
 def entropy_by_sliding(
     levels: Integer[np.ndarray, "d h w"], count: int, window: Window, entropy: Float32[np.ndarray, "d h w"]
 ) -> None:
     """Fill ``entropy``; ``levels`` of ``count`` do not count."""
-    padded = np.pad(levels.astype(np.int16), [(h, h) for h in window.half], constant_values=count)
     terms = (entropy_terms(window.area) * 2.0**FRACTION_BITS).round().long().numpy()
-    enter, leave = _rim(window, padded.shape)
-    _run_rows(padded, count, window.chords, enter, leave, terms, np.diff(terms), entropy)
+    for begin in range(0, levels.shape[1], SLAB_ROWS):
+        slab = entropy[:, begin : begin + SLAB_ROWS]
+        padded = _pad_rows(levels, begin, begin + slab.shape[1], window.half, count)
+        enter, leave = _rim(window, padded.shape)
+        _run_rows(padded, count, window.chords, enter, leave, terms, np.diff(terms), slab)
+
+
+def _pad_rows(
+    levels: Integer[np.ndarray, "d h w"], begin: int, end: int, half: list[int], count: int
+) -> Int16[np.ndarray, "p q r"]:
+    """Some rows with the halo round them."""
+    first, last = max(begin - half[1], 0), min(end + half[1], levels.shape[1])
+    outside = (first - (begin - half[1]), end + half[1] - last)
+    widths = [(half[0], half[0]), outside, (half[2], half[2])]
+    return np.pad(levels[:, first:last].astype(np.int16), widths, constant_values=count)
 
 
 def _rim(window: Window, shape: tuple[int, ...]) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
