@@ -29,10 +29,11 @@ Settings = Annotated[
 ]
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         console.print(f"medpixcl {medpixcl.__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
