@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.networks.layers import GaussianFilter
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
-from torch.nn import functional as F
+
+from medpixcl.transforms.blur import gaussian_blur
+from medpixcl.views import smooth_field
 
 CLASS_NAMES = ("low", "medium", "high")
 BIAS_CONTROL_POINTS = 4  # per axis, of the smooth multiplicative field
@@ -42,6 +43,8 @@ class IntensityRanges:
             values = getattr(self, field.name)
             if len(values) != 2 or not 0 <= values[0] <= values[1]:
                 raise ValueError(f"{field.name} must be two ascending numbers from 0 up, found {list(values)}")
+        if self.gamma[0] == 0:
+            raise ValueError(f"gamma must be two ascending numbers above 0, found {list(self.gamma)}")
 
     def sample(self, state: np.random.RandomState) -> "Intensity":
         """Draw one change."""
@@ -71,12 +74,11 @@ class Intensity:
         if self.bias > 0:
             shape = (1, 1, *[BIAS_CONTROL_POINTS] * dims)
             field = torch.randn(shape, generator=generator).to(image) * self.bias
-            mode = "bicubic" if dims == 2 else "trilinear"
-            changed = changed * F.interpolate(field, size=image.shape[1:], mode=mode, align_corners=True)[0].exp()
+            changed = changed * smooth_field(field, image.shape[1:])[0].exp()
         mean = changed.mean()
         changed = ((changed - mean) * self.contrast + mean) * self.brightness
         if self.blur > 0:
-            changed = GaussianFilter(dims, self.blur)(changed[None])[0]
+            changed = gaussian_blur(changed, [self.blur] * dims)
         if self.noise > 0:
             changed = changed + torch.randn(image.shape, generator=generator).to(image) * self.noise
         return changed.clamp(0, 1)

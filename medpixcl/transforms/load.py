@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.networks.layers import GaussianFilter
 from monai.transforms import MapTransform, Spacing
 
 from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.data.images import read_image
+from medpixcl.transforms.blur import gaussian_blur
 
 
 class LoadImageMMd(MapTransform):
@@ -73,6 +73,5 @@ class WorkingSpacingd(MapTransform):
         # The usual rule for downsampling by f: a Gaussian of (f - 1) / 2 pixels.
         sigma = ((factor - 1) / 2).clamp(min=0)
         if bool((sigma > 0).any()):
-            smooth = GaussianFilter(len(sigma), sigma.clamp(min=1e-3).tolist())
-            image = MetaTensor(smooth(image.as_tensor()[None])[0], meta=image.meta)
+            image = MetaTensor(gaussian_blur(image.as_tensor(), sigma.tolist()), meta=image.meta)
         return Spacing(pixdim=list(self.spacing_mm), mode="bilinear", padding_mode="border")(image)

@@ -46,7 +46,7 @@ class RandPixelPairsd(Randomizable, Transform):
         """Return the item with the pairs added."""
         item = dict(data)
         self.randomize()
-        coords = torch.as_tensor(item[f"coords_{self.image_key}_query"])[None]
+        coords = item[f"coords_{self.image_key}_query"].as_tensor()[None]
         anchor = item[f"{self.image_key}_anchor"]
         affine = spatial_affine(torch.as_tensor(anchor.affine), anchor.ndim - 1)[None]
         shape = tuple(anchor.shape[1:])
