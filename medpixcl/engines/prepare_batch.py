@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from monai.data import MetaTensor, list_data_collate
 from monai.engines import PrepareBatch
-from monai.transforms import Randomizable
+from monai.transforms import Compose, Randomizable, Transform
 
 from medpixcl.transforms.views import apply_views
 
@@ -45,12 +45,12 @@ class DeviceViewsPrepareBatch(PixelPairsPrepareBatch):
     """Makes the views of a whole batch on the training device, from ``RandPixelViewsd(defer=True)``.
 
     The workers then only sample parameters; the one resampling, the intensity changes and the pairs run on the device.
-    Every item keeps its own seed, so the views are those of the path through the workers.
+    Every item keeps its seed, so the result is that of ``Compose([RandPixelViewsd(...), *transforms])`` in a worker.
 
     Args:
         keys: Image first, then the maps that move with it, as in ``RandPixelViewsd``.
         view_shape: Spatial shape of the views.
-        transform: What follows the views, on the items one by one (``RandClassIntensityd``, ``RandPixelPairsd``).
+        transforms: What follows the views, on the items one by one (``RandClassIntensityd``, ``RandPixelPairsd``).
         nearest_keys: Keys sampled at the nearest voxel.
     """
 
@@ -58,12 +58,12 @@ class DeviceViewsPrepareBatch(PixelPairsPrepareBatch):
         self,
         keys: Sequence[str],
         view_shape: Sequence[int],
-        transform: Callable[[Any], Any],
+        transforms: Sequence[Callable[[Any], Any]],
         nearest_keys: Sequence[str] = (),
     ) -> None:
         super().__init__(keys[0])
         self.keys, self.view_shape = tuple(keys), tuple(view_shape)
-        self.transform, self.nearest_keys = transform, tuple(nearest_keys)
+        self.transform, self.nearest_keys = Compose([_ViewsMade(), *transforms]), tuple(nearest_keys)
 
     def __call__(
         self,
@@ -86,7 +86,17 @@ class DeviceViewsPrepareBatch(PixelPairsPrepareBatch):
                 name: MetaTensor(value[number], affine=affines[name.rsplit("_", 1)[1]][number].cpu())
                 for name, value in views.items()
             }
-            if isinstance(self.transform, Randomizable):
-                self.transform.set_random_state(seed=seed)
+            self.transform.set_random_state(seed=seed)
             items.append(self.transform(item))
         return super().__call__(list_data_collate(items), device, non_blocking)
+
+
+class _ViewsMade(Randomizable, Transform):
+    """Stands where ``RandPixelViewsd`` stands in a worker: ``Compose`` deals its seeds out by place."""
+
+    def randomize(self, data: Any = None) -> None:
+        """Nothing is left to draw."""
+
+    def __call__(self, data: Any) -> Any:
+        """Return the item as it is."""
+        return data
