@@ -24,18 +24,20 @@ def split_validation(path: str | Path, *, fraction: float = 0.1, seed: int = 0) 
 
     Args:
         path: Manifest or MONAI datalist; its paths are relative to it.
-        fraction: Share held out, at least one image.
+        fraction: Share held out, between 0 and 1; at least one image.
         seed: Of the choice.
 
     Returns:
         ``training`` and ``validation``, with absolute paths.
 
     Raises:
-        ValueError: If there are not at least two images (or groups of repeats) to divide.
+        ValueError: If there are not at least two images (or groups of repeats) to divide, or ``fraction`` is no share.
     """
     manifest = Manifest.read(path)
     training, validation = manifest.datalist("training"), manifest.datalist("validation")
     if not validation:
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction is {fraction}; expected a share between 0 and 1, such as 0.1")
         groups = [entry.get("duplicate_group") or f"image {number}" for number, entry in enumerate(training)]
         order = np.random.default_rng(seed).permutation(sorted(set(groups)))
         held = set(order[: max(1, round(fraction * len(order)))])

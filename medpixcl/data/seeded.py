@@ -28,7 +28,7 @@ class SeededDataset(Dataset):
     Args:
         data: Datalist.
         transform: Random transform (a MONAI ``Compose`` or any callable); seeded when it is ``Randomizable``.
-        prepare: Deterministic transform, whose result is cached in memory.
+        prepare: Deterministic MONAI transform, whose result is cached in memory (that of any other callable is not).
         seed: Of the run.
         repeats: Views of every image per epoch.
         cache_rate: Share of the items that is cached.
