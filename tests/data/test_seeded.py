@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.data import DataLoader, list_data_collate
 from monai.engines import SupervisedTrainer
-from monai.transforms import Compose, RandLambdad, Randomizable
+from monai.transforms import Compose, Lambda, RandLambdad, Randomizable
 from torch import distributed
 
 from medpixcl.data.seeded import EpochSampler, SeededDataset, item_seed
@@ -90,7 +90,7 @@ class TestSeededDataset:
             calls.append(item["number"])
             return {**item, "prepared": True}
 
-        source = SeededDataset([{"number": n} for n in range(3)], Noise(), prepare=prepare, progress=False)
+        source = SeededDataset([{"number": n} for n in range(3)], Noise(), prepare=Lambda(prepare), progress=False)
         for key in [(1, 0), (1, 1), (2, 0), (2, 2)]:
             assert source[key]["prepared"]
         assert sorted(calls) == [0, 1, 2]
