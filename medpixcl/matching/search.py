@@ -8,9 +8,13 @@ from torch import Tensor
 
 from medpixcl.matching.similarity import LevelMaps, LevelVectors, ProductMap
 
+TILE = 32  # cells along every axis that one bound covers
+ROUNDING = 1e-5  # bounds and products are rounded differently
+TILES_PER_TURN = 4  # evaluated for every landmark before bounds are compared again
+
 
 def best_match(
-    queries: Float[Tensor, "k c"], embedding: Float[Tensor, " c *cells"], *, tile: int = 4096
+    queries: Float[Tensor, "k _"], embedding: Float[Tensor, " c *cells"], *, tile: int = 4096
 ) -> tuple[Int[Tensor, "k d"], Float[Tensor, " k"]]:
     """Cell with the largest scalar product, for every query.
 
@@ -53,6 +57,9 @@ def product_match(
 ) -> tuple[Int[Tensor, "k d"], Float[Tensor, " k"]]:
     """Cell of the finest level with the largest product of the levels' cosines, for every landmark.
 
+    Exact, by branch and bound: a product is at most the product of its coarse factors, and an interpolated value is at
+    most the greatest of its neighbours, so tiles that cannot hold the best cell are never computed at the finest level.
+
     Args:
         queries: One (K, E) per level, unit vectors.
         levels: One (E, *cells) per level, unit vectors, finest first.
@@ -67,9 +74,39 @@ def product_match(
     """
     product = ProductMap(queries, levels, strides)
     searched = cells_inside(product.cells, strides[0], shape)
-    full = product.full()[(slice(None), *[slice(n) for n in searched])]
-    scores, index = full.flatten(1).max(dim=1)
-    return unravel(index, searched), scores
+    bounds = product.tile_bounds(searched, TILE)
+    order = bounds.argsort(dim=1, descending=True)
+    scores = bounds.new_full((len(bounds),), -1.0)
+    index = torch.zeros(len(bounds), len(searched), dtype=torch.long, device=bounds.device)
+    open_rows, done = torch.arange(len(bounds), device=bounds.device), 0
+    while len(open_rows) and done < bounds.shape[1]:
+        chosen = order[open_rows, done : done + TILES_PER_TURN]
+        found, values = _best_in_tiles(product, open_rows, chosen, searched)
+        better = values > scores[open_rows]
+        scores[open_rows] = torch.where(better, values, scores[open_rows])
+        index[open_rows] = torch.where(better[:, None], found, index[open_rows])
+        done += chosen.shape[1]
+        if done < bounds.shape[1]:
+            # Tiles come with falling bounds: once the best of the rest cannot win, nothing later can.
+            rest = bounds[open_rows, order[open_rows, done]]
+            open_rows = open_rows[rest * (1 + ROUNDING) > scores[open_rows]]
+    return index, scores
+
+
+def _best_in_tiles(
+    product: ProductMap, rows: Int[Tensor, " n"], tiles: Int[Tensor, "n t"], searched: Sequence[int]
+) -> tuple[Int[Tensor, "n d"], Float[Tensor, " n"]]:
+    """Best cell of each landmark within some tiles, and its product."""
+    grid = [-(-cells // TILE) for cells in searched]
+    size = [min(TILE, cells) for cells in searched]
+    last = torch.tensor([cells - length for cells, length in zip(searched, size, strict=True)], device=tiles.device)
+    # The last tile of an axis is moved inside; it then shares cells with its neighbour, which does no harm.
+    starts = torch.minimum(unravel(tiles.flatten(), grid) * TILE, last)
+    windows = product.windows(rows.repeat_interleave(tiles.shape[1]), starts, size).unflatten(0, tiles.shape)
+    values, flat = windows.flatten(1).max(dim=1)
+    cells = windows[0, 0].numel()
+    start = starts.unflatten(0, tiles.shape)[torch.arange(len(rows), device=rows.device), flat // cells]
+    return start + unravel(flat % cells, size), values
 
 
 def cells_inside(cells: Sequence[int], stride: int, shape: Sequence[int] | None) -> list[int]:

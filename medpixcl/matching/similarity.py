@@ -7,6 +7,7 @@ Similarities are interpolated, never embeddings.
 Reference: Yao et al., One-Shot Medical Landmark Detection (CC2D), MICCAI 2021, arXiv 2103.04527, section 2.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -64,6 +65,20 @@ class ProductMap:
             product *= upsample(similarity[rows], ratio, self.cells)
         return product
 
+    def tile_bounds(self, searched: Sequence[int], tile: int) -> Float[Tensor, "k tiles"]:
+        """Upper bound of the product in every tile of ``tile`` finest cells along each axis; shape (K, tiles).
+
+        The finest cosine is at most 1; a coarse one at most the greatest of the coarse cells that reach into the tile.
+        """
+        grid = [-(-cells // tile) for cells in searched]
+        bound = self.finest.new_ones(len(self.queries[0]), *grid)
+        for similarity, ratio in zip(self.coarse, self.ratios, strict=True):
+            greatest = similarity
+            for axis, tiles in enumerate(grid, start=1):
+                greatest = _greatest_reach(greatest, axis, tiles, tile / ratio)
+            bound = bound * greatest
+        return bound.flatten(1)
+
     def windows(
         self, rows: Int[Tensor, " n"], starts: Int[Tensor, "n d"], size: Sequence[int]
     ) -> Float[Tensor, " n *size"]:
@@ -99,6 +114,17 @@ def upsample(similarity: Float[Tensor, " k *coarse"], ratio: float, cells: Seque
     mode = "bilinear" if len(cells) == 2 else "trilinear"
     fine = F.interpolate(similarity[None], scale_factor=ratio, mode=mode, align_corners=False)[0]
     return fine[(slice(None), *[slice(n) for n in cells])]
+
+
+def _greatest_reach(similarity: Tensor, axis: int, tiles: int, step: float) -> Tensor:
+    """Maximum along one axis over the coarse cells that interpolation uses within each of the tiles."""
+    last = similarity.shape[axis] - 1
+    parts = []
+    for number in range(tiles):
+        first = min(max(0, math.floor(number * step - 0.5)), last)
+        end = min(max(0, math.ceil((number + 1) * step - 0.5)), last)
+        parts.append(similarity.narrow(axis, first, end - first + 1).amax(dim=axis, keepdim=True))
+    return torch.cat(parts, dim=axis)
 
 
 def _window_index(starts: Tensor, size: Sequence[int], shape: Sequence[int]) -> list[Tensor]:
