@@ -29,7 +29,6 @@ def batch_files(batch: Any) -> list[str]:
         if isinstance(value, MetaTensor):
             found = value.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ())
             names += [found] if isinstance(found, str) else [str(name) for name in found]
-    names += [str(name) for name in batch.get("file", ())] if isinstance(batch, Mapping) else []
     return list(dict.fromkeys(names))
 
 

@@ -138,7 +138,7 @@ class RandClassIntensityd(MapTransform, Randomizable):
             else:
                 versions = torch.stack([change.apply(image) for change in changes])
                 changed = versions.gather(0, classes.expand_as(image)[None].long())[0]
-            item[key] = MetaTensor(changed, affine=item[key].affine)
+            item[key] = MetaTensor(changed, meta=item[key].meta)  # the file's name with it, for messages
         return item
 
     def _drawn_class(self, item: Mapping[Hashable, Any], key: Hashable, spot: float) -> int:
