@@ -7,9 +7,11 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Spacing
+from monai.utils import ImageMetaKey
 
 from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.data.images import read_image
+from medpixcl.data.pixels import ImageFileError
 from medpixcl.transforms.blur import gaussian_blur
 
 
@@ -44,6 +46,9 @@ class WorkingSpacingd(MapTransform):
         spacing_mm: Size of a pixel along each array axis; None leaves the images as they are.
         tolerance: Relative difference of spacing that is left alone.
         allow_missing_keys: As in MONAI.
+
+    Raises:
+        ImageFileError: If an image has another number of axes than ``spacing_mm``.
     """
 
     def __init__(
@@ -66,6 +71,9 @@ class WorkingSpacingd(MapTransform):
     def _resampled(self, image: MetaTensor) -> MetaTensor:
         if self.spacing_mm is None:
             return image
+        if (found := image.ndim - 1) != (expected := len(self.spacing_mm)):
+            reason = f"has {found} spatial axes; the working spacing has {expected}: take {expected}D images."
+            raise ImageFileError(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image"), reason)
         spacing = spacing_of(spatial_affine(torch.as_tensor(image.affine), image.ndim - 1))
         factor = torch.as_tensor(list(self.spacing_mm), dtype=spacing.dtype) / spacing
         if bool(((factor - 1).abs() < self.tolerance).all()):
