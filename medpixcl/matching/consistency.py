@@ -18,7 +18,7 @@ def consistent_positions(
     cell_mm: Sequence[float],
     *,
     candidates: int = 5,
-    sigma_mm: float = 9.0,
+    sigma_mm: float = 15.0,
     rounds: int = 4,
 ) -> tuple[Float[Tensor, "k d"], Float[Tensor, "k d"]]:
     """Positions of landmarks that fit their similarity maps and a similarity transform of the template.

@@ -67,7 +67,7 @@ class LandmarkMatcher:
         *,
         mode: Literal["argmax", "consistent"] = "consistent",
         levels: Sequence[int] | None = None,
-        sigma_mm: float = 9.0,
+        sigma_mm: float = 15.0,
         candidates: int = 5,
         exclusion_mm: float = 10.0,
         min_score: float = 0.1,
