@@ -120,9 +120,9 @@ def own_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        if root is error:
+        own: BaseException = error
+        while isinstance(own, RuntimeError) and own.__cause__ is not None:
+            own = own.__cause__
+        if own is error:
             raise
-        raise root from None
+        raise own from own.__cause__

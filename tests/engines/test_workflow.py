@@ -81,9 +81,14 @@ def test_later_files_win_and_settings_win_over_files(tmp_path: Path) -> None:
 
 
 def test_own_errors() -> None:
-    """The innermost cause of MONAI's RuntimeError comes out; other errors as they are."""
-    with pytest.raises(ValueError, match=r"^inner$"), own_errors():
-        raise RuntimeError("applying transform ...") from ValueError("inner")
+    """What a component raised comes out of MONAI's RuntimeErrors, with its own cause; other errors as they are."""
+    raised = ValueError("damaged")
+    raised.__cause__ = EOFError("deep below")
+    framed = RuntimeError("applying transform ...")
+    framed.__cause__ = raised
+    with pytest.raises(ValueError, match=r"^damaged$") as caught, own_errors():
+        raise RuntimeError("Failed to evaluate ...") from framed
+    assert isinstance(caught.value.__cause__, EOFError)
     with pytest.raises(RuntimeError, match=r"^alone$"), own_errors():
         raise RuntimeError("alone")
     with pytest.raises(KeyError), own_errors():
