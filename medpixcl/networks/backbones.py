@@ -20,6 +20,13 @@ class Backbone(nn.Module):
 
     channels: list[int]
     strides: list[int]
+    up_path = "up"  # name of the list of layers that lead from the coarsest map to the finest
+
+    def drop_finest(self, number: int) -> None:
+        """Leave out the finest maps, with the layers that make nothing else: no loss would ever reach them."""
+        layers = getattr(self, self.up_path)
+        setattr(self, self.up_path, layers[: len(layers) - number])
+        self.channels, self.strides = self.channels[number:], self.strides[number:]
 
 
 class FlexibleUNetLevels(Backbone):
@@ -32,6 +39,8 @@ class FlexibleUNetLevels(Backbone):
         decoder_channels: Channels of the decoder's maps at strides 16, 8, 4, 2.
         pretrained: Start the encoder from its published weights.
     """
+
+    up_path = "decoder"
 
     def __init__(
         self, backbone: str, spatial_dims: int, in_channels: int, decoder_channels: Sequence[int], pretrained: bool
@@ -107,7 +116,8 @@ class UNetLevels(Backbone):
     def __init__(self, spatial_dims: int, in_channels: int, channels: Sequence[int], norm: str | Sequence) -> None:
         super().__init__()
         strides = [2] * (len(channels) - 1)
-        net = UNet(spatial_dims, in_channels, 1, list(channels), strides, num_res_units=1, norm=norm)
+        # The last up layer is not used; its width only has to suit the norm.
+        net = UNet(spatial_dims, in_channels, channels[0], list(channels), strides, num_res_units=1, norm=norm)
         down, up = [], []
         layer = net.model
         while isinstance(layer, nn.Sequential):  # down, skip connection round the next layer, up; the bottom is no such
@@ -144,7 +154,9 @@ def build_backbone(
     """A backbone by name.
 
     Args:
-        name: ``dynunet``, ``unet``, or an encoder registered with MONAI's ``FlexibleUNet``.
+        name: ``dynunet``, ``unet``, or an encoder registered with MONAI's ``FlexibleUNet``. Those of them named
+            ``resnet10``, ``resnet18`` and ``resnet34`` train, but cannot be exported: MONAI takes their shortcut out
+            of the graph, so that TorchScript and ``torch.export`` refuse them and a trace is silently wrong.
         spatial_dims: 2 or 3.
         in_channels: Channels of the image.
         channels: Widths, finest level first. For an encoder: of its decoder, at strides 2, 4, 8, 16.

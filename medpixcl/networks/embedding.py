@@ -40,7 +40,6 @@ class LevelsNet(nn.Module):
 
     strides: list[int]
 
-    @torch.jit.export
     def levels(self, x: Tensor) -> list[Tensor]:
         """Unit vectors at every level, shapes (B, E, *cells), finest first, of an image (B, C, *spatial) in 0 .. 1."""
         raise NotImplementedError
@@ -95,11 +94,11 @@ class PixelEmbeddingNet(LevelsNet):
         self.strides = list(available if strides is None else strides)
         if not set(self.strides) <= set(available):
             raise ValueError(f"the backbone {backbone} has maps at strides {available}, found strides={self.strides}")
-        self.taps = [available.index(stride) for stride in self.strides]
+        self.backbone.drop_finest(available.index(min(self.strides)))
+        self.taps = [self.backbone.strides.index(stride) for stride in self.strides]
         conv = Conv[Conv.CONV, spatial_dims]
         self.heads = nn.ModuleList([conv(self.backbone.channels[tap], embedding_size, 1) for tap in self.taps])
 
-    @torch.jit.export
     def levels(self, x: Tensor) -> list[Tensor]:
         """Unit vectors at every level, shapes (B, E, *cells), finest first, of an image (B, C, *spatial)."""
         maps: list[Tensor] = self.backbone(2 * x - 1)
@@ -136,13 +135,12 @@ class EncoderEmbeddingNet(LevelsNet):
         self.strides = list(strides)
         self.taps = [net.strides.index(stride) for stride in strides]
 
-    @torch.jit.export
     def levels(self, x: Tensor) -> list[Tensor]:
         """Unit vectors at every level, finest first, of an image (B, C, *spatial) between 0 and 1."""
         maps: list[Tensor] = self.encoder(2 * x - 1)
         out: list[Tensor] = []
         for tap in self.taps:
-            out.append(F.normalize(maps[tap], dim=1))
+            out.append(F.normalize(maps[tap].float(), dim=1))
         return out
 
 

@@ -1,6 +1,5 @@
 """Weights from a file into a network, with a report of what fitted."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +47,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"no weights at {path}: give the path of a checkpoint such as models/model.pt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # the bytes of another kind of file can raise anything
         raise ValueError(f"{path} is not a checkpoint of tensors: give a file saved by torch.save") from error
-    state = content.get("model", content) if isinstance(content, Mapping) else {}
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    state = content.get("model", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict of a network: give a flat one or one under the key 'model'")
     return dict(state)
 
