@@ -15,8 +15,8 @@ Comparison = list[tuple[str, dict[str, Any]]]
 
 NETWORK = {"channels": [24, 32, 48, 64], "embedding_size": 32}
 TRAINING = {
-    "max_epochs": 30,
-    "val_interval": 10,
+    "max_epochs": 45,
+    "val_interval": 15,
     "val_repeats": 2,
     "batch_size": 4,
     "repeats": 1,
