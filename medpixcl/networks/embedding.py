@@ -126,7 +126,7 @@ class EncoderEmbeddingNet(LevelsNet):
         spatial_dims: int = 2,
         in_channels: int = 1,
         pretrained: bool = True,
-        strides: Sequence[int] = (2, 4, 8, 16),
+        strides: Sequence[int] = (4, 8, 16, 32),
     ) -> None:
         super().__init__()
         # The decoder is not used; its widths are no matter.
