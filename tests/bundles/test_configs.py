@@ -1,0 +1,78 @@
+"""The configurations of the two bundles agree where they tell the same thing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medpixcl.networks import PixelEmbeddingNet
+from tests.engines.tiny import MATCHING, PRETRAINING
+
+BUNDLES = [PRETRAINING, MATCHING]
+NETWORK = ("spatial_dims", "backbone", "channels", "norm", "embedding_size")
+
+
+def read(bundle: Path, name: str) -> dict[str, Any]:
+    return json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="ascii"))
+
+
+def different(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
+def test_both_train_alike() -> None:
+    """The matching bundle goes on from the published weights, with a smaller step and for less long."""
+    keys = {"start_weights", "imagenet", "learning_rate", "max_epochs", "ckpt_dir"}
+    first, second = read(PRETRAINING, "train"), read(MATCHING, "train")
+    assert different(first, second) == keys
+    assert (first["start_weights"], first["imagenet"]) == (None, True)
+    assert (second["start_weights"], second["imagenet"]) == ("$@bundle_root + '/models/model.pt'", False)
+    assert second["learning_rate"] < first["learning_rate"]
+    assert second["max_epochs"] < first["max_epochs"]
+
+
+@pytest.mark.parametrize("name", ["multi_gpu_train", "smoke"])
+def test_same_overrides_of_training(name: str) -> None:
+    assert read(PRETRAINING, name) == read(MATCHING, name)
+
+
+def test_evaluate_is_inference_with_a_reference() -> None:
+    inference, evaluate = read(MATCHING, "inference"), read(MATCHING, "evaluate")
+    assert different(inference, evaluate) == {"reference", "overlays"}
+    assert (inference["reference"], evaluate["reference"]) == (None, "@landmarks")
+    assert (inference["overlays"], evaluate["overlays"]) == (True, False)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_inference_sees_what_was_trained(bundle: Path) -> None:
+    """The same network, at the same spacing, on images prepared in the same way."""
+    train, inference = read(PRETRAINING, "train"), read(bundle, "inference")
+    assert {key: inference[key] for key in NETWORK} == {key: train[key] for key in NETWORK}
+    assert inference["working_spacing_mm"] == train["spacing_mm"]
+    prepared = json.dumps(inference["preprocessing"]["transforms"]).replace("@working_spacing_mm", "@spacing_mm")
+    assert json.loads(prepared) == train["deterministic"]["transforms"][:3]
+    definition = {key: value for key, value in train["network_def"].items() if key != "pretrained"}
+    assert inference["network_def"] == definition
+
+
+def test_both_infer_alike() -> None:
+    """What both bundles' inference has in common is the same text."""
+    first, second = read(PRETRAINING, "inference"), read(MATCHING, "inference")
+    assert different(first, second) & first.keys() & second.keys() == {"found", "handlers", "run"}
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "configs/logging.conf", "docs/data_license.txt", "models/model.pt"])
+def test_same_files(name: str) -> None:
+    assert (PRETRAINING / name).read_bytes() == (MATCHING / name).read_bytes()
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_metadata_tells_the_shape_of_the_embedding(bundle: Path) -> None:
+    inference, metadata = read(bundle, "inference"), read(bundle, "metadata")
+    network = PixelEmbeddingNet(**{key: inference[key] for key in NETWORK})
+    output = metadata["network_data_format"]["outputs"]["pred"]
+    assert output["num_channels"] == inference["embedding_size"] * len(network.strides)
+    size = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
+    assert size == [f"{max(network.strides)}*n"] * 2
+    assert output["spatial_shape"] == [f"{max(network.strides) // min(network.strides)}*n"] * 2
