@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from torch import nn
@@ -59,8 +59,11 @@ def make_trainer(handlers: list[Any], values: list[list[float]], amp: bool = Fal
 def test_gradients_are_clipped_in_their_own_units(scale: float | None) -> None:
     """Clipped to the norm 1, (3, 4) is (0.6, 0.8): with a gradient scaler too, which multiplies it by 1024 at first."""
     trainer = make_trainer([GradientClipping(max_norm=1.0)], [[3.0, 4.0]], amp=scale is not None)
-    if scale is not None:
-        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+    @trainer.on(Events.STARTED)  # MONAI's trainer takes a scaler for CUDA when it starts, which does nothing on a CPU
+    def take_scaler(engine: Any) -> None:
+        engine.scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+
     trainer.run()
     torch.testing.assert_close(trainer.network.weights.detach(), torch.tensor([-0.6, -0.8]), rtol=1e-5, atol=0)
 
