@@ -197,9 +197,11 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
 
 
 def _print_comparison(comparisons: list[tuple[str, dict[str, Any]]]) -> None:
-    from medpixcl.reports.tables import comparison_rows
-
-    _print_table(comparison_rows(comparisons))
+    rows = [("start", "MRE (mm)", "95 % interval", "median (mm)")]
+    for name, metrics in comparisons:
+        low, high = metrics["interval_95"]["mre_mm"]
+        rows.append((name, f"{metrics['mre_mm']:.1f}", f"{low:.1f} to {high:.1f}", f"{metrics['median_mm']:.1f}"))
+    _print_table(rows)
 
 
 def _print_table(rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
