@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from medpixcl.data.demo import make_demo_data
@@ -73,6 +74,7 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
     }
 
     def measure(name: str, **overrides: Any) -> tuple[str, dict[str, Any]]:
+        torch.manual_seed(0)  # of the random start
         workflow = run_bundle(matching, "inference", {**settings, **overrides}, kind="infer")
         metrics = workflow.parser.get_parsed_content("handlers")[1].metrics
         report(f"    {name}: MRE {metrics['mre_mm']:.1f} mm")
