@@ -28,7 +28,10 @@ RECORDED = {
     "+initialize": ["@recorder"],
 }
 GLOBAL_BATCH = 4
-pytestmark = pytest.mark.filterwarnings("ignore:'(min_delta|cumulative_delta)' is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:'(min_delta|cumulative_delta)' is deprecated:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")
