@@ -1,6 +1,6 @@
 """One-shot landmark matching: the landmarks of an annotated template, found in other images by their embeddings."""
 
-from medpixcl.matching.consistency import consistent_positions
+from medpixcl.matching.consistency import place_together
 from medpixcl.matching.geometry import fit_similarity
 from medpixcl.matching.matcher import LandmarkMatcher, MatchResult
 from medpixcl.matching.search import best_match, product_match
@@ -11,8 +11,8 @@ __all__ = [
     "MatchResult",
     "ProductMap",
     "best_match",
-    "consistent_positions",
     "describe",
     "fit_similarity",
+    "place_together",
     "product_match",
 ]

@@ -1,67 +1,121 @@
 """Landmarks found together: each where it looks right and where the others say it should be."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from medpixcl.matching.geometry import consensus_similarity, fit_similarity, transform
-from medpixcl.matching.peaks import FLOOR, local_peaks, refine_peaks
+from medpixcl.matching.geometry import consensus_similarity, transform
+from medpixcl.matching.grid import CellGrid
+from medpixcl.matching.peaks import FLOOR, refine_peaks
 from medpixcl.matching.search import unravel
+from medpixcl.matching.shape import ShapePrior, robust_weights, spread
+
+START = 0.22
+"""Standard deviation of a landmark around the first fit, in units of the template's spread."""
+SHARPNESS = 8.0
+"""Weight of the logarithm of the similarity, per unit of the landmarks' median lead over their second peak."""
+WEIGHTS = (1.0, 40.0)
+"""Least and greatest weight."""
+ROUNDS = 6
+WINDOW_CELLS = {2: 61, 3: 31}
+"""Greatest side of the window around its first prediction in which a landmark is searched, in 2D and 3D."""
+
+Windows = Callable[[Tensor, Sequence[int]], Tensor]
+"""Similarity of the K landmarks in windows of cells: first cells (K, D) and size to values (K, *size)."""
 
 
-def consistent_positions(
-    maps: Float[Tensor, " k *cells"],
-    centres_mm: Float[Tensor, "*cells d"],
-    template_mm: Float[Tensor, "k d"],
-    cell_mm: Sequence[float],
-    *,
-    candidates: int = 5,
-    sigma_mm: float = 15.0,
-    rounds: int = 4,
-) -> tuple[Float[Tensor, "k d"], Float[Tensor, "k d"]]:
-    """Positions of landmarks that fit their similarity maps and a similarity transform of the template.
+@dataclass(frozen=True)
+class Placement:
+    """K landmarks in place.
 
-    A transform that most landmarks agree on is found among the best peaks of each map; then, in turns, every landmark
-    is searched again in its map times a Gaussian around its prediction, and the transform is fitted again, landmarks
-    far from their prediction counting little.
+    Attributes:
+        cells: Cell positions, shape (K, D).
+        predicted_mm: Where the other landmarks say that each should be, shape (K, D).
+        deviation_mm: Standard deviation of that along an axis, shape (K,).
+    """
+
+    cells: Float[Tensor, "k d"]
+    predicted_mm: Float[Tensor, "k d"]
+    deviation_mm: Float[Tensor, " k"]
+
+
+def similarity_weight(ratios: Float[Tensor, " k"]) -> float:
+    """How much the look of a place counts against the shape: more where the best peaks stand out.
+
+    Embeddings differ in how sharply they tell places apart. With features that were not trained for it, a second peak
+    is often nearly as high, and shape has to decide; a trained embedding is best left alone except where it fails.
 
     Args:
-        maps: Similarity of every landmark, shape (K, *cells).
-        centres_mm: Position of the cells, shape (*cells, D).
-        template_mm: The landmarks in the template, shape (K, D), at least two.
-        cell_mm: Size of a cell along every axis.
-        candidates: Peaks of every map looked at.
-        sigma_mm: Standard deviation of a landmark around its prediction.
-        rounds: Turns of search and fit.
-
-    Returns:
-        Cell positions in the grid of the maps, shape (K, D), and predictions in mm, shape (K, D).
+        ratios: The highest peak elsewhere divided by the best one, of every landmark.
     """
-    index, scores = local_peaks(maps, candidates)
+    least, greatest = WEIGHTS
+    lead = -ratios.clamp(math.exp(-8), 1).log()
+    return float((SHARPNESS * lead.median()).clamp(least, greatest))
+
+
+def place_together(
+    template_mm: Float[Tensor, "k d"],
+    peaks: Int[Tensor, "k m d"],
+    scores: Float[Tensor, "k m"],
+    windows: Windows,
+    grid: CellGrid,
+    *,
+    weight: float,
+) -> Placement:
+    """Positions of landmarks that fit their similarity maps and, together, the template's shape.
+
+    A similarity transform that most landmarks agree on is found among the peaks. Then, in turns, every landmark is
+    searched again near its prediction, where ``weight * log(similarity) - |position - prediction|^2 / (2 sd^2)`` is
+    largest, and predicted again from where all the others were found (:class:`medpixcl.matching.shape.ShapePrior`),
+    those far from their own prediction counting little.
+
+    Args:
+        template_mm: The landmarks in the template, shape (K, D), at least two.
+        peaks: Best cells of every landmark's map, best first, shape (K, M, D).
+        scores: Values there, shape (K, M).
+        windows: Gives the maps near the predictions.
+        grid: The cells that are searched.
+        weight: Of the logarithm of the similarity, see :func:`similarity_weight`.
+    """
+    start_mm = float(START * spread(template_mm).clamp_min(4 * grid.cell_mm))
     logs = scores.clamp_min(FLOOR).log()
-    places = centres_mm[tuple(index.unbind(-1))]
-    matrix, shift = consensus_similarity(template_mm, places, logs[:, :1] - logs, sigma=sigma_mm)
-    cells = index[:, 0].to(maps.dtype)
-    for _ in range(rounds):
-        predicted = transform(template_mm, matrix, shift)
-        cells = search_near(maps, centres_mm, predicted, sigma_mm)
-        found = centres_mm.flatten(0, -2)[0] + cells * cells.new_tensor(list(cell_mm))
-        residual = torch.linalg.vector_norm(found - predicted, dim=1)
-        scale = residual.median().clamp_min(min(cell_mm))
-        matrix, shift = fit_similarity(template_mm, found, 1 / (1 + (residual / (2 * scale)).square()))
-    return cells, transform(template_mm, matrix, shift)
+    costs = weight * (logs[:, :1] - logs)
+    expected = transform(template_mm, *consensus_similarity(template_mm, grid.to_mm(peaks), costs, sigma=start_mm))
+    side = min(WINDOW_CELLS[len(grid.shape)], 2 * math.ceil(3 * start_mm / grid.cell_mm) + 1)
+    size = [min(side, cells) for cells in grid.shape]
+    starts = grid.clamped_starts(grid.to_cells(expected), size)
+    maps = windows(starts, size).clamp_min(FLOOR).log()
+    prior = ShapePrior(expected, grid.cell_mm)
+    predicted, deviation = expected, torch.full_like(expected[:, 0], start_mm)
+    trust = torch.ones_like(deviation)
+    for _ in range(ROUNDS):
+        cells = peak_near(maps, starts, grid, predicted, deviation, weight)
+        found = grid.to_mm(cells)
+        predicted, deviation = prior.leave_one_out(found, trust)
+        trust = robust_weights(found - predicted, deviation)
+    return Placement(cells, predicted, deviation)
 
 
-def search_near(
-    maps: Float[Tensor, " k *cells"],
-    centres_mm: Float[Tensor, "*cells d"],
+def peak_near(
+    logs: Float[Tensor, "k ..."],
+    starts: Int[Tensor, "k d"],
+    grid: CellGrid,
     predicted_mm: Float[Tensor, "k d"],
-    sigma_mm: float,
+    deviation_mm: Float[Tensor, " k"],
+    weight: float,
 ) -> Float[Tensor, "k d"]:
-    """Peak of every map times a Gaussian around the landmark's predicted position; cell positions (K, D)."""
-    flat = centres_mm.flatten(0, -2)
-    distance = torch.cdist(predicted_mm, flat).view(maps.shape)
-    weighted = maps.clamp_min(FLOOR) * torch.exp(-0.5 * (distance / sigma_mm).square())
-    return refine_peaks(weighted, unravel(weighted.flatten(1).argmax(dim=1), maps.shape[1:]))
+    """Cell positions (K, D) where a window of log similarities, weighted, plus a Gaussian log prior is largest."""
+    total = weight * logs
+    for axis, length in enumerate(logs.shape[1:]):
+        steps = torch.arange(length, device=logs.device)
+        axis_mm = grid.axis_mm(starts[:, axis, None] + steps, axis)
+        square = ((axis_mm - predicted_mm[:, axis, None]) / deviation_mm[:, None]).square()
+        view = [len(logs)] + [1] * (logs.ndim - 1)
+        view[axis + 1] = length
+        total = total - square.view(view) / 2
+    index = unravel(total.flatten(1).argmax(dim=1), logs.shape[1:])
+    return starts + refine_peaks(total, index)

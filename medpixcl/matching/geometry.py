@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-TO_IDENTITY = 1e-3
+TO_IDENTITY = 1e-5
 """Weight of the pull towards no rotation, in units of the points' own variance; settles what few points leave open."""
 
 

@@ -1,21 +1,29 @@
-"""From an annotated image to landmarks in another one."""
+"""From annotated images to landmarks in another one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from medpixcl.coordinates import cell_to_voxel, voxel_positions
-from medpixcl.matching.consistency import consistent_positions
-from medpixcl.matching.peaks import local_peaks, refine_peaks
+from medpixcl.coordinates import cell_to_voxel
+from medpixcl.matching.consistency import Placement, peak_near, place_together, similarity_weight
+from medpixcl.matching.grid import CellGrid
+from medpixcl.matching.peaks import FLOOR, local_peaks, refine_peaks, second_peaks
+from medpixcl.matching.reciprocity import reciprocal_windows, refinement_window
 from medpixcl.matching.search import cells_inside, product_match
 from medpixcl.matching.similarity import ProductMap, describe
+from medpixcl.matching.templates import COMBINE, Template, TemplateSet
 
 Embed = Callable[[Tensor], list[Tensor]]
 """Image (1, C, *spatial) to level maps (1, E, *cells), finest first."""
+PEAKS = 8
+"""Peaks kept of every landmark's map."""
+PEAK_RADIUS = 3
+"""Cells around a peak that hold no other."""
+VALUES_AT_ONCE = 2**25
+"""Similarities in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +33,8 @@ class MatchResult:
     Attributes:
         voxels: Shape (K, D), voxel positions in the query, in array order, between the voxels.
         scores: Shape (K,), similarity at the position, 0 to 1.
-        ratios: Shape (K,), the highest similarity farther away than the exclusion radius, divided by the score: small
-            is certain, 1 and more means that another place looks as good.
+        ratios: Shape (K,), the highest peak farther away than the exclusion radius, divided by the score: small is
+            certain, 1 and more means that another place looks as good.
         cycle_mm: Shape (K,), distance in the template between the landmark and the best match of what was found.
         residual_mm: Shape (K,), distance from the place that the other landmarks predict; NaN without geometry.
         flags: For each landmark ``""``, ``"unsure"``, ``"no geometry"`` or ``"missing"``.
@@ -47,16 +55,17 @@ class LandmarkMatcher:
     the same orientation.
 
     Args:
-        mode: ``"argmax"``: every landmark alone, at the peak of its map; ``"consistent"``: all together, see
-            :func:`medpixcl.matching.consistent_positions`.
+        mode: ``"argmax"``: every landmark alone, at the peak of its map, as in CC2D. ``"consistent"``: all together
+            (:func:`medpixcl.matching.place_together`), then moved to where the query points back to the template
+            (:mod:`medpixcl.matching.reciprocity`).
         levels: Numbers of the levels that are used, finest first (0 is the finest); all when None.
-        sigma_mm: Standard deviation of a landmark around the place that the others predict.
-        candidates: Peaks per landmark that the first fit may choose from.
-        exclusion_mm: Radius around the found place within which no second peak is looked for.
+        combine: Similarity of a landmark to several templates: their mean or the greatest.
+        exclusion_mm: Radius around the found place within which no second peak is looked for; 10 cells of the finest
+            level of the query when None.
         min_score: A lower score is unsure.
         max_ratio: A higher ratio is unsure.
-        max_cycle_mm: A longer cycle distance is unsure.
-        max_residual_mm: A larger residual is unsure.
+        max_cycle_mm: A longer cycle distance is unsure; 10 cells of the finest level when None.
+        max_deviations: A place farther from the prediction, in its standard deviations, is unsure.
 
     Raises:
         ValueError: If the mode is unknown.
@@ -65,25 +74,24 @@ class LandmarkMatcher:
     def __init__(
         self,
         *,
-        mode: Literal["argmax", "consistent"] = "consistent",
+        mode: str = "consistent",
         levels: Sequence[int] | None = None,
-        sigma_mm: float = 15.0,
-        candidates: int = 5,
-        exclusion_mm: float = 10.0,
+        combine: str = "mean",
+        exclusion_mm: float | None = None,
         min_score: float = 0.1,
         max_ratio: float = 1.0,
-        max_cycle_mm: float = 10.0,
-        max_residual_mm: float = 15.0,
+        max_cycle_mm: float | None = None,
+        max_deviations: float = 3.0,
     ) -> None:
         if mode not in ("argmax", "consistent"):
             raise ValueError(f"mode must be 'argmax' or 'consistent', found {mode!r}")
-        self.mode = mode
-        self.levels = levels
-        self.sigma_mm = sigma_mm
-        self.candidates = candidates
-        self.exclusion_mm = exclusion_mm
-        self.limits = {"score": min_score, "ratio": max_ratio, "cycle": max_cycle_mm, "residual": max_residual_mm}
+        if combine not in COMBINE:
+            raise ValueError(f"combine must be 'mean' or 'max', found {combine!r}")
+        self.mode, self.levels, self.combine_by = mode, levels, combine
+        self.exclusion_mm, self.max_cycle_mm = exclusion_mm, max_cycle_mm
+        self.min_score, self.max_ratio, self.max_deviations = min_score, max_ratio, max_deviations
 
+    @torch.no_grad()
     def fit(
         self,
         embed: Embed,
@@ -105,25 +113,26 @@ class LandmarkMatcher:
             The matcher itself.
 
         Raises:
-            ValueError: If the numbers of images, landmarks and spacings differ.
+            ValueError: If images, landmarks, spacings or levels do not fit each other, or no landmark is given.
         """
         images = [images] if isinstance(images, Tensor) else list(images)
         landmarks = [landmarks] if isinstance(landmarks, Tensor) else list(landmarks)
         spacings = _per_image(spacing, len(images))
-        if not len(images) == len(landmarks) == len(spacings):
-            raise ValueError(
-                f"found {len(images)} template images, {len(landmarks)} sets of landmarks and {len(spacings)} "
-                "spacings; expected equal numbers"
-            )
-        self.embed = embed
-        self.chosen = list(range(len(strides))) if self.levels is None else list(self.levels)
-        self.strides = [strides[number] for number in self.chosen]
-        self.template_levels = [self._levels(image) for image in images]
-        self.template_shapes = [list(image.shape[2:]) for image in images]
-        self.template_spacings = spacings
-        self.template_voxels = [points.float() for points in landmarks]
+        _check_templates(images, landmarks, spacings)
+        chosen = list(range(len(strides))) if self.levels is None else list(self.levels)
+        if not chosen or max(chosen) >= len(strides):
+            raise ValueError(f"the network has levels 0 to {len(strides) - 1}, found levels={chosen}")
+        self.embed, self.chosen = embed, chosen
+        self.strides = [strides[number] for number in chosen]
+        templates = []
+        for image, points, steps in zip(images, landmarks, spacings, strict=True):
+            levels = self._levels(image)
+            grid = self._grid(levels, image.shape[2:], steps)
+            templates.append(Template(levels, self.strides, grid, points.to(levels[0])))
+        self.templates = TemplateSet(templates, self.combine_by)
         return self
 
+    @torch.no_grad()
     def match(
         self,
         query: Tensor | Sequence[Tensor],
@@ -139,65 +148,140 @@ class LandmarkMatcher:
 
         Returns:
             The landmarks' positions and how sure they are.
+
+        Raises:
+            ValueError: If the query has other dimensions than the templates.
         """
+        templates = self.templates
+        if shape is None and isinstance(query, Tensor):
+            shape = query.shape[2:]
         levels = self._levels(query)
-        spacing = list(self.template_spacings[0] if spacing is None else spacing)
-        points = self.template_voxels[0]
-        there = ~points.isnan().any(dim=1)
-        template_mm = points[there] * points.new_tensor(self.template_spacings[0])
-        vectors = describe(self.template_levels[0], self.strides, points[there])
-        product = ProductMap(vectors, levels, self.strides)
-        searched = cells_inside(product.cells, self.strides[0], shape)
-        maps = product.full()[(slice(None), *[slice(n) for n in searched])]
-        size = points.new_tensor(spacing)
-        centres = cell_to_voxel(voxel_positions(searched), self.strides[0]) * size
-        geometry = self.mode == "consistent" and len(template_mm) > 1
-        if geometry:
-            cell_mm = [self.strides[0] * s for s in spacing]
-            cells, predicted = consistent_positions(
-                maps, centres, template_mm, cell_mm, candidates=self.candidates, sigma_mm=self.sigma_mm
-            )
-        else:
-            cells = refine_peaks(maps, local_peaks(maps, 1)[0][:, 0])
-            predicted = torch.full_like(template_mm, torch.nan)
-        voxels = cell_to_voxel(cells, self.strides[0])
-        residual = torch.linalg.vector_norm(voxels * size - predicted, dim=1)
-        scores, ratios = self._certainty(maps, cells, centres, voxels * size)
-        cycle = self._cycle(levels, voxels, template_mm)
-        columns = (scores, ratios, cycle, residual)
-        flags = iter([self._flag(*row.tolist(), geometry=geometry) for row in torch.stack(columns, dim=1)])
-        words = tuple(next(flags) if is_there else "missing" for is_there in there.tolist())
-        scores, ratios, cycle, residual = (_with_missing(there, column) for column in columns)
-        return MatchResult(_with_missing(there, voxels), scores, ratios, cycle, residual, words)
+        grid = self._grid(levels, shape, templates.templates[0].grid.spacing if spacing is None else spacing)
+        product = ProductMap(templates.vectors, levels, self.strides)
+        peaks, peak_scores = self._peaks(product, grid)
+        placement = self._place(product, peaks, peak_scores, levels, grid)
+        found = grid.to_mm(placement.cells)
+        scores = self._values(product, placement.cells.round().long(), [1] * len(grid.shape)).flatten()
+        second = second_peaks(grid.to_mm(peaks), peak_scores, found, self._exclusion(grid))
+        voxels = cell_to_voxel(placement.cells, self.strides[0])
+        residual = torch.linalg.vector_norm(found - placement.predicted_mm, dim=1)
+        ratios, cycle = second / scores.clamp_min(FLOOR), self._cycle(levels, voxels)
+        doubtful = (scores < self.min_score) | (ratios > self.max_ratio) | (cycle > self._longest_cycle(grid))
+        doubtful |= residual > self.max_deviations * placement.deviation_mm
+        voxels, scores, ratios, cycle, residual = (
+            _among_all(templates.there, column) for column in (voxels, scores, ratios, cycle, residual)
+        )
+        return MatchResult(voxels, scores, ratios, cycle, residual, self._flags(doubtful))
 
     def _levels(self, image: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Chosen level maps (E, *cells) of an image or of all its levels."""
         levels = self.embed(image) if isinstance(image, Tensor) else list(image)
         return [levels[number][0] for number in self.chosen]
 
-    def _certainty(self, maps: Tensor, cells: Tensor, centres: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        """Score at the found place, and the best score away from it in relation to it."""
-        index = cells.round().long()
-        scores = maps[(torch.arange(len(maps)), *index.unbind(1))]
-        far = torch.cdist(found, centres.flatten(0, -2)) > self.exclusion_mm
-        second = torch.where(far, maps.flatten(1), 0).amax(dim=1)
-        return scores, second / scores.clamp_min(1e-6)
+    def _grid(self, levels: list[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]) -> CellGrid:
+        """The finest level's cells inside an image."""
+        cells = levels[0].shape[1:]
+        if len(cells) != len(spacing):
+            raise ValueError(f"the image has {len(cells)} axes, but the spacing {list(spacing)} mm has {len(spacing)}")
+        return CellGrid(tuple(cells_inside(cells, self.strides[0], shape)), self.strides[0], tuple(spacing))
 
-    def _cycle(self, levels: list[Tensor], voxels: Tensor, template_mm: Tensor) -> Tensor:
-        """Distance in mm from the landmark to where the template looks most like the found place."""
+    def _exclusion(self, grid: CellGrid) -> float:
+        return 10 * grid.cell_mm if self.exclusion_mm is None else self.exclusion_mm
+
+    def _peaks(self, product: ProductMap, grid: CellGrid) -> tuple[Tensor, Tensor]:
+        """Best cells of each landmark's map (K, M, D), and the values there (K, M)."""
+        inside = (slice(None), *[slice(n) for n in grid.shape])
+        count = len(self.templates.shape_mm)
+        at_once = max(1, VALUES_AT_ONCE * count // (len(product.queries[0]) * torch.Size(product.cells).numel()))
+        found = []
+        for first in range(0, count, at_once):
+            rows = self.templates.rows_of(first, first + at_once)
+            maps = self.templates.combine(product.full(rows)[inside], rows)
+            found.append(local_peaks(maps, PEAKS, radius=PEAK_RADIUS))
+        peaks, scores = zip(*found, strict=True)
+        return torch.cat(peaks), torch.cat(scores)
+
+    def _values(self, product: ProductMap, starts: Tensor, size: Sequence[int]) -> Tensor:
+        """Similarity of each landmark in its window, shape (K, *size)."""
+        templates = self.templates
+        rows = torch.arange(len(templates.owner), device=starts.device)
+        return templates.combine(product.windows(rows, starts[templates.owner], size))
+
+    def _place(
+        self, product: ProductMap, peaks: Tensor, scores: Tensor, levels: list[Tensor], grid: CellGrid
+    ) -> Placement:
+        """The landmarks' places by the matcher's mode."""
+        first = peaks[:, 0]
+        nowhere = torch.full_like(grid.to_mm(first), torch.nan)
+        anywhere = torch.full_like(nowhere[:, 0], torch.inf)
+        if self.mode == "argmax":
+            size = [min(3, n) for n in grid.shape]
+            starts = grid.clamped_starts(first.float(), size)
+            logs = self._values(product, starts, size).clamp_min(FLOOR).log()
+            return Placement(starts + refine_peaks(logs, first - starts), nowhere, anywhere)
+        lead = second_peaks(grid.to_mm(peaks), scores, grid.to_mm(first), self._exclusion(grid))
+        weight = similarity_weight(lead / scores[:, 0].clamp_min(FLOOR))
+        if len(first) == 1:
+            place = Placement(first.float(), nowhere, anywhere)
+        else:
+            place = place_together(
+                self.templates.shape_mm,
+                peaks,
+                scores,
+                lambda starts, size: self._values(product, starts, size),
+                grid,
+                weight=weight,
+            )
+        starts, size = refinement_window(grid, place.cells)
+        rows = reciprocal_windows(self.templates.around, self.templates.owner, levels, self.strides, starts, size)
+        expected = grid.to_mm(first) if len(first) == 1 else place.predicted_mm
+        cells = peak_near(self.templates.combine(rows), starts, grid, expected, place.deviation_mm, weight)
+        return Placement(cells, place.predicted_mm, place.deviation_mm)
+
+    def _cycle(self, levels: list[Tensor], voxels: Tensor) -> Tensor:
+        """Distance in mm from each landmark to where its template looks most like the found place; the least of all."""
+        templates = self.templates
         vectors = describe(levels, self.strides, voxels)
-        index, _ = product_match(vectors, self.template_levels[0], self.strides, self.template_shapes[0])
-        back = cell_to_voxel(index.float(), self.strides[0]) * voxels.new_tensor(self.template_spacings[0])
-        return torch.linalg.vector_norm(back - template_mm, dim=1)
+        least = torch.full_like(voxels[:, 0], torch.inf)
+        for number, template in enumerate(templates.templates):
+            rows = templates.owner[templates.source == number]
+            queries = [level[rows] for level in vectors]
+            extent = [n * template.grid.stride for n in template.grid.shape]
+            index, _ = product_match(queries, template.levels, self.strides, extent)
+            distance = torch.linalg.vector_norm(
+                template.grid.to_mm(index) - template.mm[templates.there.nonzero().squeeze(1)[rows]], dim=1
+            )
+            least[rows] = torch.minimum(least[rows], distance)
+        return least
 
-    def _flag(self, score: float, ratio: float, cycle: float, residual: float, *, geometry: bool) -> str:
-        """Word for one landmark."""
-        limits = self.limits
-        if score < limits["score"] or ratio > limits["ratio"]:
-            return "unsure"
-        if cycle > limits["cycle"] or residual > limits["residual"]:
-            return "unsure"
-        return "" if geometry or self.mode == "argmax" else "no geometry"
+    def _longest_cycle(self, grid: CellGrid) -> float:
+        return 10 * grid.cell_mm if self.max_cycle_mm is None else self.max_cycle_mm
+
+    def _flags(self, doubtful: Bool[Tensor, " n"]) -> tuple[str, ...]:
+        """Word for every landmark, from those that a template has and whether they are in doubt."""
+        sure = "no geometry" if self.mode == "consistent" and len(doubtful) == 1 else ""
+        words = iter(["unsure" if unsure else sure for unsure in doubtful.tolist()])
+        return tuple(next(words) if there else "missing" for there in self.templates.there.tolist())
+
+
+def _check_templates(images: list[Tensor], landmarks: list[Tensor], spacings: list[list[float]]) -> None:
+    """One sentence for what does not fit."""
+    if not len(images) == len(landmarks) == len(spacings) > 0:
+        raise ValueError(
+            f"found {len(images)} template images, {len(landmarks)} sets of landmarks and {len(spacings)} "
+            "spacings; expected equal numbers"
+        )
+    counts = {tuple(points.shape) for points in landmarks}
+    if len(counts) > 1:
+        raise ValueError(
+            f"all templates must have the same landmarks (NaN where missing), found shapes {sorted(counts)}"
+        )
+    if landmarks[0].shape[1] != images[0].ndim - 2:
+        raise ValueError(
+            f"the template image has {images[0].ndim - 2} axes, but its landmarks {landmarks[0].shape[1]} coordinates"
+        )
+    if all(bool(points.isnan().any(dim=1).all()) for points in landmarks):
+        raise ValueError("no template has a landmark with a position; mark at least one")
 
 
 def _per_image(spacing: Sequence[float] | Sequence[Sequence[float]], count: int) -> list[list[float]]:
@@ -206,8 +290,8 @@ def _per_image(spacing: Sequence[float] | Sequence[Sequence[float]], count: int)
     return rows or [[float(step) for step in spacing if not isinstance(step, Sequence)]] * count
 
 
-def _with_missing(there: Tensor, values: Tensor) -> Tensor:
-    """Values of the landmarks that the template has, in rows among all; NaN in the others."""
+def _among_all(there: Bool[Tensor, " k"], values: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "k ..."]:
+    """Values of the landmarks that a template has, in rows among all; NaN in the others."""
     rows = values.new_full((len(there), *values.shape[1:]), torch.nan)
     rows[there] = values
     return rows

@@ -32,29 +32,38 @@ def local_peaks(
     return unravel(index, values.shape[1:]), scores
 
 
-def refine_peaks(values: Float[Tensor, " k *cells"], index: Int[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-    """Peak position between cells: vertex of the parabola through the logarithms of three cells along every axis.
+def refine_peaks(logs: Float[Tensor, "k ..."], index: Int[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+    """Peak position between cells: vertex of the parabola through the values of three cells along every axis.
 
-    Exact for a Gaussian peak with axes along the grid. A peak at the border stays on its cell along that axis.
+    Exact where the logarithm of a similarity is a Gaussian with axes along the grid. A peak at the border stays on its
+    cell along that axis.
 
     Args:
-        values: Maps of shape (K, *cells).
+        logs: Logarithms of maps, shape (K, *cells).
         index: Cell of the largest value of every map, shape (K, D).
 
     Returns:
         Cell positions, shape (K, D), at most half a cell away.
     """
     rows = torch.arange(len(index), device=index.device)
-    refined = index.to(values.dtype)
-    for axis, length in enumerate(values.shape[1:]):
+    refined = index.to(logs.dtype)
+    for axis, length in enumerate(logs.shape[1:]):
         around = []
         for step in (-1, 0, 1):
             moved = index.clone()
             moved[:, axis] = (moved[:, axis] + step).clamp(0, length - 1)
-            around.append(values[(rows, *moved.unbind(1))].clamp_min(FLOOR).log())
+            around.append(logs[(rows, *moved.unbind(1))])
         before, here, after = around
         curvature = before - 2 * here + after
         inner = (index[:, axis] > 0) & (index[:, axis] < length - 1) & (curvature < 0)
         shift = 0.5 * (before - after) / torch.where(inner, curvature, 1)
         refined[:, axis] += torch.where(inner, shift.clamp(-0.5, 0.5), 0)
     return refined
+
+
+def second_peaks(
+    places: Float[Tensor, "k m d"], scores: Float[Tensor, "k m"], found: Float[Tensor, "k d"], exclusion: float
+) -> Float[Tensor, " k"]:
+    """The highest peak farther than ``exclusion`` from where each landmark was found; 0 where there is none."""
+    distance = torch.linalg.vector_norm(places - found[:, None], dim=2)
+    return torch.where(distance > exclusion, scores, 0).amax(dim=1)

@@ -1,0 +1,105 @@
+"""The annotated images: what their landmarks look like, and the shape they make."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from medpixcl.matching.geometry import fit_similarity, transform
+from medpixcl.matching.grid import CellGrid
+from medpixcl.matching.reciprocity import surroundings
+from medpixcl.matching.similarity import describe
+
+COMBINE = ("mean", "max")
+
+
+@dataclass(frozen=True)
+class Template:
+    """One annotated image.
+
+    Attributes:
+        levels: Its maps, (E, *cells) per level, finest first.
+        strides: Voxels per cell of every level.
+        grid: The finest level's cells inside the image.
+        voxels: Its landmarks, shape (K, D), NaN where missing.
+    """
+
+    levels: list[Tensor]
+    strides: list[int]
+    grid: CellGrid
+    voxels: Float[Tensor, "k d"]
+
+    @property
+    def mm(self) -> Float[Tensor, "k d"]:
+        """The landmarks in mm along the array axes."""
+        return self.voxels * self.voxels.new_tensor(self.grid.spacing)
+
+
+class TemplateSet:
+    """Vectors of the landmarks of all templates: a row for every landmark that a template has, sorted by landmark.
+
+    Args:
+        templates: At least one; all with the same K landmarks.
+        combine: How a landmark's values from several templates become one.
+
+    Attributes:
+        there: Landmarks that at least one template has, shape (K,). The others are left out of all that follows.
+        owner: Number of each row's landmark among those there, shape (R,).
+        source: Number of each row's template, shape (R,).
+        vectors: One (R, E) per level.
+        around: Vectors at and around each landmark, one (R, N, E) per level.
+        shape_mm: Mean shape of the templates, brought to the first one's place, of the landmarks that are there.
+    """
+
+    def __init__(self, templates: Sequence[Template], combine: str) -> None:
+        self.templates = list(templates)
+        self.combine_by = combine
+        has = torch.stack([~template.voxels.isnan().any(dim=1) for template in templates])
+        self.there = has.any(dim=0)
+        landmark, self.source = has.T.nonzero().unbind(1)
+        self.owner = (self.there.cumsum(0) - 1)[landmark]
+        order, vectors, around = [], [], []
+        for number, template in enumerate(templates):
+            points = template.voxels[has[number]]
+            order.append((self.source == number).nonzero().squeeze(1))
+            vectors.append(describe(template.levels, template.strides, points))
+            around.append(surroundings(template.levels, template.strides, points))
+        back = torch.cat(order).argsort()
+        self.vectors = [torch.cat(level)[back] for level in zip(*vectors, strict=True)]
+        self.around = [torch.cat(level)[back] for level in zip(*around, strict=True)]
+        self.shape_mm = mean_shape([template.mm for template in templates])[self.there]
+
+    def rows_of(self, first: int, end: int) -> slice:
+        """Rows of the landmarks from ``first`` to before ``end``."""
+        bounds = torch.searchsorted(self.owner, torch.tensor([first, end], device=self.owner.device)).tolist()
+        return slice(*bounds)
+
+    def combine(self, values: Shaped[Tensor, "r ..."], rows: slice = slice(None)) -> Shaped[Tensor, "k ..."]:
+        """One value per landmark from those of some rows (all rows of each landmark among them)."""
+        owner = self.owner[rows] - self.owner[rows][0]
+        count = int(owner[-1]) + 1
+        if count == len(owner):
+            return values
+        spread_owner = owner.view(-1, *[1] * (values.ndim - 1)).expand_as(values)
+        how = "amax" if self.combine_by == "max" else "mean"
+        empty = values.new_zeros(count, *values.shape[1:])
+        return empty.scatter_reduce_(0, spread_owner, values, how, include_self=False)
+
+
+def mean_shape(shapes: Sequence[Float[Tensor, "k d"]]) -> Float[Tensor, "k d"]:
+    """Mean of shapes after each has been brought to the first by a similarity transform; NaN where none has a point.
+
+    Raises:
+        ValueError: If a shape shares no point with the first.
+    """
+    first = shapes[0]
+    aligned = [first]
+    for number, shape in enumerate(shapes[1:], start=2):
+        both = ~(shape.isnan() | first.isnan()).any(dim=1)
+        if not both.any():
+            raise ValueError(f"template {number} shares no landmark with the first one; expected at least one")
+        matrix, shift = fit_similarity(shape[both], first[both], torch.ones_like(first[both][:, 0]))
+        aligned.append(transform(shape, matrix, shift))
+    return torch.stack(aligned).nanmean(dim=0)
