@@ -25,10 +25,10 @@ SHARE = 2.0
 """Weight of the way back."""
 TEMPERATURE = 0.1
 """Of the softmax over the template's cells."""
-AROUND = {2: 4, 3: 2}
+AROUND = {2: 6, 3: 2}
 """Cells of the template around a landmark that compete with it, along every axis to each side, in 2D and 3D."""
-REACH = {2: 6, 3: 4}
-"""Cells of the query around a first position that are searched."""
+REACH = 4
+"""Cells of the query around a first position that are searched, along every axis to each side."""
 AT_ONCE = 16
 """Landmarks whose windows are in memory at a time."""
 
@@ -93,5 +93,5 @@ def reciprocal_windows(
 
 def refinement_window(grid: CellGrid, cells: Float[Tensor, "k d"]) -> tuple[Int[Tensor, "k d"], list[int]]:
     """First cells and size of the windows around first positions."""
-    size = [min(2 * REACH[len(grid.shape)] + 1, length) for length in grid.shape]
+    size = [min(2 * REACH + 1, length) for length in grid.shape]
     return grid.clamped_starts(cells, size), size

@@ -49,7 +49,7 @@ def test_the_centre_of_the_surroundings_is_the_landmark(generator: torch.Generat
 
 
 def test_windows_lie_inside_the_grid() -> None:
-    grid = CellGrid((20, 9), 2, (1.0, 1.0))
-    starts, size = refinement_window(grid, torch.tensor([[0.0, 0.0], [19.0, 8.0], [10.2, 4.0]]))
-    assert size == [13, 9]
-    assert starts.tolist() == [[0, 0], [7, 0], [4, 0]]
+    grid = CellGrid((20, 7), 2, (1.0, 1.0))
+    starts, size = refinement_window(grid, torch.tensor([[0.0, 0.0], [19.0, 6.0], [10.2, 4.0]]))
+    assert size == [9, 7]
+    assert starts.tolist() == [[0, 0], [11, 0], [6, 0]]
