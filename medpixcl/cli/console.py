@@ -1,0 +1,36 @@
+"""What the commands print."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+console = Console(markup=False, highlight=False)  # file names may hold brackets
+
+
+def say(text: str, style: str | None = None) -> None:
+    """A line as it is: breaking it is left to the terminal."""
+    console.print(text, style=style, soft_wrap=True)
+
+
+def print_table(rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+    header, *body = rows
+    table = Table(*[Column(name, overflow="fold") for name in header], title=title)
+    for row in body:
+        table.add_row(*[str(cell) for cell in row])
+    console.print(table)
+
+
+def print_metrics(metrics: dict[str, Any]) -> None:
+    from medpixcl.reports.tables import overall_rows
+
+    print_table(overall_rows(metrics))
+
+
+def print_comparison(comparisons: list[tuple[str, dict[str, Any]]]) -> None:
+    rows = [("start", "MRE (mm)", "95 % interval", "median (mm)")]
+    for name, metrics in comparisons:
+        low, high = metrics["interval_95"]["mre_mm"]
+        rows.append((name, f"{metrics['mre_mm']:.1f}", f"{low:.1f} to {high:.1f}", f"{metrics['median_mm']:.1f}"))
+    print_table(rows)

@@ -1,0 +1,65 @@
+"""`medpixcl match` and `medpixcl evaluate`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medpixcl.cli.console import print_metrics, say
+from medpixcl.cli.options import Settings, Spacing
+
+
+def match(
+    template: Annotated[Path, typer.Option(help="The annotated image.")],
+    landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
+    images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
+    bundle: Annotated[str | None, typer.Option(help="Folder of a matching bundle.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
+    spacing_mm: Spacing = None,
+    settings: Settings = None,
+) -> None:
+    """Find the landmarks of one annotated image in other images."""
+    from medpixcl.engines.workflow import find_bundle, parse_settings, run_bundle
+
+    folder = find_bundle(bundle, "xray_landmark_matching")
+    overrides: dict[str, Any] = {
+        "template": str(template),
+        "landmarks": str(landmarks),
+        "images": str(images),
+        "output_dir": str(output),
+        "spacing_mm": spacing_mm,
+        "reference": None if reference is None else str(reference),
+        "facts": {"bundle": folder.resolve().name, "weights": weights.name if weights else "of the bundle"},
+    }
+    if weights is not None:
+        overrides["weights"] = str(weights)
+    overrides |= parse_settings(settings or [])
+    workflow = run_bundle(folder, "inference", overrides, kind="infer")
+    rejected = workflow.parser.get_parsed_content("found").rejected
+    for path, reason in rejected.items():
+        say(f"rejected {path}: {reason}", style="yellow")
+    metrics = workflow.parser.get_parsed_content("handlers")[1].metrics
+    if metrics is not None:
+        print_metrics(metrics)
+    say(f"report: {output / 'report.html'}; landmarks: {output / 'landmarks.csv'}")
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Option(help="Landmark file with predicted positions.")],
+    reference: Annotated[Path, typer.Option(help="Landmark file with true positions.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="metrics.json")],
+    exclude: Annotated[Path | None, typer.Option(help="Text file, one image per line, left out.")] = None,
+) -> None:
+    """Measure predicted against true landmarks: MRE, median, p95, SDR, each landmark, bootstrap intervals."""
+    from medpixcl.data.landmark_files import read_landmarks
+    from medpixcl.landmarks.metrics import evaluate_positions
+    from medpixcl.reports.tables import write_metrics_json
+
+    lines = [] if exclude is None else exclude.read_text(encoding="utf-8-sig").splitlines()
+    excluded = [line.strip() for line in lines if line.strip()]
+    predicted, true = (read_landmarks(path).positions_mm() for path in (predictions, reference))
+    metrics = evaluate_positions(predicted, true, exclude=excluded)
+    write_metrics_json(output, metrics)
+    print_metrics(metrics)

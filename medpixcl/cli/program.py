@@ -1,0 +1,57 @@
+"""The program: its commands, and how it ends on bad input."""
+
+import sys
+import warnings
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+import medpixcl
+from medpixcl.cli.about import demo, doctor
+from medpixcl.cli.console import console
+from medpixcl.cli.listing import scan
+from medpixcl.cli.matching import evaluate, match
+from medpixcl.cli.pretraining import pretrain
+
+COMMANDS = (scan, pretrain, match, evaluate, demo, doctor)
+
+app = typer.Typer(
+    help="Pixel embeddings learnt without labels, and landmarks found from one annotated image.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _command in COMMANDS:
+    app.command()(_command)
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        console.print(f"medpixcl {medpixcl.__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def main() -> None:
+    """Run the program; bad input ends with one sentence and exit status 2."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    try:
+        app()
+    except (ValueError, ModuleNotFoundError, FloatingPointError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _fail(reason: str) -> NoReturn:
+    Console(stderr=True).print(f"medpixcl: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
