@@ -15,6 +15,7 @@ def say(text: str, style: str | None = None) -> None:
 
 
 def print_table(rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+    """Rows with a header first."""
     header, *body = rows
     table = Table(*[Column(name, overflow="fold") for name in header], title=title)
     for row in body:
@@ -23,12 +24,14 @@ def print_table(rows: Iterable[Sequence[Any]], title: str | None = None) -> None
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
+    """Overall error of a run."""
     from medpixcl.reports.tables import overall_rows
 
     print_table(overall_rows(metrics))
 
 
 def print_comparison(comparisons: list[tuple[str, dict[str, Any]]]) -> None:
+    """Overall error of several runs, side by side."""
     rows = [("start", "MRE (mm)", "95 % interval", "median (mm)")]
     for name, metrics in comparisons:
         low, high = metrics["interval_95"]["mre_mm"]

@@ -13,6 +13,7 @@ Settings = Annotated[
 
 
 def checked_device(name: str) -> str:
+    """Name of a device that works."""
     import torch
 
     try:
