@@ -11,6 +11,7 @@ LEVELS = {
     "_kernels": 0,
     "coordinates": 1,
     "informativeness": 2,
+    "mutual_information": 2,
     "views": 2,
     "correspondence": 3,
     "landmarks": 3,
