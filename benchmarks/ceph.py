@@ -1,0 +1,133 @@
+"""The ISBI 2015 cephalograms for the benchmarks: which images are measured, how they are loaded, where landmarks lie.
+
+``test1`` leaves out the 20 images that repeat a training image; ``dev`` is 40 training images that are neither
+templates nor repeated elsewhere: settings are chosen there.
+"""
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from torch import Tensor
+
+from medpixcl.data.landmark_files import read_landmarks
+from medpixcl.engines.matching import LevelsInferer, working_voxels
+from medpixcl.landmarks.metrics import summarise_errors
+from medpixcl.matching import LandmarkMatcher
+
+ROOT = Path(__file__).parents[1]
+BUNDLE = ROOT / "bundles" / "xray_landmark_matching"
+DATA = Path(os.environ.get("MEDPIXCL_DATA", ROOT.parent / "shared" / "data"))
+FILE_SPACING = 0.5
+"""Pixel size in mm of the stored pictures."""
+TARGETS = ("landmarks", "landmarks_senior", "landmarks_junior")
+"""True positions: mean of both readers, senior reader, junior reader."""
+TEMPLATES = ("125", "010", "114", "050", "077")
+"""Templates of the tables."""
+DEV_IMAGES = 40
+
+
+class Cephalograms:
+    """Images and true landmarks at a working spacing, prepared as the matching bundle does.
+
+    Args:
+        data: Folder of the data sets.
+        spacing_mm: Working spacing.
+        target: One of ``TARGETS``.
+    """
+
+    def __init__(self, *, data: Path = DATA, spacing_mm: float = 0.5, target: str = "landmarks") -> None:
+        self.folder, self.spacing_mm = data / "ceph_isbi2015", spacing_mm
+        self.config = ConfigParser(ConfigParser.load_config_file(str(BUNDLE / "configs" / "inference.json")))
+        self.config["bundle_root"] = str(BUNDLE)
+        self.config["working_spacing_mm"] = [spacing_mm, spacing_mm]
+        self.prepare = self.config.get_parsed_content("preprocessing")
+        self.table = read_landmarks(self.folder / f"{target}.csv")
+
+    def path(self, name: str) -> Path:
+        """File of an image."""
+        return self.folder / "images" / f"{name}.png"
+
+    def load(self, name: str) -> MetaTensor:
+        """Image (1, H, W)."""
+        return self.prepare({"image": str(self.path(name)), "spacing_mm": FILE_SPACING})["image"]
+
+    def truth(self, name: str, image: MetaTensor) -> Tensor:
+        """True voxels (K, 2) of an image that was loaded."""
+        affine = torch.as_tensor(image.meta["original_affine"])
+        points = self.table.for_image(str(self.path(name)), affine, list(image.meta["spatial_shape"]))
+        return working_voxels(points.voxels, image).float()
+
+    def images(self, split: str) -> list[str]:
+        """Names of the images of a split: ``train`` (all), ``dev`` (a part of it) or ``test1``."""
+        with (self.folder / "splits.csv").open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        training = {row["id"] for row in rows if row["official_split"] == "train"}
+        if split == "test1":
+            return [r["id"] for r in rows if r["official_split"] == "test1" and r["duplicate_of"] not in training]
+        if split == "train":
+            return sorted(training)
+        repeated = {row["duplicate_of"] for row in rows}
+        free = sorted(training - repeated - set(TEMPLATES))
+        return sorted(np.random.default_rng(0).permutation(free)[:DEV_IMAGES].tolist())
+
+    def matching_errors(
+        self,
+        network: torch.nn.Module,
+        images: Sequence[str],
+        templates: Sequence[str],
+        *,
+        modes: Sequence[str] = ("argmax", "consistent"),
+    ) -> dict[str, dict[str, Tensor]]:
+        """One-shot errors in mm, by mode and template, shape (images, landmarks); templates are not among the images."""
+        inferer, spacing = LevelsInferer(), [self.spacing_mm, self.spacing_mm]
+
+        def embed(image: Tensor) -> list[Tensor]:
+            with torch.no_grad():
+                return inferer(image, network)
+
+        matchers = {}
+        for name in templates:
+            picture = self.load(name)
+            batch, landmarks = picture.as_tensor()[None], self.truth(name, picture)
+            for mode in modes:
+                matcher = LandmarkMatcher(mode=mode).fit(embed, network.strides, batch, landmarks, spacing)
+                matchers[mode, name] = matcher
+        errors: dict[str, dict[str, list[Tensor]]] = {}
+        for image in images:
+            picture = self.load(image)
+            levels, true = embed(picture.as_tensor()[None]), self.truth(image, picture)
+            for (mode, name), matcher in matchers.items():
+                found = matcher.match(levels, picture.shape[1:], spacing).voxels
+                distance = torch.linalg.vector_norm(found - true, dim=1) * self.spacing_mm
+                errors.setdefault(mode, {}).setdefault(name, []).append(distance)
+        return {mode: {name: torch.stack(rows) for name, rows in rows_of.items()} for mode, rows_of in errors.items()}
+
+
+def summaries(errors: Mapping[str, Tensor]) -> dict[str, dict]:
+    """MRE, SDR and the rest for every template."""
+    return {
+        name: summarise_errors(rows, [str(number + 1) for number in range(rows.shape[1])])
+        for name, rows in errors.items()
+    }
+
+
+def one_line(rows: Mapping[str, dict]) -> str:
+    """MRE / SDR 2 mm of every template, their means, and the spread of the MRE."""
+    errors, rates = ([value(row) for row in rows.values()] for value in (_mre, _sdr))
+    each = "  ".join(f"{name}: {_mre(row):.2f} / {_sdr(row):.1f}" for name, row in rows.items())
+    spread = float(np.std(errors, ddof=1)) if len(errors) > 1 else 0.0
+    return f"{each}  | mean {np.mean(errors):.2f} (spread {spread:.2f}) / {np.mean(rates):.1f}"
+
+
+def _mre(row: Mapping) -> float:
+    return row["mre_mm"]
+
+
+def _sdr(row: Mapping) -> float:
+    return row["sdr_percent"]["2"]
