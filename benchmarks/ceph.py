@@ -84,7 +84,7 @@ class Cephalograms:
         *,
         modes: Sequence[str] = ("argmax", "consistent"),
     ) -> dict[str, dict[str, Tensor]]:
-        """One-shot errors in mm, by mode and template, shape (images, landmarks); templates are not among the images."""
+        """One-shot errors in mm, by mode and template, shape (images, landmarks)."""
         inferer, spacing = LevelsInferer(), [self.spacing_mm, self.spacing_mm]
 
         def embed(image: Tensor) -> list[Tensor]:

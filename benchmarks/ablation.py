@@ -1,0 +1,101 @@
+"""The paper's ablation in this package's frame: what informativeness does for one-shot matching on cephalograms.
+
+Every row is a pretraining of the same number of steps on the 150 training images (labels unused), then one-shot
+matching of the 130 test images that repeat no training image, each landmark alone (argmax) and with geometric
+consistency. The first and the last row get three seeds, the others one. Finished runs are kept in ``--runs``.
+
+    python benchmarks/ablation.py --runs ablation_runs --json ablation.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ceph import DATA, FILE_SPACING, Cephalograms, one_line, summaries
+
+from medpixcl.data.scan import scan
+from medpixcl.engines.workflow import run_bundle
+from medpixcl.networks import load_weights
+
+ROOT = Path(__file__).parents[1]
+PRETRAINING = ROOT / "bundles" / "xray_infoaug_pretraining"
+TEMPLATES = ("125", "010", "114")
+
+FIXED = {"brightness": [0.85, 1.15], "contrast": [0.75, 1.25]}
+"""Jitter of the baseline, CC2D."""
+ROWS: dict[str, dict[str, Any]] = {
+    "uniform, fixed jitter": {"informativeness_exponent": 0.0},
+    **{f"exponent {exponent:g}": {"informativeness_exponent": exponent} for exponent in (0.01, 0.1, 0.3, 0.5, 1.0)},
+}
+THRICE = ("uniform, fixed jitter",)
+
+
+def settings_of(row: str, spacing: float) -> dict[str, Any]:
+    """Config values of a row; at half resolution views and windows cover the same anatomy."""
+    size = round(256 * FILE_SPACING / spacing)
+    jitter = dict.fromkeys(("intensity_low", "intensity_medium", "intensity_high"), FIXED)
+    return {"spacing_mm": [spacing] * 2, "view_shape": [size] * 2, "val_interval": 1000, **jitter, **ROWS[row]}
+
+
+def pretrain(row: str, seed: int, folder: Path, *, manifest: Path, spacing: float, epochs: int) -> Path:
+    """Weights of a row, trained unless they are there."""
+    weights = folder / "models" / "model.pt"
+    if not (folder / "done").exists():
+        places = {"data_list_file_path": str(manifest), "output_dir": str(folder), "ckpt_dir": str(weights.parent)}
+        run_bundle(PRETRAINING, "train", {**settings_of(row, spacing), **places, "seed": seed, "max_epochs": epochs})
+        (folder / "done").touch()
+    return weights
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the trained networks")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the first and the last row")
+    parser.add_argument("--spacing-mm", type=float, default=1.0)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--split", choices=("dev", "test1"), default="test1")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+
+    cephalograms = Cephalograms(data=options.data, spacing_mm=options.spacing_mm)
+    manifest = options.runs / "manifest.json"
+    if not manifest.exists():
+        folder = cephalograms.folder
+        scan(folder / "images", spacing_mm=FILE_SPACING, split=folder / "splits.csv").write(manifest)
+    images = cephalograms.images(options.split)
+    results: dict[str, list[dict]] = {}
+    for row in options.rows:
+        for seed in range(options.seeds if row in THRICE else 1):
+            name = row.replace(" ", "_").replace(",", "")
+            weights = pretrain(
+                row,
+                seed,
+                options.runs / f"{name}_seed{seed}",
+                manifest=manifest,
+                spacing=options.spacing_mm,
+                epochs=options.epochs,
+            )
+            network = cephalograms.config.get_parsed_content("network_def").eval()
+            load_weights(network, weights)
+            measured = {m: summaries(e) for m, e in cephalograms.matching_errors(network, images, TEMPLATES).items()}
+            results.setdefault(row, []).append({"seed": seed, **measured})
+            for mode, by_template in measured.items():
+                print(f"{row:24s} seed {seed} {mode:11s} {one_line(by_template)}", flush=True)
+    for row, runs in results.items():
+        for mode in ("argmax", "consistent"):
+            means = [np.mean([t["mre_mm"] for t in run[mode].values()]) for run in runs]
+            spread = f" +- {np.std(means, ddof=1):.3f}" if len(means) > 1 else ""
+            print(f"{row:24s} {mode:11s} mean {np.mean(means):.3f}{spread} mm, {len(means)} seed(s)")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
