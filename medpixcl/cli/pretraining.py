@@ -11,7 +11,7 @@ from medpixcl.cli.options import Settings, checked_device
 
 def pretrain(
     bundle: Annotated[Path, typer.Argument(help="Folder of a pretraining bundle.")],
-    data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan`.")],
+    data: Annotated[list[Path], typer.Option(help="Manifest from `medpixcl scan`; may be repeated.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call resumes.")],
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs in all.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
@@ -21,8 +21,9 @@ def pretrain(
     """Pretrain a network without labels; TensorBoard logs, checkpoints and the best weights go to the run's folder."""
     from medpixcl.engines.workflow import find_bundle, parse_settings, run_bundle
 
-    overrides: dict[str, Any] = {"data_list_file_path": str(data), "output_dir": str(output)}
-    overrides["ckpt_dir"] = str(output / "models")
+    manifests = [str(path) for path in data]
+    overrides: dict[str, Any] = {"data_list_file_path": manifests[0] if len(manifests) == 1 else manifests}
+    overrides |= {"output_dir": str(output), "ckpt_dir": str(output / "models")}
     if epochs is not None:
         overrides["max_epochs"] = epochs
     if device is not None:

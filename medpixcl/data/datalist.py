@@ -1,5 +1,7 @@
-"""Datalists for training, from a manifest."""
+"""Datalists for training, from one or several manifests."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from medpixcl.data.manifest import Manifest
 
 Datalist = list[dict[str, Any]]
 ITEM_KEYS = ("image", "spacing_mm")
+SOURCE = "source"
+"""Key of the number of the manifest that an item comes from, where there are several."""
 
 
 def items_of(entries: Datalist) -> Datalist:
@@ -16,23 +20,46 @@ def items_of(entries: Datalist) -> Datalist:
     return [{key: entry[key] for key in ITEM_KEYS if entry.get(key) is not None} for entry in entries]
 
 
-def split_validation(path: str | Path, *, fraction: float = 0.1, seed: int = 0) -> dict[str, Datalist]:
+def split_validation(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, fraction: float = 0.1, seed: int = 0
+) -> dict[str, Datalist]:
     """The images to train on and those held out to validate on.
 
     A manifest with a validation section is taken as it is; otherwise a share of the training section is held out.
-    Repeats of one picture (``duplicate_group``) stay on one side. The test section is never touched.
+    Repeats of one picture (``duplicate_group``) stay on one side. The test section is never touched. Several manifests
+    are divided one by one; their items then carry the number of theirs as ``source``.
 
     Args:
-        path: Manifest or MONAI datalist; its paths are relative to it.
-        fraction: Share held out, between 0 and 1; at least one image.
+        path: Manifest or MONAI datalist, or several; their paths are relative to each.
+        fraction: Share held out, between 0 and 1; at least one image of each manifest.
         seed: Of the choice.
 
     Returns:
         ``training`` and ``validation``, with absolute paths.
 
     Raises:
-        ValueError: If there are not at least two images (or groups of repeats) to divide, or ``fraction`` is no share.
+        ValueError: If there are not at least two images (or groups of repeats) to divide, ``fraction`` is no share, or
+            two manifests hold the same picture.
     """
+    if isinstance(path, str | os.PathLike):
+        divided = _divide(Path(path), fraction, seed)
+        return {side: items_of(entries) for side, entries in divided.items()}
+    if not path:
+        raise ValueError("no manifest is given; give one path, or a list of them")
+    every = [_divide(Path(one), fraction, seed) for one in path]
+    _refuse_common_pictures(path, every)
+    return {
+        side: [
+            item | ({SOURCE: number} if len(every) > 1 else {})
+            for number, divided in enumerate(every)
+            for item in items_of(divided[side])
+        ]
+        for side in ("training", "validation")
+    }
+
+
+def _divide(path: Path, fraction: float, seed: int) -> dict[str, Datalist]:
+    """Entries of one manifest to train and to validate on."""
     manifest = Manifest.read(path)
     training, validation = manifest.datalist("training"), manifest.datalist("validation")
     if not validation:
@@ -48,4 +75,17 @@ def split_validation(path: str | Path, *, fraction: float = 0.1, seed: int = 0) 
             f"{path} has {len(training) + len(validation)} image(s) to train and validate on; "
             "at least two different ones are needed: add images to the manifest"
         )
-    return {"training": items_of(training), "validation": items_of(validation)}
+    return {"training": training, "validation": validation}
+
+
+def _refuse_common_pictures(paths: Sequence[str | os.PathLike[str]], every: Sequence[dict[str, Datalist]]) -> None:
+    """A picture of two manifests could be trained on and validated on."""
+    owner: dict[str, int] = {}
+    for number, divided in enumerate(every):
+        for entry in (*divided["training"], *divided["validation"]):
+            for mark in {str(entry["image"]), str(entry.get("sha256") or entry["image"])}:
+                if (first := owner.setdefault(mark, number)) != number:
+                    raise ValueError(
+                        f"{entry['image']} of {paths[number]} is also in {paths[first]}: leave it in one of them, "
+                        "so that no image is trained on and validated on"
+                    )

@@ -1,12 +1,14 @@
 """Random views that depend on (seed, epoch, index) alone: the same on any number of workers, and after a resume."""
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
 from monai.data import CacheDataset
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset, DistributedSampler
+
+from medpixcl.data.datalist import SOURCE
 
 
 def item_seed(seed: int, epoch: int, index: int) -> int:
@@ -56,12 +58,46 @@ class SeededDataset(Dataset):
     def __len__(self) -> int:
         return len(self.data) * self.repeats
 
+    @property
+    def sources(self) -> list[int]:
+        """Number of the manifest that each image comes from (:func:`medpixcl.data.datalist.split_validation`)."""
+        return [entry.get(SOURCE, 0) if isinstance(entry, Mapping) else 0 for entry in self.data]
+
     def __getitem__(self, key: int | tuple[int, int]) -> Any:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         seed = item_seed(self.seed, epoch, index)
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=seed)
         return self.transform({**self.prepared[index % len(self.data)], "item_seed": seed})
+
+
+def balanced_indices(sources: Sequence[int], repeats: int, *, seed: int, epoch: int) -> list[int]:
+    """Indices into a :class:`SeededDataset` with the same number of items of every source.
+
+    Together as many as an epoch of the whole data set has, rounded up to a multiple of the number of sources. Each
+    source is gone through in an order of the epoch, and again where it is small: an image that comes again has an index
+    of its own, hence other views.
+
+    Args:
+        sources: Number of the source of every image, in the order of the data set.
+        repeats: Of the data set.
+        seed: Of the order.
+        epoch: The same epoch always gives the same indices.
+
+    Example:
+        >>> [index % 4 for index in balanced_indices([0, 0, 0, 1], 1, seed=0, epoch=1)].count(3)
+        2
+    """
+    names = sorted(set(sources))
+    each = -(-len(sources) * repeats // len(names))
+    chosen = []
+    for name in names:
+        members = np.flatnonzero(np.asarray(sources) == name)
+        random = np.random.default_rng((seed, epoch, name))
+        rounds = range(-(-each // len(members)))
+        order = np.concatenate([random.permutation(members) + number * len(sources) for number in rounds])
+        chosen += order[:each].tolist()
+    return chosen
 
 
 class EpochSampler(DistributedSampler):
@@ -74,14 +110,25 @@ class EpochSampler(DistributedSampler):
         dataset: The dataset sampled.
         seed: Of the shuffling.
         shuffle: Off for a fixed order.
+        balance: Take the same number of items of each of the dataset's ``sources`` (:func:`balanced_indices`).
     """
 
-    def __init__(self, dataset: Sized, *, seed: int = 0, shuffle: bool = True) -> None:
+    def __init__(self, dataset: Sized, *, seed: int = 0, shuffle: bool = True, balance: bool = False) -> None:
         from torch import distributed
 
         ready = distributed.is_available() and distributed.is_initialized()
         replicas, rank = (distributed.get_world_size(), distributed.get_rank()) if ready else (1, 0)
-        super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        sources = getattr(dataset, "sources", ()) if balance else ()
+        self.sources = sources if len(set(sources)) > 1 else ()
+        sampled: Sized = dataset
+        if self.sources:
+            self.repeats = len(dataset) // len(self.sources)
+            sampled = balanced_indices(self.sources, self.repeats, seed=seed, epoch=0)
+        super().__init__(sampled, num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, index) for index in super().__iter__())
+        places = super().__iter__()
+        if not self.sources:
+            return ((self.epoch, index) for index in places)
+        order = balanced_indices(self.sources, self.repeats, seed=self.seed, epoch=self.epoch if self.shuffle else 0)
+        return ((self.epoch, order[place]) for place in places)

@@ -172,6 +172,7 @@ class ResumeHandler:
     Args:
         path: Checkpoint file.
         objects: Name to network, optimizer, scheduler, ... (anything with ``state_dict``); the engine itself is added.
+            One with nothing to remember (an empty state) need not be in the file, nor does one that is off now.
     """
 
     def __init__(self, path: str, objects: Mapping[str, Any]) -> None:
@@ -193,7 +194,8 @@ class ResumeHandler:
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             for name, value in self.objects.items():
-                value.load_state_dict(content[name])
+                if value.state_dict():
+                    value.load_state_dict(content[name])
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{self.path} is damaged or of a run with another network: give another output folder to start anew, "

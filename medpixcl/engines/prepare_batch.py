@@ -11,13 +11,15 @@ from monai.transforms import Compose, Randomizable, Transform
 from medpixcl.transforms.views import apply_views
 
 PAIRS = ("query", "positive", "valid")
+OF_PAIRS = ("informativeness", "pixel_class")
 
 
 class PixelPairsPrepareBatch(PrepareBatch):
     """The query view as input, the anchor view as second argument, the pixel pairs as target.
 
     Args:
-        image_key: The batch holds ``image_key + "_query"``, ``image_key + "_anchor"`` and the pairs.
+        image_key: The batch holds ``image_key + "_query"``, ``image_key + "_anchor"`` and the pairs: ``query``,
+            ``positive``, ``valid`` and, where it has them, ``informativeness`` and ``pixel_class``.
     """
 
     def __init__(self, image_key: str = "image") -> None:
@@ -37,7 +39,7 @@ class PixelPairsPrepareBatch(PrepareBatch):
             plain = value.as_tensor() if isinstance(value, MetaTensor) else value
             return plain.to(device, non_blocking=non_blocking)
 
-        pairs = {key: moved(key) for key in PAIRS}
+        pairs = {key: moved(key) for key in (*PAIRS, *(key for key in OF_PAIRS if key in batchdata))}
         return moved(f"{self.image_key}_query"), pairs, (moved(f"{self.image_key}_anchor"),), {}
 
 

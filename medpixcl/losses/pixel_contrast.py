@@ -1,6 +1,6 @@
 """Contrast of two views of a batch at every level of a pixel-embedding network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from medpixcl.coordinates import sample_at, voxel_positions, voxel_to_cell
 from medpixcl.losses.gathering import first_row, gather_counts, gather_keys, own_rank
 from medpixcl.losses.info_nce import pixel_info_nce
+
+InfoNCE = Callable[..., Tensor]
 
 
 class PixelContrastLoss(nn.Module):
@@ -78,7 +80,6 @@ class PixelContrastLoss(nn.Module):
             distance_slope=distance_slope,
             distance_cap=distance_cap,
             clamp=clamp,
-            reduction="sum",
         )
 
     def forward(self, views: Sequence[Sequence[torch.Tensor]], pairs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -97,14 +98,36 @@ class PixelContrastLoss(nn.Module):
 
     def losses(self, views: Sequence[Sequence[torch.Tensor]], pairs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """Loss of each level, without its weight, in the order of ``strides``; for arguments see :meth:`forward`."""
+        flat = _flatten(pairs, gather=self.gather, share_keys=self.keys == "batch")
+        factor = len(flat.counts) / max(sum(flat.counts), 1)
+        return [factor * terms.sum() for terms in self._levels(views, flat, reduction="sum")]
+
+    @torch.no_grad()
+    def pair_losses(self, views: Sequence[Sequence[torch.Tensor]], pairs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Loss of every pair, the weighted sum over levels, without a gradient; for arguments see :meth:`forward`.
+
+        The mean over the valid pairs is the loss. Where torch.distributed is initialised with ``gather``, every process
+        must call it.
+
+        Returns:
+            Shape (B, N), float32 or wider; 0 where not valid.
+        """
+        flat = _flatten(pairs, gather=self.gather, share_keys=self.keys == "batch")
+        levels = self._levels(views, flat, reduction="none")
+        total = torch.stack([weight * terms for weight, terms in zip(self.level_weights, levels, strict=True)]).sum(0)
+        return total.new_zeros(flat.valid.shape).masked_scatter(flat.valid, total)
+
+    def _levels(
+        self, views: Sequence[Sequence[Tensor]], flat: "_FlatPairs", *, reduction: Literal["sum", "none"]
+    ) -> list[Tensor]:
+        """Of each level the losses of the valid pairs in order, or sums of them."""
         queries, anchors = views
         self._check_levels("the query view", len(queries))
         self._check_levels("the anchor view", len(anchors))
-        flat = _flatten(pairs, gather=self.gather, share_keys=self.keys == "batch")
-        factor = len(flat.counts) / max(sum(flat.counts), 1)
         level = {"batch": self._sampled, "image": self._within, "cells": self._dense}[self.keys]
+        info_nce = partial(self.info_nce, reduction=reduction)
         return [
-            factor * level(query, anchor, stride, flat)
+            level(info_nce, query, anchor, stride, flat)
             for query, anchor, stride in zip(queries, anchors, self.strides, strict=True)
         ]
 
@@ -112,10 +135,12 @@ class PixelContrastLoss(nn.Module):
         if count != len(self.strides):
             raise ValueError(f"{name} has {count} levels and strides {len(self.strides)}; give one for each level.")
 
-    def _sampled(self, query: Tensor, anchor: Tensor, stride: int | Sequence[int], pairs: "_FlatPairs") -> Tensor:
-        """Sum over pairs with the positives of the batch as keys."""
+    def _sampled(
+        self, info_nce: InfoNCE, query: Tensor, anchor: Tensor, stride: int | Sequence[int], pairs: "_FlatPairs"
+    ) -> Tensor:
+        """The positives of the batch as keys."""
         keys = _sample(anchor, voxel_to_cell(pairs.positive, stride))[pairs.valid]
-        return self.info_nce(
+        return info_nce(
             _sample(query, voxel_to_cell(pairs.query, stride))[pairs.valid],
             gather_keys(keys, pairs.counts),
             pairs.targets,
@@ -123,33 +148,38 @@ class PixelContrastLoss(nn.Module):
             key_images=pairs.key_images,
         )
 
-    def _within(self, query: Tensor, anchor: Tensor, stride: int | Sequence[int], pairs: "_FlatPairs") -> Tensor:
-        """Sum over pairs with the positives of the same image as keys."""
+    def _within(
+        self, info_nce: InfoNCE, query: Tensor, anchor: Tensor, stride: int | Sequence[int], pairs: "_FlatPairs"
+    ) -> Tensor:
+        """The positives of the same image as keys."""
         positions = voxel_to_cell(pairs.positive, stride)
         vectors, keys = _sample(query, voxel_to_cell(pairs.query, stride)), _sample(anchor, positions)
-        return torch.stack(
+        return torch.cat(
             [
-                self.info_nce(
+                info_nce(
                     vectors[image, valid],
                     keys[image, valid],
                     torch.arange(int(valid.sum()), device=valid.device),
                     key_positions=positions[image, valid],
-                )
+                ).reshape(-1)
                 for image, valid in enumerate(pairs.valid)
             ]
-        ).sum()
+        )
 
-    def _dense(self, query: Tensor, anchor: Tensor, stride: int | Sequence[int], pairs: "_FlatPairs") -> Tensor:
-        """Sum over pairs with all cells of the same image as keys."""
+    def _dense(
+        self, info_nce: InfoNCE, query: Tensor, anchor: Tensor, stride: int | Sequence[int], pairs: "_FlatPairs"
+    ) -> Tensor:
+        """All cells of the same image as keys."""
         positions = voxel_positions(anchor.shape[2:], device=anchor.device)
         nearest = _nearest(voxel_to_cell(pairs.positive, stride), anchor.shape[2:])
         sampled = _sample(query, voxel_to_cell(pairs.query, stride))
-        return torch.stack(
+        cells, places = anchor.flatten(2).mT, positions.flatten(0, -2)
+        return torch.cat(
             [
-                self.info_nce(vectors, cells.flatten(1).T, targets, key_positions=positions.flatten(0, -2), valid=valid)
-                for vectors, cells, targets, valid in zip(sampled, anchor, nearest, pairs.valid, strict=True)
+                info_nce(sampled[image, valid], cells[image], nearest[image, valid], key_positions=places).reshape(-1)
+                for image, valid in enumerate(pairs.valid)
             ]
-        ).sum()
+        )
 
 
 class _FlatPairs(NamedTuple):

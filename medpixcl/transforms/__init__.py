@@ -1,5 +1,6 @@
 """Array and dictionary transforms: the only place that meets MONAI's dictionary world."""
 
+from medpixcl.transforms.classes import ClassifyViewsd, PixelClasses
 from medpixcl.transforms.coordinates import CoordinateMapd
 from medpixcl.transforms.informativeness import LocalEntropyd
 from medpixcl.transforms.intensity import RandClassIntensityd
@@ -8,9 +9,11 @@ from medpixcl.transforms.pairs import RandPixelPairsd
 from medpixcl.transforms.views import RandPixelViewsd
 
 __all__ = [
+    "ClassifyViewsd",
     "CoordinateMapd",
     "LoadImageMMd",
     "LocalEntropyd",
+    "PixelClasses",
     "RandClassIntensityd",
     "RandPixelPairsd",
     "RandPixelViewsd",

@@ -9,10 +9,11 @@ from monai.transforms import Randomizable, Transform
 from medpixcl.coordinates import spatial_affine
 from medpixcl.correspondence import correspond, draw_pixels, overlap
 from medpixcl.informativeness import sampling_weights
+from medpixcl.transforms.classes import PixelClasses
 
 
 class RandPixelPairsd(Randomizable, Transform):
-    """Draw pixels in the query view and find their partners; adds ``query``, ``positive`` and ``valid`` to the item.
+    """Draw pixels in the query view and find their partners; adds ``query``, ``positive``, ``valid``, ... to the item.
 
     Pixels are drawn without repetition among those that the anchor view shows too, with weight
     ``informativeness ** exponent``. Missing ones, where the views hardly overlap, are marked in ``valid``.
@@ -20,19 +21,21 @@ class RandPixelPairsd(Randomizable, Transform):
     Args:
         number: Pixels per image (N).
         exponent: 0 draws uniformly. 0.3 is the paper's.
-        class_ratios: Share of the pixels drawn from each class (low, medium, high); None leaves it to the weights.
+        class_ratios: Share of the pixels drawn from each class (low, medium, high); None leaves it to the weights. Of a
+            :class:`medpixcl.transforms.PixelClasses` its ratios as they stand in this epoch.
         image_key: The item holds the anchor view under ``image_key + "_anchor"``, and under ``coords_..._query``,
             ``entropy_..._query`` and ``class_..._query`` the maps of the query view.
 
     The item gets ``query`` (N, D) voxels of the query view, ``positive`` (N, D) voxels of the anchor view, not
-    rounded, and ``valid`` (N,).
+    rounded, ``valid`` (N,), ``informativeness`` (N,) entropy at the query pixels in bits and, when the item has
+    classes, ``pixel_class`` (N,).
     """
 
     def __init__(
         self,
         number: int = 256,
         exponent: float = 0.3,
-        class_ratios: Sequence[float] | None = None,
+        class_ratios: Sequence[float] | PixelClasses | None = None,
         image_key: str = "image",
     ) -> None:
         self.number, self.exponent, self.class_ratios, self.image_key = number, exponent, class_ratios, image_key
@@ -55,11 +58,16 @@ class RandPixelPairsd(Randomizable, Transform):
         pairs = correspond(coords, pixels, affine, shape)
         item["query"], item["positive"] = pairs.query[0], pairs.positive[0]
         item["valid"] = (pairs.valid & drawn)[0]
+        at = (0, *pixels[0].long().unbind(-1))
+        item["informativeness"] = item[f"entropy_{self.image_key}_query"].as_tensor()[at]
+        if (classes := f"class_{self.image_key}_query") in item:
+            item["pixel_class"] = item[classes].as_tensor()[at]
         return item
 
     def _weights(self, item: Mapping[Hashable, Any]) -> torch.Tensor:
         entropy = item[f"entropy_{self.image_key}_query"].as_tensor()[None]
+        ratios = self.class_ratios.ratios if isinstance(self.class_ratios, PixelClasses) else self.class_ratios
         classes = None
-        if self.class_ratios is not None:
+        if ratios is not None:
             classes = item[f"class_{self.image_key}_query"].as_tensor()[None]
-        return sampling_weights(entropy, exponent=self.exponent, class_ratios=self.class_ratios, classes=classes)
+        return sampling_weights(entropy, exponent=self.exponent, class_ratios=ratios, classes=classes)

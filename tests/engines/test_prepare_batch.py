@@ -51,7 +51,7 @@ def test_device_path_equals_worker_path(dims):
         found = on_device(list_data_collate([sampled[key] for key in keys]), "cpu")
         torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found[2], expected[2], rtol=1e-4, atol=1e-5)
-        assert found[1].keys() == expected[1].keys() == {"query", "positive", "valid"}
+        assert found[1].keys() == expected[1].keys() == {"query", "positive", "valid", "informativeness", "pixel_class"}
         for name, value in expected[1].items():
             torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-4)
         assert expected[1]["valid"].float().mean() > 0.5
