@@ -5,7 +5,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from medpixcl.landmarks.heatmaps import refine_peaks
 from medpixcl.matching.search import unravel
+
+__all__ = ["FLOOR", "local_peaks", "refine_peaks", "second_peaks"]
 
 FLOOR = 1e-6
 """Smallest similarity that a logarithm is taken of."""
@@ -30,35 +33,6 @@ def local_peaks(
     peaks = torch.where(values == largest, values, 0).flatten(1)
     scores, index = peaks.topk(min(count, peaks.shape[1]), dim=1)
     return unravel(index, values.shape[1:]), scores
-
-
-def refine_peaks(logs: Float[Tensor, "k ..."], index: Int[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-    """Peak position between cells: vertex of the parabola through the values of three cells along every axis.
-
-    Exact where the logarithm of a similarity is a Gaussian with axes along the grid. A peak at the border stays on its
-    cell along that axis.
-
-    Args:
-        logs: Logarithms of maps, shape (K, *cells).
-        index: Cell of the largest value of every map, shape (K, D).
-
-    Returns:
-        Cell positions, shape (K, D), at most half a cell away.
-    """
-    rows = torch.arange(len(index), device=index.device)
-    refined = index.to(logs.dtype)
-    for axis, length in enumerate(logs.shape[1:]):
-        around = []
-        for step in (-1, 0, 1):
-            moved = index.clone()
-            moved[:, axis] = (moved[:, axis] + step).clamp(0, length - 1)
-            around.append(logs[(rows, *moved.unbind(1))])
-        before, here, after = around
-        curvature = before - 2 * here + after
-        inner = (index[:, axis] > 0) & (index[:, axis] < length - 1) & (curvature < 0)
-        shift = 0.5 * (before - after) / torch.where(inner, curvature, 1)
-        refined[:, axis] += torch.where(inner, shift.clamp(-0.5, 0.5), 0)
-    return refined
 
 
 def second_peaks(
