@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from ignite.engine import Engine, Events
@@ -20,7 +20,7 @@ from medpixcl.data.slicer import write_markups
 from medpixcl.engines.image_list import ImageList
 from medpixcl.landmarks.metrics import evaluate_positions
 from medpixcl.landmarks.points import LandmarkSet
-from medpixcl.matching import LandmarkMatcher, MatchResult
+from medpixcl.matching import LandmarkMatcher
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.reports.figures import landmark_overlay, save_png
 from medpixcl.reports.html import Picture, write_match_report
@@ -64,6 +64,17 @@ class Template:
             raise ValueError(f"{landmarks} has no landmark with a position in {self.path.name}; mark at least one")
         self.voxels = working_voxels(self.points.voxels, self.image)
 
+    def fit(self, matcher: LandmarkMatcher, network: LevelsNet, inferer: Inferer, device: torch.device) -> None:
+        """Give a matcher the descriptors of the landmarks."""
+        network.eval()
+
+        def embed(image: Tensor) -> list[Tensor]:
+            with torch.no_grad():
+                return inferer(image.to(device), network)
+
+        picture = self.image.as_tensor()[None]
+        matcher.fit(embed, network.strides, picture, self.voxels.float(), _spacing(self.image))
+
 
 def working_voxels(voxels: Tensor, image: MetaTensor) -> Tensor:
     """Voxels of the file's image (K, D) as voxels of the image at the working spacing."""
@@ -88,11 +99,140 @@ def _spacing(image: MetaTensor) -> list[float]:
     return spacing_of(_affines(image)[1]).tolist()
 
 
-class LandmarkMatchHandler:
-    """Matches every image that an evaluator embeds, and writes all results.
+@runtime_checkable
+class Found(Protocol):
+    """Landmarks found in one image, K of them.
+
+    Attributes:
+        voxels: Of the working image, shape (K, D), NaN where missing.
+        scores: Confidence, shape (K,).
+        flags: A word for each landmark, empty where there is nothing to say.
+    """
+
+    @property
+    def voxels(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def scores(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def flags(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+class LandmarkResults:
+    """Collects the landmarks found in images, and writes them.
 
     The folder gets ``landmarks.csv`` (pixels and mm, LPS+), ``markups/<image>.mrk.json`` for 3D Slicer,
     ``overlays/<image>.png``, ``report.html`` and, with a reference, ``metrics.json``.
+
+    Args:
+        images: The images that are searched.
+        preprocessing: Their transforms.
+        output_dir: Folder of the results.
+        title: Heading of the report.
+        reference: Landmark file with true positions, to measure the error.
+        facts: What the report shall say of the run, beside the versions.
+        overlays: Draw an overlay of every image.
+        comparisons: Name and metrics of other runs over the same images, shown beside this one's.
+    """
+
+    def __init__(
+        self,
+        images: ImageList,
+        preprocessing: Compose,
+        output_dir: str,
+        *,
+        title: str,
+        reference: str | None = None,
+        facts: Mapping[str, str] | None = None,
+        overlays: bool = True,
+        comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    ) -> None:
+        self.images, self.preprocessing, self.output_dir, self.title = images, preprocessing, Path(output_dir), title
+        self.reference, self.facts, self.overlays = reference, dict(facts or {}), overlays
+        self.comparisons = comparisons
+        self.names: tuple[str, ...] = ()
+        self.results: dict[str, tuple[LandmarkSet, Found]] = {}
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.rows: list[dict[str, str]] = []
+        self.true_positions: dict[str, dict[str, tuple[float, ...]]] | None = None
+        self.metrics: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        """Read the reference, then find the images: bad input shows before the work begins.
+
+        Raises:
+            ValueError: One sentence that names the file.
+        """
+        if self.reference is not None:
+            self.true_positions = read_landmarks(self.reference).positions_mm()
+        self.images.check()
+
+    def add(self, image: MetaTensor, result: Found) -> None:
+        """Keep what was found in one image, and write its files."""
+        path = str(image.meta["filename_or_obj"])
+        name, stem = self.images.name(path), self.images.stem(path)
+        found = LandmarkSet(
+            names=self.names,
+            voxels=original_voxels(result.voxels.cpu(), image),
+            scores=result.scores.cpu(),
+            flags=result.flags,
+        )
+        affine = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
+        self.results[name] = (found, result)
+        self.entries[name] = self.images.entry(path)
+        self.rows += landmark_rows(name, found, affine)
+        markups = self.output_dir / "markups" / f"{stem}.mrk.json"
+        markups.parent.mkdir(parents=True, exist_ok=True)
+        write_markups(markups, found, affine)
+        if self.overlays:
+            overlay = self.output_dir / "overlays" / f"{stem}.png"
+            overlay.parent.mkdir(parents=True, exist_ok=True)
+            save_png(self._overlay(image, result), overlay)
+
+    def _overlay(self, image: MetaTensor, result: Found) -> Any:
+        return landmark_overlay(
+            image.as_tensor()[0].cpu(),
+            result.voxels.cpu(),
+            names=self.names,
+            unsure=[flag == "unsure" for flag in result.flags],
+            affine=_affines(image)[1] if image.ndim == 4 else None,
+            spacing=_spacing(image) if image.ndim == 3 else None,
+        )
+
+    def finish(self, engine: Engine) -> None:
+        """Write the table, the metrics and the report."""
+        table = self.output_dir / "landmarks.csv"
+        write_landmarks_csv(table, self.rows)
+        if self.true_positions is not None:
+            self.metrics = evaluate_positions(read_landmarks(table).positions_mm(), self.true_positions)
+            write_metrics_json(self.output_dir / "metrics.json", self.metrics)
+        report = match_report(
+            title=self.title,
+            images=list(self.results),
+            names=self.names,
+            scores=torch.stack([result.scores.cpu() for _, result in self.results.values()]),
+            unsure=torch.tensor([[flag == "unsure" for flag in result.flags] for _, result in self.results.values()]),
+            draw=self._picture_of,
+            facts={**self.facts, "medpixcl": medpixcl.__version__, "torch": torch.__version__},
+            metrics=self.metrics,
+            rejected=self.images.rejected,
+            comparisons=[*self.comparisons, ("this run", self.metrics or {})] if self.comparisons else (),
+            **self._template_in_report(),
+        )
+        write_match_report(self.output_dir / "report.html", report)
+
+    def _template_in_report(self) -> dict[str, Any]:
+        """What the report says of an annotated image, as arguments of ``match_report``."""
+        return {"template_name": ""}
+
+    def _picture_of(self, name: str) -> Any:
+        """Overlay of one image for the report."""
+        return self._overlay(self.preprocessing(self.entries[name])["image"], self.results[name][1])
+
+
+class LandmarkMatchHandler(LandmarkResults):
+    """Matches every image that an evaluator embeds, and writes all results.
 
     Args:
         matcher: How landmarks are matched.
@@ -122,18 +262,19 @@ class LandmarkMatchHandler:
         overlays: bool = True,
         comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
     ) -> None:
-        self.matcher, self.images = matcher, images
-        self.template_files, self.preprocessing = (template, landmarks), preprocessing
-        self.output_dir, self.spacing_mm = Path(output_dir), spacing_mm
-        self.reference, self.facts, self.overlays = reference, dict(facts or {}), overlays
-        self.comparisons = comparisons
+        super().__init__(
+            images,
+            preprocessing,
+            output_dir,
+            title="Landmark matching",
+            reference=reference,
+            facts=facts,
+            overlays=overlays,
+            comparisons=comparisons,
+        )
+        self.matcher, self.template_files, self.spacing_mm = matcher, (template, landmarks), spacing_mm
         self.template: Template
         self.checked = False
-        self.results: dict[str, tuple[LandmarkSet, MatchResult]] = {}
-        self.entries: dict[str, dict[str, Any]] = {}
-        self.rows: list[dict[str, str]] = []
-        self.true_positions: dict[str, dict[str, tuple[float, ...]]] | None = None
-        self.metrics: dict[str, Any] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Fit the matcher at the start, match after every image, write at the end."""
@@ -148,97 +289,31 @@ class LandmarkMatchHandler:
             ValueError: One sentence that names the file.
         """
         self.template = Template(*self.template_files, self.preprocessing, self.spacing_mm)
-        if self.reference is not None:
-            self.true_positions = read_landmarks(self.reference).positions_mm()
-        self.images.check()
+        self.names = self.template.points.names
+        super().check()
         self.checked = True
 
     def start(self, engine: Any) -> None:
         """Take the template's descriptors."""
         if not self.checked:
             self.check()
-        network = engine.network.eval()
-
-        def embed(image: Tensor) -> list[Tensor]:
-            with torch.no_grad():
-                return engine.inferer(image.to(engine.state.device), network)
-
-        self.matcher.fit(
-            embed,
-            network.strides,
-            self.template.image.as_tensor()[None],
-            self.template.voxels.float(),
-            _spacing(self.template.image),
-        )
+        self.template.fit(self.matcher, engine.network, engine.inferer, engine.state.device)
 
     def match(self, engine: Engine) -> None:
         """Match the landmarks in the images of this iteration."""
         levels = engine.state.output["pred"]
         for number, image in enumerate(decollate_batch(engine.state.batch["image"])):
-            self._match_one(image, [level[number : number + 1] for level in levels])
+            ours = [level[number : number + 1] for level in levels]
+            self.add(image, self.matcher.match(ours, image.shape[1:], _spacing(image)))
 
-    def _match_one(self, image: MetaTensor, levels: list[Tensor]) -> None:
-        path = str(image.meta["filename_or_obj"])
-        name, stem = self.images.name(path), self.images.stem(path)
-        result = self.matcher.match(levels, image.shape[1:], _spacing(image))
-        found = LandmarkSet(
-            names=self.template.points.names,
-            voxels=original_voxels(result.voxels.cpu(), image),
-            scores=result.scores.cpu(),
-            flags=result.flags,
-        )
-        affine = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
-        self.results[name] = (found, result)
-        self.entries[name] = self.images.entry(path)
-        self.rows += landmark_rows(name, found, affine)
-        markups = self.output_dir / "markups" / f"{stem}.mrk.json"
-        markups.parent.mkdir(parents=True, exist_ok=True)
-        write_markups(markups, found, affine)
-        if self.overlays:
-            overlay = self.output_dir / "overlays" / f"{stem}.png"
-            overlay.parent.mkdir(parents=True, exist_ok=True)
-            save_png(self._overlay(image, result), overlay)
-
-    def _overlay(self, image: MetaTensor, result: MatchResult) -> Any:
-        return landmark_overlay(
-            image.as_tensor()[0].cpu(),
-            result.voxels.cpu(),
-            names=self.template.points.names,
-            unsure=[flag == "unsure" for flag in result.flags],
-            affine=_affines(image)[1] if image.ndim == 4 else None,
-            spacing=_spacing(image) if image.ndim == 3 else None,
-        )
-
-    def finish(self, engine: Engine) -> None:
-        """Write the table, the metrics and the report."""
-        table = self.output_dir / "landmarks.csv"
-        write_landmarks_csv(table, self.rows)
-        if self.true_positions is not None:
-            self.metrics = evaluate_positions(read_landmarks(table).positions_mm(), self.true_positions)
-            write_metrics_json(self.output_dir / "metrics.json", self.metrics)
-        names = self.template.points.names
+    def _template_in_report(self) -> dict[str, Any]:
         picture = landmark_overlay(
             self.template.image.as_tensor()[0],
             torch.full_like(self.template.voxels, torch.nan),
             reference=self.template.voxels,
-            names=names,
+            names=self.names,
         )
-        report = match_report(
-            title="Landmark matching",
-            template_name=self.template.path.name,
-            template_picture=Picture(image=picture, caption="Template with its landmarks"),
-            images=list(self.results),
-            names=names,
-            scores=torch.stack([result.scores.cpu() for _, result in self.results.values()]),
-            unsure=torch.tensor([[flag == "unsure" for flag in result.flags] for _, result in self.results.values()]),
-            draw=self._picture_of,
-            facts={**self.facts, "medpixcl": medpixcl.__version__, "torch": torch.__version__},
-            metrics=self.metrics,
-            rejected=self.images.rejected,
-            comparisons=[*self.comparisons, ("this run", self.metrics or {})] if self.comparisons else (),
-        )
-        write_match_report(self.output_dir / "report.html", report)
-
-    def _picture_of(self, name: str) -> Any:
-        """Overlay of one image for the report."""
-        return self._overlay(self.preprocessing(self.entries[name])["image"], self.results[name][1])
+        return {
+            "template_name": self.template.path.name,
+            "template_picture": Picture(image=picture, caption="Template with its landmarks"),
+        }
