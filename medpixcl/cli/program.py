@@ -13,8 +13,9 @@ from medpixcl.cli.console import console
 from medpixcl.cli.listing import scan
 from medpixcl.cli.matching import evaluate, match
 from medpixcl.cli.pretraining import pretrain
+from medpixcl.cli.templates import choose_template
 
-COMMANDS = (scan, pretrain, match, evaluate, demo, doctor)
+COMMANDS = (scan, pretrain, choose_template, match, evaluate, demo, doctor)
 
 app = typer.Typer(
     help="Pixel embeddings learnt without labels, and landmarks found from one annotated image.",
