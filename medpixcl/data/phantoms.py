@@ -51,3 +51,53 @@ def write_phantoms(folder: str | Path, number: int, shape: Sequence[int], *, see
             nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), path)
         datalist.append({"image": str(path), "spacing_mm": [1.0] * len(shape)})
     return datalist
+
+
+def write_landmark_phantoms(
+    folder: str | Path, number: int, shape: Sequence[int], *, landmarks: int = 4, seed: int = 0
+) -> list[dict]:
+    """Pictures of one made-up anatomy that varies, with ``landmarks.csv``; 1 mm per pixel, and their datalist.
+
+    Bright rings of different sizes, the landmarks at their centres, are turned, scaled and shifted together, and each
+    moves a little on its own.
+
+    Args:
+        folder: Made if it is not there.
+        number: Of images.
+        shape: Spatial shape, 2D.
+        landmarks: Number of rings.
+        seed: Of the anatomy and of its variations.
+
+    Returns:
+        Items with ``image`` and ``spacing_mm``, as :func:`write_phantoms` does.
+    """
+    folder, size = Path(folder), np.array(shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = np.random.default_rng(seed)
+    angles = 2 * np.pi * np.arange(landmarks) / landmarks
+    anatomy = 0.28 * np.stack([np.cos(angles), np.sin(angles)], axis=1) + state.normal(0, 0.02, (landmarks, 2))
+    radii = np.linspace(0.04, 0.12, landmarks) * size.min()
+    rows = ["image,landmark,x_px,y_px,spacing_mm"]
+    datalist = []
+    for index in range(number):
+        turn, scale = state.uniform(-0.15, 0.15), state.uniform(0.9, 1.1)
+        matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        places = anatomy @ matrix.T + 0.5 + state.normal(0, 0.015, (landmarks, 2)) + state.normal(0, 0.02, 2)
+        points = places * (size - 1)
+        path = folder / f"phantom_{index:03d}.png"
+        image = _rings(points, radii, size) + state.normal(0, 0.02, size)
+        Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(path)
+        rows += [f"{path.name},{name + 1},{x:.4f},{y:.4f},1" for name, (y, x) in enumerate(points)]
+        datalist.append({"image": str(path), "spacing_mm": [1.0, 1.0]})
+    (folder / "landmarks.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return datalist
+
+
+def _rings(points: np.ndarray, radii: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Soft rings round points (K, 2), 0 to 1."""
+    axes = np.meshgrid(*[np.arange(n) for n in shape], indexing="ij")
+    image = np.full(tuple(shape), 0.1)
+    for point, radius in zip(points, radii, strict=True):
+        distance = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(axes, point, strict=True)))
+        image += 0.8 * np.exp(-(((distance - radius) / 1.5) ** 2))
+    return image

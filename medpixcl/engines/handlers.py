@@ -1,5 +1,6 @@
 """Handlers that training needs beyond MONAI's and Ignite's: exact resume, gradient clipping, a guard against NaN."""
 
+import logging
 import math
 import pickle
 from collections.abc import Mapping
@@ -136,7 +137,7 @@ class BestWeights:
     def __call__(self, engine: Engine) -> None:
         """Save if this validation is the best."""
         if engine.state.best_metric_epoch == engine.state.epoch:
-            _replace(self.path, self.network.state_dict())
+            write_checkpoint(self.path, self.network.state_dict())
 
 
 class EarlyStop(EarlyStopHandler):
@@ -206,10 +207,10 @@ class ResumeHandler:
     def save(self, engine: Engine) -> None:
         """Replace the checkpoint."""
         content = {name: value.state_dict() for name, value in self.objects.items()}
-        _replace(self.path, content | {"epoch": engine.state.epoch, "iteration": engine.state.iteration})
+        write_checkpoint(self.path, content | {"epoch": engine.state.epoch, "iteration": engine.state.iteration})
 
 
-def _replace(path: Path, content: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Save in one step, so that a killed run leaves the old file; on the first process only."""
     if idist.get_rank() == 0:
         DiskSaver(path.parent, atomic=True, create_dir=True, require_empty=False)(content, path.name)
@@ -270,10 +271,11 @@ class WeightsLoader:
     Args:
         network: Network to fill.
         path: Checkpoint, see :func:`medpixcl.networks.load_weights`; None leaves the network as it was built.
+        strict: Off: weights of another network, of which what fits is taken, and what does not is logged.
     """
 
-    def __init__(self, network: torch.nn.Module, path: str | None) -> None:
-        self.network, self.path = network, path
+    def __init__(self, network: torch.nn.Module, path: str | None, strict: bool = True) -> None:
+        self.network, self.path, self.strict = network, path, strict
 
     def attach(self, engine: Engine) -> None:
         """Load at the start."""
@@ -282,4 +284,6 @@ class WeightsLoader:
     def __call__(self, engine: Engine) -> None:
         """Load the weights."""
         if self.path is not None:
-            load_weights(self.network, self.path)
+            report = load_weights(self.network, self.path, strict=self.strict)
+            if not self.strict:
+                logging.getLogger(__name__).info("weights from %s: %s", self.path, report)

@@ -64,6 +64,11 @@ class Template:
             raise ValueError(f"{landmarks} has no landmark with a position in {self.path.name}; mark at least one")
         self.voxels = working_voxels(self.points.voxels, self.image)
 
+    @property
+    def mm(self) -> Tensor:
+        """The landmarks in mm, RAS+, shape (K, D)."""
+        return voxel_to_mm(self.voxels.double(), _affines(self.image)[1])
+
     def fit(self, matcher: LandmarkMatcher, network: LevelsNet, inferer: Inferer, device: torch.device) -> None:
         """Give a matcher the descriptors of the landmarks."""
         network.eval()

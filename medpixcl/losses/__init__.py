@@ -1,7 +1,8 @@
 """Losses of pixel embeddings: they take embeddings and pairs, never images."""
 
 from medpixcl.losses.gathering import gather_counts, gather_keys
+from medpixcl.losses.heatmap import LandmarkLoss
 from medpixcl.losses.info_nce import pixel_info_nce
 from medpixcl.losses.pixel_contrast import PixelContrastLoss
 
-__all__ = ["PixelContrastLoss", "gather_counts", "gather_keys", "pixel_info_nce"]
+__all__ = ["LandmarkLoss", "PixelContrastLoss", "gather_counts", "gather_keys", "pixel_info_nce"]

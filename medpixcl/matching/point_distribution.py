@@ -1,0 +1,143 @@
+"""The shape of a set of landmarks, learnt from the point sets that were found in many images, some of them wrong.
+
+Point sets are brought to a common place by similarity transforms. There, the true shape of an image is a draw from a
+Gaussian over all coordinates; what was found adds independent noise, more of it for landmarks of little weight. Mean
+and covariance follow by expectation and maximisation, the covariance being drawn towards that of a smooth deformation
+(:mod:`medpixcl.matching.shape`) as if that had been seen in some more images: with few images the model is that prior,
+with many it is a principal component analysis.
+
+Reference: Cootes et al., Active Shape Models, CVIU 61 (1995) 38-59; Little and Rubin, Statistical Analysis with
+Missing Data (2002), section 11.2 (the maximisation step).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl.matching.geometry import fit_similarity
+from medpixcl.matching.shape import LINEAR, NOISE, REACH, SMOOTH, robust_weights, spread
+
+PRIOR_IMAGES = 20.0
+"""How many images the smooth deformation counts for."""
+ROUNDS = 8
+LEAST_WEIGHT = 1e-3
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the shape says of the landmarks of some images, N images of K landmarks.
+
+    Attributes:
+        predicted: Where each should be, judged by all the others of its image, shape (N, K, D), mm.
+        deviation: Standard deviation of that along an axis, noise of the found position included, shape (N, K), mm.
+        combined: The most likely place, judged by all of them, itself included, shape (N, K, D), mm.
+    """
+
+    predicted: Float[Tensor, "n k d"]
+    deviation: Float[Tensor, "n k"]
+    combined: Float[Tensor, "n k d"]
+
+
+class PointDistribution:
+    """Mean shape and covariance of landmarks.
+
+    Args:
+        found: Shape (N, K, D), mm; all finite (give what is missing any place and weight 0).
+        weights: How far each is to be trusted, 0 to 1, shape (N, K).
+        template: A shape that is right, shape (K, D), mm; its size is the unit, its place is that of the mean.
+        noise_mm: Standard deviation along an axis of a found position of weight 1; a share of the template's spread
+            when None.
+
+    Attributes:
+        mean: Shape (K, D), mm.
+        covariance: Of the coordinates, landmark by landmark, shape (K * D, K * D), mm^2.
+        noise: Variance along an axis of a found position of weight 1, mm^2.
+    """
+
+    def __init__(
+        self,
+        found: Float[Tensor, "n k d"],
+        weights: Float[Tensor, "n k"],
+        template: Float[Tensor, "k d"],
+        noise_mm: float | None = None,
+    ) -> None:
+        found, weights, self.mean = found.double(), weights.double(), template.double()
+        size = spread(self.mean)
+        self.noise = float(NOISE * size if noise_mm is None else noise_mm) ** 2
+        prior = self.covariance = smooth_covariance(self.mean, size)
+        for _ in range(ROUNDS):
+            judged = self.judge(found, weights)
+            trust = weights * self.trust(found, judged)
+            aligned, _, _ = self._aligned(found, trust)
+            posterior, spread_of = self._posterior(aligned, trust)
+            self.mean = posterior.mean(dim=0)
+            inner = (posterior - self.mean).flatten(1)
+            total = inner.T @ inner + spread_of.sum(dim=0) + PRIOR_IMAGES * prior
+            self.covariance = total / (len(found) + PRIOR_IMAGES)
+
+    def judge(self, found: Float[Tensor, "n k d"], weights: Float[Tensor, "n k"]) -> Judgement:
+        """What the shape says of found landmarks (N, K, D) with weights (N, K)."""
+        found, weights = found.double(), weights.double()
+        for _ in range(2):  # those that turn out to be wrong should not turn the rest
+            aligned, matrix, shift = self._aligned(found, weights)
+            predicted, deviation = self._leave_one_out(aligned, weights)
+            weights = weights * robust_rows(aligned - predicted, deviation)
+        combined, _ = self._posterior(aligned, weights)
+        scale = torch.linalg.det(matrix).abs() ** (1 / found.shape[-1])
+        back = torch.linalg.inv(matrix)
+        there = [transform_each(points - shift[:, None], back) for points in (predicted, combined)]
+        return Judgement(there[0], deviation / scale[:, None], there[1])
+
+    @staticmethod
+    def trust(found: Float[Tensor, "n k d"], judged: Judgement) -> Float[Tensor, "n k"]:
+        """How far found landmarks agree with what the others say of them, 0 to 1, shape (N, K)."""
+        return robust_rows(found.double() - judged.predicted, judged.deviation)
+
+    def _aligned(self, found: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Point sets brought to the mean, and the similarity transforms that did so."""
+        matrix, shift = fit_similarity(found, self.mean.expand_as(found), weights.clamp_min(LEAST_WEIGHT))
+        return transform_each(found, matrix) + shift[:, None], matrix, shift
+
+    def _information(self, weights: Tensor) -> Tensor:
+        """Inverse covariance of the found coordinates, shape (N, K * D, K * D)."""
+        dims = self.mean.shape[1]
+        noise = (self.noise / weights.clamp_min(LEAST_WEIGHT)).repeat_interleave(dims, dim=1)
+        return torch.linalg.inv(self.covariance + torch.diag_embed(noise))
+
+    def _posterior(self, aligned: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (N, K, D) and covariance (N, K * D, K * D) of the true shapes."""
+        gain = self.covariance @ self._information(weights)
+        inner = (aligned - self.mean).flatten(1)
+        moved = self.mean + (gain @ inner[..., None])[..., 0].view_as(aligned)
+        return moved, self.covariance - gain @ self.covariance
+
+    def _leave_one_out(self, aligned: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Prediction of each landmark by the others (N, K, D), and its deviation (N, K)."""
+        number, count, dims = aligned.shape
+        information = self._information(weights)
+        blocks = information.view(number, count, dims, count, dims).diagonal(dim1=1, dim2=3).movedim(-1, 1)
+        own = torch.linalg.inv(blocks)
+        pull = (information @ (aligned - self.mean).flatten(1)[..., None]).view(number, count, dims, 1)
+        predicted = aligned - (own @ pull)[..., 0]
+        variance = own.diagonal(dim1=-2, dim2=-1).mean(dim=-1) - self.noise / weights.clamp_min(LEAST_WEIGHT)
+        return predicted, (variance.clamp_min(0) + self.noise).sqrt()
+
+
+def smooth_covariance(points: Float[Tensor, "k d"], size: Float[Tensor, ""]) -> Float[Tensor, "n n"]:
+    """Covariance (K * D, K * D) of a smooth and a linear deformation of points (K, D), the same along every axis."""
+    inner = (points - points.mean(dim=0)) / size
+    smooth = torch.exp(-torch.cdist(inner, inner).square() / (2 * REACH**2))
+    each = size.square() * (LINEAR**2 * inner @ inner.T + SMOOTH**2 * smooth)
+    return torch.kron(each, torch.eye(points.shape[1]).to(each))
+
+
+def transform_each(points: Float[Tensor, "n k d"], matrix: Float[Tensor, "n d d"]) -> Float[Tensor, "n k d"]:
+    """Every point set under its own matrix."""
+    return points @ matrix.mT
+
+
+def robust_rows(residuals: Float[Tensor, "n k d"], deviations: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """:func:`medpixcl.matching.shape.robust_weights` of many images."""
+    return robust_weights(residuals.flatten(0, 1), deviations.flatten()).view(deviations.shape)

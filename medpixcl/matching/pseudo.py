@@ -1,0 +1,116 @@
+"""How far found landmarks are to be trusted as something to learn from, and what a round of training makes of them."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl.matching.point_distribution import PointDistribution
+
+CYCLE_CELLS = 1.5
+"""Distance of the way back to the template at which a match counts half."""
+RESIDUAL_CELLS = 3.5
+"""Distance from where the other landmarks expect it at which a match counts half."""
+STRONG = 3.0
+"""Standard deviations from the others' prediction beyond which a landmark counts nothing."""
+SPREAD_CELLS = 1.0
+"""Spread over the views of an image at which a prediction counts half."""
+CHANGE_CELLS = 4.0
+"""Distance from a fully trusted landmark of the round before at which a prediction counts half."""
+
+
+@runtime_checkable
+class Matched(Protocol):
+    """What a match says of its own certainty, see :class:`medpixcl.matching.MatchResult`."""
+
+    @property
+    def cycle_mm(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def residual_mm(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def flags(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """Landmarks of N images after a round.
+
+    Attributes:
+        points: Shape (N, K, D), mm.
+        weights: Shape (N, K), 0 to 1.
+    """
+
+    points: Float[Tensor, "n k d"]
+    weights: Float[Tensor, "n k"]
+
+
+def half_at(distance: Float[Tensor, "*n"], half: float) -> Float[Tensor, "*n"]:
+    """A weight that falls with a distance: 1 at 0, a half at ``half``, then as its square."""
+    return 1 / (1 + (distance / half).square())
+
+
+def match_weights(result: Matched, cell_mm: float) -> Float[Tensor, " k"]:
+    """Weights (K,) of matched landmarks: 0 where flagged as unsure or missing, else by cycle distance and residual.
+
+    On cephalograms both tell errors: the mean error of the fifth of the matches with the longest cycle distance is
+    about 1.5 times that of the rest, and likewise for the residual, while score and ratio tell little.
+
+    Args:
+        result: Of the matching.
+        cell_mm: Size of a cell of the finest level, the unit in which a match can be wrong.
+    """
+    sure = torch.tensor([flag in ("", "no geometry") for flag in result.flags], device=result.cycle_mm.device)
+    weights = half_at(result.cycle_mm, CYCLE_CELLS * cell_mm)
+    weights = weights * half_at(result.residual_mm.nan_to_num(0), RESIDUAL_CELLS * cell_mm)
+    return torch.where(sure, weights, 0).nan_to_num(0).float()
+
+
+def relabel(
+    found: Float[Tensor, "n k d"],
+    confidence: Float[Tensor, "n k"],
+    spread_mm: Float[Tensor, "n k"],
+    before: Relabelled,
+    template: Float[Tensor, "k d"],
+    cell_mm: float,
+    *,
+    use_shape: bool = True,
+) -> Relabelled:
+    """New pseudo-landmarks from what a network found, the shape of all images and the round before.
+
+    The shape (:class:`medpixcl.matching.point_distribution.PointDistribution`) is learnt from all images. A found
+    landmark farther than three standard deviations from where the others of its image expect it counts nothing;
+    otherwise its weight is the product of its agreement with that expectation, with itself over the views of the image
+    (spread) and with the landmark of the round before, as far as that was trusted: a network that contradicts a trusted
+    landmark leaves both in doubt for a round.
+
+    Args:
+        found: Positions in mm, shape (N, K, D); NaN where nothing was found.
+        confidence: Of the network, 0 to 1, shape (N, K).
+        spread_mm: Root mean square distance of the views' positions from ``found``, shape (N, K).
+        before: The round before.
+        template: Landmarks of the annotated image, shape (K, D), mm, all there.
+        cell_mm: Size of a cell of the network's output.
+        use_shape: Move the landmarks towards where the shape expects them, by how sure both are; off, they stay where
+            the network found them.
+
+    Returns:
+        Positions and weights.
+    """
+    there = ~found.isnan().any(dim=2)
+    known = torch.where(there[..., None], found, template.to(found))
+    stable = half_at(spread_mm.nan_to_num(torch.inf), SPREAD_CELLS * cell_mm)
+    weights = torch.where(there, confidence.clamp(0, 1).sqrt() * stable, 0)
+    change = torch.linalg.vector_norm(found - before.points, dim=2).nan_to_num(torch.inf)
+    contradicted = before.weights * (1 - half_at(change, CHANGE_CELLS * cell_mm))
+    if found.shape[1] == 1:
+        return Relabelled(found, weights * (1 - contradicted))
+    shape = PointDistribution(known, weights, template)
+    judged = shape.judge(known, weights)
+    misses = torch.linalg.vector_norm(known.double() - judged.predicted, dim=2) / judged.deviation
+    agreeing = torch.where(misses > STRONG, 0, shape.trust(known, judged))
+    points = judged.combined if use_shape else known.double()
+    return Relabelled(points, (weights * agreeing * (1 - contradicted)).float())
