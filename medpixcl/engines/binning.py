@@ -33,7 +33,8 @@ def binned_sums(
     bits = informativeness.detach().double().cpu()
     index = (bits / bin_bits).long().clamp(0, number - 1)
     columns = [torch.ones_like(bits), bits, *(value.detach().double().cpu() for value in values)]
-    return torch.stack([torch.bincount(index, column, minlength=number) for column in columns], dim=1)
+    # Of no pixels at all bincount gives integers.
+    return torch.stack([torch.bincount(index, column, minlength=number).double() for column in columns], dim=1)
 
 
 def over_processes(sums: Tensor) -> Tensor:

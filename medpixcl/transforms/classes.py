@@ -1,7 +1,7 @@
 """The classes of informativeness as they stand in this epoch: shared by what uses them and what moves them."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -33,8 +33,8 @@ class PixelClasses:
 
     def __init__(
         self,
-        cuts: Sequence[float] | Literal["quantiles", "adaptive"] = "quantiles",
-        ratios: Sequence[float] | Literal["loss"] | None = None,
+        cuts: Sequence[float | int] | str = "quantiles",
+        ratios: Sequence[float | int] | str | None = None,
     ) -> None:
         _check("class_cuts", cuts, ("quantiles", "adaptive"), 2)
         _check("class_ratios", ratios, ("loss", None), 3)

@@ -87,3 +87,42 @@ def test_fraction_is_a_share(tmp_path, fraction):
 def test_no_manifest(tmp_path):
     with pytest.raises(ValueError, match=r"absent\.json does not exist"):
         split_validation(tmp_path / "absent.json")
+
+
+def several(folder: Path) -> list[Path]:
+    paths = []
+    for name, sections in (
+        ("one", {"training": entries(*[None] * 10)}),
+        ("two", {"training": entries(None, None), "validation": entries(None, start=50)}),
+    ):
+        (folder / name).mkdir()
+        paths.append(write(folder / name, **sections))
+    return paths
+
+
+def test_several_manifests_are_divided_one_by_one(tmp_path):
+    paths = several(tmp_path)
+    for path in paths:  # all entries of one checksum would be one picture
+        path.write_text(path.read_text().replace('"sha256": "0"', '"sha256": null'))
+    both = split_validation(paths, fraction=0.2, seed=4)
+    for side in ("training", "validation"):
+        for number, path in enumerate(paths):
+            own = [entry | {"source": number} for entry in split_validation(path, fraction=0.2, seed=4)[side]]
+            assert own == [entry for entry in both[side] if entry["source"] == number]
+    assert [len(both[side]) for side in ("training", "validation")] == [8 + 2, 2 + 1]
+    assert split_validation(paths[:1]) == split_validation(str(paths[0]))
+
+
+@pytest.mark.parametrize("same", ["path", "content"])
+def test_a_picture_of_two_manifests(tmp_path, same):
+    paths = several(tmp_path)
+    if same == "path":
+        paths = [paths[0], tmp_path / "one" / "again.json"]
+        paths[1].write_text(paths[0].read_text().replace('"0"', "null"))
+    with pytest.raises(ValueError, match=r"\.png of .*(two|again).* is also in .*one.*: leave it in one of them"):
+        split_validation(paths)
+
+
+def test_no_manifest_at_all():
+    with pytest.raises(ValueError, match=r"^no manifest is given"):
+        split_validation([])

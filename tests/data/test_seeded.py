@@ -135,6 +135,49 @@ class TestEpochSampler:
         assert [index for _, index in orders[0]] != [index for _, index in orders[1]]
         assert list(EpochSampler(range(20), seed=4)) != list(EpochSampler(range(20), seed=3))
 
+    def test_balanced_sources(self):
+        """Ten images of one manifest and three of another, two views each: 13 of both in every epoch, all different."""
+        source = SeededDataset(
+            [{"source": 0}] * 10 + [{"source": 1}] * 3, lambda item: item["item_seed"], repeats=2, progress=False
+        )
+        sampler = EpochSampler(source, seed=3, balance=True)
+        assert len(sampler) == 26
+        orders = []
+        for epoch in (1, 2, 1):
+            sampler.set_epoch(epoch)
+            keys = list(sampler)
+            images = [index % 13 for _, index in keys]
+            counts = [images.count(image) for image in range(13)]
+            assert sum(counts[:10]) == sum(counts[10:]) == 13
+            assert set(counts[:10]) == {1, 2}
+            assert sorted(counts[10:]) == [4, 4, 5]
+            assert len({source[key] for key in keys}) == 26  # seeds of the views
+            orders.append(keys)
+        assert orders[0] == orders[2] != [(1, index) for _, index in orders[1]]
+        assert {index for _, index in orders[0]} != {index for _, index in orders[1]}
+
+    def test_one_source_is_as_without_balance(self):
+        source = SeededDataset([{}] * 10, Noise(), progress=False)
+        assert list(EpochSampler(source, seed=3, balance=True)) == list(EpochSampler(source, seed=3))
+
+    def test_by_size(self):
+        source = SeededDataset([{"source": 0}] * 9 + [{"source": 1}], Noise(), progress=False)
+        assert sorted(index for _, index in EpochSampler(source, balance=False)) == list(range(10))
+
+    def test_balanced_processes_take_together_what_one_takes(self, monkeypatch):
+        source = SeededDataset([{"source": 0}] * 7 + [{"source": 1}], Noise(), progress=False)
+        alone = EpochSampler(source, seed=3, balance=True)
+        alone.set_epoch(2)
+        monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+        dealt = []
+        for rank in range(2):
+            monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+            sampler = EpochSampler(source, seed=3, balance=True)
+            sampler.set_epoch(2)
+            dealt.append(list(sampler))
+        assert [key for step in zip(*dealt, strict=True) for key in step] == list(alone)
+
     def test_fixed_order(self):
         assert list(EpochSampler(range(3), shuffle=False)) == [(0, 0), (0, 1), (0, 2)]
 

@@ -231,3 +231,37 @@ def test_errors() -> None:
             PixelContrastLoss(strides=(2,))(views, pixel_pairs((16, 16)))
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("keys", ["batch", "image", "cells"])
+def test_losses_of_the_pairs(keys: str) -> None:
+    """Their mean over the valid pairs is the loss, they have no gradient, and the others are 0."""
+    shape, strides = (16, 12), (2, 4)
+    views = [[level.requires_grad_() for level in levels(shape, strides, seed=seed)] for seed in (0, 1)]
+    pairs = pixel_pairs(shape)
+    loss = PixelContrastLoss(strides=strides, keys=keys, level_weights=[1.0, 0.3])
+    found = loss.pair_losses(views, pairs)
+    assert found.shape == pairs["valid"].shape
+    assert not found.requires_grad
+    assert (found[~pairs["valid"]] == 0).all()
+    torch.testing.assert_close(found[pairs["valid"]].mean(), loss(views, pairs).detach())
+    assert found[pairs["valid"]].std() > 0
+
+
+def test_loss_of_a_pair_is_that_of_it_alone() -> None:
+    """With all cells as keys no pair knows of another."""
+    shape, strides = (16, 12), (2, 4)
+    views, pairs = [levels(shape, strides, seed=seed) for seed in (0, 1)], pixel_pairs(shape)
+    loss = PixelContrastLoss(strides=strides, keys="cells")
+    found = loss.pair_losses(views, pairs)
+    for image, place in pairs["valid"].nonzero().tolist():
+        alone = torch.zeros_like(pairs["valid"])
+        alone[image, place] = True
+        torch.testing.assert_close(found[image, place], loss(views, pairs | {"valid": alone}))
+
+
+def test_losses_of_no_pair() -> None:
+    views, pairs = [levels((16, 12), (2,), seed=seed) for seed in (0, 1)], pixel_pairs((16, 12))
+    pairs["valid"] = torch.zeros_like(pairs["valid"])
+    for keys in ("batch", "image", "cells"):
+        assert (PixelContrastLoss(strides=[2], keys=keys).pair_losses(views, pairs) == 0).all()

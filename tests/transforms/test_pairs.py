@@ -10,7 +10,7 @@ from monai.transforms import Compose
 from scipy.stats import chisquare
 
 from medpixcl.coordinates import apply_affine, spatial_affine, voxel_positions
-from medpixcl.transforms import RandPixelPairsd, RandPixelViewsd
+from medpixcl.transforms import PixelClasses, RandPixelPairsd, RandPixelViewsd
 from tests.geometry import SHAPES, monai_affine, random_image
 
 DIMS = pytest.mark.parametrize("dims", [2, 3])
@@ -97,6 +97,17 @@ class TestPairs:
         assert (drawn["query"][drawn["valid"]][:, 1] != 0).all()
         assert drawn["positive"].isfinite().all()
 
+    @DIMS
+    def test_informativeness_and_class_of_the_query_pixels(self, dims):
+        views = RandPixelViewsd(KEYS, view_shape=(18, 20, 16)[:dims], nearest_keys=["class_image"])
+        item = Compose([views, RandPixelPairsd(40)])(item_of(dims))
+        for number, pixel in enumerate(item["query"].long().tolist()):
+            at = (0, *pixel)
+            assert item["informativeness"][number] == item["entropy_image_query"][at]
+            assert item["pixel_class"][number] == item["class_image_query"][at]
+        assert item["informativeness"].shape == item["pixel_class"].shape == (40,)
+        assert type(item["informativeness"]) is type(item["pixel_class"]) is torch.Tensor
+
     def test_seed(self):
         items = [chain(2, 20, seed=seed)(item_of(2)) for seed in (1, 1, 2)]
         assert torch.equal(items[0]["query"], items[1]["query"])
@@ -152,6 +163,14 @@ class TestDrawing:
     def test_class_ratios(self):
         ratios = np.array([0.2, 0.3, 0.5])
         assert chisquare(self.observed(class_ratios=ratios.tolist()), ratios * self.DRAWS).pvalue > 0.01
+
+    def test_class_ratios_as_they_stand(self):
+        classes = PixelClasses(ratios="loss")
+        weights = np.array(self.COUNTS) * np.array(self.ENTROPY) ** 0.3
+        for ratios in (None, (0.2, 0.3, 0.5), (0.6, 0.3, 0.1)):
+            classes.ratios = ratios
+            expected = weights / weights.sum() if ratios is None else np.array(ratios)
+            assert chisquare(self.observed(class_ratios=classes), expected * self.DRAWS).pvalue > 0.01
 
     def test_a_class_left_out(self):
         assert self.observed(class_ratios=[0.0, 1.0, 1.0])[0] == 0
