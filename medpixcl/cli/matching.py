@@ -40,7 +40,10 @@ def match(
     rejected = workflow.parser.get_parsed_content("found").rejected
     for path, reason in rejected.items():
         say(f"rejected {path}: {reason}", style="yellow")
-    metrics = workflow.parser.get_parsed_content("handlers")[1].metrics
+    handler = workflow.parser.get_parsed_content("handlers")[1]
+    if handler.warning:
+        say(handler.warning, style="yellow")
+    metrics = handler.metrics
     if metrics is not None:
         print_metrics(metrics)
     say(f"report: {output / 'report.html'}; landmarks: {output / 'landmarks.csv'}")

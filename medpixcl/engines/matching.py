@@ -21,6 +21,7 @@ from medpixcl.engines.image_list import ImageList
 from medpixcl.landmarks.metrics import evaluate_positions
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.matching import LandmarkMatcher
+from medpixcl.matching.representativeness import template_warning
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.reports.figures import landmark_overlay, save_png
 from medpixcl.reports.html import Picture, write_match_report
@@ -321,4 +322,10 @@ class LandmarkMatchHandler(LandmarkResults):
         return {
             "template_name": self.template.path.name,
             "template_picture": Picture(image=picture, caption="Template with its landmarks"),
+            "warnings": [self.warning] if self.warning else [],
         }
+
+    @property
+    def warning(self) -> str:
+        """What to tell of a poor template; empty if it is not."""
+        return template_warning([result.flags for _, result in self.results.values()])

@@ -137,3 +137,20 @@ def test_bad_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "no setting no_such" in capsys.readouterr().err
     assert choose_trained(tmp_path / "images", tmp_path / "out", "--weights", tmp_path / "none.pt") == 2
     assert "no weights at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_match_warns_of_a_poor_template(inverted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the console and in the report; a template whose grey levels are inverted looks like no other image."""
+    family(tmp_path / "images", "one", 1)
+    base = draw_phantom((SIZE, SIZE), 1)
+    save(tmp_path / "template.png", 1 - base if inverted else base)
+    points = [(50, 60), (100, 40), (80, 80), (70, 110), (110, 100), (60, 85)]
+    table = [f"template.png,{number},{x},{y},0.5" for number, (x, y) in enumerate(points)]
+    (tmp_path / "landmarks.csv").write_text("\n".join(["image,landmark,x_px,y_px,spacing_mm", *table, ""]))
+    files = ["--template", tmp_path / "template.png", "--landmarks", tmp_path / "landmarks.csv"]
+    words = ["--bundle", MATCHING, "--images", tmp_path / "images", "-o", tmp_path / "out", "--spacing-mm", 0.5]
+    assert medpixcl("match", *files, *words) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert ("choose-template" in page) is inverted
+    assert ("choose-template" in capsys.readouterr().out) is inverted

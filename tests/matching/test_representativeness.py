@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.representativeness import choose_greedily, draw_key_points, find_points, point_quality
+from medpixcl.matching.representativeness import (
+    choose_greedily,
+    draw_key_points,
+    find_points,
+    point_quality,
+    template_warning,
+)
 from medpixcl.matching.similarity import describe
 from tests.matching.fields import WaveField
 from tests.reference.matching import product_map
@@ -150,3 +156,17 @@ class TestChoice:
     def test_refuses_more_than_there_are(self, count: int) -> None:
         with pytest.raises(ValueError, match="ask for 1 to 4"):
             choose_greedily(torch.ones(3, 4), torch.ones(3), count)
+
+
+class TestWarning:
+    def test_of_a_template_that_most_images_do_not_fit(self) -> None:
+        said = template_warning([["unsure", "", ""], ["unsure", "unsure", "missing"]])
+        assert said.startswith("60 % of the landmarks are unsure")
+        assert "choose-template" in said
+
+    def test_a_fifth_is_still_fair(self) -> None:
+        assert template_warning([["unsure", "", "", "", "no geometry", "missing"]]) == ""
+        assert template_warning([["unsure", "", "", "missing"]]) != ""
+
+    def test_nothing_matched(self) -> None:
+        assert template_warning([]) == template_warning([["missing"]]) == ""
