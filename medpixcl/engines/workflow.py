@@ -80,10 +80,8 @@ def run_bundle(
         BundleError: If an override names no id of the configuration.
         ValueError: What the components say of bad input, without MONAI's frame around it.
     """
+    read_bundle(bundle, config, overrides, extra_configs=extra_configs)
     files = [bundle / "configs" / f"{config}.json", *extra_configs]
-    known = ConfigParser(_read(files))
-    if unknown := [key for key in overrides if key not in known]:
-        raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {files[0]}")
     for name in ECHOES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with own_errors():
@@ -99,6 +97,28 @@ def run_bundle(
         workflow.run()
         workflow.finalize()
     return workflow
+
+
+def read_bundle(
+    bundle: Path, config: str, overrides: Mapping[str, Any], *, extra_configs: Sequence[Path] = ()
+) -> ConfigParser:
+    """A configuration of a bundle with values put over it, of which single components can be asked for.
+
+    Args:
+        bundle: Folder of the bundle.
+        config: Name of the configuration, without suffix.
+        overrides: Config ids to values.
+        extra_configs: Config files put over it, before the overrides.
+
+    Raises:
+        BundleError: If an override names no id of the configuration, or a file is none.
+    """
+    files = [bundle / "configs" / f"{config}.json", *extra_configs]
+    parser = ConfigParser(_read(files))
+    if unknown := [key for key in overrides if key not in parser]:
+        raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {files[0]}")
+    parser.update({"bundle_root": str(bundle), **overrides})
+    return parser
 
 
 def _read(files: Sequence[Path]) -> dict[str, Any]:
