@@ -14,6 +14,7 @@ LEVELS = {
     "mutual_information": 2,
     "views": 2,
     "correspondence": 3,
+    "positives": 3,
     "landmarks": 3,
     "losses": 4,
     "data": 4,
