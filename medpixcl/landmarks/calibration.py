@@ -1,0 +1,144 @@
+"""How far off a found landmark may be: split-conformal radii, per landmark and separately for unsure matches.
+
+From N example errors that are exchangeable with the error of a new image, the value of rank
+``ceil((N + 1) * coverage)`` holds the new one with at least that probability, whatever the errors' distribution.
+
+Reference: Lei et al., Distribution-Free Predictive Inference for Regression, JASA 113 (2018) 1094-1111, section 2.2;
+Vovk, Conditional Validity of Inductive Conformal Predictors, ACML 2012, section 3 (a quantile for every group).
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+GROUPS = ("sure", "unsure")
+
+
+def conformal_quantile(scores: Float[Tensor, "n ..."], coverage: float) -> Float[Tensor, "..."]:
+    """The score of rank ``ceil((N + 1) * coverage)`` of the N that are not NaN; infinite where that is more than N.
+
+    Args:
+        scores: Shape (N, ...).
+        coverage: Probability that a new score is not larger, between 0 and 1.
+
+    Returns:
+        Shape (...).
+
+    Raises:
+        ValueError: If the coverage is not between 0 and 1.
+
+    Example:
+        >>> conformal_quantile(torch.arange(1.0, 10.0), 0.9), conformal_quantile(torch.arange(1.0, 9.0), 0.9)
+        (tensor(9.), tensor(inf))
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is {coverage}; expected a share between 0 and 1, such as 0.9")
+    known = (~scores.isnan()).sum(dim=0)
+    # Rounding of the product must not raise the rank: (9 + 1) * 0.9 is 9.
+    rank = ((known + 1).double() * coverage - 1e-9).ceil().long().clamp_min(1)
+    endless = torch.full_like(scores[:1], torch.inf)
+    ordered = torch.cat([scores.nan_to_num(nan=torch.inf), endless]).sort(dim=0).values
+    return ordered.gather(0, (rank - 1).clamp_max(len(scores))[None])[0]
+
+
+@dataclass(frozen=True)
+class RadiusCalibration:
+    """Radii in mm that hold the true place with a given probability.
+
+    Attributes:
+        names: K landmarks.
+        coverage: The probability.
+        radii_mm: For sure and for unsure matches the K radii; None where too few examples were seen.
+        examples: For both groups, the number of examples of each landmark.
+    """
+
+    names: tuple[str, ...]
+    coverage: float
+    radii_mm: dict[str, tuple[float | None, ...]]
+    examples: dict[str, tuple[int, ...]]
+
+    def __post_init__(self) -> None:
+        for what, table in (("radii_mm", self.radii_mm), ("examples", self.examples)):
+            if set(table) != set(GROUPS) or any(len(row) != len(self.names) for row in table.values()):
+                raise ValueError(f"{what} must have {len(self.names)} values for each of {', '.join(GROUPS)}.")
+
+    def radii_of(self, names: Sequence[str], flags: Sequence[str]) -> Float[Tensor, " k"]:
+        """Radii of matched landmarks (K,) in mm, by their flags; NaN where missing or not known.
+
+        Raises:
+            ValueError: If a landmark was not calibrated.
+        """
+        if unknown := [name for name in names if name not in self.names]:
+            raise ValueError(
+                f"the calibration has no landmark {unknown[0]!r}; expected one made with the same template: run "
+                "medpixcl calibrate again"
+            )
+        radii = []
+        for name, flag in zip(names, flags, strict=True):
+            group = "unsure" if flag == "unsure" else "sure"
+            radius = None if flag == "missing" else self.radii_mm[group][self.names.index(name)]
+            radii.append(math.nan if radius is None else radius)
+        return torch.tensor(radii, dtype=torch.float64)
+
+    def to_json(self) -> str:
+        """As text, for :meth:`read`."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "RadiusCalibration":
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: If the file is no calibration; names it.
+        """
+        try:
+            record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            tables = {
+                what: {group: tuple(row) for group, row in record[what].items()} for what in ("radii_mm", "examples")
+            }
+            return cls(tuple(record["names"]), float(record["coverage"]), **tables)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"{path} is no calibration; give a file written by medpixcl calibrate.") from None
+
+
+def calibrate_radii(
+    errors_mm: Float[Tensor, "n k"], unsure: Bool[Tensor, "n k"], names: Sequence[str], *, coverage: float = 0.9
+) -> RadiusCalibration:
+    """Radii from example errors: a quantile for every landmark and group (sure, unsure).
+
+    Where a landmark has too few examples in a group for a finite quantile, that of all landmarks of the group is taken,
+    and none where they are too few together.
+
+    Args:
+        errors_mm: Shape (N examples, K landmarks), NaN where there is none.
+        unsure: Group of each.
+        names: Of the landmarks.
+        coverage: Probability that a true place lies within the radius.
+    """
+    radii, examples = {}, {}
+    for group, members in zip(GROUPS, (~unsure, unsure), strict=True):
+        scores = torch.where(members, errors_mm, torch.nan)
+        pooled = conformal_quantile(scores.flatten(), coverage)
+        each = conformal_quantile(scores, coverage)
+        each = torch.where(each.isfinite(), each, pooled)
+        radii[group] = tuple(value if math.isfinite(value) else None for value in each.tolist())
+        examples[group] = tuple((~scores.isnan()).sum(dim=0).tolist())
+    return RadiusCalibration(tuple(names), coverage, radii, examples)
+
+
+def coverage_of(errors_mm: Float[Tensor, "*n"], radii_mm: Float[Tensor, "*n"]) -> float:
+    """Share of errors within their radius, where both are known; NaN where none is.
+
+    Example:
+        >>> coverage_of(torch.tensor([1.0, 3.0, torch.nan]), torch.tensor([2.0, 2.0, 2.0]))
+        0.5
+    """
+    known = ~(errors_mm.isnan() | radii_mm.isnan())
+    return float((errors_mm <= radii_mm)[known].double().mean())
