@@ -1,7 +1,7 @@
 """Does the label-free score of an image tell its error as the template? On training images of the ISBI 2015 set.
 
 All 150 training images are ranked by ``medpixcl choose-template``. Five templates used elsewhere and others drawn at
-random are then matched to the 40 development images of ``ceph_matching.py``, with the annotations of training images
+random are then matched to the 40 development images of ``ceph.py``, with the annotations of training images
 alone. An error has two parts that a score cannot both see: how well the image is found in others, and how well it was
 annotated. The second, a shift common to all images, is separated by taking each landmark's median offset away.
 Measuring takes 8 s a template; ``--measured`` keeps the offsets, and a second call adds those that it lacks.
@@ -14,22 +14,17 @@ Measuring takes 8 s a template; ``--measured`` keeps the offsets, and a second c
 import argparse
 import csv
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from ceph_matching import BUNDLE, ROOT, SPACING, images_of
-from monai.bundle import ConfigParser
+from ceph import BUNDLE, DATA, TEMPLATES, Cephalograms
 from torch import Tensor
 
-from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.engines.matching import LevelsInferer
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.networks import load_weights
-
-STUDIED = ("125", "010", "114", "050", "077")
 
 
 def spearman(first: Tensor, second: Tensor) -> float:
@@ -46,14 +41,12 @@ def interval(first: Tensor, second: Tensor, repeats: int = 2000) -> list[float]:
     return [round(value, 2) for value in values.quantile(torch.tensor([0.025, 0.975])).tolist()]
 
 
-def templates_of(data: Path, images: list[str], count: int) -> list[str]:
+def templates_of(cephalograms: Cephalograms, count: int) -> list[str]:
     """The templates used elsewhere, and training images drawn at random, none of them a development image."""
-    with (data / "splits.csv").open(encoding="utf-8", newline="") as stream:
-        training = sorted(row["id"] for row in csv.DictReader(stream) if row["official_split"] == "train")
-    free = [name for name in training if name not in images]
+    left_out = {*cephalograms.images("dev"), *TEMPLATES}
+    free = [name for name in cephalograms.images("train") if name not in left_out]
     order = torch.randperm(len(free), generator=torch.Generator().manual_seed(7)).tolist()
-    drawn = [free[number] for number in order if free[number] not in STUDIED]
-    return [*STUDIED, *drawn[:count]]
+    return [*TEMPLATES, *[free[number] for number in order[:count]]]
 
 
 def statistics(offsets: Tensor) -> dict[str, float]:
@@ -69,39 +62,29 @@ def statistics(offsets: Tensor) -> dict[str, float]:
     }
 
 
-def measure(data: Path, weights: Path, templates: list[str], images: list[str]) -> dict[str, Tensor]:
-    """Offsets in mm from the annotation, of every template to the images other than itself, (images, landmarks, 2)."""
-    config = ConfigParser(ConfigParser.load_config_file(str(BUNDLE / "configs" / "inference.json")))
-    config["bundle_root"] = str(BUNDLE)
-    prepare, network = config.get_parsed_content("preprocessing"), config.get_parsed_content("network_def").eval()
+@torch.no_grad()
+def measure(cephalograms: Cephalograms, weights: Path, templates: list[str]) -> dict[str, Tensor]:
+    """Offsets in mm from the annotation, of every template to the development images, (images, landmarks, 2)."""
+    network = cephalograms.config.get_parsed_content("network_def").eval()
     load_weights(network, weights)
-    inferer = LevelsInferer()
+    inferer, spacing = LevelsInferer(), [cephalograms.spacing_mm] * 2
 
-    def load(name: str) -> Tensor:
-        item = {"image": str(data / "images" / f"{name}.png"), "spacing_mm": SPACING}
-        return prepare(item)["image"].as_tensor()[None]
-
-    @torch.no_grad()
     def embed(image: Tensor) -> list[Tensor]:
         return inferer(image, network)
 
-    shape, table = load(images[0]).shape[2:], read_landmarks(data / "landmarks.csv")
-    affine = torch.eye(4, dtype=torch.float64)
-    truth = {
-        name: table.for_image(data / "images" / f"{name}.png", affine, shape).voxels.float()
-        for name in {*images, *templates}
-    }
-    spacing = [SPACING, SPACING]
-    matchers = {
-        name: LandmarkMatcher().fit(embed, network.strides, load(name), truth[name], spacing) for name in templates
-    }
+    matchers = {}
+    for name in templates:
+        image = cephalograms.load(name)
+        points = cephalograms.truth(name, image)
+        matchers[name] = LandmarkMatcher().fit(embed, network.strides, image.as_tensor()[None], points, spacing)
     offsets: dict[str, list[Tensor]] = {name: [] for name in templates}
-    for image in images:
-        levels = embed(load(image))
+    for query in cephalograms.images("dev"):
+        image = cephalograms.load(query)
+        levels, true = embed(image.as_tensor()[None]), cephalograms.truth(query, image)
         for name, matcher in matchers.items():
-            if name != image:
-                found = matcher.match(levels, shape, spacing).voxels
-                offsets[name].append((found - truth[image]) * SPACING)
+            if name != query:
+                found = matcher.match(levels, image.shape[1:], spacing).voxels
+                offsets[name].append((found - true) * cephalograms.spacing_mm)
     return {name: torch.stack(rows) for name, rows in offsets.items()}
 
 
@@ -125,7 +108,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranking", type=Path, required=True, help="ranking.csv of choose-template")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("MEDPIXCL_DATA", ROOT.parent / "shared/data")))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--weights", type=Path, default=BUNDLE / "models" / "model.pt")
     parser.add_argument("--count", type=int, default=14, help="templates drawn at random")
     parser.add_argument("--more", default="", help="other templates to measure, not counted in the correlation")
@@ -135,16 +118,15 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.monotonic()
 
-    data = options.data / "ceph_isbi2015"
+    cephalograms = Cephalograms(data=options.data)
     with options.ranking.open(encoding="utf-8", newline="") as stream:
         ranking = list(csv.DictReader(stream))
-    images = images_of(data, "dev", list(STUDIED[:3]))
-    judged = templates_of(data, images, options.count)
+    judged = templates_of(cephalograms, options.count)
     templates = [*judged, *filter(None, options.more.split(","))]
     place = {Path(row["image"]).stem: row for row in ranking}
     known = torch.load(options.measured) if options.measured and options.measured.is_file() else {}
     if new := [name for name in templates if name not in known]:
-        known |= measure(data, options.weights, new, images)
+        known |= measure(cephalograms, options.weights, new)
     if options.measured:
         torch.save(known, options.measured)
     keys = ("score", "similarity", "cycle_mm", "found_back_percent")
@@ -159,8 +141,9 @@ def main() -> None:
     ]
     for row in rows:
         print("  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{value}" for key, value in row.items()))
-    result = {"images": images, "templates": rows, **summarise([row for row in rows if row["image"] in judged])}
-    print(json.dumps({key: value for key, value in result.items() if key not in ("images", "templates")}, indent=1))
+    summary = summarise([row for row in rows if row["image"] in judged])
+    result = {"images": cephalograms.images("dev"), "templates": rows, **summary}
+    print(json.dumps(summary, indent=1))
     print(f"{time.monotonic() - start:.0f} s")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
