@@ -41,7 +41,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(keys: str) -> dict[str, Any]:
-    return {**RECORDED, "keys": keys, "max_epochs": 2, "val_fraction": 0.2}
+    """With the keys of one image also classes that follow the loss, and the average of the weights."""
+    adaptive = {"class_cuts": "adaptive", "class_ratios": "loss", "ema_momentum": 0.2} if keys == "image" else {}
+    return {**RECORDED, **adaptive, "keys": keys, "max_epochs": 2, "val_fraction": 0.2}
 
 
 @pytest.fixture(params=["image", "batch"])
@@ -86,6 +88,9 @@ def test_two_processes_equal_one(keys: str, manifest: Path, tmp_path: Path) -> N
 
     found, wanted = checkpoint(two), checkpoint(one)
     torch.testing.assert_close(found["network"], wanted["network"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found["average"], wanted["average"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found["classes"], wanted["classes"], rtol=1e-3, atol=1e-4)
+    assert bool(found["classes"]) == (keys == "image")
     assert found["optimizer"]["param_groups"][0]["lr"] == wanted["optimizer"]["param_groups"][0]["lr"]
     assert (found["epoch"], found["iteration"]) == (2, 4)
     assert len(list(two.glob("events*"))) == len(list(one.glob("events*"))), "the first process alone writes events"
