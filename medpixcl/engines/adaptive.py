@@ -166,7 +166,7 @@ class AdaptiveClasses:
             try:
                 self.classes.cuts = cuts_from_loss(self.sums.sum(0), least_share=self.least_share)
             except NoCutsError as reason:
-                logger.info("epoch %d: the classes keep their cuts, for %s", engine.state.epoch, reason)
+                logger.warning("epoch %d: the classes keep their cuts, for %s", engine.state.epoch, reason)
         if self.classes.adaptive_ratios:
             self.classes.ratios = ratios_from_loss(self.class_losses(), floor=self.floor)
         self._write_scalars(engine.state.epoch)

@@ -52,7 +52,8 @@ class DeviceViewsPrepareBatch(PixelPairsPrepareBatch):
     Args:
         keys: Image first, then the maps that move with it, as in ``RandPixelViewsd``.
         view_shape: Spatial shape of the views.
-        transforms: What follows the views, on the items one by one (``RandClassIntensityd``, ``RandPixelPairsd``).
+        transforms: What follows the views, on the items one by one (``ClassifyViewsd``, ``RandClassIntensityd``,
+            ``RandPixelPairsd``).
         nearest_keys: Keys sampled at the nearest voxel.
     """
 
