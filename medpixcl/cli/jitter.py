@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
@@ -30,7 +30,6 @@ def estimate_jitter(
 ) -> None:
     """Find how strongly brightness and contrast may change in pretraining, per class of informativeness; no labels."""
     from medpixcl.data.atomic import write_text_atomically
-    from medpixcl.engines.jitter import Measure, Stop
     from medpixcl.engines.jitter_run import JitterSettings, estimate_for_bundle
     from medpixcl.engines.workflow import find_bundle, parse_settings
 
@@ -38,8 +37,8 @@ def estimate_jitter(
         images=images,
         pairs=pairs,
         window_mm=window_mm,
-        measure=cast(Measure, measure),
-        stop=cast(Stop, stop),
+        measure=measure,
+        stop=stop,
         alpha=alpha,
         seed=seed,
     )

@@ -9,7 +9,7 @@ Reference: Quan et al., arXiv 2211.07118, section on the estimation of the augme
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,8 +26,6 @@ BINS = {"joint": 32, "counts": 256}
 """Grey levels between 0 and 1: those of the informativeness, and those of the original."""
 PATCHES_AT_ONCE = 16
 
-Measure = Literal["joint", "counts"]
-Stop = Literal["mean", "mean_minus_sd"]
 Information = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -95,7 +93,7 @@ def _steps_kept(patches: Tensor, threshold: float, information: Information, upw
     rows = torch.arange(len(patches))
     sign, last = (1, STEPS_UP) if upwards else (-1, STEPS_DOWN)
     for step in range(1, last + 1):
-        changed = change_intensity(patches[rows], *_factors(sign * step))
+        changed = change_intensity(patches[rows], *_factors(float(sign * step)))
         rows = rows[information(patches[rows], changed) >= threshold]
         if not len(rows):
             break
@@ -108,7 +106,7 @@ def _factors(steps: float) -> tuple[float, float]:
     return 1 + BRIGHTNESS_STEP * steps, 1 + CONTRAST_STEP * steps
 
 
-def information_measure(measure: Measure, bins: int | None = None) -> Information:
+def information_measure(measure: str, bins: int | None = None) -> Information:
     """Mutual information of patches with values between 0 and 1.
 
     Args:
@@ -130,7 +128,7 @@ def estimate_jitter(
     information: Information,
     *,
     alpha: float = 1.0,
-    stop: Stop = "mean",
+    stop: str = "mean",
     most: int = 200,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ClassJitter]:

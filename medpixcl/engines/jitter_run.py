@@ -19,8 +19,6 @@ from medpixcl.engines.corresponding_patches import (
 from medpixcl.engines.jitter import (
     BINS,
     ClassJitter,
-    Measure,
-    Stop,
     estimate_jitter,
     information_measure,
     jitter_fragment,
@@ -29,6 +27,7 @@ from medpixcl.engines.matching import LevelsInferer
 from medpixcl.engines.workflow import own_errors, read_bundle
 from medpixcl.networks.embedding import EncoderEmbeddingNet, LevelsNet
 from medpixcl.networks.weights import load_weights
+from medpixcl.transforms.classes import ClassifyViewsd, PixelClasses
 from medpixcl.transforms.intensity import CLASS_NAMES
 
 Progress = Callable[[str, int, int], None]
@@ -54,8 +53,8 @@ class JitterSettings:
     pairs: int = 40
     points: int = 64
     window_mm: float = 32.0
-    measure: Measure = "joint"
-    stop: Stop = "mean"
+    measure: str = "joint"
+    stop: str = "mean"
     alpha: float = 1.0
     seed: int = 0
 
@@ -170,11 +169,14 @@ def embedding_network(parser: ConfigParser, weights: Path | None) -> LevelsNet:
 def _embed(
     parser: ConfigParser, network: LevelsNet, entries: Sequence[Entry], progress: Progress
 ) -> list[EmbeddedImage]:
-    """Prepare and embed all images."""
+    """Prepare and embed all images; fixed cuts between the classes replace those that the images come with."""
     prepare, inferer = parser.get_parsed_content("deterministic"), LevelsInferer()
+    cuts = parser.get_parsed_content("class_cuts") if "class_cuts" in parser else "quantiles"
+    classify = ClassifyViewsd("image", PixelClasses(cuts))
     device = parser.get_parsed_content("device")
     images = []
     for number, (item, entry) in enumerate(zip(items_of(list(entries)), entries, strict=True)):
-        images.append(embed_item(prepare(item), lambda image: inferer(image.to(device), network), _picture(entry)))
+        prepared = classify(prepare(item))
+        images.append(embed_item(prepared, lambda image: inferer(image.to(device), network), _picture(entry)))
         progress("embedding", number + 1, len(entries))
     return images
