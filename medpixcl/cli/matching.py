@@ -17,6 +17,7 @@ def match(
     bundle: Annotated[str | None, typer.Option(help="Folder of a matching bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="From `medpixcl calibrate`: adds error radii.")] = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
 ) -> None:
@@ -35,6 +36,8 @@ def match(
     }
     if weights is not None:
         overrides["weights"] = str(weights)
+    if calibration is not None:
+        overrides["calibration"] = str(calibration)
     overrides |= parse_settings(settings or [])
     workflow = run_bundle(folder, "inference", overrides, kind="infer")
     rejected = workflow.parser.get_parsed_content("found").rejected

@@ -18,6 +18,7 @@ from medpixcl.data.landmark_csv import landmark_rows, write_landmarks_csv
 from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.data.slicer import write_markups
 from medpixcl.engines.image_list import ImageList
+from medpixcl.engines.radii import Radii
 from medpixcl.landmarks.metrics import evaluate_positions
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.matching import LandmarkMatcher
@@ -163,6 +164,7 @@ class LandmarkResults:
         self.rows: list[dict[str, str]] = []
         self.true_positions: dict[str, dict[str, tuple[float, ...]]] | None = None
         self.metrics: dict[str, Any] | None = None
+        self.radii = Radii(None, ())
 
     def check(self) -> None:
         """Read the reference, then find the images: bad input shows before the work begins.
@@ -187,7 +189,7 @@ class LandmarkResults:
         affine = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
         self.results[name] = (found, result)
         self.entries[name] = self.images.entry(path)
-        self.rows += landmark_rows(name, found, affine)
+        self.rows += self.radii.with_column(landmark_rows(name, found, affine), result.flags)
         markups = self.output_dir / "markups" / f"{stem}.mrk.json"
         markups.parent.mkdir(parents=True, exist_ok=True)
         write_markups(markups, found, affine)
@@ -202,6 +204,7 @@ class LandmarkResults:
             result.voxels.cpu(),
             names=self.names,
             unsure=[flag == "unsure" for flag in result.flags],
+            radii_mm=self.radii.of(result.flags),
             affine=_affines(image)[1] if image.ndim == 4 else None,
             spacing=_spacing(image) if image.ndim == 3 else None,
         )
@@ -212,6 +215,8 @@ class LandmarkResults:
         write_landmarks_csv(table, self.rows)
         if self.true_positions is not None:
             self.metrics = evaluate_positions(read_landmarks(table).positions_mm(), self.true_positions)
+        circles = self.radii.measure({name: found.flags for name, (_, found) in self.results.items()}, self.metrics)
+        if self.metrics is not None:
             write_metrics_json(self.output_dir / "metrics.json", self.metrics)
         report = match_report(
             title=self.title,
@@ -220,7 +225,7 @@ class LandmarkResults:
             scores=torch.stack([result.scores.cpu() for _, result in self.results.values()]),
             unsure=torch.tensor([[flag == "unsure" for flag in result.flags] for _, result in self.results.values()]),
             draw=self._picture_of,
-            facts={**self.facts, "medpixcl": medpixcl.__version__, "torch": torch.__version__},
+            facts={**self.facts, **circles, "medpixcl": medpixcl.__version__, "torch": torch.__version__},
             metrics=self.metrics,
             rejected=self.images.rejected,
             comparisons=[*self.comparisons, ("this run", self.metrics or {})] if self.comparisons else (),
@@ -252,6 +257,7 @@ class LandmarkMatchHandler(LandmarkResults):
         facts: What the report shall say of the run, beside the template and the versions.
         overlays: Draw an overlay of every image.
         comparisons: Name and metrics of other runs over the same images, shown beside this one's.
+        calibration: File of ``medpixcl calibrate``: radii become a column of the table and circles in the overlays.
     """
 
     def __init__(
@@ -267,6 +273,7 @@ class LandmarkMatchHandler(LandmarkResults):
         facts: Mapping[str, str] | None = None,
         overlays: bool = True,
         comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        calibration: str | None = None,
     ) -> None:
         super().__init__(
             images,
@@ -279,6 +286,7 @@ class LandmarkMatchHandler(LandmarkResults):
             comparisons=comparisons,
         )
         self.matcher, self.template_files, self.spacing_mm = matcher, (template, landmarks), spacing_mm
+        self.calibration_file = calibration
         self.template: Template
         self.checked = False
 
@@ -296,6 +304,7 @@ class LandmarkMatchHandler(LandmarkResults):
         """
         self.template = Template(*self.template_files, self.preprocessing, self.spacing_mm)
         self.names = self.template.points.names
+        self.radii = Radii(self.calibration_file, self.names)
         super().check()
         self.checked = True
 

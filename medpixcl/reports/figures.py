@@ -19,6 +19,7 @@ from medpixcl.landmarks.resampling import TIE_MM
 from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figure, panel_grid, style_chart
 from medpixcl.reports.markers import (
     REFERENCE,
+    draw_circles,
     draw_points,
     join,
     label_points,
@@ -39,6 +40,7 @@ def landmark_overlay(
     reference: Shaped[Array, "k d"] | None = None,
     names: Sequence[str] | None = None,
     unsure: Shaped[Array, " k"] | Sequence[bool] | None = None,
+    radii_mm: Shaped[Array, " k"] | None = None,
     spacing: Sequence[float] | None = None,
     affine: Shaped[Array, "n n"] | None = None,
     projection: Projection = "mean",
@@ -52,6 +54,7 @@ def landmark_overlay(
         reference: Shape (K, D), voxel, drawn as crosses.
         names: K names, listed beside the picture; names of up to three letters stand at the points themselves.
         unsure: K flags; such points are drawn hollow.
+        radii_mm: Shape (K,), radius of a circle around each point, NaN for none.
         spacing: Size of a voxel in mm along each array axis.
         affine: RAS+ voxel-to-mm matrix; replaces ``spacing`` and turns volumes upright.
         projection: How a volume is projected.
@@ -66,6 +69,8 @@ def landmark_overlay(
     figure.suptitle(title, fontsize=8, parse_math=False)
     for place, panel in zip(axes, views, strict=True):
         draw_points(place, panel.place(points), flags, None if truth is None else panel.place(truth))
+        if radii_mm is not None:
+            draw_circles(place, panel.place(points), as_array(radii_mm), panel.spacing)
     known = ~np.isnan(points).any(axis=1)
     point_legend(figure, sure=any(known & ~flags), unsure=any(known & flags), reference=truth is not None)
     at, drawn = points, points

@@ -29,6 +29,19 @@ def draw_points(
         axes.scatter(reference[:, 0], reference[:, 1], s=24, c=REFERENCE, marker="+", path_effects=rim(0.8))
 
 
+def draw_circles(
+    axes: "matplotlib.axes.Axes", points: Places, radii_mm: Float[np.ndarray, " k"], spacing: tuple[float, float]
+) -> None:
+    """Thin circles around points; ``spacing`` is the size in mm of a pixel down and to the right."""
+    from matplotlib.patches import Ellipse
+
+    for point, radius in zip(points, radii_mm, strict=True):
+        if np.isfinite(point).all() and np.isfinite(radius):
+            height, width = 2 * radius / np.array(spacing)
+            style: dict[str, Any] = {"fill": False, "edgecolor": PREDICTED, "linewidth": 0.6, "alpha": 0.9}
+            axes.add_artist(Ellipse((float(point[0]), float(point[1])), width, height, **style))
+
+
 def join(axes: "matplotlib.axes.Axes", starts: Places, ends: Places, colours: Sequence[Any]) -> None:
     """Thin line from each start to its end."""
     from matplotlib.collections import LineCollection
