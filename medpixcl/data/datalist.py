@@ -11,13 +11,15 @@ from medpixcl.data.manifest import Manifest
 
 Datalist = list[dict[str, Any]]
 ITEM_KEYS = ("image", "spacing_mm")
+TRAINING_KEYS = (*ITEM_KEYS, "exogenous")
+"""What training takes of an entry; nothing else ever needs an exogenous channel."""
 SOURCE = "source"
 """Key of the number of the manifest that an item comes from, where there are several."""
 
 
-def items_of(entries: Datalist) -> Datalist:
-    """What loading needs of manifest entries: the image and its spacing."""
-    return [{key: entry[key] for key in ITEM_KEYS if entry.get(key) is not None} for entry in entries]
+def items_of(entries: Datalist, keys: Sequence[str] = ITEM_KEYS) -> Datalist:
+    """What loading needs of manifest entries: the image and its spacing, for training also the exogenous channels."""
+    return [{key: entry[key] for key in keys if entry.get(key) is not None} for entry in entries]
 
 
 def split_validation(
@@ -43,7 +45,7 @@ def split_validation(
     """
     if isinstance(path, str | os.PathLike):
         divided = _divide(Path(path), fraction, seed)
-        return {side: items_of(entries) for side, entries in divided.items()}
+        return {side: items_of(entries, TRAINING_KEYS) for side, entries in divided.items()}
     if not path:
         raise ValueError("no manifest is given; give one path, or a list of them")
     every = [_divide(Path(one), fraction, seed) for one in path]
@@ -52,7 +54,7 @@ def split_validation(
         side: [
             item | ({SOURCE: number} if len(every) > 1 else {})
             for number, divided in enumerate(every)
-            for item in items_of(divided[side])
+            for item in items_of(divided[side], TRAINING_KEYS)
         ]
         for side in ("training", "validation")
     }

@@ -10,6 +10,7 @@ the reason. Every image has one entry:
 * ``licence``: may be null. ``split``: the data set's own name for it, or null.
 * ``duplicate_group``: the same name for all repeats of one picture, else null.
 * ``landmarks``: path of the file that holds them, else null; never their values.
+* ``exogenous``: only where there are any: name to path of the maps that belong to the image, as its depth.
 """
 
 import json
@@ -161,6 +162,8 @@ def _with_paths(entry: Entry, change: Callable[[str], str]) -> Entry:
         value = entry[key]
         if value is not None:
             changed[key] = change(value) if isinstance(value, str) else [change(one) for one in value]
+    if entry.get("exogenous"):
+        changed["exogenous"] = {name: change(path) for name, path in entry["exogenous"].items()}
     return changed
 
 
@@ -174,8 +177,15 @@ def _checked_entries(path: Path, section: str, entries: object) -> list[Entry]:
         files = image if isinstance(image, list) else [image]
         if not files or not all(isinstance(one, str) and one for one in files):
             raise ValueError(f"{path}: entry {number} of {section} names no image; expected a path or a list of paths.")
+        _check_exogenous(path, f"entry {number} of {section}", entry.get("exogenous"))
         checked.append(dict(entry))
     return checked
+
+
+def _check_exogenous(path: Path, place: str, named: object) -> None:
+    good = isinstance(named, dict) and all(isinstance(one, str) and one for one in (*named, *named.values()))
+    if named is not None and not good:
+        raise ValueError(f'{path}: exogenous of {place} is {named!r}; expected name and path, as {{"depth": "a.png"}}.')
 
 
 def _summary_row(section: str, kind: str, members: Sequence[Entry], trained: set[str]) -> dict[str, str]:

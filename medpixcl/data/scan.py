@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.data.duplicates import Fingerprint, duplicate_groups, fingerprint
+from medpixcl.data.exogenous import ExogenousFiles, Grid, read_exogenous
 from medpixcl.data.images import read_image
 from medpixcl.data.landmark_files import LandmarkFile, read_landmarks
 from medpixcl.data.manifest import Entry, Manifest
@@ -43,6 +44,7 @@ def scan(
     landmarks: AnyPath | None = None,
     split: AnyPath | None = None,
     licence: str | None = None,
+    exogenous: Mapping[str, AnyPath] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """List the images under some folders.
@@ -56,26 +58,33 @@ def scan(
         landmarks: A landmark file or folder; its points must lie inside their images.
         split: A CSV that gives every image a split; images that it does not name are rejected.
         licence: Licence of the images.
+        exogenous: Name of a channel to the folder of its files (:class:`medpixcl.data.exogenous.ExogenousFiles`);
+            images without one, or with one of another size, are rejected.
         progress: Called with (done, total) after each image.
 
     Returns:
         The manifest; its paths are relative to the folder scanned (or the common folder of several).
 
     Raises:
-        ValueError: If a path does not exist, the landmark or split file is bad, or a landmark lies outside its image.
+        ValueError: If a path does not exist, the landmark or split file is bad, a landmark lies outside its image, or
+            several exogenous files fit an image.
     """
     roots = [Path(one).absolute() for one in ([paths] if isinstance(paths, str | PathLike) else paths)]
     base_dir = _common_folder(roots)
     points = None if landmarks is None else read_landmarks(landmarks)
     splits = None if split is None else SplitFile(Path(split))
     tables = [table.path.absolute() for table in (points, splits) if table is not None]
-    sources, refused = group_files([path for path in visible_files(roots) if path not in tables])
+    channels = [ExogenousFiles(name, folder) for name, folder in (exogenous or {}).items()]
+    beside = {*tables, *(file for channel in channels for file in channel.files)}
+    sources, refused = group_files([path for path in visible_files(roots) if path not in beside])
     manifest = Manifest(name=base_dir.name, licence=licence, base_dir=base_dir)
     manifest.rejected = [{"path": _relative(error.path, base_dir), "reason": error.reason} for error in refused]
     found: list[Found] = []
     for done, source in enumerate(sources, start=1):
         try:
-            found.append(_examine(source, base_dir, spacing_mm=spacing_mm, licence=licence))
+            one = _examine(source, base_dir, spacing_mm=spacing_mm, licence=licence)
+            _add_exogenous(one, channels, [*roots, base_dir], base_dir)
+            found.append(one)
         except ImageFileError as error:
             manifest.rejected.append(_rejected_source(source, error, base_dir))
         if progress is not None:
@@ -137,6 +146,22 @@ def _rejected_source(source: Source, error: ImageFileError, base_dir: Path) -> d
             record["reason"] = f"slice {error.path.name} {error.reason}"
         record["files"] = [path.name for path in source.files]
     return record
+
+
+def _add_exogenous(one: Found, channels: Sequence[ExogenousFiles], roots: Sequence[Path], base_dir: Path) -> None:
+    """Name the files of the exogenous channels in an entry, after a check that they fit the image."""
+    image, named = one.source.place, {}
+    for channel in channels:
+        path = channel.find(image, roots)
+        if path is None:
+            raise ImageFileError(image, f"has no exogenous channel {channel.name!r} in {channel.folder}; add its file.")
+        try:
+            read_exogenous(path, Grid(tuple(one.entry["shape"]), one.affine))
+        except ImageFileError as error:
+            raise ImageFileError(image, f"has a {channel.name} file that does not fit: {error}") from error
+        named[channel.name] = _relative(path, base_dir)
+    if named:
+        one.entry["exogenous"] = named
 
 
 def _add_landmarks(found: Sequence[Found], points: LandmarkFile, manifest: Manifest) -> None:

@@ -58,7 +58,8 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
             bar.update(done - bar.n)
 
         data = make_demo_data(folder / "data", progress=show)
-    manifest = scan(data.train[0].parent, spacing_mm=_pixel_size(data.landmarks))
+    depth = data.folder / "depth" / "train"
+    manifest = scan(data.train[0].parent, spacing_mm=_pixel_size(data.landmarks), exogenous={"depth": depth})
     manifest.write(folder / "manifest.json")
     spacing = manifest.training[0]["spacing_mm"]
     settings = {

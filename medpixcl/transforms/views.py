@@ -12,6 +12,7 @@ from monai.utils import ImageMetaKey
 from torch import Tensor
 
 from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.transforms.validity import unweigh, weigh
 from medpixcl.views import View, affine_view, coordinate_map, resample, view_positions
 
 FILE = ImageMetaKey.FILENAME_OR_OBJ
@@ -30,6 +31,8 @@ class RandPixelViewsd(MapTransform, Randomizable):
         keys: Image first, then maps that move with it (entropy, classes, depth or any other exogenous channel).
         view_shape: Spatial shape of both views.
         nearest_keys: Those of ``keys`` that hold classes: sampled at the nearest voxel.
+        exogenous_keys: Those of ``keys`` whose last channel is their validity: interpolated between known values only,
+            with validity 0 outside the image. Classes with a validity belong to ``nearest_keys`` instead.
         pixel_mm: Size of a view pixel before scaling; the image's own when None.
         rotation_degrees: Each view turns by an angle from minus to plus this (about every axis in 3D).
         scale_range: Each view is enlarged by a factor from this range, drawn on a logarithmic scale.
@@ -45,6 +48,7 @@ class RandPixelViewsd(MapTransform, Randomizable):
         keys: KeysCollection,
         view_shape: Sequence[int],
         nearest_keys: Sequence[str] = (),
+        exogenous_keys: Sequence[str] = (),
         pixel_mm: Sequence[float] | None = None,
         rotation_degrees: float = 20.0,
         scale_range: Sequence[float] = (0.75, 1.33),
@@ -56,7 +60,7 @@ class RandPixelViewsd(MapTransform, Randomizable):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.view_shape = tuple(view_shape)
-        self.nearest_keys = tuple(nearest_keys)
+        self.nearest_keys, self.exogenous_keys = tuple(nearest_keys), tuple(exogenous_keys)
         self.pixel_mm, self.rotation_degrees, self.scale_range = pixel_mm, rotation_degrees, tuple(scale_range)
         dims = len(self.view_shape)
         self.flip_probability = np.broadcast_to(np.asarray(flip_probability, dtype=float), dims).tolist()
@@ -93,7 +97,12 @@ class RandPixelViewsd(MapTransform, Randomizable):
         affine = torch.as_tensor(item[self.keys[0]].affine)
         batch = {name: value[None] for name, value in parameters.items()}
         views, affines = apply_views(
-            images, affine[None], batch, view_shape=self.view_shape, nearest_keys=self.nearest_keys
+            images,
+            affine[None],
+            batch,
+            view_shape=self.view_shape,
+            nearest_keys=self.nearest_keys,
+            exogenous_keys=self.exogenous_keys,
         )
         source = {FILE: item[self.keys[0]].meta[FILE]} if FILE in item[self.keys[0]].meta else {}
         for key in images:
@@ -129,6 +138,7 @@ def apply_views(
     *,
     view_shape: Sequence[int],
     nearest_keys: Sequence[str] = (),
+    exogenous_keys: Sequence[str] = (),
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Views of a batch of images of one shape, on their device.
 
@@ -138,6 +148,7 @@ def apply_views(
         parameters: ``matrix_anchor``, ``matrix_query`` (B, D+1, D+1) and, if deformed, ``displacement_query``.
         view_shape: Spatial shape of the views.
         nearest_keys: Keys sampled at the nearest voxel.
+        exogenous_keys: Keys whose last channel is their validity, interpolated between known values only.
 
     Returns:
         ``k_anchor``, ``k_query`` for each key and ``coords_k_anchor``, ``coords_k_query`` for the first, and the
@@ -147,17 +158,19 @@ def apply_views(
     image = images[first]
     dims = image.ndim - 2
     spatial = torch.stack([spatial_affine(matrix, dims) for matrix in affine]).to(image.device)
-    linear = [key for key in images if key not in nearest_keys]
+    linear = {key: images[key].to(image.dtype) for key in images if key not in nearest_keys}
+    weighed = linear.keys() & set(exogenous_keys)
+    linear.update({key: weigh(linear[key]) for key in weighed})
     views: dict[str, Tensor] = {}
     affines: dict[str, Tensor] = {}
     for side in ("anchor", "query"):
         matrix = parameters[f"matrix_{side}"].to(image.device)
         positions = view_positions(matrix, view_shape, parameters.get(f"displacement_{side}"))
         # All interpolated keys are channels of one image for the one resampling.
-        channels = [images[key].shape[1] for key in linear]
-        joined = resample(torch.cat([images[key].to(image.dtype) for key in linear], dim=1), positions)
+        channels = [linear[key].shape[1] for key in linear]
+        joined = resample(torch.cat(list(linear.values()), dim=1), positions)
         for key, part in zip(linear, joined.split(channels, dim=1), strict=True):
-            views[f"{key}_{side}"] = part
+            views[f"{key}_{side}"] = unweigh(part) if key in weighed else part
         for key in nearest_keys:
             part = resample(images[key].to(image.dtype), positions, mode="nearest")
             views[f"{key}_{side}"] = part.to(images[key].dtype)

@@ -1,0 +1,208 @@
+"""Exogenous channels beside an image: depth, a label map or any other map of the same grid, read from a file.
+
+A channel is kept as its values and, as the last channel, its validity: 1 where the file says something, 0 where it does
+not. Where the validity is 0 the values are 0, never NaN, so nothing spreads through interpolation or comparisons.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from monai.data import MetaTensor
+
+from medpixcl.coordinates import apply_affine, spacing_of, spatial_affine
+from medpixcl.data.images import read_pixels
+from medpixcl.data.naming import image_stem
+from medpixcl.data.pictures import PICTURE_SUFFIXES
+from medpixcl.data.pixels import ImageFileError
+from medpixcl.data.sources import visible_files
+
+Kind = Literal["continuous", "categorical"]
+KINDS = ("continuous", "categorical")
+DEPTH_CODES = (0.0, 65535.0)
+"""What 16-bit depth pictures write where there is no depth: nothing met, or too near or too far."""
+DONOR = "donor"
+"""Key of the item whose exogenous channel another item borrows."""
+_EXAMPLES = 3
+_PLACE_TOLERANCE = 0.5  # of a voxel: further apart and the two files show different places
+
+
+class Grid(NamedTuple):
+    """Where the voxels of an image lie: spatial shape, and RAS+ affine (4, 4)."""
+
+    shape: tuple[int, ...]
+    affine: Float[torch.Tensor, "4 4"]
+
+
+def read_exogenous(
+    path: str | PathLike[str],
+    grid: Grid,
+    *,
+    kind: Kind = "continuous",
+    missing: Sequence[float | int] | None = None,
+    scale: float = 1.0,
+) -> MetaTensor:
+    """Read the exogenous channel of one image.
+
+    Pictures have no position of their own and take the image's; other files must lie where the image lies.
+
+    Args:
+        path: PNG and the like, NIfTI, NRRD, MetaImage.
+        grid: Of the image that the channel belongs to.
+        kind: ``continuous``: depth, distance; ``categorical``: whole numbers that name a class.
+        missing: Values that mean "unknown", besides NaN and infinity. By default 0 and 65535 for continuous pictures
+            (as depth cameras write them), none for volumes and classes.
+        scale: Factor from stored values to the unit wanted, as 0.2 for depth stored in fifths of a mm.
+
+    Returns:
+        float32, shape (2, *spatial): values and validity, with the affine of ``grid``.
+
+    Raises:
+        ImageFileError: If the file is not readable, has another size or place than the image, holds nothing but
+            missing values, or is categorical and holds fractions.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}.")
+    pixels = read_pixels(path)
+    if pixels.values.shape != grid.shape:
+        raise ImageFileError(
+            path, f"has {_size(pixels.values.shape)} voxels, its image {_size(grid.shape)}; expected the same."
+        )
+    if pixels.affine is not None:
+        _check_place(path, torch.from_numpy(pixels.affine), grid)
+    if missing is None:
+        coded = kind == "continuous" and str(path).lower().endswith(PICTURE_SUFFIXES)
+        missing = DEPTH_CODES if coded else ()
+    valid = np.isfinite(pixels.values) & ~np.isin(pixels.values, np.asarray(missing, dtype=np.float32))
+    if not valid.any():
+        codes = "".join(f", {code:g}" for code in missing)
+        raise ImageFileError(path, f"holds nothing but missing values (NaN{codes}); expected some that are known.")
+    values = np.where(valid, pixels.values, 0).astype(np.float32)
+    if kind == "categorical" and (values != values.round()).any():
+        raise ImageFileError(path, "holds fractions; a categorical channel needs whole numbers that name a class.")
+    both = torch.from_numpy(np.stack([values * np.float32(scale), valid.astype(np.float32)]))
+    return MetaTensor(both, affine=grid.affine, meta={"filename_or_obj": str(path)})
+
+
+def _check_place(path: str | PathLike[str], affine: Float[torch.Tensor, "4 4"], grid: Grid) -> None:
+    """Refuse a file whose corners lie elsewhere than those of the image."""
+    dims = len(grid.shape)
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, size - 1.0], dtype=torch.float64) for size in grid.shape])
+    own, other = (spatial_affine(one.double(), dims) for one in (affine, grid.affine))
+    apart = (apply_affine(own, corners) - apply_affine(other, corners)).norm(dim=-1).max()
+    if apart > _PLACE_TOLERANCE * spacing_of(other).min():
+        raise ImageFileError(
+            path,
+            f"lies up to {float(apart):.1f} mm away from its image; resample it to the grid of the image.",
+        )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+class ExogenousFiles:
+    """The files of one channel, found by the names of the images.
+
+    An image's file is the one with the same path in the folder, whatever the suffix; else the only one there with the
+    same name without suffix; else the only one with the same name up to its first dot (``frame-01.depth.png`` for
+    ``frame-01.color.jpg``).
+
+    Args:
+        name: Of the channel, as ``depth``.
+        place: Folder, searched with its subfolders; the last part may be a pattern such as ``frames/*.depth.png``.
+
+    Raises:
+        ValueError: If there is no such folder or it holds no file, or the name is not one word.
+    """
+
+    def __init__(self, name: str, place: str | PathLike[str]) -> None:
+        if not name.isidentifier():
+            raise ValueError(f"the exogenous channel is named {name!r}; expected one word, such as depth.")
+        path = Path(place).absolute()
+        patterned = any(sign in path.name for sign in "*?[")
+        self.name, self.folder = name, path.parent if patterned else path
+        if not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is no folder; give the one that holds the exogenous channel {name!r}.")
+        self.files = sorted(path.parent.glob(path.name)) if patterned else visible_files([path])
+        if not self.files:
+            raise ValueError(f"{path} holds no file of the exogenous channel {name!r}.")
+        self._by_path: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        self._by_start: dict[str, list[Path]] = {}
+        for file in self.files:
+            below = file.relative_to(self.folder)
+            self._by_path.setdefault((below.parent / image_stem(below.name)).as_posix(), []).append(file)
+            self._by_stem.setdefault(image_stem(file.name), []).append(file)
+            self._by_start.setdefault(file.name.partition(".")[0], []).append(file)
+
+    def find(self, image: Path, roots: Sequence[Path]) -> Path | None:
+        """File of an image, None if there is none.
+
+        Args:
+            image: Absolute path.
+            roots: Folders that its relative path may start from.
+
+        Raises:
+            ValueError: If several files fit.
+        """
+        stem = image_stem(image.name)
+        below = [(image.parent / stem).relative_to(root).as_posix() for root in roots if root in image.parents]
+        found = [self._by_path.get(path) for path in below]
+        found += [self._by_stem.get(stem), self._by_start.get(image.name.partition(".")[0])]
+        for files in filter(None, found):
+            if len(files) > 1:
+                shown = ", ".join(os.path.relpath(file, self.folder) for file in files[:_EXAMPLES])
+                raise ValueError(
+                    f"{self.folder}: {image.name} may belong to any of {shown}; keep one, or give the channel "
+                    f"{self.name!r} as a pattern such as *.{self.name}.png."
+                )
+            return files[0]
+        return None
+
+
+def exogenous_path(item: Mapping[Any, Any], name: str) -> str:
+    """Path of a channel that an item of a datalist names.
+
+    Raises:
+        ValueError: If the item names no such channel.
+    """
+    named = item.get("exogenous") or {}
+    if name not in named:
+        has = f"only {', '.join(sorted(named))}" if named else "none"
+        raise ValueError(
+            f"{item.get('image')}: the exogenous channel {name!r} is asked for, but the manifest names {has}; "
+            f"scan again with --exogenous {name}=FOLDER."
+        )
+    return str(named[name])
+
+
+def with_donors(items: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[dict[str, Any]]:
+    """Items that each carry another item, for the control "depth of another image".
+
+    The donors are one random cycle through all items, so nobody is its own donor and everybody gives once.
+
+    Args:
+        items: Datalist.
+        seed: Of the cycle.
+
+    Returns:
+        The items with the other item under ``donor``.
+
+    Raises:
+        ValueError: If there are fewer than two items.
+
+    Example:
+        >>> [item["donor"]["image"] for item in with_donors([{"image": "a"}, {"image": "b"}])]
+        ['b', 'a']
+    """
+    if len(items) < 2:
+        raise ValueError(f"{len(items)} image(s) cannot exchange their exogenous channel; give at least two.")
+    order = np.random.default_rng(seed).permutation(len(items))
+    donors = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+    return [{**item, DONOR: dict(items[donors[number]])} for number, item in enumerate(items)]
