@@ -18,7 +18,7 @@ def selftrain(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call resumes.")],
     bundle: Annotated[str | None, typer.Option(help="Folder of a self-training bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the embedding network to start from.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; the landmarks are found anew between them.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; landmarks are found anew between them.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs in all.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     spacing_mm: Spacing = None,

@@ -11,13 +11,26 @@ import medpixcl
 from medpixcl.cli.about import demo, doctor
 from medpixcl.cli.calibration import calibrate
 from medpixcl.cli.console import console
+from medpixcl.cli.detection import detect, selftrain
 from medpixcl.cli.jitter import estimate_jitter
 from medpixcl.cli.listing import scan
 from medpixcl.cli.matching import evaluate, match
 from medpixcl.cli.pretraining import pretrain
 from medpixcl.cli.templates import choose_template
 
-COMMANDS = (scan, estimate_jitter, pretrain, choose_template, calibrate, match, evaluate, demo, doctor)
+COMMANDS = (
+    scan,
+    estimate_jitter,
+    pretrain,
+    choose_template,
+    calibrate,
+    match,
+    selftrain,
+    detect,
+    evaluate,
+    demo,
+    doctor,
+)
 
 app = typer.Typer(
     help="Pixel embeddings learnt without labels, and landmarks found from one annotated image.",
