@@ -19,20 +19,23 @@ from medpixcl.views import View, affine_view, resample, smooth_field, view_posit
 CONTROL_POINTS = 5  # per axis, of the elastic field
 TURNS = 20  # of the fixed-point search of a point in a deformed view; the error falls by the field's slope at each
 
+FOUND = 0.1  # image voxels; farther from its point, a search has not converged
+
 
 def locate(view: View, points: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
     """Where image voxels lie in a view, be it deformed.
 
     A deformed view shows at its pixel ``v`` the image at ``matrix v + displacement(v)``, interpolated linearly between
     its pixels as in the resampled image. ``v <- matrix^-1 (p - displacement(v))`` finds the pixel; it converges for a
-    displacement that changes by less than a pixel per pixel.
+    displacement that changes by less than a pixel per pixel. Where it does not, the view is folded and shows a point
+    twice or not at all.
 
     Args:
         view: The view.
         points: Image voxels in array order, shape (K, D).
 
     Returns:
-        View voxels, shape (K, D); NaN stays NaN.
+        View voxels, shape (K, D); NaN for NaN and for what is not found within a tenth of an image voxel.
     """
     if view.displacement is None:
         return view.locate(points)
@@ -41,7 +44,8 @@ def locate(view: View, points: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
     found = apply_affine(back, points)
     for _ in range(TURNS):
         found = apply_affine(back, points - sample_at(field, found[None])[0])
-    return found
+    missed = apply_affine(view.matrix.to(points), found) + sample_at(field, found[None])[0] - points
+    return torch.where((missed.abs() < FOUND).all(dim=1, keepdim=True), found, torch.nan)
 
 
 class RandLandmarkViewd(MapTransform, Randomizable):
