@@ -1,6 +1,6 @@
 """Patches of different images that show the same anatomy, found without labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ CYCLE_CELLS = 2
 """Greatest distance between a pixel and its best match there and back, in cells of the finest level."""
 
 Progress = Callable[[int, int], None]
-Item = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class EmbeddedImage:
     group: str
 
 
-def embed_item(item: Item, levels: Callable[[Tensor], list[Tensor]], group: str) -> EmbeddedImage:
+def embed_item(item: Mapping[Any, Any], levels: Callable[[Tensor], list[Tensor]], group: str) -> EmbeddedImage:
     """Embed an item with ``image``, ``entropy_image`` and ``class_image``, as a pretraining bundle prepares it."""
     image: MetaTensor = item["image"]
     dims = image.ndim - 1

@@ -137,8 +137,8 @@ def draw_entries(manifest: Path, number: int, generator: torch.Generator) -> lis
     pictures = {_picture(entry): entry for entry in reversed(entries)}
     if min(len(pictures), number) < 2:
         raise ValueError(
-            f"{manifest} has {len(pictures)} different pictures to train on, of which {min(len(pictures), number)} "
-            "would be used; expected at least 2, as patches of different images are compared"
+            f"different pictures among the training images of {manifest}: {len(pictures)}, to be used: {number}; "
+            "expected at least 2, as patches of different images are compared: give a manifest with more images"
         )
     order = sorted(pictures)
     return [pictures[order[index]] for index in torch.randperm(len(order), generator=generator)[:number].tolist()]
