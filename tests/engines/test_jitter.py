@@ -224,7 +224,7 @@ class TestCorrespondingPatches:
         drawn = draw_entries(manifest, 9, torch.Generator())
         assert sorted(Path(entry["image"]).name for entry in drawn) == ["1.png", "3.png"]
         manifest.write_text(json.dumps({"training": entries[:2]}))
-        with pytest.raises(ValueError, match="different pictures among the training images of .*: 1,"):
+        with pytest.raises(ValueError, match=r"different pictures among the training images of .*: 1,"):
             draw_entries(manifest, 9, torch.Generator())
 
 
