@@ -23,6 +23,10 @@ PRIOR_IMAGES = 20.0
 """How many images the smooth deformation counts for."""
 ROUNDS = 8
 LEAST_WEIGHT = 1e-3
+TURNS = 4
+"""How often the landmarks of an image are judged in turns with how far each is trusted."""
+STRONG = 3.0
+"""Standard deviations from the others' prediction beyond which a landmark counts nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,12 @@ class PointDistribution:
     def judge(self, found: Float[Tensor, "n k d"], weights: Float[Tensor, "n k"]) -> Judgement:
         """What the shape says of found landmarks (N, K, D) with weights (N, K)."""
         found, weights = found.double(), weights.double()
-        for _ in range(2):  # those that turn out to be wrong should not turn the rest
-            aligned, matrix, shift = self._aligned(found, weights)
-            predicted, deviation = self._leave_one_out(aligned, weights)
-            weights = weights * robust_rows(aligned - predicted, deviation)
-        combined, _ = self._posterior(aligned, weights)
+        trust = weights
+        for turn in range(TURNS):  # those that turn out to be wrong should not turn the rest
+            aligned, matrix, shift = self._aligned(found, trust)
+            predicted, deviation = self._leave_one_out(aligned, trust)
+            trust = weights * agreement(aligned - predicted, deviation, reject=turn > 0)
+        combined, _ = self._posterior(aligned, trust)
         scale = torch.linalg.det(matrix).abs() ** (1 / found.shape[-1])
         back = torch.linalg.inv(matrix)
         there = [transform_each(points - shift[:, None], back) for points in (predicted, combined)]
@@ -93,7 +98,7 @@ class PointDistribution:
     @staticmethod
     def trust(found: Float[Tensor, "n k d"], judged: Judgement) -> Float[Tensor, "n k"]:
         """How far found landmarks agree with what the others say of them, 0 to 1, shape (N, K)."""
-        return robust_rows(found.double() - judged.predicted, judged.deviation)
+        return agreement(found.double() - judged.predicted, judged.deviation, reject=True)
 
     def _aligned(self, found: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Point sets brought to the mean, and the similarity transforms that did so."""
@@ -138,6 +143,10 @@ def transform_each(points: Float[Tensor, "n k d"], matrix: Float[Tensor, "n d d"
     return points @ matrix.mT
 
 
-def robust_rows(residuals: Float[Tensor, "n k d"], deviations: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """:func:`medpixcl.matching.shape.robust_weights` of many images."""
-    return robust_weights(residuals.flatten(0, 1), deviations.flatten()).view(deviations.shape)
+def agreement(
+    residuals: Float[Tensor, "n k d"], deviations: Float[Tensor, "n k"], *, reject: bool
+) -> Float[Tensor, "n k"]:
+    """:func:`medpixcl.matching.shape.robust_weights` of many images; 0 beyond ``STRONG`` deviations if so wanted."""
+    weights = robust_weights(residuals.flatten(0, 1), deviations.flatten()).view(deviations.shape)
+    far = torch.linalg.vector_norm(residuals, dim=2) > STRONG * deviations
+    return torch.where(far, 0, weights) if reject else weights

@@ -13,8 +13,6 @@ CYCLE_CELLS = 1.5
 """Distance of the way back to the template at which a match counts half."""
 RESIDUAL_CELLS = 3.5
 """Distance from where the other landmarks expect it at which a match counts half."""
-STRONG = 3.0
-"""Standard deviations from the others' prediction beyond which a landmark counts nothing."""
 SPREAD_CELLS = 1.0
 """Spread over the views of an image at which a prediction counts half."""
 CHANGE_CELLS = 4.0
@@ -110,7 +108,6 @@ def relabel(
         return Relabelled(found, weights * (1 - contradicted))
     shape = PointDistribution(known, weights, template)
     judged = shape.judge(known, weights)
-    misses = torch.linalg.vector_norm(known.double() - judged.predicted, dim=2) / judged.deviation
-    agreeing = torch.where(misses > STRONG, 0, shape.trust(known, judged))
+    agreeing = shape.trust(known, judged)
     points = judged.combined if use_shape else known.double()
     return Relabelled(points, (weights * agreeing * (1 - contradicted)).float())
