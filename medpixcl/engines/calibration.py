@@ -1,11 +1,12 @@
-"""Calibration of the error radius without labels: how far matches through another image end from direct ones.
+"""Calibration of the error radius without labels, from two ways in which matches disagree with each other.
 
-The template's landmarks are found in unlabelled images. What was found in one image then serves as the template for the
-next. The distance between that match and the direct one of the template is an example error: it holds three errors of
-matching (template to one image, template to the other, one to the other). The error against a reader's mark holds one
-of matching and two of readers, of the template's and of the reference. Taking the one for the other supposes that a
-reader is about as unsure as the matching, which no label-free method can tell; where a template's mark is off by more,
-the radii are too small.
+* **Detour**: the template's landmarks are found in unlabelled images; what was found in one then serves as the template
+  for the next. How far that match ends from the template's own is what matching alone may be off by.
+* **Shape**: how far each match lies from where the other landmarks of its image expect it, by a shape learnt from the
+  same matches.
+
+Both are joined, as if they were independent. Neither can see that the template's mark was set off the true place, or
+how far two readers differ: give what is known of readers, or the radii hold too little.
 """
 
 import copy
@@ -24,12 +25,15 @@ from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.engines.image_list import ImageList
 from medpixcl.engines.matching import Template
 from medpixcl.engines.workflow import own_errors, read_bundle
-from medpixcl.landmarks.calibration import RadiusCalibration, calibrate_radii
+from medpixcl.landmarks.calibration import RadiusCalibration, calibrate_radii, with_readers
 from medpixcl.matching import LandmarkMatcher, MatchResult
+from medpixcl.matching.point_distribution import PointDistribution
 from medpixcl.networks.weights import load_weights
 
 Embed = Callable[[Tensor], list[Tensor]]
 """Image (1, C, *spatial) to level maps (1, E, *cells), finest first."""
+LEAST_SHAPE = 3
+"""Landmarks that a shape needs."""
 LEAST_IMAGES = 11
 """Fewer give no landmark a radius of 90 % of its own: ten examples, each between two images."""
 CONTENT = (
@@ -66,10 +70,14 @@ class Matched:
     result: MatchResult
 
 
+def image_spacing(image: MetaTensor) -> list[float]:
+    """Size of a voxel in mm along the array axes of an image (C, *spatial)."""
+    return spacing_of(spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)).tolist()
+
+
 def match_image(matcher: LandmarkMatcher, embed: Embed, image: MetaTensor) -> Matched:
     """Find the template's landmarks in one prepared image (C, *spatial)."""
-    affine = spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)
-    spacing, picture = spacing_of(affine).tolist(), image.as_tensor()[None]
+    spacing, picture = image_spacing(image), image.as_tensor()[None]
     levels = embed(picture)
     return Matched(picture, levels, spacing, matcher.match(levels, picture.shape[2:], spacing))
 
@@ -93,10 +101,25 @@ def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Matched
     return torch.linalg.vector_norm(step * step.new_tensor(target.spacing), dim=1).cpu()
 
 
-def example_errors(
+@dataclass(frozen=True)
+class Examples:
+    """Matches in N images, each of which was also reached through the image before it.
+
+    Attributes:
+        detour_mm: Distance between the two places, shape (N, K), NaN where there is none.
+        found_mm: The direct match, in mm along the array axes, shape (N, K, D), NaN where missing.
+        unsure: Whether that was flagged as unsure, shape (N, K).
+    """
+
+    detour_mm: Float[Tensor, "n k"]
+    found_mm: Float[Tensor, "n k d"]
+    unsure: Bool[Tensor, "n k"]
+
+
+def collect_examples(
     matcher: LandmarkMatcher, embed: Embed, strides: Sequence[int], images: Iterable[MetaTensor]
-) -> tuple[Float[Tensor, "n k"], Bool[Tensor, "n k"]]:
-    """Example errors of a fitted matcher, one for every image but the first; each goes through the one before.
+) -> Examples:
+    """Match all images, every one but the first also through the one before.
 
     A landmark that is unsure in the image between is no example: the template's own mark is not of that kind.
 
@@ -105,17 +128,35 @@ def example_errors(
         embed: The pretrained network.
         strides: Voxels per cell of its levels, finest first.
         images: At least two prepared images (C, *spatial); two are in memory at a time.
-
-    Returns:
-        Errors in mm (N - 1, K), NaN where there is none, and whether the direct match was flagged as unsure.
     """
-    errors, unsure = [], []
+    detours, found, unsure = [], [], []
     matched = (match_image(matcher, embed, image) for image in images)
     for via, target in itertools.pairwise(matched):
         doubtful = torch.tensor([flag == "unsure" for flag in via.result.flags])
-        errors.append(detour_errors(matcher, strides, via, target).masked_fill(doubtful, torch.nan))
+        detours.append(detour_errors(matcher, strides, via, target).masked_fill(doubtful, torch.nan))
+        found.append(target.result.voxels.cpu() * torch.tensor(target.spacing))
         unsure.append(torch.tensor([flag == "unsure" for flag in target.result.flags]))
-    return torch.stack(errors), torch.stack(unsure)
+    return Examples(torch.stack(detours), torch.stack(found), torch.stack(unsure))
+
+
+def shape_errors(
+    found_mm: Float[Tensor, "n k d"], unsure: Bool[Tensor, "n k"], template_mm: Float[Tensor, "k d"]
+) -> Float[Tensor, "n k"]:
+    """Distance of each match from where the others of its image expect it, shape (N, K) in mm; 0 for fewer than three.
+
+    Args:
+        found_mm: Matches, NaN where missing.
+        unsure: Those that the shape is not learnt from.
+        template_mm: The template's landmarks, NaN where missing.
+    """
+    errors = torch.zeros_like(found_mm[..., 0])
+    there = ~(found_mm.isnan().any(dim=2).any(dim=0) | template_mm.isnan().any(dim=1))
+    if int(there.sum()) >= LEAST_SHAPE:
+        points, weights = found_mm[:, there].double(), (~unsure[:, there]).double()
+        shape = PointDistribution(points, weights, template_mm[there].double())
+        miss = torch.linalg.vector_norm(points - shape.judge(points, weights).predicted, dim=2)
+        errors[:, there] = miss.to(errors)
+    return errors
 
 
 def draw_items(images: ImageList, limit: int | None, seed: int) -> list[dict[str, Any]]:
@@ -139,6 +180,7 @@ def calibrate_from_bundle(
     overrides: Mapping[str, Any],
     *,
     coverage: float = 0.9,
+    reader_mm: float = 0.0,
     limit: int | None = 100,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
@@ -149,8 +191,9 @@ def calibrate_from_bundle(
         bundle: Its folder.
         overrides: Config ids of its ``inference`` configuration to values: ``template``, ``landmarks``, ``images``.
         coverage: Probability that a true place shall lie within the radius.
+        reader_mm: Standard deviation along an axis of a reader's mark; 0 leaves readers out.
         limit: At most so many images, drawn at random; None for all.
-        seed: Of that, and of the order.
+        seed: Of that, of the order and of the readers' marks.
         progress: Called after every image.
 
     Returns:
@@ -177,5 +220,8 @@ def calibrate_from_bundle(
             yield prepare(item)["image"]
             progress(number + 1, len(items))
 
-    errors, unsure = example_errors(matcher, matcher.embed, network.strides, prepared())
-    return calibrate_radii(errors, unsure, annotated.points.names, coverage=coverage), found.rejected
+    examples = collect_examples(matcher, matcher.embed, network.strides, prepared())
+    marks = annotated.voxels.float() * torch.tensor(image_spacing(annotated.image))
+    errors = torch.hypot(examples.detour_mm, shape_errors(examples.found_mm, examples.unsure, marks))
+    errors = with_readers(errors, reader_mm, marks.shape[1], torch.Generator().manual_seed(seed))
+    return calibrate_radii(errors, examples.unsure, annotated.points.names, coverage=coverage), found.rejected

@@ -133,6 +133,27 @@ def calibrate_radii(
     return RadiusCalibration(tuple(names), coverage, radii, examples)
 
 
+def with_readers(
+    errors_mm: Float[Tensor, "n k"], reader_mm: float, dims: int, generator: torch.Generator
+) -> Float[Tensor, "n k"]:
+    """Example errors with two readers' marks added, that of the template and that of the reference.
+
+    Args:
+        errors_mm: Errors of matching, shape (N, K).
+        reader_mm: Standard deviation along an axis of one mark around the true place.
+        dims: Number of axes.
+        generator: Of the marks.
+
+    Raises:
+        ValueError: If the standard deviation is negative.
+    """
+    if reader_mm < 0:
+        raise ValueError(f"reader_mm is {reader_mm}; expected a standard deviation in mm of 0 or more")
+    marks = torch.randn(*errors_mm.shape, dims, generator=generator) * reader_mm * math.sqrt(2)
+    marks[..., 0] += errors_mm  # the direction of an error is no matter: the marks have none
+    return torch.linalg.vector_norm(marks, dim=-1)
+
+
 def coverage_of(errors_mm: Float[Tensor, "*n"], radii_mm: Float[Tensor, "*n"]) -> float:
     """Share of errors within their radius, where both are known; NaN where none is.
 

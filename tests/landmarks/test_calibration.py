@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from medpixcl.landmarks.calibration import RadiusCalibration, calibrate_radii, conformal_quantile, coverage_of
+from medpixcl.landmarks.calibration import (
+    RadiusCalibration,
+    calibrate_radii,
+    conformal_quantile,
+    coverage_of,
+    with_readers,
+)
 from tests.reference.conformal import quantile
 
 
@@ -37,6 +43,17 @@ def test_a_new_error_lies_within_as_often_as_promised(count: int, generator: tor
     expected = math.ceil((count + 1) * Fraction(9, 10)) / (count + 1)
     share = float((draws[-1] <= radius).double().mean())
     assert share == pytest.approx(expected, abs=5 * math.sqrt(0.09 / 40_000))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_readers_add_their_variance(dims: int, generator: torch.Generator) -> None:
+    """Mean square of the sum: that of the error, and 2 * dims * sd^2 of two marks."""
+    errors = torch.full((40_000, 2), 1.5)
+    squares = with_readers(errors, 0.8, dims, generator).square().double().mean()
+    assert squares.item() == pytest.approx(1.5**2 + 2 * dims * 0.8**2, rel=0.02)
+    torch.testing.assert_close(with_readers(errors, 0.0, dims, generator), errors)
+    with pytest.raises(ValueError, match="reader_mm is -1"):
+        with_readers(errors, -1.0, dims, generator)
 
 
 class TestGroups:
