@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
@@ -21,13 +22,13 @@ from medpixcl.engines.workflow import BundleError, own_errors
 from medpixcl.matching import describe
 from medpixcl.matching.representativeness import choose_greedily, find_points, point_quality
 from medpixcl.networks.weights import load_weights
-from medpixcl.reports.canvas import SERIES, chart
-from medpixcl.reports.figures import landmark_overlay, save_png
+from medpixcl.reports.canvas import SERIES, chart, panel_grid
+from medpixcl.reports.figures import save_png
+from medpixcl.reports.panels import panels
 
 Progress = Callable[[str, int, int], None]
 """Name of the step, what is done, what there is in all."""
 FOUND_BACK_CELLS = 2
-BADLY_FOUND = 0.5
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _ranked(candidates: list[Candidate], found: Findings, settings: ChoiceSettin
 def write_choice(choice: Choice, images: ImageList, preprocessing: Compose, output_dir: str | Path) -> None:
     """Write ``ranking.csv``, ``scores.png`` and a picture of every chosen image with its key points.
 
-    Points drawn as rings are those that were found badly in the other images.
+    The brighter a point, the better it was found in the other images.
     """
     folder = Path(output_dir)
     text = io.StringIO()
@@ -198,16 +199,20 @@ def write_choice(choice: Choice, images: ImageList, preprocessing: Compose, outp
     save_png(figure, folder / "scores.png")
     for number, name in enumerate(choice.chosen, start=1):
         image = preprocessing(images.entry(choice.files[name]))["image"]
-        affine = spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)
-        picture = landmark_overlay(
-            image.as_tensor()[0],
-            choice.points[name],
-            names=[""] * len(choice.points[name]),
-            unsure=(choice.served[name] < BADLY_FOUND).numpy(),
-            affine=affine if image.ndim == 4 else None,
-            spacing=None if image.ndim == 4 else spacing_of(affine).tolist(),
-        )
+        picture = _picture(image, choice.points[name], choice.served[name])
         save_png(picture, folder / f"chosen_{number}_{images.stem(choice.files[name])}.png".replace("/", "_"))
+
+
+def _picture(image: MetaTensor, points: Tensor, served: Tensor) -> Any:
+    """An image with its key points."""
+    affine = spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)
+    place: dict[str, Any] = {"affine": affine} if image.ndim == 4 else {"spacing": spacing_of(affine).tolist()}
+    views = panels(image.as_tensor()[0], **place)
+    figure, axes = panel_grid(views, height=5.0)
+    for panel, drawn in zip(views, axes, strict=True):
+        x, y = panel.place(points.numpy()).T
+        drawn.scatter(x, y, c=served.numpy(), s=18, cmap="inferno", vmin=0, vmax=1, edgecolors="white", linewidths=0.5)
+    return figure
 
 
 def choose_from_bundle(
