@@ -52,7 +52,11 @@ class LandmarkInferer(Inferer):
     ) -> None:
         super().__init__()
         self.definition, self.spacing_mm = network, list(spacing_mm)
-        self.views, self.radius, self.use_offsets = [tuple(view) for view in views], radius, use_offsets
+        self.views, self.radius, self.use_offsets = (
+            [(float(degrees), float(scale)) for degrees, scale in views],
+            radius,
+            use_offsets,
+        )
         self.bfloat16 = bfloat16
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
