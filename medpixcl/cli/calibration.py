@@ -60,5 +60,10 @@ def calibrate(
         (name, *("-" if radius is None else f"{radius:.1f}" for radius in pair))
         for name, *pair in zip(made.names, *radii, strict=True)
     ]
-    print_table([("landmark", "radius (mm)", "if unsure"), *rows], title=f"{100 * coverage:g} % lie within")
+    print_table(
+        [("landmark", "radius (mm)", "if unsure"), *rows],
+        title=f"Meant to hold {100 * coverage:g} % of the true places",
+    )
+    if reader_mm == 0:
+        say("the radii leave readers out and hold too few true places; give --reader-mm if it is known", style="yellow")
     say(f"calibration: {output}")
