@@ -5,6 +5,8 @@ matching of the 130 test images that repeat no training image, each landmark alo
 consistency. The first row and the adaptive one get three seeds, the others one. Finished runs are kept in ``--runs``.
 
     python benchmarks/ablation.py --runs ablation_runs --json ablation.json
+
+Choices of the training beside the paper's are compared on the development images: ``--split dev --rows ...``.
 """
 
 import argparse
@@ -33,18 +35,34 @@ ALPHA = 2.0
 UNIFORM, ESTIMATED, ADAPTIVE = "uniform, fixed jitter", "0.3, estimated jitter", "0.3, adaptive jitter"
 EXPONENTS = {f"exponent {exponent:g}": exponent for exponent in (0.01, 0.1, 0.3, 0.5, 1.0)}
 SHIPPED = "shipped configuration"
-ROWS = (UNIFORM, *EXPONENTS, ESTIMATED, ADAPTIVE, SHIPPED)
+PAPER = (UNIFORM, *EXPONENTS, ESTIMATED, ADAPTIVE, SHIPPED)
 """After the exponents: one jitter for all pixels, estimated; one for each class, the classes cut by the running loss;
 and what the bundle does, which also changes gamma, noise, blur and bias field."""
 THRICE = (UNIFORM, ADAPTIVE)
+TRAINING: dict[str, dict[str, Any]] = {
+    "random start": {"imagenet": False},
+    "averaged weights": {"ema_momentum": 0.01},
+    "no elastic views": {"elastic_mm": 0.0},
+    "elastic views, 6 mm": {"elastic_mm": 6.0},
+    "embedding of 128": {"embedding_size": 128},
+    "negatives of the batch": {"keys": "batch"},
+    "larger views": {},
+    "three times as long": {},
+}
+"""Choices of the training, each a change of the shipped configuration."""
+ROWS = (*PAPER, *TRAINING)
+VIEW_MM = {"larger views": 192.0}
+"""Side of the views where it is not 128 mm."""
+LENGTH = {"three times as long": 3}
+"""Factor of the epochs where it is not 1."""
 
 
 def settings_of(row: str, manifest: Path, spacing: float) -> dict[str, Any]:
     """Config values of a row; at half resolution views and windows cover the same anatomy."""
-    size = round(256 * FILE_SPACING / spacing)
+    size = round(VIEW_MM.get(row, 128.0) / spacing)
     settings: dict[str, Any] = {"spacing_mm": [spacing] * 2, "view_shape": [size] * 2}
-    if row == SHIPPED:
-        return settings
+    if row == SHIPPED or row in TRAINING:
+        return settings | TRAINING.get(row, {})
     settings["informativeness_exponent"] = 0.0 if row == UNIFORM else EXPONENTS.get(row, 0.3)
     if row not in (ESTIMATED, ADAPTIVE):
         return settings | dict.fromkeys(CLASSES, FIXED)
@@ -64,6 +82,7 @@ def pretrain(row: str, seed: int, folder: Path, *, manifest: Path, spacing: floa
     weights = folder / "models" / "model.pt"
     if not (folder / "done").exists():
         places = {"data_list_file_path": str(manifest), "output_dir": str(folder), "ckpt_dir": str(weights.parent)}
+        epochs *= LENGTH.get(row, 1)
         steps = {"seed": seed, "max_epochs": epochs, "val_interval": epochs}
         run_bundle(PRETRAINING, "train", {**settings_of(row, manifest, spacing), **places, **steps})
         (folder / "done").touch()
@@ -75,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder of the trained networks")
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--rows", nargs="*", default=ROWS, choices=ROWS)
+    parser.add_argument("--rows", nargs="*", default=PAPER, choices=ROWS)
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the first row and of the adaptive one")
     parser.add_argument("--spacing-mm", type=float, default=1.0)
     parser.add_argument("--epochs", type=int, default=15)
@@ -89,7 +108,7 @@ def main() -> None:
     if not manifest.exists():
         folder = cephalograms.folder
         scan(folder / "images", spacing_mm=FILE_SPACING, split=folder / "splits.csv").write(manifest)
-    images = cephalograms.images(options.split)
+    images, size = cephalograms.images(options.split), cephalograms.config["embedding_size"]
     results: dict[str, list[dict]] = {}
     for row in options.rows:
         for seed in range(options.seeds if row in THRICE else 1):
@@ -102,6 +121,8 @@ def main() -> None:
                 spacing=options.spacing_mm,
                 epochs=options.epochs,
             )
+            cephalograms.config["embedding_size"] = TRAINING.get(row, {}).get("embedding_size", size)
+            cephalograms.config.parse(reset=True)
             network = cephalograms.config.get_parsed_content("network_def").eval()
             load_weights(network, weights)
             measured = {m: summaries(e) for m, e in cephalograms.matching_errors(network, images, TEMPLATES).items()}
