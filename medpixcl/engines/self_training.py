@@ -146,7 +146,6 @@ class Relabelling:
         inferer: How landmarks are found, with the views of an image.
         dataset: The training images.
         interval: Epochs of a round.
-        use_shape: Move the landmarks towards where the shape expects them.
     """
 
     def __init__(
@@ -157,10 +156,9 @@ class Relabelling:
         inferer: LandmarkInferer,
         dataset: SeededDataset,
         interval: int,
-        use_shape: bool = True,
     ) -> None:
         self.labels, self.template, self.teacher = labels, template, teacher
-        self.inferer, self.dataset, self.interval, self.use_shape = inferer, dataset, interval, use_shape
+        self.inferer, self.dataset, self.interval = inferer, dataset, interval
 
     def attach(self, engine: Engine) -> None:
         """Look at the end of every epoch."""
@@ -186,7 +184,7 @@ class Relabelling:
         )
         affine = _affine(self.template.image)
         cell = float(spacing_of(affine).min()) * self.inferer.definition.stride
-        after = relabel(points, confidence, spread, before, self.template.mm[there], cell, use_shape=self.use_shape)
+        after = relabel(points, confidence, spread, before, self.template.mm[there], cell)
         for number, name in enumerate(found):
             places = torch.full((len(there), dims), torch.nan, dtype=torch.float64)
             weights = torch.zeros(len(there))

@@ -74,16 +74,20 @@ def relabel(
     before: Relabelled,
     template: Float[Tensor, "k d"],
     cell_mm: float,
-    *,
-    use_shape: bool = True,
 ) -> Relabelled:
-    """New pseudo-landmarks from what a network found, the shape of all images and the round before.
+    """New pseudo-landmarks from what a network found, the round before and the shape of all images.
 
-    The shape (:class:`medpixcl.matching.point_distribution.PointDistribution`) is learnt from all images. A found
-    landmark farther than three standard deviations from where the others of its image expect it counts nothing;
-    otherwise its weight is the product of its agreement with that expectation, with itself over the views of the image
-    (spread) and with the landmark of the round before, as far as that was trusted: a network that contradicts a trusted
-    landmark leaves both in doubt for a round.
+    A new landmark is the mean of what was found, by its confidence, and of the one before, by its weight times its
+    agreement with what was found: two estimates that agree are better than either, and of two that contradict each
+    other the network's stays.
+
+    Its weight is the product of the confidence (squared), of half the weight before plus a half, of the agreement of
+    the views of the image (spread), of the agreement with where the other landmarks expect it, and with the landmark
+    before as far as that was trusted: a network that contradicts a trusted landmark leaves it in doubt for a round.
+
+    The shape (:class:`medpixcl.matching.point_distribution.PointDistribution`) is learnt from all images; a landmark
+    farther than three standard deviations from its expectation counts nothing. The shape moves no landmark: on
+    cephalograms that made them worse.
 
     Args:
         found: Positions in mm, shape (N, K, D); NaN where nothing was found.
@@ -92,22 +96,23 @@ def relabel(
         before: The round before.
         template: Landmarks of the annotated image, shape (K, D), mm, all there.
         cell_mm: Size of a cell of the network's output.
-        use_shape: Move the landmarks towards where the shape expects them, by how sure both are; off, they stay where
-            the network found them.
 
     Returns:
         Positions and weights.
     """
+    found = found.double()
     there = ~found.isnan().any(dim=2)
     known = torch.where(there[..., None], found, template.to(found))
+    change = torch.linalg.vector_norm(known - before.points, dim=2).nan_to_num(torch.inf)
+    agreeing = half_at(change, CHANGE_CELLS * cell_mm)
+    sure = torch.where(there, confidence.clamp(0, 1), 0).double()
     stable = half_at(spread_mm.nan_to_num(torch.inf), SPREAD_CELLS * cell_mm)
-    weights = torch.where(there, confidence.clamp(0, 1).sqrt() * stable, 0)
-    change = torch.linalg.vector_norm(found - before.points, dim=2).nan_to_num(torch.inf)
-    contradicted = before.weights * (1 - half_at(change, CHANGE_CELLS * cell_mm))
-    if found.shape[1] == 1:
-        return Relabelled(found, weights * (1 - contradicted))
-    shape = PointDistribution(known, weights, template)
-    judged = shape.judge(known, weights)
-    agreeing = shape.trust(known, judged)
-    points = judged.combined if use_shape else known.double()
-    return Relabelled(points, (weights * agreeing * (1 - contradicted)).float())
+    weights = sure.square() * stable * (1 + before.weights) / 2
+    weights = weights * (1 - before.weights * (1 - agreeing))
+    if known.shape[1] > 1:
+        shape = PointDistribution(known, weights, template)
+        weights = weights * shape.trust(known, shape.judge(known, weights))
+    share = (before.weights * agreeing).double()
+    total = (share + sure).clamp_min(1e-9)[..., None]
+    points = (share[..., None] * before.points.nan_to_num(0) + sure[..., None] * known) / total
+    return Relabelled(torch.where(there[..., None], points, found), weights.float())

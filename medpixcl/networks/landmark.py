@@ -1,6 +1,7 @@
 """A landmark network: the trunk of a pixel-embedding network with heatmaps and offsets on top."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -104,6 +105,15 @@ class MixedPrecision(nn.Module):
         """Output of the network."""
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.use_bfloat16):
             return self.network(x)
+
+
+def parameter_groups(network: LandmarkNet, learning_rate: float, head_learning_rate: float) -> list[dict[str, Any]]:
+    """Groups for an optimizer: the trunk, which knows something already, and the heads, which start from nothing."""
+    heads = [parameter for name, parameter in network.named_parameters() if "backbone" not in name]
+    return [
+        {"params": list(network.backbone.parameters()), "lr": learning_rate},
+        {"params": heads, "lr": head_learning_rate},
+    ]
 
 
 def decode_output(

@@ -81,7 +81,7 @@ def test_wrong_landmarks_lose_their_weight(dims):
     template, true = shapes(dims)
     found, wrong = corrupted(true)
     ones = torch.ones(true.shape[:2])
-    before = Relabelled(found, 0 * ones)
+    before = Relabelled(found, ones)
     after = relabel(found, ones, 0 * ones, before, template, cell_mm=1.0)
     assert (after.weights[wrong] == 0).float().mean() > 0.8
     assert after.weights[~wrong].median() > 0.5

@@ -8,7 +8,7 @@ import torch
 
 from medpixcl.landmarks.heatmaps import encode_heatmaps
 from medpixcl.networks import LandmarkNet, MixedPrecision, load_weights
-from medpixcl.networks.landmark import decode_output
+from medpixcl.networks.landmark import decode_output, parameter_groups
 from tests.networks.cases import CHANNELS, SIZE, make, picture
 
 CASES = [("efficientnet-lite0", 2), ("dynunet", 2), ("dynunet", 3), ("unet", 3)]
@@ -100,3 +100,11 @@ def test_bad_arguments():
         LandmarkNet(0)
     with pytest.raises(ValueError, match="has maps at strides"):
         LandmarkNet(1, backbone="unet", channels=[4, 8, 12, 16], stride=64)
+
+
+def test_parameter_groups_hold_every_parameter_once():
+    net = network("dynunet", 2)
+    trunk, heads = parameter_groups(net, 0.1, 0.5)
+    assert (trunk["lr"], heads["lr"]) == (0.1, 0.5)
+    assert {id(p) for p in heads["params"]} == {id(p) for n, p in net.named_parameters() if "head" in n}
+    assert len(trunk["params"]) + len(heads["params"]) == len(list(net.parameters()))

@@ -1,0 +1,102 @@
+"""The bundle of self-training: its configurations agree, with each other and with the matching bundle."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, run
+
+from medpixcl.data.phantoms import write_landmark_phantoms
+from tests.engines.tiny import MATCHING, ROOT
+
+BUNDLE = ROOT / "bundles" / "xray_landmark_selftraining"
+NETWORK = ("spatial_dims", "backbone", "channels", "norm")
+pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
+
+
+def read(bundle: Path, name: str) -> dict[str, Any]:
+    return json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="ascii"))
+
+
+def different(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
+def test_evaluate_is_inference_with_a_reference() -> None:
+    assert different(read(BUNDLE, "inference"), read(BUNDLE, "evaluate")) == {"reference", "overlays"}
+
+
+def test_inference_sees_what_was_trained() -> None:
+    train, inference = read(BUNDLE, "train"), read(BUNDLE, "inference")
+    assert {key: inference[key] for key in NETWORK} == {key: train[key] for key in NETWORK}
+    assert inference["network_def"] | {"landmarks": "$len(@landmark_names)"} == train["network_def"]
+    assert inference["preprocessing"] == train["deterministic"]
+    assert inference["working_spacing_mm"] == train["working_spacing_mm"]
+
+
+def test_starts_from_the_network_of_the_matching() -> None:
+    train, matching = read(BUNDLE, "train"), read(MATCHING, "inference")
+    assert train["embedding"] == matching["network_def"]
+    shared = (*NETWORK, "embedding_size", "working_spacing_mm")
+    assert {key: train[key] for key in shared} == {key: matching[key] for key in shared}
+    assert train["deterministic"] == matching["preprocessing"]
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "configs/logging.conf"])
+def test_same_files(name: str) -> None:
+    assert (BUNDLE / name).read_bytes() == (MATCHING / name).read_bytes()
+
+
+def test_metadata_tells_the_shape_of_the_output() -> None:
+    inference, metadata = read(BUNDLE, "inference"), read(BUNDLE, "metadata")
+    output = metadata["network_data_format"]["outputs"]["pred"]
+    assert output["num_channels"] == 3 * len(inference["landmark_names"])
+
+
+def test_published_weights_load() -> None:
+    parser = ConfigParser(read(BUNDLE, "inference"))
+    state = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+    assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+    parser.get_parsed_content("network_def").load_state_dict(state)
+    assert (BUNDLE / "models" / "model.pt").stat().st_size < 16 * 2**20
+
+
+def test_detection_writes_what_matching_writes(tmp_path: Path) -> None:
+    write_landmark_phantoms(tmp_path / "data", 2, (64, 64))
+    run(
+        config_file=str(BUNDLE / "configs" / "inference.json"),
+        bundle_root=str(BUNDLE),
+        logging_file=False,
+        images=str(tmp_path / "data"),
+        spacing_mm=1.0,
+        output_dir=str(tmp_path / "out"),
+    )
+    with (tmp_path / "out" / "landmarks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["landmark"] for row in rows] == 2 * [str(number + 1) for number in range(19)]
+    assert len(list((tmp_path / "out" / "markups").glob("*.mrk.json"))) == 2
+    assert len(list((tmp_path / "out" / "overlays").glob("*.png"))) == 2
+    assert "template" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8").split("<main>")[0].lower()
+
+
+@pytest.mark.parametrize("config", ["inference", "evaluate"])
+def test_initialises_without_data(config: str, tmp_path: Path) -> None:
+    """Every property that MONAI requires can be built on an empty folder."""
+    file = str(BUNDLE / "configs" / f"{config}.json")
+    made = ConfigWorkflow(
+        file, workflow_type="infer", logging_file=False, bundle_root=str(BUNDLE), dataset_dir=str(tmp_path)
+    )
+    made.initialize()
+    assert made.check_properties() == []
+
+
+def test_properties_of_training(tmp_path: Path) -> None:
+    files = [str(BUNDLE / "configs" / f"{name}.json") for name in ("train", "smoke")]
+    made = ConfigWorkflow(
+        files, workflow_type="train", logging_file=False, bundle_root=str(BUNDLE), output_dir=str(tmp_path)
+    )
+    made.initialize()
+    assert made.check_properties() == []
