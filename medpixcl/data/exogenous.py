@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.sources import visible_files
 
-Kind = Literal["continuous", "categorical"]
 KINDS = ("continuous", "categorical")
 DEPTH_CODES = (0.0, 65535.0)
 """What 16-bit depth pictures write where there is no depth: nothing met, or too near or too far."""
@@ -43,7 +42,7 @@ def read_exogenous(
     path: str | PathLike[str],
     grid: Grid,
     *,
-    kind: Kind = "continuous",
+    kind: str = "continuous",
     missing: Sequence[float | int] | None = None,
     scale: float = 1.0,
 ) -> MetaTensor:

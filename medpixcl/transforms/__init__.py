@@ -1,7 +1,10 @@
 """Array and dictionary transforms: the only place that meets MONAI's dictionary world."""
 
+from medpixcl.transforms.body import BodyCoordinatesd, BodyDistanceMapd
 from medpixcl.transforms.classes import ClassifyViewsd, PixelClasses
 from medpixcl.transforms.coordinates import CoordinateMapd
+from medpixcl.transforms.drr import DRRd
+from medpixcl.transforms.exogenous import ExogenousGridd, LoadExogenousd, ScaleExogenousd, ShuffledExogenousd
 from medpixcl.transforms.informativeness import LocalEntropyd
 from medpixcl.transforms.intensity import RandClassIntensityd
 from medpixcl.transforms.landmarks import LandmarkVoxelsd, RandIntensityd, RandLandmarkViewd
@@ -11,9 +14,14 @@ from medpixcl.transforms.pseudo import PseudoLandmarksd
 from medpixcl.transforms.views import RandPixelViewsd
 
 __all__ = [
+    "BodyCoordinatesd",
+    "BodyDistanceMapd",
     "ClassifyViewsd",
     "CoordinateMapd",
+    "DRRd",
+    "ExogenousGridd",
     "LandmarkVoxelsd",
+    "LoadExogenousd",
     "LoadImageMMd",
     "LocalEntropyd",
     "PixelClasses",
@@ -23,5 +31,7 @@ __all__ = [
     "RandLandmarkViewd",
     "RandPixelPairsd",
     "RandPixelViewsd",
+    "ScaleExogenousd",
+    "ShuffledExogenousd",
     "WorkingSpacingd",
 ]

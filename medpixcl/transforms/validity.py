@@ -1,10 +1,14 @@
 """Moving maps that carry their validity: values first, validity (0 to 1) as the last channel."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.views import resample
+from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.transforms.blur import gaussian_blur
+from medpixcl.views import resample, view_positions
 
 LEAST_VALIDITY = 1e-3
 """Below this share of known values a resampled pixel knows nothing."""
@@ -44,3 +48,57 @@ def resample_valid(
     if mode == "nearest":
         return resample(channel, positions, mode=mode)
     return unweigh(resample(weigh(channel), positions, mode=mode))
+
+
+def on_grid(
+    channel: Float[Tensor, " c1 *s"],
+    affine: Float[Tensor, "4 4"],
+    shape: Sequence[int],
+    target: Float[Tensor, "4 4"],
+    *,
+    nearest: bool = False,
+) -> Float[Tensor, " c1 *v"]:
+    """Values and validity of a channel at the voxels of another grid.
+
+    Args:
+        channel: Shape (C+1, *spatial).
+        affine: Of the channel, RAS+.
+        shape: Spatial shape of the other grid.
+        target: Affine of the other grid, RAS+.
+        nearest: Take the nearest voxel's, for classes.
+    """
+    own, other = (spatial_affine(one.double(), len(shape)) for one in (affine, target))
+    positions = view_positions((torch.linalg.inv(own) @ other)[None], shape)
+    if nearest:
+        return resample_valid(channel[None], positions, mode="nearest")[0]
+    sigma = ((spacing_of(other) / spacing_of(own) - 1) / 2).clamp(min=0)
+    if bool((sigma > 0.005).any()):
+        channel = unweigh(gaussian_blur(weigh(channel[None])[0], sigma.tolist())[None])[0]
+    return resample_valid(channel[None], positions)[0]
+
+
+def stretch(
+    channel: Float[Tensor, " c1 *s"], shape: Sequence[int], *, nearest: bool = False
+) -> Float[Tensor, " c1 *v"]:
+    """Values and validity of a channel, its outer edges laid on those of an image of another size.
+
+    Args:
+        channel: Shape (C+1, *spatial).
+        shape: Spatial shape of the result.
+        nearest: Take the nearest voxel's, for classes.
+
+    Raises:
+        ValueError: If the numbers of axes differ.
+    """
+    dims = len(shape)
+    if channel.ndim - 1 != dims:
+        raise ValueError(f"a channel of {channel.ndim - 1} axes cannot stand in for one of {dims}; keep them apart.")
+    own, other = (torch.tensor(list(sizes), dtype=torch.float64) for sizes in (channel.shape[1:], shape))
+    factor = own / other
+    matrix = torch.diag(torch.cat([factor, torch.ones(1, dtype=torch.float64)]))
+    matrix[:dims, dims] = (factor - 1) / 2
+    positions = view_positions(matrix[None], shape)
+    # Half a voxel beyond the outermost centres there is nothing to interpolate with.
+    last = own.to(positions) - 1
+    positions = positions.clamp(min=torch.zeros_like(last), max=last)
+    return resample_valid(channel[None], positions, mode="nearest" if nearest else "bilinear")[0]
