@@ -23,7 +23,7 @@ from medpixcl.engines.matching import LandmarkResults
 from medpixcl.networks.landmark import LandmarkNet, MixedPrecision, decode_output
 from medpixcl.views import affine_view, resample, view_positions
 
-Views = Sequence[Sequence[float]]
+Views = Sequence[Sequence[float | int]]
 """Rotation in degrees and scale of every view of an image."""
 
 
