@@ -74,7 +74,7 @@ def depth_views(
     if (cell is None) != (masks[0] is None):
         raise ValueError("positives and cell go together; give both or none.")
     cuts = _cuts(images[0].shape, masks, cell)
-    figure = new_figure(6.4, 6.4 * _aspect(cuts[0].picture(images[0]), spacing, images[0].ndim) + 0.6)
+    figure = new_figure(6.4, 5.8 * _aspect(cuts[0].picture(images[0]), spacing, images[0].ndim) + 0.5)
     axes = figure.subplots(2, 2).tolist()
     for column, (cut, image) in enumerate(zip(cuts, images, strict=True)):
         _draw_view(axes[0][column], cut, image, spacing, ("query view", "anchor view")[column])
@@ -124,6 +124,7 @@ def _draw_channels(axes: Sequence[Any], cuts: Sequence[_Slice], channels: Sequen
     for place, values in zip(axes, maps, strict=True):
         drawn = place.imshow(values, cmap="viridis", vmin=low, vmax=max(high, low + 1e-6), aspect=down / right)
         place.set_axis_off()
+        place.set_anchor("N")
         share = float(np.isfinite(values).mean())
         place.set_title(f"{100 * share:.0f} % known", fontsize=7, color=NEUTRAL, pad=2)
     return drawn

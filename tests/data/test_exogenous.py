@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from medpixcl.cli import app
 from medpixcl.data.datalist import items_of, split_validation
 from medpixcl.data.exogenous import ExogenousFiles, with_donors
 from medpixcl.data.manifest import Manifest
@@ -57,6 +59,30 @@ def test_what_does_not_fit_is_rejected_with_its_reason(folder: Path) -> None:
     assert reasons["a/one.png"].startswith("has a depth file that does not fit: ")
     assert "holds nothing but missing values" in reasons["b/one.png"]
     assert reasons["b/two.png"] == f"has no exogenous channel 'depth' in {depth}; add its file."
+
+
+def test_command_line(folder: Path) -> None:
+    manifest = folder / "manifest.json"
+    command = ["scan", str(folder / "images" / "b"), "-o", str(manifest), "--spacing-mm", "0.5"]
+    result = CliRunner().invoke(app, [*command, "--exogenous", f"depth={folder / 'images' / 'depth' / 'b'}"])
+    assert result.exit_code == 0, result.output
+    named = [entry["exogenous"]["depth"] for entry in Manifest.read(manifest).training]
+    assert named == ["images/depth/b/one.png", "images/depth/b/two.png"]
+    result = CliRunner().invoke(app, [*command, "--exogenous", "depth"])
+    assert str(result.exception) == "--exogenous is 'depth'; expected NAME=FOLDER, such as depth=maps/depth"
+
+
+@pytest.mark.data
+def test_depth_camera_in_one_folder_with_its_pictures(data_dir: Path) -> None:
+    frames = data_dir / "rgbd_7scenes" / "frames"
+    colour = sorted(frames.glob("*.color.jpg"))[:4]
+    manifest = scan(colour, spacing_mm=1.0, exogenous={"depth": frames / "*.depth.png"})
+    assert not manifest.rejected
+    for entry in manifest.training:
+        assert entry["exogenous"]["depth"] == entry["image"].replace("color.jpg", "depth.png")
+    both = [*colour, *sorted(frames.glob("*.depth.png"))[:4]]
+    whole = scan(both, spacing_mm=1.0, exogenous={"depth": frames / "*.depth.png"})
+    assert [entry["image"] for entry in whole.training] == [path.name for path in colour]  # maps are no images
 
 
 def found(place: Path, image: Path, roots: list[Path]) -> Path | None:
