@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from medpixcl.coordinates import spacing_of, spatial_affine, voxel_to_mm
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.data.seeded import SeededDataset
 from medpixcl.engines.detection import LandmarkInferer
 from medpixcl.engines.handlers import write_checkpoint
@@ -67,6 +68,11 @@ def without_template(template: str, items: Datalist) -> Datalist:
 
 def _is(item: Mapping[str, Any], path: Path) -> bool:
     return isinstance(item["image"], str) and Path(item["image"]).resolve() == path
+
+
+def landmark_names(path: str, default: Sequence[str]) -> list[str]:
+    """Names of the landmarks in a landmark file; the default where there is none, so that a network can be built."""
+    return list(read_landmarks(path).names) if Path(path).exists() else list(default)
 
 
 def pictures_of(*datasets: SeededDataset) -> dict[str, MetaTensor]:
