@@ -4,7 +4,13 @@ from medpixcl.transforms.body import BodyCoordinatesd, BodyDistanceMapd
 from medpixcl.transforms.classes import ClassifyViewsd, PixelClasses
 from medpixcl.transforms.coordinates import CoordinateMapd
 from medpixcl.transforms.drr import DRRd
-from medpixcl.transforms.exogenous import ExogenousGridd, LoadExogenousd, ScaleExogenousd, ShuffledExogenousd
+from medpixcl.transforms.exogenous import (
+    ExogenousGridd,
+    LoadExogenousd,
+    MissingAsNaNd,
+    ScaleExogenousd,
+    ShuffledExogenousd,
+)
 from medpixcl.transforms.informativeness import LocalEntropyd
 from medpixcl.transforms.intensity import RandClassIntensityd
 from medpixcl.transforms.landmarks import LandmarkVoxelsd, RandIntensityd, RandLandmarkViewd
@@ -24,6 +30,7 @@ __all__ = [
     "LoadExogenousd",
     "LoadImageMMd",
     "LocalEntropyd",
+    "MissingAsNaNd",
     "PixelClasses",
     "PseudoLandmarksd",
     "RandClassIntensityd",

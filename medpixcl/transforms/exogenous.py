@@ -135,6 +135,31 @@ class ScaleExogenousd(MapTransform):
         return torch.where(known, (values - low) / (high - low).clamp_min(1e-6), 0.0)
 
 
+class MissingAsNaNd(MapTransform):
+    """Channels of the views as :class:`medpixcl.losses.pixpro.PixProLoss` takes them: values alone, NaN where missing.
+
+    Put it after the views are made; before, interpolation would spread the NaN.
+
+    Args:
+        keys: Views of channels (values and validity), such as ``depth_query`` and ``depth_anchor``.
+        least_validity: Below this a pixel is missing.
+        allow_missing_keys: As in MONAI.
+    """
+
+    def __init__(self, keys: KeysCollection, least_validity: float = 0.5, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.least_validity = least_validity
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the validity folded into the values."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            channel = item[key].as_tensor()
+            known = (channel[-1:] >= self.least_validity) & (channel[-1:] > 0)
+            item[key] = MetaTensor(torch.where(known, channel[:-1], torch.nan), meta=dict(item[key].meta))
+        return item
+
+
 class ShuffledExogenousd(Transform):
     """The control "depth of another image": channels of a donor, made as for the item, stretched to its grid.
 

@@ -17,6 +17,7 @@ from scipy.ndimage import distance_transform_edt, map_coordinates
 from medpixcl.coordinates import apply_affine, spatial_affine, voxel_positions
 from medpixcl.data.drr import ConeBeam, Poses, render_drr, volume_centre
 from medpixcl.data.exogenous import with_donors
+from medpixcl.positives import pool_exogenous
 from medpixcl.transforms import (
     BodyCoordinatesd,
     BodyDistanceMapd,
@@ -24,6 +25,7 @@ from medpixcl.transforms import (
     ExogenousGridd,
     LoadExogenousd,
     LoadImageMMd,
+    MissingAsNaNd,
     RandPixelViewsd,
     ScaleExogenousd,
     ShuffledExogenousd,
@@ -412,6 +414,29 @@ class TestDRR:
             DRRd("image", rows=4, columns=5, pixel_mm=1.0)({"image": image, "pose": [0, 0, 0]})
         with pytest.raises(ValueError, match=r"has shape \(1, 4, 4\); a radiograph is cast from a CT"):
             DRRd("image", rows=4, columns=5, pixel_mm=1.0)({"image": image[..., 0]})
+
+
+class TestMissingAsNaN:
+    @DIMS
+    def test_cells_of_the_loss_are_those_of_the_validity(self, dims):
+        """Views, NaN and pooling against a literal mean over every cell, both views alike."""
+        item = item_with(dims, position_mm(dims)[:1] + 900, holes(dims))
+        views = RandPixelViewsd(["image", "depth"], (16, 12, 8)[:dims], exogenous_keys=["depth"])
+        made = views.set_random_state(0)(item)
+        keys = ["depth_query", "depth_anchor"]
+        folded = MissingAsNaNd(keys)(made)
+        for key in keys:
+            values, validity = made[key].as_tensor()
+            assert folded[key].shape == (1, *values.shape)
+            assert torch.equal(folded[key][0].as_tensor().isnan(), validity < 0.5)
+            pooled = pool_exogenous(folded[key].as_tensor()[None], 4)
+            for number, cell in enumerate(np.ndindex(*[size // 4 for size in values.shape])):
+                window = tuple(slice(4 * place, 4 * place + 4) for place in cell)
+                known = validity[window] >= 0.5
+                assert bool(pooled.valid[0, number]) == (known.float().mean() >= 0.5)
+                expected = values[window][known].mean().item() if pooled.valid[0, number] else 0.0
+                assert pooled.values[0, 0, number].item() == pytest.approx(expected)
+            assert pooled.valid.any()
 
 
 class TestShuffled:
