@@ -1,0 +1,154 @@
+"""Where the cells of a feature grid lie: in mm, or in the unit square of the original PixPro."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from monai.networks.layers.factories import Pool
+from torch import Tensor
+
+from medpixcl.coordinates import apply_affine, cell_to_voxel, voxel_positions
+
+Stride = int | Sequence[int]
+
+
+class Cells(NamedTuple):
+    """Cells of the feature grids of a batch, in array order.
+
+    Attributes:
+        positions: Centres, shape (B, N, D), in mm or any other unit.
+        edges: Edge vectors of a cell as columns, shape (B, D, D), same unit; negative where mirrored.
+        valid: True where a cell shows the image and not padding, shape (B, N).
+    """
+
+    positions: Tensor
+    edges: Tensor
+    valid: Tensor
+
+    def at(self, index: Tensor) -> "Cells":
+        """The chosen cells, index of shape (B, A)."""
+        chosen = index.unsqueeze(-1).expand(-1, -1, self.positions.shape[-1])
+        return Cells(self.positions.gather(1, chosen), self.edges, self.valid.gather(1, index))
+
+
+def cells_of_affine(affine: Float[Tensor, "b d1 d1"], shape: Sequence[int], stride: Stride) -> Cells:
+    """Cells of views that are not deformed: exact centres, ``affine @ ((i + 1/2) * stride - 1/2)``.
+
+    Args:
+        affine: Voxel of the view -> mm, shape (B, D+1, D+1).
+        shape: Cells along each axis.
+        stride: Voxels per cell; one number, or one for each axis.
+
+    Example:
+        >>> cells_of_affine(torch.eye(3)[None], (1, 2), 4).positions
+        tensor([[[1.5000, 1.5000],
+                 [1.5000, 5.5000]]])
+    """
+    centres = cell_to_voxel(voxel_positions(shape, device=affine.device).flatten(0, -2), stride)
+    positions = apply_affine(affine, centres.to(affine.dtype).expand(affine.shape[0], -1, -1))
+    return Cells(positions, _edges(affine, stride), torch.ones_like(positions[..., 0], dtype=torch.bool))
+
+
+def cells_of_map(coords: Float[Tensor, "b d1 *v"], affine: Float[Tensor, "b d1 d1"], stride: Stride) -> Cells:
+    """Cells of views of any kind, deformed too: mean position of their voxels; exact where affine.
+
+    Args:
+        coords: Coordinate map (positions in mm and validity), shape (B, D+1, *view).
+        affine: Voxel of the view -> mm without the deformation, for the size of a cell, shape (B, D+1, D+1).
+        stride: Voxels per cell.
+
+    Returns:
+        Cells; one is valid where at least half of it shows the image. A view whose size is not a multiple of the
+        stride ends in cells of the rest.
+    """
+    pool = Pool[Pool.AVG, coords.ndim - 2]
+    kernel = stride if isinstance(stride, int) else tuple(stride)
+    pooled = pool(kernel, kernel, ceil_mode=True)(coords.detach().float()).flatten(2)
+    return Cells(pooled[:, :-1].mT, _edges(affine.float(), stride), pooled[:, -1] >= 0.5)
+
+
+def cells_of_boxes(low: Float[Tensor, "b d"], high: Float[Tensor, "b d"], shape: Sequence[int]) -> Cells:
+    """Cells of crop boxes: bin ``b = (high - low) / n``, centre ``low + (i + 1/2) * b``, as in PixPro's code.
+
+    Args:
+        low: One corner, array order, shape (B, D).
+        high: The opposite corner; less than ``low`` along a mirrored axis, whose bins are then negative.
+        shape: Cells along each axis.
+
+    Example:
+        >>> cells_of_boxes(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, -1.0]]), (1, 2)).positions
+        tensor([[[ 0.5000, -0.2500],
+                 [ 0.5000, -0.7500]]])
+    """
+    bins = (high - low) / torch.as_tensor(list(shape)).to(low)
+    index = voxel_positions(shape, device=low.device).flatten(0, -2).to(low) + 0.5
+    positions = low[:, None] + index * bins[:, None]
+    return Cells(positions, torch.diag_embed(bins), torch.ones_like(positions[..., 0], dtype=torch.bool))
+
+
+def unit_boxes(
+    start: Float[Tensor, "b d"],
+    size: Float[Tensor, "b d"],
+    image_shape: Sequence[int],
+    *,
+    flip: Sequence[bool] | None = None,
+    half_pixel_bias: bool = False,
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
+    """Crops in the coordinates of the original: the image's first and last voxel lie at 0 and 1 along every axis.
+
+    Distances are distorted in images that are not square; positions in mm (:func:`cells_of_affine`) are not.
+
+    Args:
+        start: First voxel of the crops, array order, shape (B, D).
+        size: Voxels of the crops along each axis, shape (B, D).
+        image_shape: Spatial shape of the image.
+        flip: Axes along which the crop is mirrored.
+        half_pixel_bias: Corners at the centres of the crop's first and last voxel, as in PixPro's code, which displaces
+            the cells by up to ``1/2 - 1/(2n)`` voxel; off: at the crop's outer edges, exact.
+
+    Returns:
+        The two corners for :func:`cells_of_boxes`.
+    """
+    extent = torch.as_tensor([max(n - 1, 1) for n in image_shape]).to(start)
+    edge = 0.0 if half_pixel_bias else 0.5
+    low, high = (start - edge) / extent, (start + size - 1 + edge) / extent
+    mirrored = torch.as_tensor([False] * start.shape[1] if flip is None else list(flip), device=start.device)
+    return torch.where(mirrored, high, low), torch.where(mirrored, low, high)
+
+
+def draw_cells(
+    query: Cells, key: Cells, number: int, *, generator: torch.Generator | None = None
+) -> Int[Tensor, "b a"]:
+    """Cells of the query view drawn without repetition, those that the key view shows too before all others.
+
+    With few enough of them the mask of a large grid stays small: 512 of 24^3 cells against all, 28 MB an image.
+
+    Args:
+        query: Cells to draw from.
+        key: Cells of the other view.
+        number: Cells per image (A); all, in order, where there are no more.
+        generator: Source of randomness, on any device.
+
+    Returns:
+        Index of the cells, shape (B, A), ascending.
+    """
+    count = query.positions.shape[1]
+    if number >= count:
+        return torch.arange(count, device=query.positions.device).expand(len(query.positions), -1)
+    source = query.positions.device if generator is None else generator.device
+    noise = torch.rand(query.valid.shape, generator=generator, device=source).to(query.positions.device)
+    return (noise + (query.valid & _covered(query, key))).topk(number, dim=1).indices.sort(dim=1).values
+
+
+def _covered(query: Cells, key: Cells) -> Tensor:
+    """True for centres within the box that the other view's cells fill, seen along its own axes."""
+    inverse = torch.linalg.pinv(key.edges).mT
+    origin = key.positions[:, :1]
+    placed, grid = (query.positions - origin) @ inverse, (key.positions - origin) @ inverse
+    low, high = grid.amin(1, keepdim=True) - 0.5, grid.amax(1, keepdim=True) + 0.5
+    return ((placed >= low) & (placed <= high)).all(-1)
+
+
+def _edges(affine: Tensor, stride: Stride) -> Tensor:
+    return affine[..., :-1, :-1] * torch.as_tensor(stride).to(affine)
