@@ -71,7 +71,7 @@ RUN = [block for block in ALL_BLOCKS if block.info == "python run" and "..." not
 
 
 def test_pages_are_found() -> None:
-    assert len(CARDS) == 2
+    assert len(CARDS) == 3
     assert {"README.md", "docs/quickstart.md"} <= {name_of(page) for page in PAGES}
     assert len(CALLS) >= 8
     assert len(RUN) >= 3
