@@ -3,12 +3,14 @@
 from medpixcl.matching.consistency import place_together
 from medpixcl.matching.geometry import fit_similarity
 from medpixcl.matching.matcher import LandmarkMatcher, MatchResult
+from medpixcl.matching.population import Population
 from medpixcl.matching.search import best_match, product_match
 from medpixcl.matching.similarity import ProductMap, describe
 
 __all__ = [
     "LandmarkMatcher",
     "MatchResult",
+    "Population",
     "ProductMap",
     "best_match",
     "describe",

@@ -1,6 +1,6 @@
 """From annotated images to landmarks in another one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from medpixcl.coordinates import cell_to_voxel
 from medpixcl.matching.consistency import Placement, peak_near, place_together, similarity_weight
 from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.peaks import FLOOR, local_peaks, refine_peaks, second_peaks
+from medpixcl.matching.population import OWN_WEIGHT, Population, adapted, observe
 from medpixcl.matching.reciprocity import reciprocal_windows, refinement_window
 from medpixcl.matching.search import cells_inside, product_match
 from medpixcl.matching.similarity import ProductMap, describe
@@ -129,7 +130,45 @@ class LandmarkMatcher:
             levels = self._levels(image)
             grid = self._grid(levels, image.shape[2:], steps)
             templates.append(Template(levels, self.strides, grid, points.to(levels[0])))
-        self.templates = TemplateSet(templates, self.combine_by)
+        self.templates = self.annotated = TemplateSet(templates, self.combine_by)
+        return self
+
+    @torch.no_grad()
+    def learn(self, images: Iterable[tuple[Tensor | Sequence[Tensor], Sequence[int], Sequence[float]]]) -> Population:
+        """What the landmarks look like in unlabelled images; the matcher stays as it is, see :meth:`adapt`.
+
+        Args:
+            images: The arguments of :meth:`match` for each image, one image in memory at a time; brought to the
+                template's spacing, since what surrounds a landmark is compared cell by cell.
+
+        Raises:
+            ValueError: If there is no image.
+        """
+        population = None
+        for query, shape, spacing in images:
+            levels = list(self.embed(query) if isinstance(query, Tensor) else query)
+            result = self.match(levels, shape, spacing)
+            cell_mm = self.strides[0] * min(spacing)
+            seen = observe(self._levels(levels), self.strides, result, cell_mm)
+            population = seen if population is None else population + seen
+        if population is None:
+            raise ValueError("found no image to learn from; give at least one beside the template")
+        return population
+
+    def adapt(self, population: Population, *, own_weight: float = OWN_WEIGHT) -> "LandmarkMatcher":
+        """Match with the mean of the templates' vectors and a population's, until the next :meth:`fit` or ``adapt``.
+
+        Args:
+            population: Of the same landmarks, learnt with the same network.
+            own_weight: For how many sure matches a template counts.
+
+        Returns:
+            The matcher itself.
+
+        Raises:
+            ValueError: If the population does not fit.
+        """
+        self.templates = adapted(self.annotated, population, own_weight)
         return self
 
     @torch.no_grad()

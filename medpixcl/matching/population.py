@@ -1,0 +1,123 @@
+"""What landmarks look like in many images, learnt from where they were matched in unlabelled ones.
+
+One annotated image shows a landmark as it looks there. Where it was found, with certainty, in other images, it is seen
+as it looks there: the mean of these vectors, each by the weight of its match, and of the template's own is less bound
+to what is peculiar to the template. The same is done for the surroundings of each landmark, which compete with it in
+the refinement (:mod:`medpixcl.matching.reciprocity`): most of the gain comes from these.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from medpixcl.matching.pseudo import Matched, match_weights
+from medpixcl.matching.reciprocity import surroundings
+from medpixcl.matching.similarity import LevelMaps, describe
+from medpixcl.matching.templates import TemplateSet
+
+OWN_WEIGHT = 5.0
+"""For how many matches of weight 1 the template counts."""
+CELL_TOLERANCE = 0.05
+"""Share by which the cells of template and population may differ in size: spacings are rounded to whole voxels."""
+
+
+@runtime_checkable
+class Places(Matched, Protocol):
+    """Where K landmarks were found and how certain that is, see :class:`medpixcl.matching.MatchResult`."""
+
+    @property
+    def voxels(self) -> Tensor: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Population:
+    """Sums over images of the K landmarks' unit vectors times the weights of their matches.
+
+    Attributes:
+        vectors: One (K, E) per level, finest first.
+        around: At and around each landmark, one (K, N, E) per level, see
+            :func:`medpixcl.matching.reciprocity.surroundings`.
+        weights: Sum of the weights, shape (K,); 0 where a landmark was never found with certainty.
+        images: How many were learnt from.
+        cell_mm: Size of a cell of the finest level.
+    """
+
+    vectors: tuple[Float[Tensor, "k _"], ...]
+    around: tuple[Float[Tensor, "k n _"], ...]
+    weights: Float[Tensor, " k"]
+    images: int
+    cell_mm: float
+
+    def __add__(self, other: "Population") -> "Population":
+        """Both together."""
+        return Population(
+            tuple(one + two for one, two in zip(self.vectors, other.vectors, strict=True)),
+            tuple(one + two for one, two in zip(self.around, other.around, strict=True)),
+            self.weights + other.weights,
+            self.images + other.images,
+            self.cell_mm,
+        )
+
+
+def observe(levels: LevelMaps, strides: Sequence[int], result: Places, cell_mm: float) -> Population:
+    """The landmarks of one image, by their weights (:func:`medpixcl.matching.pseudo.match_weights`).
+
+    Args:
+        levels: The image's maps, (E, *cells), finest first.
+        strides: Voxels per cell of every level.
+        result: What was found in it.
+        cell_mm: Size of a cell of the finest level.
+    """
+    weights = match_weights(result, cell_mm)
+    voxels = result.voxels.nan_to_num(0)  # a missing one has no weight
+    vectors = [rows * weights[:, None] for rows in describe(levels, strides, voxels)]
+    around = [rows * weights[:, None, None] for rows in surroundings(levels, strides, voxels)]
+    return Population(tuple(vectors), tuple(around), weights, 1, cell_mm)
+
+
+def adapted(templates: TemplateSet, population: Population, own_weight: float = OWN_WEIGHT) -> TemplateSet:
+    """Templates whose vectors are averaged with those of a population.
+
+    Args:
+        templates: They stay as they are.
+        population: Of the same landmarks.
+        own_weight: For how many matches of weight 1 the template counts.
+
+    Raises:
+        ValueError: If the population was learnt for other landmarks, or with another network or spacing.
+    """
+    _check(templates, population)
+    rows = templates.there.nonzero().squeeze(1)[templates.owner]
+    made = copy.copy(templates)
+    made.vectors, made.around = (
+        [F.normalize(own_weight * one + all_of[rows].to(one), dim=-1) for one, all_of in zip(own, sums, strict=True)]
+        for own, sums in ((templates.vectors, population.vectors), (templates.around, population.around))
+    )
+    return made
+
+
+def _check(templates: TemplateSet, population: Population) -> None:
+    """One sentence for what does not fit."""
+    if len(population.weights) != len(templates.there):
+        raise ValueError(
+            f"the population has {len(population.weights)} landmarks, the template {len(templates.there)}: learn it "
+            "again with this template"
+        )
+    lengths, expected = ([rows.shape[1] for rows in level] for level in (population.vectors, templates.vectors))
+    if lengths != expected or [r.shape[1:] for r in population.around] != [r.shape[1:] for r in templates.around]:
+        raise ValueError(
+            f"the population's vectors have lengths {lengths}, those of the network's levels {expected}, in "
+            f"{templates.templates[0].voxels.shape[1]} dimensions: learn it again with this network"
+        )
+    cell_mm = templates.templates[0].grid.cell_mm
+    if not math.isclose(cell_mm, population.cell_mm, rel_tol=CELL_TOLERANCE):
+        raise ValueError(
+            f"the population was learnt at cells of {population.cell_mm:g} mm, the template has {cell_mm:g} mm: use "
+            "the same working spacing"
+        )
