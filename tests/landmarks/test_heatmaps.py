@@ -88,7 +88,7 @@ def test_bad_arguments():
     points = torch.zeros(1, 1, 2)
     with pytest.raises(ValueError, match="points have 2 coordinates, the grid 3 axes and the spacing 2"):
         encode_heatmaps(points, [4, 4, 4], stride=1, sigma_mm=1.0, spacing_mm=[1.0, 1.0])
-    with pytest.raises(ValueError, match="sigma_mm is 0.0; expected a positive width"):
+    with pytest.raises(ValueError, match=r"sigma_mm is 0\.0; expected a positive width"):
         encode_heatmaps(points, [4, 4], stride=1, sigma_mm=0.0, spacing_mm=[1.0, 1.0])
     with pytest.raises(ValueError, match="method is 'quadratic'; expected"):
         decode_heatmaps(torch.ones(1, 1, 2, 2), stride=1, method="quadratic", offsets=torch.zeros(1, 1, 2, 2, 2))

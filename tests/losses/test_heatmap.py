@@ -67,7 +67,7 @@ def test_right_output_costs_least(cells, spacing):
 
 @pytest.mark.parametrize(("cells", "spacing"), CASES)
 def test_module_joins_both_and_ignores_what_is_not_there(cells, spacing):
-    logits, offsets, points, weights = make(cells, spacing)
+    logits, offsets, points, _ = make(cells, spacing)
     points[0, 1] = -50.0  # outside the view
     output = torch.cat([logits, offsets.flatten(1, 2)], dim=1).float().requires_grad_()
     loss = LandmarkLoss(spacing, sigma_mm=1.5, radius_mm=2.5, offset_weight=0.5)
