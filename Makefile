@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint type bench docs clean
+.PHONY: demo test test-all lint type bench bench-accuracy bench-ablation docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medpixcl demo -o demo
@@ -26,6 +26,16 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_informativeness.py
 	$(BIN)/python benchmarks/bench_info_nce.py
 	$(BIN)/python benchmarks/bench_matching.py
+
+# The cephalograms are no part of the project: set MEDPIXCL_DATA to the folder that holds ceph_isbi2015.
+bench-accuracy: $(VENV)/.dev
+	mkdir -p runs
+	$(BIN)/python benchmarks/ceph_matching.py --split test1 --json runs/accuracy_matching.json
+	$(BIN)/python benchmarks/ceph_accuracy.py --json runs/accuracy.json
+
+bench-ablation: $(VENV)/.dev
+	mkdir -p runs
+	$(BIN)/python benchmarks/ablation.py --runs runs/ablation --json runs/ablation.json
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
