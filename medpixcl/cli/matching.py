@@ -18,6 +18,12 @@ def match(
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="From `medpixcl calibrate`: adds error radii.")] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Learn from these images first: a folder, a manifest or a population.pt.")
+    ] = None,
+    unlabelled_limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many of them, drawn at random; 60 by default.")
+    ] = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
 ) -> None:
@@ -38,10 +44,14 @@ def match(
         overrides["weights"] = str(weights)
     if calibration is not None:
         overrides["calibration"] = str(calibration)
+    if unlabelled is not None:
+        overrides["unlabelled"] = str(unlabelled)
+    if unlabelled_limit is not None:
+        overrides["unlabelled_limit"] = unlabelled_limit
     overrides |= parse_settings(settings or [])
     workflow = run_bundle(folder, "inference", overrides, kind="infer")
-    rejected = workflow.parser.get_parsed_content("found").rejected
-    for path, reason in rejected.items():
+    searched, learning = (workflow.parser.get_parsed_content(key) for key in ("found", "learning"))
+    for path, reason in {**learning.rejected, **searched.rejected}.items():
         say(f"rejected {path}: {reason}", style="yellow")
     handler = workflow.parser.get_parsed_content("handlers")[1]
     if handler.warning:

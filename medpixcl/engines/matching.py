@@ -18,6 +18,7 @@ from medpixcl.data.landmark_csv import landmark_rows, write_landmarks_csv
 from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.data.slicer import write_markups
 from medpixcl.engines.image_list import ImageList
+from medpixcl.engines.population import UnlabelledImages, write_population
 from medpixcl.engines.radii import Radii
 from medpixcl.landmarks.metrics import evaluate_positions
 from medpixcl.landmarks.points import LandmarkSet
@@ -258,6 +259,7 @@ class LandmarkMatchHandler(LandmarkResults):
         overlays: Draw an overlay of every image.
         comparisons: Name and metrics of other runs over the same images, shown beside this one's.
         calibration: File of ``medpixcl calibrate``: radii become a column of the table and circles in the overlays.
+        unlabelled: Images from which the matcher learns what the landmarks look like, before it starts.
     """
 
     def __init__(
@@ -274,6 +276,7 @@ class LandmarkMatchHandler(LandmarkResults):
         overlays: bool = True,
         comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
         calibration: str | None = None,
+        unlabelled: UnlabelledImages | None = None,
     ) -> None:
         super().__init__(
             images,
@@ -287,6 +290,7 @@ class LandmarkMatchHandler(LandmarkResults):
         )
         self.matcher, self.template_files, self.spacing_mm = matcher, (template, landmarks), spacing_mm
         self.calibration_file = calibration
+        self.unlabelled = UnlabelledImages(None) if unlabelled is None else unlabelled
         self.template: Template
         self.checked = False
 
@@ -305,14 +309,19 @@ class LandmarkMatchHandler(LandmarkResults):
         self.template = Template(*self.template_files, self.preprocessing, self.spacing_mm)
         self.names = self.template.points.names
         self.radii = Radii(self.calibration_file, self.names)
+        self.unlabelled.check(self.names)
         super().check()
         self.checked = True
 
     def start(self, engine: Any) -> None:
-        """Take the template's descriptors."""
+        """Take the template's descriptors, and what the unlabelled images add to them."""
         if not self.checked:
             self.check()
         self.template.fit(self.matcher, engine.network, engine.inferer, engine.state.device)
+        population = self.unlabelled.teach(self.matcher, engine.network, self.preprocessing, self.names)
+        if population is not None:
+            write_population(self.output_dir / "population.pt", population, self.names, engine.network)
+            self.facts |= self.unlabelled.facts(population, self.images)
 
     def match(self, engine: Engine) -> None:
         """Match the landmarks in the images of this iteration."""
