@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("dev", "test1"), default="dev")
     parser.add_argument("--target", choices=TARGETS, default=TARGETS[0])
     parser.add_argument("--templates", default="125,010,114")
+    parser.add_argument("--unlabelled", type=int, default=0, help="learn from so many training images; 0 is off")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -37,11 +38,14 @@ def main() -> None:
     trained = cephalograms.config.get_parsed_content("network_def").eval()
     load_weights(trained, options.weights)
     images = [name for name in cephalograms.images(options.split) if name not in templates]
+    unlabelled = cephalograms.unlabelled(options.split, options.unlabelled, templates)
     results: dict[str, object] = {"split": options.split, "target": options.target, "images": images}
+    results["unlabelled"] = unlabelled
     joined: dict[tuple[str, str], Tensor] = {}
-    print(f"{options.split}: {len(images)} images, target {options.target}")
+    print(f"{options.split}: {len(images)} images, target {options.target}, unlabelled images: {len(unlabelled)}")
     for title, network in ((FROZEN, EncoderEmbeddingNet().eval()), (PRETRAINED, trained)):
-        for mode, by_template in cephalograms.matching_errors(network, images, templates).items():
+        errors = cephalograms.matching_errors(network, images, templates, unlabelled=unlabelled)
+        for mode, by_template in errors.items():
             rows = summaries(by_template)
             results[f"{title}, {mode}"] = rows
             joined[title, mode] = torch.cat(list(by_template.values()), dim=1)
