@@ -22,7 +22,7 @@ def match(
         Path | None, typer.Option(help="Learn from these images first: a folder, a manifest or a population.pt.")
     ] = None,
     unlabelled_limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many of them, drawn at random; 60 by default.")
+        int | None, typer.Option(min=1, help="At most so many of them, drawn at random; 50 by default.")
     ] = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
