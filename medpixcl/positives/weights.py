@@ -78,13 +78,10 @@ def positive_weights(
 
 
 def _combined(weights: list[Tensor], combine: str) -> Tensor:
-    total = weights[0]
-    for more in weights[1:]:
-        if combine == "mean":
-            total = total + more
-        else:
-            total = torch.minimum(total, more) if combine == "min" else total * more
-    return total / len(weights) if combine == "mean" else total
+    stacked = torch.stack(weights)
+    if combine == "min":
+        return stacked.amin(0)
+    return stacked.mean(0) if combine == "mean" else stacked.prod(0)
 
 
 @torch.no_grad()

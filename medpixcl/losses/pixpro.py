@@ -1,0 +1,345 @@
+"""PixPro's losses between two views, with positives filtered by exogenous channels, over several scales.
+
+PixPro's (arXiv 2011.10043 and its published code): :func:`pixel_consistency`, :func:`instance_consistency`, the
+PixContrast baseline. The paper on depth (arXiv 2211.10177) has a multi-scale loss whose form was not available; the sum
+over levels and thresholds of :class:`PixProLoss` is our reading of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medpixcl.positives import (
+    Cells,
+    ExogenousChannel,
+    PooledExogenous,
+    Positives,
+    cells_of_map,
+    permute_positives,
+    pool_exogenous,
+    positive_statistics,
+    positive_weights,
+)
+
+Average = Literal["contributing", "batch"]
+VIEWS = ("query", "anchor")
+
+
+def pixel_consistency(
+    queries: Float[Tensor, "b c n"],
+    keys: Float[Tensor, "b c m"],
+    weights: Float[Tensor, "b n m"],
+    *,
+    average: Average = "contributing",
+) -> Float[Tensor, ""]:
+    """PixPro's loss of one direction, ``-2 * mean_b [ sum_ij M_ij cos(q_i, k_j) / (sum_ij M_ij + 1e-6) ]``.
+
+    The factor 2 is that of the published code (the paper's equation has 1): perfect agreement is -2 a direction.
+
+    Args:
+        queries: Online vectors after the pixel propagation, shape (B, C, N); they are normalised here.
+        keys: Vectors of the momentum encoder, shape (B, C, M); they are normalised here.
+        weights: Positives, shape (B, N, M).
+        average: ``contributing`` (ours): over the pairs of views that have a positive. ``batch``: over all, as in the
+            published code, where a pair without positives adds 0 and still counts.
+
+    Returns:
+        Scalar, float32; exactly 0, with a gradient, where no pair of views has a positive.
+
+    Example:
+        >>> cells = torch.eye(2)[None]
+        >>> round(pixel_consistency(cells, cells, cells).item(), 4)
+        -2.0
+    """
+    _check_shapes(queries, keys, weights)
+    with torch.autocast(queries.device.type, enabled=False):
+        first, second = _unit(queries), _unit(keys)
+        weights = weights.to(first)
+        # sum_ij M_ij q_i k_j without the N x M cosines: every query against the sum of its positives.
+        agreement = (first * (second @ weights.mT)).sum((1, 2))
+        total = weights.sum((1, 2))
+        return -2 * _mean(agreement / (total + 1e-6), total > 0, average)
+
+
+def pixel_contrast_multi_positive(
+    queries: Float[Tensor, "b c n"],
+    keys: Float[Tensor, "b c m"],
+    weights: Float[Tensor, "b n m"],
+    *,
+    temperature: float | int = 0.3,
+    candidates: Bool[Tensor, "b n m"] | None = None,
+    average: Average = "contributing",
+) -> Float[Tensor, ""]:
+    """PixContrast's loss of one direction: InfoNCE with the positives summed inside the logarithm.
+
+    ``-log[ sum_j M_ij e^(cos_ij / t) / sum_j e^(cos_ij / t) ]``, mean over the cells i that have a positive, then over
+    images. The keys are the cells of the other view of the same image.
+
+    Args:
+        queries: Online vectors, shape (B, C, N); they are normalised here.
+        keys: Vectors of the momentum encoder, shape (B, C, M); they are normalised here.
+        weights: Positives, shape (B, N, M).
+        temperature: Divides the cosine.
+        candidates: Pairs of the denominator, shape (B, N, M), all by default; positives are always among them.
+        average: See :func:`pixel_consistency`.
+
+    Returns:
+        Scalar, float32; exactly 0, with a gradient, where no pair of views has a positive.
+
+    Reference: arXiv 2011.10043, equations 2 and 3.
+
+    Example:
+        >>> cells = torch.eye(2)[None]
+        >>> pixel_contrast_multi_positive(cells, cells, cells, temperature=1.0)
+        tensor(0.3133)
+    """
+    _check_shapes(queries, keys, weights)
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; it divides the cosine and must be greater than 0.")
+    with torch.autocast(queries.device.type, enabled=False):
+        logits = _unit(queries).mT @ _unit(keys) / temperature
+        weights = weights.to(logits)
+        counted = weights.sum(2) > 0
+        every = logits if candidates is None else logits.masked_fill(~candidates & (weights == 0), -torch.inf)
+        # A finite stand-in for rows without a positive: their gradient is 0 and not NaN.
+        positive = (logits + weights.log()).masked_fill(~counted[:, :, None], 0.0)
+        every = every.masked_fill(~counted[:, :, None], 0.0)
+        losses = (every.logsumexp(2) - positive.logsumexp(2)) * counted
+        number = counted.sum(1)
+        return _mean(losses.sum(1) / number.clamp_min(1), number > 0, average)
+
+
+def instance_consistency(queries: Float[Tensor, "b c"], keys: Float[Tensor, "b c"]) -> Float[Tensor, ""]:
+    """Loss of the instance branch in one direction, ``-2 * mean cos``, as in the published code."""
+    with torch.autocast(queries.device.type, enabled=False):
+        return -2 * (_unit(queries) * _unit(keys)).sum(1).mean()
+
+
+class PixProLoss(nn.Module):
+    """PixPro or PixContrast of two views in both directions, over feature levels and thresholds.
+
+    ``sum_s w_s L_s / sum_s w_s`` over s = (level, scale); L_s is the sum of both directions. The weights and the scales
+    are ours. Both readings of the paper's multi-scale loss: several ``scales`` at one stride, or several strides.
+
+    Args:
+        strides: Voxels per cell of each level, in the order of the levels that the network gives.
+        scales: Pairs (T, factor): the spatial threshold and what multiplies every T_e there. PixPro is ``[[0.7, 1]]``;
+            in 3D see :func:`medpixcl.positives.threshold_3d`.
+        level_weights: Of each level; 1 by default.
+        scale_weights: Of each scale; 1 by default. w_s is the product of the two.
+        exogenous: Exogenous channels, each a :class:`medpixcl.positives.ExogenousChannel` or its arguments; none in
+            PixPro. They only ever take positives away.
+        combine: Of several channels, see :func:`medpixcl.positives.positive_weights`.
+        metric: See :func:`medpixcl.positives.positive_mask`.
+        objective: ``consistency`` (PixPro) or ``contrast`` (PixContrast; the network then has no propagation).
+        temperature: Of PixContrast.
+        removed: With ``contrast``, what the filter makes of a spatial positive that it removes: a ``negative``, or
+            ``left_out`` of the denominator. Cells of padding are no negatives.
+        average: See :func:`pixel_consistency`; over the batch of this process.
+        instance_weight: Factor of the instance branch's loss; 0 in the published scripts, 1 in the paper.
+        random_deletion: Control: the filter's weights are dealt out at random among the spatial positives, so that
+            as many are removed, whatever the channel says.
+
+    Attributes:
+        latest: Statistics of the last call's positives by stride and T, such as ``kill_rate_stride8_T0.7``; scalars
+            on the device, see :func:`medpixcl.positives.positive_statistics`; query view to anchor view.
+
+    Raises:
+        ValueError: If there is not one weight for each level and scale, or a choice is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        strides: Sequence[int | Sequence[int]],
+        scales: Sequence[Sequence[float | int]] = ((0.7, 1.0),),
+        level_weights: Sequence[float | int] | None = None,
+        scale_weights: Sequence[float | int] | None = None,
+        exogenous: Sequence[ExogenousChannel | Mapping[str, Any]] = (),
+        combine: Literal["product", "min", "mean"] = "product",
+        metric: Literal["mm", "bins"] = "mm",
+        objective: Literal["consistency", "contrast"] = "consistency",
+        temperature: float | int = 0.3,
+        removed: Literal["negative", "left_out"] = "negative",
+        average: Average = "contributing",
+        instance_weight: float | int = 0.0,
+        random_deletion: bool = False,
+    ) -> None:
+        super().__init__()
+        self.strides, self.scales = list(strides), [(float(t), float(factor)) for t, factor in scales]
+        self.level_weights = _weights("level_weights", level_weights, len(self.strides))
+        self.scale_weights = _weights("scale_weights", scale_weights, len(self.scales))
+        self.channels = [c if isinstance(c, ExogenousChannel) else ExogenousChannel(**c) for c in exogenous]
+        _check_choice("objective", objective, ("consistency", "contrast"))
+        _check_choice("removed", removed, ("negative", "left_out"))
+        _check_choice("average", average, ("contributing", "batch"))
+        self.combine, self.metric, self.average = combine, metric, average
+        self.objective, self.temperature, self.removed = objective, temperature, removed
+        self.instance_weight, self.random_deletion = instance_weight, random_deletion
+        self.latest: dict[str, Tensor] = {}
+
+    def forward(self, views: Mapping[str, Mapping[str, Any]], target: Mapping[str, Any]) -> Tensor:
+        """The loss.
+
+        Args:
+            views: ``query`` and ``anchor``, what :class:`medpixcl.networks.pixpro.PixProNet` gives: of each ``online``
+                (levels (B, C, N)), ``keys`` (levels (B, C, M)) and, with an instance branch, ``instance_online`` and
+                ``instance_keys`` (B, C). N are the cells drawn, M all cells, in array order.
+            target: Of each view ``v``: ``coords_v`` (B, D+1, *view), coordinate map in mm with validity; ``affine_v``
+                (B, D+1, D+1); of every exogenous channel ``<key>_v`` (B, C, *view), NaN where missing; where cells
+                were drawn ``cells_v``, of each level their index (B, N).
+
+        Returns:
+            Scalar; exactly 0, with a gradient, when no pair of views has a positive.
+
+        Raises:
+            ValueError: If an exogenous channel is absent or of another size, or the levels do not fit the strides.
+        """
+        self.latest = {}
+        generator = torch.Generator().manual_seed(int(target["item_seed"].sum()) if "item_seed" in target else 0)
+        levels = [self._level(level, views, target, generator) for level in range(len(self.strides))]
+        factors = torch.outer(torch.tensor(self.level_weights), torch.tensor(self.scale_weights))
+        losses = torch.stack([torch.stack(scales) for scales in levels])
+        return (losses * (factors / factors.sum()).to(losses)).sum() + self._instance(views)
+
+    def _level(
+        self,
+        level: int,
+        views: Mapping[str, Mapping[str, Any]],
+        target: Mapping[str, Any],
+        generator: torch.Generator,
+    ) -> list[Tensor]:
+        """Loss of every scale at one level, both directions."""
+        whole = {view: self._grid(view, target, self.strides[level]) for view in VIEWS}
+        drawn = whole
+        if "cells_query" in target:
+            drawn = {view: grid.at(target[f"cells_{view}"][level]) for view, grid in whole.items()}
+        losses = []
+        for threshold, factor in self.scales:
+            directions = []
+            for one, other in (VIEWS, VIEWS[::-1]):
+                queries, keys = views[one]["online"][level], views[other]["keys"][level]
+                self._check_cells(queries, drawn[one].cells, level)
+                self._check_cells(keys, whole[other].cells, level)
+                positives = self._positives(drawn[one], whole[other], threshold, factor, generator)
+                directions.append(self._objective(queries, keys, positives, whole[other].cells.valid))
+                if one == "query":
+                    name = _tag(self.strides[level], threshold, factor)
+                    self.latest |= {f"{key}_{name}": value for key, value in positive_statistics(positives).items()}
+            losses.append(directions[0] + directions[1])
+        return losses
+
+    def _positives(
+        self, own: "_Grid", other: "_Grid", threshold: float, factor: float, generator: torch.Generator
+    ) -> Positives:
+        positives = positive_weights(
+            own.cells,
+            other.cells,
+            threshold=threshold,
+            metric=self.metric,
+            channels=self.channels,
+            query_exogenous=own.exogenous,
+            key_exogenous=other.exogenous,
+            combine=self.combine,
+            factor=factor,
+        )
+        return permute_positives(positives, generator=generator) if self.random_deletion else positives
+
+    def _objective(self, queries: Tensor, keys: Tensor, positives: Positives, valid: Tensor) -> Tensor:
+        if self.objective == "consistency":
+            return pixel_consistency(queries, keys, positives.weights, average=self.average)
+        candidates = valid[:, None].expand_as(positives.spatial)
+        if self.removed == "left_out":
+            candidates = candidates & ~(positives.spatial & (positives.weights == 0))
+        return pixel_contrast_multi_positive(
+            queries,
+            keys,
+            positives.weights,
+            temperature=self.temperature,
+            candidates=candidates,
+            average=self.average,
+        )
+
+    def _instance(self, views: Mapping[str, Mapping[str, Any]]) -> Tensor | float:
+        if self.instance_weight == 0:
+            return 0.0
+        if "instance_online" not in views["query"]:
+            raise ValueError("instance_weight is not 0 but the network has no instance branch: build it with one.")
+        first, second = views["query"], views["anchor"]
+        there = instance_consistency(first["instance_online"], second["instance_keys"])
+        back = instance_consistency(second["instance_online"], first["instance_keys"])
+        return self.instance_weight * (there + back)
+
+    def _grid(self, view: str, target: Mapping[str, Any], stride: int | Sequence[int]) -> "_Grid":
+        """Cells of a view, and of every channel its values there."""
+        coords = target[f"coords_{view}"]
+        shown = coords[:, -1:] >= 0.5
+        pooled = []
+        for channel in self.channels:
+            name = f"{channel.key}_{view}"
+            if name not in target:
+                raise ValueError(f"the exogenous channel {channel.key!r} is absent: the batch has no {name!r}; add it.")
+            values = target[name]
+            if values.shape[2:] != coords.shape[2:]:
+                found, expected = tuple(values.shape[2:]), tuple(coords.shape[2:])
+                raise ValueError(f"{name!r} has the size {found}; expected that of the view, {expected}.")
+            pooled.append(
+                pool_exogenous(
+                    values, stride, valid=shown, kind=channel.kind, period=channel.period, classes=channel.classes
+                )
+            )
+        return _Grid(cells_of_map(coords, target[f"affine_{view}"], stride), pooled)
+
+    def _check_cells(self, vectors: Tensor, cells: Cells, level: int) -> None:
+        if vectors.shape[2] != cells.positions.shape[1]:
+            raise ValueError(
+                f"level {level} has {vectors.shape[2]} cells, a view at stride {self.strides[level]} "
+                f"{cells.positions.shape[1]}; give the loss the strides of the network."
+            )
+
+
+class _Grid(NamedTuple):
+    """Cells of a view and of every exogenous channel its values there."""
+
+    cells: Cells
+    exogenous: list[PooledExogenous]
+
+    def at(self, index: Tensor) -> "_Grid":
+        """The chosen cells, index of shape (B, A)."""
+        return _Grid(self.cells.at(index), [pooled.at(index) for pooled in self.exogenous])
+
+
+def _tag(stride: int | Sequence[int], threshold: float, factor: float) -> str:
+    name = stride if isinstance(stride, int) else "x".join(map(str, stride))
+    return f"stride{name}_T{threshold:g}" + ("" if factor == 1 else f"_x{factor:g}")
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
+
+
+def _mean(values: Tensor, contributes: Tensor, average: Average) -> Tensor:
+    number = contributes.sum().clamp_min(1) if average == "contributing" else len(values)
+    return (values * contributes).sum() / number
+
+
+def _weights(name: str, given: Sequence[float | int] | None, number: int) -> list[float]:
+    weights = [1.0] * number if given is None else [float(weight) for weight in given]
+    if len(weights) != number or min(weights) < 0 or sum(weights) <= 0:
+        raise ValueError(f"{name} is {weights}; expected {number} numbers that are not negative nor all 0.")
+    return weights
+
+
+def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}.")
+
+
+def _check_shapes(queries: Tensor, keys: Tensor, weights: Tensor) -> None:
+    expected = (*queries.mT.shape[:2], keys.shape[2])
+    if tuple(weights.shape) != expected:
+        raise ValueError(f"weights have the shape {tuple(weights.shape)}; expected (B, N, M), here {expected}.")
