@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from medpixcl.networks import PixelEmbeddingNet
-from tests.engines.tiny import MATCHING, PRETRAINING
+from tests.engines.tiny import MATCHING, PRETRAINING, ROOT
 
 BUNDLES = [PRETRAINING, MATCHING]
 NETWORK = ("spatial_dims", "backbone", "channels", "norm", "embedding_size")
@@ -30,6 +30,12 @@ def test_both_train_alike() -> None:
     assert (second["start_weights"], second["imagenet"]) == ("$@bundle_root + '/models/model.pt'", False)
     assert second["learning_rate"] < first["learning_rate"]
     assert second["max_epochs"] < first["max_epochs"]
+
+
+def test_the_example_of_a_second_phase_sets_what_there_is() -> None:
+    example = json.loads((ROOT / "examples" / "ceph_refine.json").read_text(encoding="utf-8"))
+    assert set(example) <= set(read(MATCHING, "train"))
+    assert example["start_weights"].endswith("/../xray_infoaug_pretraining/models/model.pt'")
 
 
 @pytest.mark.parametrize("name", ["multi_gpu_train", "smoke"])
