@@ -1,6 +1,6 @@
 """Weights from a file into a network, with a report of what fitted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,14 @@ class TransferReport:
         missing: In the network, not in the file: kept as they were.
         unexpected: In the file, not in the network.
         mismatched: In both, with different shapes: not loaded.
+        adapted: Those of ``matched`` that were spread over another number of input channels.
     """
 
     matched: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
+    adapted: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -30,9 +32,10 @@ class TransferReport:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
+        adapted = f", {len(self.adapted)} adapted to the input channels" if self.adapted else ""
         return (
             f"{len(self.matched)} tensors matched, {len(self.missing)} missing, "
-            f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape"
+            f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape{adapted}"
         )
 
 
@@ -57,13 +60,24 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -> TransferReport:
-    """Load weights from a file into a network, in place.
+def load_weights(
+    network: nn.Module,
+    path: str | Path,
+    *,
+    strict: bool = True,
+    rename: Mapping[str, str] | None = None,
+    adapt_channels: bool = False,
+    required: Sequence[str] = (),
+) -> TransferReport:
+    """Load weights from a file into a network, in place: :func:`transfer_weights` of :func:`read_state_dict`.
 
     Args:
         network: Network to fill.
         path: Checkpoint, see :func:`read_state_dict`.
         strict: Refuse weights that do not fit in every tensor; otherwise load what fits.
+        rename: See :func:`transfer_weights`.
+        adapt_channels: See :func:`transfer_weights`.
+        required: See :func:`transfer_weights`.
 
     Returns:
         Names of the tensors matched, missing, unexpected and of another shape.
@@ -71,19 +85,125 @@ def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -
     Raises:
         ValueError: If ``strict`` and the weights belong to another architecture, or nothing fits.
     """
-    state, own = read_state_dict(path), network.state_dict()
+    return transfer_weights(
+        network,
+        read_state_dict(path),
+        strict=strict,
+        rename=rename,
+        adapt_channels=adapt_channels,
+        required=required,
+        origin=f"the weights in {path}",
+    )
+
+
+def transfer_weights(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    strict: bool = True,
+    rename: Mapping[str, str] | None = None,
+    adapt_channels: bool = False,
+    required: Sequence[str] = (),
+    origin: str = "the weights given",
+) -> TransferReport:
+    """Load the tensors of a state dict into a network, in place.
+
+    Args:
+        network: Network to fill. Nothing is loaded when an error is raised.
+        state: Tensors by name.
+        strict: Refuse weights that do not fit in every tensor; otherwise load what fits.
+        rename: Beginnings of names in the state dict to what they become in the network; the first that fits counts.
+            ``{"backbone.encoder.": "encoder."}`` takes an encoder of this project into MONAI's ``FlexibleUNet``.
+        adapt_channels: Where the network's first convolution takes another number of channels of the image, spread its
+            weights, see :func:`adapt_input_channels`.
+        required: Beginnings of names in the network, all of whose tensors must be loaded.
+        origin: What the weights are called in an error.
+
+    Returns:
+        Names, in the network, of the tensors matched, missing, unexpected and of another shape. A tensor that the
+        network holds under a second name too (``DynUNet`` does) is missing only when neither is there.
+
+    Raises:
+        ValueError: If ``strict`` and the weights belong to another architecture, if nothing fits, or if a required
+            tensor is not there.
+    """
+    state = {_renamed(name, rename or {}): value for name, value in state.items()}
+    own = network.state_dict()
+    adapted = _adapted(own, state) if adapt_channels else {}
+    state |= adapted
     shared = [name for name in own if name in state]
     matched = [name for name in shared if state[name].shape == own[name].shape]
+    filled = {own[name].data_ptr() for name in matched}
     report = TransferReport(
         matched=tuple(matched),
-        missing=tuple(name for name in own if name not in state),
+        missing=tuple(name for name in own if name not in state and own[name].data_ptr() not in filled),
         unexpected=tuple(name for name in state if name not in own),
         mismatched=tuple(name for name in shared if state[name].shape != own[name].shape),
+        adapted=tuple(adapted),
     )
     if not matched or (strict and not report.complete):
         raise ValueError(
-            f"the weights in {path} are of another architecture than this network ({report}); "
+            f"{origin} are of another architecture than this network ({report}); "
             "use the weights and the configuration of the same bundle"
         )
+    _check_required(own, report, required, origin)
     network.load_state_dict({name: state[name] for name in matched}, strict=False)
     return report
+
+
+def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
+    """Weights of a convolution for another number of input channels, each the same share of their sum.
+
+    An image repeated over the channels gives what the sum over the old channels gave: one channel repeated to four,
+    or the same grey value in the three channels of a picture, leaves the output as it was.
+
+    Args:
+        weight: Shape (out, in, *kernel).
+        channels: New number of input channels.
+
+    Returns:
+        Shape (out, channels, *kernel).
+
+    Example:
+        >>> adapt_input_channels(torch.tensor([[[[6.0]]]]), 3).flatten()
+        tensor([2., 2., 2.])
+    """
+    total = weight.sum(1, keepdim=True) / channels
+    return total.expand(-1, channels, *weight.shape[2:]).clone()
+
+
+def _renamed(name: str, rename: Mapping[str, str]) -> str:
+    for old, new in rename.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _adapted(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that take the image, for the network's number of channels; none where the numbers are equal.
+
+    The first convolution that both have tells the numbers; a shortcut beside it has the same ones.
+    """
+    kernels = [name for name in own if name in state and own[name].ndim >= 4 and state[name].ndim == own[name].ndim]
+    if not kernels:
+        return {}
+    old, new = state[kernels[0]].shape[1], own[kernels[0]].shape[1]
+    return {
+        name: adapt_input_channels(state[name], new)
+        for name in kernels
+        if old != new
+        and (state[name].shape[1], own[name].shape[1]) == (old, new)
+        and (state[name].shape[0], state[name].shape[2:]) == (own[name].shape[0], own[name].shape[2:])
+    }
+
+
+def _check_required(own: Mapping[str, Tensor], report: TransferReport, required: Sequence[str], origin: str) -> None:
+    for part in required:
+        names = [name for name in own if name.startswith(part)]
+        absent = [name for name in names if name in report.missing or name in report.mismatched]
+        if absent or not names:
+            found = f"{len(absent)} of {len(names)} are not in it, {absent[0]} first" if absent else "it has none"
+            raise ValueError(
+                f"{origin} must fill every tensor of the network that begins with {part!r}, but {found}; use weights "
+                "of the same backbone and width, or rename their tensors"
+            )

@@ -1,0 +1,156 @@
+"""The network of mix-up pretraining: it takes a mixture of two images apart and says how opaque the target was.
+
+Only the abstract of the paper (Zhang et al., Mix-up Self-Supervised Learning for Contrast-agnostic Applications, ICME
+2022, arXiv 2204.00901) names the two tasks, reconstruction and transparency prediction; the network is ours.
+"""
+
+from collections.abc import Sequence
+
+from monai.networks.layers.factories import Conv
+from monai.networks.layers.utils import get_norm_layer
+from torch import Tensor, nn
+
+from medpixcl.networks.backbones import build_backbone
+from medpixcl.networks.encoders import build_encoder
+
+OPACITY_HEADS = ("scalar", "ordinal", "dense")
+
+
+class LightDecoder(nn.Sequential):
+    """From one map back to the image: at each step twice the size, a convolution, norm and ReLU.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the map.
+        out_channels: Channels of the image.
+        channels: Widths of the steps, coarsest first; one step for each.
+        norm: Normalisation, as MONAI names it.
+    """
+
+    def __init__(
+        self, spatial_dims: int, in_channels: int, out_channels: int, channels: Sequence[int], norm: str | Sequence
+    ) -> None:
+        conv, up = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
+        layers: list[nn.Module] = []
+        for width in channels:
+            layers += [
+                up(in_channels, width, 2, stride=2),
+                conv(width, width, 3, padding=1, bias=False),
+                get_norm_layer(norm, spatial_dims, width),
+                nn.ReLU(),
+            ]
+            in_channels = width
+        super().__init__(*layers, conv(in_channels, out_channels, 1))
+
+
+class MixUpNet(nn.Module):
+    """Encoder, decoder of the target (and the source) and opacity head.
+
+    The mixture is ``opacity * target + (1 - opacity) * source``, all between 0 and 1; sizes must be multiples of the
+    coarsest stride. The head is ``sigmoid(w * mean over the cells of the coarsest map + b)``. Encoder tensors are named
+    as in the project's other networks, ``backbone...``, and move by :func:`medpixcl.networks.load_weights`.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        backbone: See :func:`medpixcl.networks.build_backbone`.
+        channels: Widths of the backbone, finest first; not used by a registered encoder without skips.
+        pretrained: Start the encoder from its published weights.
+        norm: Normalisation of the decoder and of backbones trained from scratch, see :func:`build_encoder`.
+        skips: Reconstruct through the backbone's up path, which moves to other networks then too. Skips let shallow
+            maps take the mixture apart and leave the coarsest map idle, so classification wants none.
+        decoder_channels: Widths of the light decoder, coarsest first, one for each doubling of the size; by default
+            128, halved at each, not below 16 (with skips: 16).
+        reconstruct_source: Reconstruct the source too.
+        opacity_head: ``scalar``; ``ordinal``, a logit for each border between bins; ``dense``, one for each cell of the
+            coarsest map.
+        opacity_bins: Bins of the ordinal head, equally wide.
+        opacity_range: Of the ordinal head: lowest and highest opacity.
+
+    Attributes:
+        coarsest_stride: What image sizes must be a multiple of.
+
+    Raises:
+        ValueError: If a choice is unknown, the bins are fewer than 2, the range is empty, or the decoder has not one
+            width for each step.
+    """
+
+    def __init__(
+        self,
+        *,
+        spatial_dims: int = 2,
+        in_channels: int = 1,
+        backbone: str = "efficientnet-lite0",
+        channels: Sequence[int] = (32, 48, 80, 112),
+        pretrained: bool = False,
+        norm: str | Sequence = "batch",
+        skips: bool = False,
+        decoder_channels: Sequence[int] | None = None,
+        reconstruct_source: bool = False,
+        opacity_head: str = "scalar",
+        opacity_bins: int = 10,
+        opacity_range: Sequence[float | int] = (0.0, 1.0),
+    ) -> None:
+        super().__init__()
+        self.low, self.high = _checked(opacity_head, opacity_bins, opacity_range)
+        build = build_backbone if skips else build_encoder
+        self.backbone = build(
+            backbone,
+            spatial_dims=spatial_dims,
+            in_channels=in_channels,
+            channels=channels,
+            pretrained=pretrained,
+            norm=norm,
+        )
+        start = 0 if skips else -1
+        steps = self.backbone.strides[start].bit_length() - 1
+        widths = _decoder_widths(decoder_channels, steps, 16 if skips else 128)
+        images = 2 if reconstruct_source else 1
+        self.decoder = LightDecoder(spatial_dims, self.backbone.channels[start], images * in_channels, widths, norm)
+        logits = opacity_bins - 1 if opacity_head == "ordinal" else 1
+        self.opacity_head = Conv[Conv.CONV, spatial_dims](self.backbone.channels[-1], logits, 1)
+        self.start, self.in_channels, self.both = start, in_channels, reconstruct_source
+        self.dense, self.ordinal = opacity_head == "dense", opacity_head == "ordinal"
+        self.coarsest_stride = self.backbone.strides[-1]
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Take mixtures (B, C, *spatial) apart.
+
+        Returns:
+            In float32: ``target``, and ``source`` where asked for, shape (B, C, *spatial); ``opacity``, shape (B, 1) or
+            (B, 1, *cells); ``opacity_logits``, of the same shape, for the ordinal head (B, bins - 1).
+        """
+        maps: list[Tensor] = self.backbone(2 * x - 1)
+        images = self.decoder(maps[self.start]).float()
+        # The mean of a linear map is the linear map of the mean, so one head serves the pooled and the dense form.
+        logits = self.opacity_head(maps[-1]).float()
+        if not self.dense:
+            logits = logits.flatten(2).mean(2)
+        opacity = logits.sigmoid()
+        if self.ordinal:
+            share = (opacity.sum(1, keepdim=True) + 0.5) / (opacity.shape[1] + 1)
+            opacity = self.low + (self.high - self.low) * share
+        out = {"target": images[:, : self.in_channels], "opacity": opacity, "opacity_logits": logits}
+        if self.both:
+            out["source"] = images[:, self.in_channels :]
+        return out
+
+
+def _checked(head: str, bins: int, bounds: Sequence[float | int]) -> tuple[float, float]:
+    if head not in OPACITY_HEADS:
+        raise ValueError(f"opacity_head is {head!r}; expected 'scalar', 'ordinal' or 'dense'")
+    if bins < 2:
+        raise ValueError(f"opacity_bins is {bins}; expected at least 2 bins")
+    if len(bounds) != 2 or not 0 <= bounds[0] < bounds[1] <= 1:
+        raise ValueError(f"opacity_range is {list(bounds)}; expected the lowest and the highest opacity within 0 .. 1")
+    return float(bounds[0]), float(bounds[1])
+
+
+def _decoder_widths(given: Sequence[int] | None, steps: int, first: int) -> list[int]:
+    if given is None:
+        return [max(first >> step, 16) for step in range(steps)]
+    if len(given) != steps:
+        raise ValueError(
+            f"decoder_channels has {len(given)} widths; the decoder doubles the size {steps} times and needs {steps}"
+        )
+    return list(given)
