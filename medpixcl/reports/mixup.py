@@ -1,0 +1,64 @@
+"""Pictures of mix-up pretraining: mixtures beside what was made of them, predicted against true opacity."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Shaped
+
+from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figure
+from medpixcl.reports.panels import Array, Panel, as_array, panels
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+def unmixed_images(
+    images: Mapping[str, Shaped[Array, "n ..."]],
+    opacity: Shaped[Array, " n"],
+    predicted: Shaped[Array, " n"],
+) -> "matplotlib.figure.Figure":
+    """One row for each mixture, one column for each kind of image, all of a row in the same grey levels.
+
+    Args:
+        images: Title of the column to images, shape (N, *spatial); a volume is shown by its middle coronal slice.
+        opacity: True opacity of the target, written beside the row.
+        predicted: Predicted opacity.
+    """
+    columns = {title: as_array(values) for title, values in images.items()}
+    rows, (true, said) = len(opacity), (as_array(opacity), as_array(predicted))
+    first = _slice(next(iter(columns.values()))[0], 0.0, 1.0)
+    ratio = first.size_mm[0] / first.size_mm[1]
+    figure = new_figure(1.6 * len(columns), (1.6 * ratio + 0.25) * rows)
+    for row in range(rows):
+        low, high = np.percentile([values[row] for values in columns.values()], [0.5, 99.5])
+        for column, (title, values) in enumerate(columns.items()):
+            axes = figure.add_subplot(rows, len(columns), row * len(columns) + column + 1)
+            draw_panel(axes, _slice(values[row], low, high))
+            note = f"opacity {true[row]:.2f}, said {said[row]:.2f}" if column == 0 else ""
+            axes.set_title(title if row == 0 and not note else f"{title}\n{note}" if row == 0 else note, fontsize=6)
+            axes.title.set_color(NEUTRAL)
+    return figure
+
+
+def opacity_agreement(predicted: Shaped[Array, " n"], truth: Shaped[Array, " n"]) -> "matplotlib.figure.Figure":
+    """Predicted against true opacity, a point for each mixture, with the line where they agree.
+
+    Args:
+        predicted: Shape (N,).
+        truth: Shape (N,).
+    """
+    figure, axes = chart(3.4, 3.4, xlabel="true opacity", ylabel="predicted opacity")
+    axes.plot([0, 1], [0, 1], color=NEUTRAL, linewidth=0.8, linestyle=":")
+    axes.scatter(as_array(truth), as_array(predicted), s=9, color=SERIES[0], alpha=0.5, linewidths=0)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    return figure
+
+
+def _slice(image: np.ndarray, low: float, high: float) -> Panel:
+    """The picture of a 2D image, the middle coronal slice of an RAS+ volume, in given grey levels."""
+    values = image if image.ndim == 2 else image[:, image.shape[1] // 2][:, None]
+    row = panels(values)
+    panel = row[len(row) // 2]
+    flat = panel.view.flatten(values, projection="mean")
+    return Panel(np.clip((flat - low) / max(high - low, 1e-12), 0, 1), panel.view, panel.spacing)

@@ -1,0 +1,116 @@
+"""Mix-up pretraining in MONAI's engines: batches, metrics, pictures."""
+
+import numpy as np
+import pytest
+import torch
+from ignite.metrics.regression import R2Score
+from monai.data import MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.handlers import from_engine
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from medpixcl.engines.leak_probe import LeakProbeR2
+from medpixcl.engines.mixup import (
+    ErrorAgainstLinear,
+    MixUpPictures,
+    MixUpPrepareBatch,
+    mixtures_and_opacity,
+    opacity_pairs,
+    pixelwise_linear_error,
+)
+
+SHAPES = [(8, 8), (4, 6, 8)]
+
+
+def mixed_batches(shape, number=2, size=4):
+    """Batches as the transform collates them: white noise of one variance, mixed."""
+    random = torch.Generator().manual_seed(0)
+    batches = []
+    for _ in range(number):
+        target, source = torch.randn(2, size, 1, *shape, generator=random)
+        opacity = torch.rand(size, generator=random)
+        share = opacity[(..., *[None] * (target.ndim - 1))]
+        image = MetaTensor(share * target + (1 - share) * source)
+        batches.append({"image": image, "target": target, "source": source, "opacity": opacity})
+    return batches
+
+
+class Known(torch.nn.Module):
+    """Gives back what it is told: half the mixture as target, its mean as opacity."""
+
+    def forward(self, x):
+        opacity = x.flatten(1).mean(1, keepdim=True)
+        return {"target": x / 2, "source": x / 4, "opacity": opacity, "opacity_logits": opacity}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_prepared_batch(shape):
+    batch = mixed_batches(shape)[0]
+    image, truth = MixUpPrepareBatch()(batch | {"opacity": batch["opacity"].double()}, "cpu")
+    assert type(image) is torch.Tensor
+    assert torch.equal(image, batch["image"].as_tensor())
+    assert truth.keys() == {"target", "source", "opacity", "mixed"}
+    assert truth["opacity"].dtype == torch.float32
+    _, shuffled = MixUpPrepareBatch(shuffle_opacity=True)(batch, "cpu")
+    assert shuffled["opacity"].tolist() == np.roll(truth["opacity"].numpy(), 1).tolist()
+    assert torch.equal(shuffled["target"], truth["target"])
+
+
+def test_bad_batches():
+    batch = mixed_batches((8, 8), size=1)[0]
+    with pytest.raises(ValueError, match="in batches of at least 2"):
+        MixUpPrepareBatch(shuffle_opacity=True)(batch)
+    del batch["opacity"]
+    with pytest.raises(ValueError, match="the batch has no 'opacity'"):
+        MixUpPrepareBatch()(batch)
+
+
+def test_opacity_of_a_map_is_its_mean():
+    output = {"pred": {"opacity": torch.tensor([[[[0.2, 0.4]]]])}, "label": {"opacity": torch.tensor([0.5])}}
+    found, truth = opacity_pairs(output)
+    assert found.tolist() == pytest.approx([0.3])
+    assert truth.tolist() == [0.5]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_linear_error_is_that_of_least_squares(shape):
+    batch = mixed_batches(shape)[0]
+    found = pixelwise_linear_error(batch["image"].as_tensor(), batch["target"])
+    for index in range(4):
+        x, t = batch["image"][index].numpy().ravel(), batch["target"][index].numpy().ravel()
+        slope, shift = np.polyfit(x.astype(float), t, 1)
+        assert float(found[index]) == pytest.approx(((slope * x + shift - t) ** 2).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_evaluator_measures_and_draws(shape, tmp_path):
+    batches = mixed_batches(shape, number=3, size=8)
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=batches,
+        network=Known(),
+        prepare_batch=MixUpPrepareBatch(),
+        key_val_metric={"opacity_r2": R2Score(output_transform=opacity_pairs)},
+        additional_metrics={
+            "against_linear": ErrorAgainstLinear(from_engine(["pred", "label"])),
+            "leak_r2": LeakProbeR2(mixtures_and_opacity, folds=2, repeats=1),
+        },
+        val_handlers=[MixUpPictures(str(tmp_path), items=2)],
+        decollate=False,
+    )
+    evaluator.run()
+    metrics = evaluator.state.metrics
+    joined = {key: torch.cat([batch[key] for batch in batches]) for key in ("image", "target", "opacity")}
+    image, target, opacity = (joined[key].as_tensor() if key == "image" else joined[key] for key in joined)
+    error = (image.flatten(1).mean(1) - opacity).square().sum() / (opacity - opacity.mean()).square().sum()
+    assert metrics["opacity_r2"] == pytest.approx(1 - float(error), rel=1e-4)
+    wrong = (image / 2 - target).square().flatten(1).mean(1).sum()
+    assert metrics["against_linear"] == pytest.approx(
+        float(wrong / pixelwise_linear_error(image, target).sum()), rel=1e-5
+    )
+    assert np.isfinite(metrics["leak_r2"])
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    for tag in ("validation/unmixed", "validation/opacity"):
+        assert events.Images(tag)[-1].encoded_image_string.startswith(b"\x89PNG")
+        assert events.Images(tag)[-1].height > 100
