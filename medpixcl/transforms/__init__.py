@@ -15,6 +15,7 @@ from medpixcl.transforms.informativeness import LocalEntropyd
 from medpixcl.transforms.intensity import RandClassIntensityd
 from medpixcl.transforms.landmarks import LandmarkVoxelsd, RandIntensityd, RandLandmarkViewd
 from medpixcl.transforms.load import LoadImageMMd, WorkingSpacingd
+from medpixcl.transforms.mixup import RandCrossDomainMixUp, RandCrossDomainMixUpd
 from medpixcl.transforms.pairs import RandPixelPairsd
 from medpixcl.transforms.pseudo import PseudoLandmarksd
 from medpixcl.transforms.views import RandPixelViewsd
@@ -34,6 +35,8 @@ __all__ = [
     "PixelClasses",
     "PseudoLandmarksd",
     "RandClassIntensityd",
+    "RandCrossDomainMixUp",
+    "RandCrossDomainMixUpd",
     "RandIntensityd",
     "RandLandmarkViewd",
     "RandPixelPairsd",
