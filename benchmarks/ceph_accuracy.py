@@ -30,8 +30,10 @@ from medpixcl.landmarks.calibration import RadiusCalibration, coverage_of
 from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.networks import LandmarkNet, load_weights
+from medpixcl.networks.embedding import LevelsNet
 
 DETECTOR = ROOT / "bundles" / "xray_landmark_selftraining"
+MATCHING, LEARNT, DETECTED = "matching", "matching, learnt from unlabelled images", "detector"
 CHOSEN = "144"
 """What ``medpixcl choose-template`` names among the 150 training images."""
 
@@ -45,32 +47,41 @@ class Found:
 
 
 def match_all(
-    cephalograms: Cephalograms, network: torch.nn.Module, pictures: Mapping[str, MetaTensor], templates: Sequence[str]
-) -> dict[str, Found]:
-    """Landmarks of every template in every picture that is not the template."""
+    cephalograms: Cephalograms,
+    network: LevelsNet,
+    pictures: Mapping[str, MetaTensor],
+    templates: Sequence[str],
+    unlabelled: Sequence[str],
+) -> dict[str, dict[str, Found]]:
+    """Landmarks of every template in every picture: by matching, and by matching that learnt from unlabelled images."""
     inferer, spacing = LevelsInferer(), [cephalograms.spacing_mm] * 2
 
     def embed(image: Tensor) -> list[Tensor]:
         with torch.no_grad():
             return inferer(image, network)
 
+    learnt_from = []
+    for name in unlabelled:
+        picture = cephalograms.load(name)
+        learnt_from.append((embed(picture.as_tensor()[None]), picture.shape[1:], spacing))
     matchers = {}
     for name in templates:
         image = cephalograms.load(name)
-        marks = cephalograms.truth(name, image)
-        matchers[name] = LandmarkMatcher().fit(embed, network.strides, image.as_tensor()[None], marks, spacing)
-    results: dict[str, list] = {name: [] for name in templates}
+        levels, marks = embed(image.as_tensor()[None]), cephalograms.truth(name, image)
+        for kind in (MATCHING, LEARNT):
+            matcher = LandmarkMatcher().fit(lambda _, own=levels: own, network.strides, image[None], marks, spacing)
+            matchers[kind, name] = matcher
+        matcher.adapt(matcher.learn(learnt_from))
+    results: dict[tuple[str, str], list] = {key: [] for key in matchers}
     for picture in pictures.values():
         levels = embed(picture.as_tensor()[None])
-        for name, matcher in matchers.items():
-            results[name].append(matcher.match(levels, picture.shape[1:], spacing))
-    return {
-        name: Found(
-            torch.stack([result.voxels for result in rows]),
-            torch.tensor([[flag == "unsure" for flag in result.flags] for result in rows]),
-        )
-        for name, rows in results.items()
-    }
+        for key, matcher in matchers.items():
+            results[key].append(matcher.match(levels, picture.shape[1:], spacing))
+    found: dict[str, dict[str, Found]] = {MATCHING: {}, LEARNT: {}}
+    for (kind, name), rows in results.items():
+        unsure = torch.tensor([[flag == "unsure" for flag in result.flags] for result in rows])
+        found[kind][name] = Found(torch.stack([result.voxels for result in rows]), unsure)
+    return found
 
 
 def calibrate(cephalograms: Cephalograms, template: str, manifest: Path, reader_mm: float) -> RadiusCalibration:
@@ -117,6 +128,7 @@ def main() -> None:
     parser.add_argument("--templates", default=",".join((*TEMPLATES, CHOSEN)))
     parser.add_argument("--weights", type=Path, default=BUNDLE / "models" / "model.pt")
     parser.add_argument("--detectors", type=Path, help="runs of selftraining.py; the shipped detector when not given")
+    parser.add_argument("--unlabelled", type=int, default=50, help="training images to learn from without labels")
     parser.add_argument("--reader-mm", type=float, default=0.0, help="known spread of readers, for the radii")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -124,7 +136,7 @@ def main() -> None:
 
     readers = {target: Cephalograms(data=options.data, target=target) for target in TARGETS}
     cephalograms, templates = readers[TARGETS[0]], options.templates.split(",")
-    network = cephalograms.config.get_parsed_content("network_def").eval()
+    network: LevelsNet = cephalograms.config.get_parsed_content("network_def").eval()
     load_weights(network, options.weights)
     names = [name for name in cephalograms.images(options.split) if name not in templates]
     pictures = {name: cephalograms.load(name) for name in names}
@@ -133,7 +145,7 @@ def main() -> None:
         for target, reader in readers.items()
     }
     landmarks = [str(number + 1) for number in range(truth[TARGETS[0]].shape[1])]
-    results: dict[str, dict] = {"split": options.split, "images": names, "matching": {}, "detector": {}}
+    results: dict[str, dict] = {MATCHING: {}, LEARNT: {}, DETECTED: {}}
 
     def measure(kind: str, template: str, voxels: Tensor) -> Tensor:
         for target, true in truth.items():
@@ -147,27 +159,31 @@ def main() -> None:
     )
     manifest = Path(options.json or "accuracy.json").with_suffix(".manifest.json")
     write_manifest(cephalograms, images_to_train_on(cephalograms, names), manifest)
-    for template, found in match_all(cephalograms, network, pictures, templates).items():
-        errors = measure("matching", template, found.voxels)
-        calibration = calibrate(cephalograms, template, manifest, options.reader_mm)
-        flags = [["unsure" if unsure else "" for unsure in row] for row in found.unsure.tolist()]
-        radii = torch.stack([calibration.radii_of(calibration.names, row) for row in flags])
-        certainty = {
-            "unsure_percent": 100 * float(found.unsure.double().mean()),
-            "mre_mm_of_the_rest": float(errors[~found.unsure].mean()),
-            "radius_90_holds_percent": 100 * coverage_of(errors, radii.to(errors)),
-            "radius_90_median_mm": float(radii.nanmedian()),
-        }
-        results["matching"][template]["certainty"] = certainty
-        print(f"    {', '.join(f'{key} {value:.2f}' for key, value in certainty.items())}", flush=True)
+    unlabelled = cephalograms.unlabelled(options.split, options.unlabelled, templates)
+    for kind, by_template in match_all(cephalograms, network, pictures, templates, unlabelled).items():
+        for template, found in by_template.items():
+            errors = measure(kind, template, found.voxels)
+            certainty = {
+                "unsure_percent": 100 * float(found.unsure.double().mean()),
+                "mre_mm_of_the_rest": float(errors[~found.unsure].mean()),
+            }
+            if kind == MATCHING:
+                calibration = calibrate(cephalograms, template, manifest, options.reader_mm)
+                flags = [["unsure" if unsure else "" for unsure in row] for row in found.unsure.tolist()]
+                radii = torch.stack([calibration.radii_of(calibration.names, row) for row in flags])
+                certainty["radius_90_holds_percent"] = 100 * coverage_of(errors, radii.to(errors))
+                certainty["radius_90_median_mm"] = float(radii.nanmedian())
+            results[kind][template]["certainty"] = certainty
+            print(f"    {', '.join(f'{key} {value:.2f}' for key, value in certainty.items())}", flush=True)
     for template, weights in detectors_of(options.detectors, templates):
-        measure("detector", template, detect_all(cephalograms, weights, pictures))
-    for kind in ("matching", "detector"):
-        errors = [rows[TARGETS[0]]["mre_mm"] for rows in results[kind].values()]
-        if len(errors) > 1:
-            print(f"{kind}: mean {np.mean(errors):.2f} mm, standard deviation {np.std(errors, ddof=1):.2f} mm")
+        measure(DETECTED, template, detect_all(cephalograms, weights, pictures))
+    for kind, rows in results.items():
+        means = [row[TARGETS[0]]["mre_mm"] for row in rows.values()]
+        if len(means) > 1:
+            print(f"{kind}: mean {np.mean(means):.2f} mm, standard deviation {np.std(means, ddof=1):.2f} mm")
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        facts = {"split": options.split, "images": names, "unlabelled": unlabelled}
+        options.json.write_text(json.dumps(facts | results, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ class TemplateMatching:
         network: Embedding network.
         weights: Its weights; None leaves it as it was built.
         datasets: The images are those of these datasets.
+        learn: Learn first from all these images what the landmarks look like
+            (:meth:`medpixcl.matching.LandmarkMatcher.learn`).
     """
 
     def __init__(
@@ -107,9 +109,10 @@ class TemplateMatching:
         network: LevelsNet,
         weights: str | None,
         datasets: Sequence[SeededDataset],
+        learn: bool = True,
     ) -> None:
         self.labels, self.template, self.matcher = labels, template, matcher
-        self.network, self.weights, self.datasets = network, weights, list(datasets)
+        self.network, self.weights, self.datasets, self.learn = network, weights, list(datasets), learn
 
     def attach(self, engine: Engine) -> None:
         """Match at the start."""
@@ -125,17 +128,22 @@ class TemplateMatching:
         device, inferer = engine.state.device, LevelsInferer()
         network = self.network.to(device)
         self.template.fit(self.matcher, network, inferer, device)
-        for name in self.labels.missing_among(pictures):
-            image = pictures[name]
-            affine = _affine(image)
-            spacing = spacing_of(affine).tolist()
+
+        def embedded(image: MetaTensor) -> tuple[list[Tensor], Sequence[int], list[float]]:
             with torch.no_grad():
                 levels = inferer(image.as_tensor()[None].to(device), network)
-            found = self.matcher.match(levels, image.shape[1:], spacing)
+            return levels, image.shape[1:], spacing_of(_affine(image)).tolist()
+
+        own = str(self.template.image.meta["filename_or_obj"])
+        missing = {name: pictures[name] for name in self.labels.missing_among(pictures) if name != own}
+        if self.learn:
+            self.matcher.adapt(self.matcher.learn(embedded(image) for image in missing.values()))
+        for name, image in missing.items():
+            levels, shape, spacing = embedded(image)
+            found = self.matcher.match(levels, shape, spacing)
             weights = match_weights(found, min(spacing) * min(network.strides))
-            self.labels.set(name, voxel_to_mm(found.voxels.double().cpu(), affine), weights.cpu())
-        path = str(self.template.image.meta["filename_or_obj"])
-        self.labels.set(path, self.template.mm, torch.ones(len(self.template.voxels)))
+            self.labels.set(name, voxel_to_mm(found.voxels.double().cpu(), _affine(image)), weights.cpu())
+        self.labels.set(own, self.template.mm, torch.ones(len(self.template.voxels)))
         self.network.cpu()
         log.info("matched the template in %d images, mean weight %.2f", len(pictures) - 1, _mean_weight(self.labels))
 
