@@ -26,15 +26,19 @@ class MixUpPrepareBatch(PrepareBatch):
     """The mixture as input; the images behind it and the target's opacity, in float32, as what is to be found.
 
     Args:
-        image_key: The batch holds the mixture under it, and ``target``, ``opacity`` and perhaps ``source``.
+        image_key: The batch holds the mixture under it and, from ``RandCrossDomainMixUpd``, ``image_key + "_target"``,
+            ``"_source"`` (not needed), ``"_opacity"`` and, for the dense head, ``"_opacity_map"``.
+        dense: The opacity of every voxel instead of one for the image.
         shuffle_opacity: Control: every mixture gets its neighbour's opacity, so that there is nothing to learn of it.
 
     Raises:
         ValueError: From a call, if a key is absent, or opacities are to be shuffled in a batch of one.
     """
 
-    def __init__(self, image_key: str = "image", shuffle_opacity: bool = False) -> None:
+    def __init__(self, image_key: str = "image", dense: bool = False, shuffle_opacity: bool = False) -> None:
         self.image_key, self.shuffle_opacity = image_key, shuffle_opacity
+        opacity = f"{image_key}_opacity_map" if dense else f"{image_key}_opacity"
+        self.keys = {"target": f"{image_key}_target", "opacity": opacity, "source": f"{image_key}_source"}
 
     def __call__(
         self,
@@ -44,11 +48,15 @@ class MixUpPrepareBatch(PrepareBatch):
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Move what is needed to the device."""
-        absent = [key for key in (self.image_key, "target", "opacity") if key not in batchdata]
+        needed = (self.image_key, self.keys["target"], self.keys["opacity"])
+        absent = [key for key in needed if key not in batchdata]
         if absent:
             raise ValueError(f"the batch has no {absent[0]!r}; mix the images by RandCrossDomainMixUpd")
-        keys = [key for key in ("target", "source", "opacity") if key in batchdata]
-        truth = {key: _plain(batchdata[key]).to(device, non_blocking=non_blocking) for key in keys}
+        truth = {
+            name: _plain(batchdata[key]).to(device, non_blocking=non_blocking)
+            for name, key in self.keys.items()
+            if key in batchdata
+        }
         mixed = _plain(batchdata[self.image_key]).to(device, non_blocking=non_blocking)
         opacity = truth["opacity"].float()
         if self.shuffle_opacity:

@@ -31,7 +31,13 @@ def mixed_batches(shape, number=2, size=4):
         opacity = torch.rand(size, generator=random)
         share = opacity[(..., *[None] * (target.ndim - 1))]
         image = MetaTensor(share * target + (1 - share) * source)
-        batches.append({"image": image, "target": target, "source": source, "opacity": opacity})
+        parts = {
+            "target": target,
+            "source": source,
+            "opacity": opacity[:, None],
+            "opacity_map": torch.ones_like(target),
+        }
+        batches.append({"image": image} | {f"image_{name}": part for name, part in parts.items()})
     return batches
 
 
@@ -46,22 +52,24 @@ class Known(torch.nn.Module):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_prepared_batch(shape):
     batch = mixed_batches(shape)[0]
-    image, truth = MixUpPrepareBatch()(batch | {"opacity": batch["opacity"].double()}, "cpu")
+    image, truth = MixUpPrepareBatch()(batch | {"image_opacity": batch["image_opacity"].double()}, "cpu")
     assert type(image) is torch.Tensor
     assert torch.equal(image, batch["image"].as_tensor())
     assert truth.keys() == {"target", "source", "opacity", "mixed"}
     assert truth["opacity"].dtype == torch.float32
     _, shuffled = MixUpPrepareBatch(shuffle_opacity=True)(batch, "cpu")
-    assert shuffled["opacity"].tolist() == np.roll(truth["opacity"].numpy(), 1).tolist()
+    assert shuffled["opacity"].tolist() == np.roll(truth["opacity"].numpy(), 1, axis=0).tolist()
     assert torch.equal(shuffled["target"], truth["target"])
+    _, dense = MixUpPrepareBatch(dense=True)(batch, "cpu")
+    assert torch.equal(dense["opacity"], batch["image_opacity_map"])
 
 
 def test_bad_batches():
     batch = mixed_batches((8, 8), size=1)[0]
     with pytest.raises(ValueError, match="in batches of at least 2"):
         MixUpPrepareBatch(shuffle_opacity=True)(batch)
-    del batch["opacity"]
-    with pytest.raises(ValueError, match="the batch has no 'opacity'"):
+    del batch["image_opacity"]
+    with pytest.raises(ValueError, match="the batch has no 'image_opacity'"):
         MixUpPrepareBatch()(batch)
 
 
@@ -75,9 +83,9 @@ def test_opacity_of_a_map_is_its_mean():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_linear_error_is_that_of_least_squares(shape):
     batch = mixed_batches(shape)[0]
-    found = pixelwise_linear_error(batch["image"].as_tensor(), batch["target"])
+    found = pixelwise_linear_error(batch["image"].as_tensor(), batch["image_target"])
     for index in range(4):
-        x, t = batch["image"][index].numpy().ravel(), batch["target"][index].numpy().ravel()
+        x, t = batch["image"][index].numpy().ravel(), batch["image_target"][index].numpy().ravel()
         slope, shift = np.polyfit(x.astype(float), t, 1)
         assert float(found[index]) == pytest.approx(((slope * x + shift - t) ** 2).mean(), rel=1e-5)
 
@@ -100,8 +108,9 @@ def test_evaluator_measures_and_draws(shape, tmp_path):
     )
     evaluator.run()
     metrics = evaluator.state.metrics
-    joined = {key: torch.cat([batch[key] for batch in batches]) for key in ("image", "target", "opacity")}
-    image, target, opacity = (joined[key].as_tensor() if key == "image" else joined[key] for key in joined)
+    keys = ("image", "image_target", "image_opacity")
+    image, target, opacity = (torch.cat([torch.as_tensor(batch[key]) for batch in batches]) for key in keys)
+    image, opacity = image.as_tensor(), opacity[:, 0]
     error = (image.flatten(1).mean(1) - opacity).square().sum() / (opacity - opacity.mean()).square().sum()
     assert metrics["opacity_r2"] == pytest.approx(1 - float(error), rel=1e-4)
     wrong = (image / 2 - target).square().flatten(1).mean(1).sum()
