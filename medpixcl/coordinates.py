@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
+from monai.data import MetaTensor
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -60,6 +61,16 @@ def spatial_affine(affine: Float[Tensor, "n n"], dims: int) -> Affine:
     """The (D+1, D+1) part of a larger homogeneous matrix that acts on the first ``dims`` axes (MONAI keeps 4 x 4)."""
     keep = [*range(dims), affine.shape[0] - 1]
     return affine[keep][:, keep]
+
+
+def working_affine(image: MetaTensor) -> Affine:
+    """Voxel -> mm, (D+1, D+1) float64, of an image (C, *spatial) as it is now."""
+    return spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)
+
+
+def working_spacing(image: MetaTensor) -> list[float]:
+    """Size of a voxel in mm along the array axes of an image (C, *spatial) as it is now."""
+    return spacing_of(working_affine(image)).tolist()
 
 
 def image_affine(spacing_mm: Sequence[float]) -> Float[Tensor, "4 4"]:

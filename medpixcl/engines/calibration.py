@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.coordinates import working_spacing
 from medpixcl.engines.image_list import ImageList
 from medpixcl.engines.matching import Template
 from medpixcl.engines.workflow import own_errors, read_bundle
@@ -70,14 +70,9 @@ class Matched:
     result: MatchResult
 
 
-def image_spacing(image: MetaTensor) -> list[float]:
-    """Size of a voxel in mm along the array axes of an image (C, *spatial)."""
-    return spacing_of(spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)).tolist()
-
-
 def match_image(matcher: LandmarkMatcher, embed: Embed, image: MetaTensor) -> Matched:
     """Find the template's landmarks in one prepared image (C, *spatial)."""
-    spacing, picture = image_spacing(image), image.as_tensor()[None]
+    spacing, picture = working_spacing(image), image.as_tensor()[None]
     levels = embed(picture)
     return Matched(picture, levels, spacing, matcher.match(levels, picture.shape[2:], spacing))
 
@@ -221,7 +216,7 @@ def calibrate_from_bundle(
             progress(number + 1, len(items))
 
     examples = collect_examples(matcher, matcher.embed, network.strides, prepared())
-    marks = annotated.voxels.float() * torch.tensor(image_spacing(annotated.image))
+    marks = annotated.voxels.float() * torch.tensor(working_spacing(annotated.image))
     errors = torch.hypot(examples.detour_mm, shape_errors(examples.found_mm, examples.unsure, marks))
     errors = with_readers(errors, reader_mm, marks.shape[1], torch.Generator().manual_seed(seed))
     return calibrate_radii(errors, examples.unsure, annotated.points.names, coverage=coverage), found.rejected

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
-from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.coordinates import working_spacing
 from medpixcl.data.manifest import SECTIONS
 from medpixcl.engines.image_list import SHOWN, ImageList, first_file
 from medpixcl.informativeness import local_entropy
@@ -129,8 +129,7 @@ def read_candidate(
         ValueError: If it cannot be read, or has no pixel that tells anything.
     """
     image: MetaTensor = preprocessing(item)["image"]
-    dims = image.ndim - 1
-    spacing = spacing_of(spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), dims)).tolist()
+    spacing = working_spacing(image)
     picture = image.as_tensor()[None].float()
     points = draw_key_points(
         local_entropy(picture[:, :1], radius=settings.entropy_radius_mm, spacing=spacing)[0, 0],

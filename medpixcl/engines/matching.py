@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import medpixcl
-from medpixcl.coordinates import mm_to_voxel, spacing_of, spatial_affine, voxel_to_mm
+from medpixcl.coordinates import mm_to_voxel, spatial_affine, voxel_to_mm, working_affine, working_spacing
 from medpixcl.data.landmark_csv import landmark_rows, write_landmarks_csv
 from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.data.slicer import write_markups
@@ -81,7 +81,7 @@ class Template:
                 return inferer(image.to(device), network)
 
         picture = self.image.as_tensor()[None]
-        matcher.fit(embed, network.strides, picture, self.voxels.float(), _spacing(self.image))
+        matcher.fit(embed, network.strides, picture, self.voxels.float(), working_spacing(self.image))
 
 
 def working_voxels(voxels: Tensor, image: MetaTensor) -> Tensor:
@@ -100,11 +100,7 @@ def _affines(image: MetaTensor) -> tuple[Tensor, Tensor]:
     """Voxel -> mm of the file's image and of the image as it is now."""
     dims = image.ndim - 1
     original = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
-    return spatial_affine(original, dims), spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), dims)
-
-
-def _spacing(image: MetaTensor) -> list[float]:
-    return spacing_of(_affines(image)[1]).tolist()
+    return spatial_affine(original, dims), working_affine(image)
 
 
 @runtime_checkable
@@ -207,7 +203,7 @@ class LandmarkResults:
             unsure=[flag == "unsure" for flag in result.flags],
             radii_mm=self.radii.of(result.flags),
             affine=_affines(image)[1] if image.ndim == 4 else None,
-            spacing=_spacing(image) if image.ndim == 3 else None,
+            spacing=working_spacing(image) if image.ndim == 3 else None,
         )
 
     def finish(self, engine: Engine) -> None:
@@ -328,7 +324,7 @@ class LandmarkMatchHandler(LandmarkResults):
         levels = engine.state.output["pred"]
         for number, image in enumerate(decollate_batch(engine.state.batch["image"])):
             ours = [level[number : number + 1] for level in levels]
-            self.add(image, self.matcher.match(ours, image.shape[1:], _spacing(image)))
+            self.add(image, self.matcher.match(ours, image.shape[1:], working_spacing(image)))
 
     def _template_in_report(self) -> dict[str, Any]:
         picture = landmark_overlay(

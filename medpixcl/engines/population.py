@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.coordinates import spacing_of, working_affine
 from medpixcl.engines.image_list import SHOWN, ImageList, first_file
 from medpixcl.matching import LandmarkMatcher, Population
 
@@ -126,7 +126,7 @@ class UnlabelledImages:
     def _prepared(self, prepare: Prepare) -> Iterator[tuple[Tensor, list[int], list[float]]]:
         for item in tqdm(self.items, desc="learning", unit="image", leave=False, disable=None):
             image: MetaTensor = prepare(item)["image"]
-            affine = spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)
+            affine = working_affine(image)
             yield image.as_tensor()[None], list(image.shape[1:]), spacing_of(affine).tolist()
 
 

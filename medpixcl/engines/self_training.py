@@ -18,7 +18,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
-from medpixcl.coordinates import spacing_of, spatial_affine, voxel_to_mm
+from medpixcl.coordinates import spacing_of, voxel_to_mm, working_affine, working_spacing
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.data.seeded import SeededDataset
@@ -132,7 +132,7 @@ class TemplateMatching:
         def embedded(image: MetaTensor) -> tuple[list[Tensor], Sequence[int], list[float]]:
             with torch.no_grad():
                 levels = inferer(image.as_tensor()[None].to(device), network)
-            return levels, image.shape[1:], spacing_of(_affine(image)).tolist()
+            return levels, image.shape[1:], working_spacing(image)
 
         own = str(self.template.image.meta["filename_or_obj"])
         missing = {name: pictures[name] for name in self.labels.missing_among(pictures) if name != own}
@@ -142,7 +142,7 @@ class TemplateMatching:
             levels, shape, spacing = embedded(image)
             found = self.matcher.match(levels, shape, spacing)
             weights = match_weights(found, min(spacing) * min(network.strides))
-            self.labels.set(name, voxel_to_mm(found.voxels.double().cpu(), _affine(image)), weights.cpu())
+            self.labels.set(name, voxel_to_mm(found.voxels.double().cpu(), working_affine(image)), weights.cpu())
         self.labels.set(own, self.template.mm, torch.ones(len(self.template.voxels)))
         self.network.cpu()
         log.info("matched the template in %d images, mean weight %.2f", len(pictures) - 1, _mean_weight(self.labels))
@@ -196,7 +196,7 @@ class Relabelling:
             torch.stack([self.labels.points(name, dims) for name in found])[:, there],
             torch.stack([self.labels.weights(name) for name in found])[:, there],
         )
-        affine = _affine(self.template.image)
+        affine = working_affine(self.template.image)
         cell = float(spacing_of(affine).min()) * self.inferer.definition.stride
         after = relabel(points, confidence, spread, before, self.template.mm[there], cell)
         for number, name in enumerate(found):
@@ -211,7 +211,7 @@ class Relabelling:
         """Landmarks of an image in mm, confidence and spread."""
         with torch.no_grad():
             found = self.inferer(image.as_tensor()[None].to(device), self.teacher.eval())
-        points = voxel_to_mm(found["points"][0].double().cpu(), _affine(image))
+        points = voxel_to_mm(found["points"][0].double().cpu(), working_affine(image))
         return points, found["confidence"][0].cpu(), found["spread_mm"][0].cpu()
 
 
@@ -243,11 +243,6 @@ class DetectorFiles:
     def __call__(self, engine: Engine) -> None:
         """Write ``model.pt``."""
         write_checkpoint(self.folder / "model.pt", self.network.state_dict())
-
-
-def _affine(image: MetaTensor) -> Tensor:
-    """Voxel -> mm, (D+1, D+1) float64."""
-    return spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)
 
 
 def _mean_weight(labels: PseudoLandmarks) -> float:

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
-from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.coordinates import spacing_of, working_affine
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.engines.candidates import Candidate, ChoiceSettings, Embed, candidates_of, check_count, read_candidate
 from medpixcl.engines.image_list import ImageList, first_file
@@ -205,7 +205,7 @@ def write_choice(choice: Choice, images: ImageList, preprocessing: Compose, outp
 
 def _picture(image: MetaTensor, points: Tensor, served: Tensor) -> Any:
     """An image with its key points."""
-    affine = spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)
+    affine = working_affine(image)
     place: dict[str, Any] = {"affine": affine} if image.ndim == 4 else {"spacing": spacing_of(affine).tolist()}
     views = panels(image.as_tensor()[0], **place)
     figure, axes = panel_grid(views, height=5.0)

@@ -28,6 +28,17 @@ class Backbone(nn.Module):
         setattr(self, self.up_path, layers[: len(layers) - number])
         self.channels, self.strides = self.channels[number:], self.strides[number:]
 
+    def keep_strides(self, strides: Sequence[int], name: str) -> list[int]:
+        """Leave out what is finer than all of these strides; returns which of the remaining maps lie at each.
+
+        Raises:
+            ValueError: If there is no map at one of them.
+        """
+        if not set(strides) <= set(self.strides):
+            raise ValueError(f"the backbone {name} has maps at strides {self.strides}, found strides={list(strides)}")
+        self.drop_finest(self.strides.index(min(strides)))
+        return [self.strides.index(stride) for stride in strides]
+
 
 class FlexibleUNetLevels(Backbone):
     """Encoder of MONAI's ``FlexibleUNet`` and its decoder without the last block: maps at strides 2, 4, 8, 16, 32.

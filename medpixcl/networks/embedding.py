@@ -90,12 +90,8 @@ class PixelEmbeddingNet(LevelsNet):
             pretrained=pretrained,
             norm=norm,
         )
-        available = self.backbone.strides
-        self.strides = list(available if strides is None else strides)
-        if not set(self.strides) <= set(available):
-            raise ValueError(f"the backbone {backbone} has maps at strides {available}, found strides={self.strides}")
-        self.backbone.drop_finest(available.index(min(self.strides)))
-        self.taps = [self.backbone.strides.index(stride) for stride in self.strides]
+        self.strides = list(self.backbone.strides if strides is None else strides)
+        self.taps = self.backbone.keep_strides(self.strides, backbone)
         conv = Conv[Conv.CONV, spatial_dims]
         self.heads = nn.ModuleList([conv(self.backbone.channels[tap], embedding_size, 1) for tap in self.taps])
 

@@ -12,7 +12,15 @@ from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
 from medpixcl._typing import PointsMM
-from medpixcl.coordinates import apply_affine, inside, mm_to_voxel, sample_at, spacing_of, spatial_affine
+from medpixcl.coordinates import (
+    apply_affine,
+    inside,
+    mm_to_voxel,
+    sample_at,
+    spacing_of,
+    spatial_affine,
+    working_affine,
+)
 from medpixcl.transforms.intensity import IntensityRanges
 from medpixcl.views import View, affine_view, resample, smooth_field, view_positions
 
@@ -110,7 +118,7 @@ class RandLandmarkViewd(MapTransform, Randomizable):
         item = dict(data)
         image = item[self.keys[0]]
         view = self.randomize(image)
-        affine = spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)
+        affine = working_affine(image)
         points = locate(view, _in_voxels(item[self.points_key], affine))
         displacement = None if view.displacement is None else view.displacement[None]
         positions = view_positions(view.matrix[None], view.shape, displacement)
@@ -138,7 +146,7 @@ class LandmarkVoxelsd(MapTransform):
         """Return the item with the landmarks moved."""
         item = dict(data)
         image = item[self.keys[0]]
-        affine = spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)
+        affine = working_affine(image)
         item[self.points_key] = _in_voxels(item[self.points_key], affine).float()
         return item
 
