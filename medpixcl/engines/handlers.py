@@ -3,7 +3,7 @@
 import logging
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from monai.engines import IterationEvents
 from monai.handlers import EarlyStopHandler, ValidationHandler
 from monai.utils import ImageMetaKey
 
-from medpixcl.networks.weights import load_weights
+from medpixcl.networks.weights import TransferReport, load_weights
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -266,16 +266,32 @@ class EpochProgress:
 
 
 class WeightsLoader:
-    """Fills a network from a checkpoint when the engine starts, and refuses one of another architecture.
+    """Fills a network from a checkpoint when the engine starts, and says what fitted.
 
     Args:
         network: Network to fill.
         path: Checkpoint, see :func:`medpixcl.networks.load_weights`; None leaves the network as it was built.
-        strict: Off: weights of another network, of which what fits is taken, and what does not is logged.
+        strict: Off: weights of another network, of which what fits is taken; what fits and what does not is logged.
+        rename: See :func:`medpixcl.networks.weights.transfer_weights`.
+        adapt_channels: See :func:`medpixcl.networks.weights.transfer_weights`.
+        required: See :func:`medpixcl.networks.weights.transfer_weights`.
+
+    Attributes:
+        report: Of the last loading; None before.
     """
 
-    def __init__(self, network: torch.nn.Module, path: str | None, strict: bool = True) -> None:
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        path: str | None,
+        strict: bool = True,
+        rename: Mapping[str, str] | None = None,
+        adapt_channels: bool = False,
+        required: Sequence[str] = (),
+    ) -> None:
         self.network, self.path, self.strict = network, path, strict
+        self.rename, self.adapt_channels, self.required = rename, adapt_channels, required
+        self.report: TransferReport | None = None
 
     def attach(self, engine: Engine) -> None:
         """Load at the start."""
@@ -283,7 +299,15 @@ class WeightsLoader:
 
     def __call__(self, engine: Engine) -> None:
         """Load the weights."""
-        if self.path is not None:
-            report = load_weights(self.network, self.path, strict=self.strict)
-            if not self.strict:
-                logging.getLogger(__name__).info("weights from %s: %s", self.path, report)
+        if self.path is None:
+            return
+        self.report = load_weights(
+            self.network,
+            self.path,
+            strict=self.strict,
+            rename=self.rename,
+            adapt_channels=self.adapt_channels,
+            required=self.required,
+        )
+        if not self.report.complete:
+            logging.getLogger(__name__).info("weights from %s: %s", self.path, self.report.details())

@@ -1,19 +1,25 @@
 """Networks that give every pixel an embedding, over MONAI backbones."""
 
 from medpixcl.networks.backbones import build_backbone
+from medpixcl.networks.classifier import ClassifierNet, EncoderNet
 from medpixcl.networks.efficientnet_lite import EfficientNetLiteEncoder
 from medpixcl.networks.embedding import EncoderEmbeddingNet, PixelEmbeddingNet, SiameseNet
 from medpixcl.networks.landmark import LandmarkNet, MixedPrecision
-from medpixcl.networks.weights import TransferReport, load_weights
+from medpixcl.networks.mixup import MixUpNet
+from medpixcl.networks.weights import TransferReport, load_weights, transfer_weights
 
 __all__ = [
+    "ClassifierNet",
     "EfficientNetLiteEncoder",
     "EncoderEmbeddingNet",
+    "EncoderNet",
     "LandmarkNet",
+    "MixUpNet",
     "MixedPrecision",
     "PixelEmbeddingNet",
     "SiameseNet",
     "TransferReport",
     "build_backbone",
     "load_weights",
+    "transfer_weights",
 ]

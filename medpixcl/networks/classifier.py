@@ -7,38 +7,31 @@ import torch
 from torch import Tensor, nn
 
 from medpixcl.networks.encoders import build_encoder, encoder_layers
+from medpixcl.networks.finetuning import hold_frozen
 
 
-class ClassifierNet(nn.Module):
-    """Logits of K classes from the mean of the encoder's coarsest map over its cells.
+class EncoderNet(nn.Module):
+    """One vector for a whole image: the mean of the encoder's coarsest map over its cells.
 
     Images are expected between 0 and 1; sizes should be multiples of the coarsest stride. The encoder's tensors are
     named as in the other networks (``backbone...``), so weights of a :class:`medpixcl.networks.mixup.MixUpNet`
     or a :class:`medpixcl.networks.PixelEmbeddingNet` fit by :func:`medpixcl.networks.load_weights`.
 
     Args:
-        classes: Number K of logits.
         spatial_dims: 2 or 3.
         in_channels: Channels of the image.
         backbone: See :func:`medpixcl.networks.build_backbone`.
         channels: Widths of ``dynunet`` and ``unet``, finest first; the registered encoders have their own.
         pretrained: Start the encoder from its published weights.
         norm: Normalisation of ``unet`` and ``dynunet``; has to be that of the weights loaded.
-        dropout: Share of the pooled values left out in training.
-        trained_layers: Layers of the encoder that learn, counted from the coarsest: None all (fine-tuning), 0 none
-            (linear probe), a number in between (partial). The others also keep their batch statistics.
 
     Attributes:
         coarsest_stride: What image sizes should be a multiple of.
-        embedding_size: Length of the pooled vector.
-
-    Raises:
-        ValueError: If there is no class, or ``trained_layers`` is not between 0 and the number of layers.
+        embedding_size: Length of the vector.
     """
 
     def __init__(
         self,
-        classes: int,
         *,
         spatial_dims: int = 2,
         in_channels: int = 1,
@@ -46,12 +39,8 @@ class ClassifierNet(nn.Module):
         channels: Sequence[int] = (32, 48, 80, 112),
         pretrained: bool = False,
         norm: str | Sequence = "batch",
-        dropout: float | int = 0.0,
-        trained_layers: int | None = None,
     ) -> None:
         super().__init__()
-        if classes < 1:
-            raise ValueError(f"classes is {classes}; expected the number of logits, at least 1")
         self.backbone = build_encoder(
             backbone,
             spatial_dims=spatial_dims,
@@ -60,31 +49,56 @@ class ClassifierNet(nn.Module):
             pretrained=pretrained,
             norm=norm,
         )
+        self.coarsest_stride, self.embedding_size = self.backbone.strides[-1], self.backbone.channels[-1]
+
+    @torch.jit.export
+    def embedding(self, x: Tensor) -> Tensor:
+        """Vectors (B, embedding_size) of images (B, C, *spatial), for nearest neighbours and linear probes."""
+        maps: list[Tensor] = self.backbone(2 * x - 1)
+        return maps[-1].float().flatten(2).mean(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same."""
+        return self.embedding(x)
+
+
+class ClassifierNet(EncoderNet):
+    """Logits of K classes from the vector of an :class:`EncoderNet`.
+
+    Args:
+        classes: Number K of logits.
+        dropout: Share of the pooled values left out in training.
+        trained_layers: Layers of the encoder that learn, counted from the coarsest: None all (fine-tuning), 0 none
+            (linear probe), a number in between (partial). The others also keep their batch statistics.
+        **encoder: See :class:`EncoderNet`.
+
+    Raises:
+        ValueError: If there is no class, or ``trained_layers`` is not between 0 and the number of layers.
+    """
+
+    def __init__(
+        self, classes: int, *, dropout: float | int = 0.0, trained_layers: int | None = None, **encoder: Any
+    ) -> None:
+        super().__init__(**encoder)
+        if classes < 1:
+            raise ValueError(f"classes is {classes}; expected the number of logits, at least 1")
         layers = encoder_layers(self.backbone)
         if trained_layers is not None and not 0 <= trained_layers <= len(layers):
             raise ValueError(
-                f"trained_layers is {trained_layers}; the encoder {backbone} has {len(layers)} layers, expected 0 to "
+                f"trained_layers is {trained_layers}; the encoder has {len(layers)} layers, expected 0 to "
                 f"{len(layers)}, or None for all"
             )
         self.frozen_layers = 0 if trained_layers is None else len(layers) - trained_layers
         for layer in layers[: self.frozen_layers]:
             layer.requires_grad_(False)
-        self.coarsest_stride, self.embedding_size = self.backbone.strides[-1], self.backbone.channels[-1]
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.embedding_size, classes)
 
     def train(self, mode: bool = True) -> "ClassifierNet":
         """Training mode; frozen layers stay in evaluation mode, or their batch statistics would drift."""
         super().train(mode)
-        for layer in encoder_layers(self.backbone)[: self.frozen_layers]:
-            layer.eval()
+        hold_frozen(self)
         return self
-
-    @torch.jit.export
-    def embedding(self, x: Tensor) -> Tensor:
-        """Pooled vectors (B, embedding_size) of images (B, C, *spatial), for nearest neighbours and linear probes."""
-        maps: list[Tensor] = self.backbone(2 * x - 1)
-        return maps[-1].float().flatten(2).mean(2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, *spatial)."""

@@ -101,8 +101,8 @@ class MixedPrecision(nn.Module):
         self.network = network
         self.use_bfloat16 = bfloat16
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Output of the network."""
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """Output of the network, whatever it is."""
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.use_bfloat16):
             return self.network(x)
 

@@ -38,6 +38,16 @@ class TransferReport:
             f"{len(self.unexpected)} unexpected, {len(self.mismatched)} of another shape{adapted}"
         )
 
+    def details(self, shown: int = 4) -> str:
+        """The numbers, and below them the first names of each kind that did not match."""
+        lines = [str(self)]
+        for kind in ("missing", "unexpected", "mismatched", "adapted"):
+            names = getattr(self, kind)
+            if names:
+                rest = f", and {len(names) - shown} more" if len(names) > shown else ""
+                lines.append(f"  {kind}: {', '.join(names[:shown])}{rest}")
+        return "\n".join(lines)
+
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """State dict of a file made by MONAI's ``CheckpointSaver``: flat, or under the key ``model``.

@@ -1,5 +1,6 @@
 """Handlers on real trainers: the guard against NaN, clipping, progress, loading of weights."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from medpixcl.engines.handlers import (
     WeightsLoader,
     batch_files,
 )
-from medpixcl.networks import PixelEmbeddingNet
+from medpixcl.networks import ClassifierNet, EncoderNet, PixelEmbeddingNet
 from tests.engines.tiny import NETWORK, pretrain, write_manifest
 
 pytestmark = pytest.mark.filterwarnings(
@@ -150,3 +151,25 @@ def test_weights_loader_refuses_another_architecture(tmp_path: Path) -> None:
         WeightsLoader(other, str(tmp_path / "model.pt"))(Engine(lambda engine, batch: None))
     assert "model.pt" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_loader_says_what_fitted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """From pictures of three channels under another name into a classifier of one channel."""
+    small = {"backbone": "dynunet", "channels": [4, 8, 8]}
+    source = EncoderNet(in_channels=3, **small)
+    state = {name.replace("backbone.", "trunk."): value for name, value in source.state_dict().items()}
+    torch.save(state | {"decoder.weight": torch.zeros(1)}, tmp_path / "model.pt")
+    target = ClassifierNet(2, **small)
+    how: dict[str, Any] = {"strict": False, "rename": {"trunk.": "backbone."}, "adapt_channels": True}
+    loader = WeightsLoader(target, str(tmp_path / "model.pt"), required=["backbone."], **how)
+    with caplog.at_level(logging.INFO, "medpixcl.engines.handlers"):
+        loader(Engine(lambda engine, batch: None))
+    assert loader.report is not None
+    assert len(loader.report.matched) == len(state)
+    assert loader.report.missing == ("head.weight", "head.bias")
+    for text in (f"{len(state)} tensors matched, 2 missing", "missing: head.weight", "unexpected: decoder.weight"):
+        assert text in caplog.text
+    first = loader.report.adapted[0]
+    torch.testing.assert_close(target.state_dict()[first], source.state_dict()[first].sum(1, keepdim=True))
+    with pytest.raises(ValueError, match=r"must fill every tensor of the network that begins with 'head\.'"):
+        WeightsLoader(target, str(tmp_path / "model.pt"), required=["head."], **how)(Engine(lambda e, b: None))
