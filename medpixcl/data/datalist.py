@@ -11,14 +11,14 @@ from medpixcl.data.manifest import Manifest
 
 Datalist = list[dict[str, Any]]
 ITEM_KEYS = ("image", "spacing_mm")
-TRAINING_KEYS = (*ITEM_KEYS, "exogenous")
-"""What training takes of an entry; nothing else ever needs an exogenous channel."""
+TRAINING_KEYS = (*ITEM_KEYS, "exogenous", "label")
+"""What training takes of an entry; nothing else ever needs an exogenous channel or a label."""
 SOURCE = "source"
 """Key of the number of the manifest that an item comes from, where there are several."""
 
 
 def items_of(entries: Datalist, keys: Sequence[str] = ITEM_KEYS) -> Datalist:
-    """What loading needs of manifest entries: the image and its spacing, for training also the exogenous channels."""
+    """What loading needs of manifest entries: image and spacing, for training also exogenous channels and label."""
     return [{key: entry[key] for key in keys if entry.get(key) is not None} for entry in entries]
 
 

@@ -11,6 +11,8 @@ the reason. Every image has one entry:
 * ``duplicate_group``: the same name for all repeats of one picture, else null.
 * ``landmarks``: path of the file that holds them, else null; never their values.
 * ``exogenous``: only where there are any: name to path of the maps that belong to the image, as its depth.
+* ``label``: only where there is one, for a downstream task. Segmentation: path of the label map, or the list of the
+  paths of its masks, one per class. Classification: the number of the class.
 """
 
 import json
@@ -158,9 +160,9 @@ def _one_line_an_entry(content: dict[str, Any]) -> str:
 def _with_paths(entry: Entry, change: Callable[[str], str]) -> Entry:
     """A copy with every path changed."""
     changed = dict(entry)
-    for key in {"image", "landmarks", "path"} & entry.keys():
+    for key in {"image", "landmarks", "path", "label"} & entry.keys():
         value = entry[key]
-        if value is not None:
+        if isinstance(value, str | list):
             changed[key] = change(value) if isinstance(value, str) else [change(one) for one in value]
     if entry.get("exogenous"):
         changed["exogenous"] = {name: change(path) for name, path in entry["exogenous"].items()}
@@ -178,6 +180,7 @@ def _checked_entries(path: Path, section: str, entries: object) -> list[Entry]:
         if not files or not all(isinstance(one, str) and one for one in files):
             raise ValueError(f"{path}: entry {number} of {section} names no image; expected a path or a list of paths.")
         _check_exogenous(path, f"entry {number} of {section}", entry.get("exogenous"))
+        _check_label(path, f"entry {number} of {section}", entry.get("label"))
         checked.append(dict(entry))
     return checked
 
@@ -186,6 +189,17 @@ def _check_exogenous(path: Path, place: str, named: object) -> None:
     good = isinstance(named, dict) and all(isinstance(one, str) and one for one in (*named, *named.values()))
     if named is not None and not good:
         raise ValueError(f'{path}: exogenous of {place} is {named!r}; expected name and path, as {{"depth": "a.png"}}.')
+
+
+def _check_label(path: Path, place: str, label: object) -> None:
+    if label is None or (isinstance(label, int) and not isinstance(label, bool)):
+        return
+    files = label if isinstance(label, list) else [label]
+    if not files or not all(isinstance(one, str) and one for one in files):
+        raise ValueError(
+            f"{path}: label of {place} is {label!r}; expected the path of a label map, a list of the paths of masks, or "
+            "the number of a class."
+        )
 
 
 def _summary_row(section: str, kind: str, members: Sequence[Entry], trained: set[str]) -> dict[str, str]:
