@@ -197,8 +197,8 @@ def _check_label(path: Path, place: str, label: object) -> None:
     files = label if isinstance(label, list) else [label]
     if not files or not all(isinstance(one, str) and one for one in files):
         raise ValueError(
-            f"{path}: label of {place} is {label!r}; expected the path of a label map, a list of the paths of masks, or "
-            "the number of a class."
+            f"{path}: label of {place} is {label!r}; expected the path of a label map, a list of the paths of masks, "
+            "or the number of a class."
         )
 
 
