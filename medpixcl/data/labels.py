@@ -85,7 +85,7 @@ def _read_whole(path: str | PathLike[str], grid: Grid) -> Float[Tensor, " 1 *s"]
     return read_exogenous(path, grid, kind="categorical").as_tensor()[:1]
 
 
-def _numbered(path: str | PathLike[str], label: Float[Tensor, " 1 *s"], classes: Classes) -> Float[Tensor, "1 *s"]:
+def _numbered(path: str | PathLike[str], label: Float[Tensor, " 1 *s"], classes: Classes) -> Float[Tensor, " 1 *s"]:
     """A label map whose classes are numbered in their order."""
     if isinstance(classes, Mapping):
         out = torch.zeros_like(label)
