@@ -10,6 +10,38 @@ from monai.data import decollate_batch
 from medpixcl.engines.image_list import ImageList
 
 
+class VectorWriter:
+    """Writes one file with the vector of every image that an evaluator goes over.
+
+    ``vectors.npz`` holds ``images`` (names) and ``vectors`` (float32, one row an image).
+
+    Args:
+        images: The images that the evaluator runs over.
+        output_dir: Folder of the result.
+    """
+
+    def __init__(self, images: ImageList, output_dir: str) -> None:
+        self.images, self.output_dir = images, Path(output_dir)
+        self.vectors: dict[str, np.ndarray] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Collect, and write at the end."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def __call__(self, engine: Engine) -> None:
+        """Keep the vectors of this iteration."""
+        batch = decollate_batch(engine.state.batch["image"])
+        for image, vector in zip(batch, engine.state.output["pred"], strict=True):
+            self.vectors[self.images.name(str(image.meta["filename_or_obj"]))] = vector.float().cpu().numpy()
+
+    def write(self, engine: Engine) -> None:
+        """Write the file."""
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        rows = np.stack(list(self.vectors.values()))
+        np.savez(self.output_dir / "vectors.npz", images=list(self.vectors), vectors=rows)
+
+
 class EmbeddingWriter:
     """Writes ``<image>.npz`` for every image that an evaluator embeds.
 

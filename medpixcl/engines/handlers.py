@@ -125,10 +125,11 @@ class BestWeights:
     Args:
         network: What is saved, as a flat state dict.
         path: Weights file; replaced in one step.
+        part: Save the tensors alone whose names begin so, such as those of the encoder.
     """
 
-    def __init__(self, network: torch.nn.Module, path: str) -> None:
-        self.network, self.path = network, Path(path)
+    def __init__(self, network: torch.nn.Module, path: str, part: str = "") -> None:
+        self.network, self.path, self.part = network, Path(path), part
 
     def attach(self, engine: Engine) -> None:
         """Look at the end of every validation."""
@@ -137,7 +138,8 @@ class BestWeights:
     def __call__(self, engine: Engine) -> None:
         """Save if this validation is the best."""
         if engine.state.best_metric_epoch == engine.state.epoch:
-            write_checkpoint(self.path, self.network.state_dict())
+            state = self.network.state_dict()
+            write_checkpoint(self.path, {name: state[name] for name in state if name.startswith(self.part)})
 
 
 class EarlyStop(EarlyStopHandler):

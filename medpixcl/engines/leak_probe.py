@@ -16,6 +16,7 @@ from medpixcl._typing import Image
 
 QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BANDS = 8
+LEAST_A_FOLD = 10
 MOST_VOXELS = 2**20
 PENALTIES = tuple(10.0**power for power in range(-4, 5))
 
@@ -100,8 +101,9 @@ def leak_probe(
     Reference: leave-one-out errors of ridge regression: Golub, Heath and Wahba, Technometrics 21 (1979).
     """
     x, y = statistics.double().cpu(), opacity.double().cpu()
-    if len(y) < 10 * folds:
-        raise ValueError(f"found {len(y)} mixtures for {folds} folds; the leak probe needs at least {10 * folds}")
+    if len(y) < LEAST_A_FOLD * folds:
+        least = LEAST_A_FOLD * folds
+        raise ValueError(f"found {len(y)} mixtures for {folds} folds; the leak probe needs at least {least}")
     if not (x.isfinite().all() and y.isfinite().all()):
         raise ValueError("the mixtures or their opacities hold NaN or infinite values; check the images")
     if y.std() == 0:
@@ -150,6 +152,8 @@ def _quadratic(rows: Tensor) -> Tensor:
 class LeakProbeR2(EpochMetric):
     """R2 of the leak probe over a validation's mixtures, to stand beside the network's own.
 
+    NaN where they are too few, or all of one opacity: a validation shall not end a training.
+
     Args:
         output_transform: From the engine's output to (mixtures, opacities), such as
             :func:`medpixcl.engines.mixup.mixtures_and_opacity`.
@@ -159,7 +163,7 @@ class LeakProbeR2(EpochMetric):
 
     def __init__(self, output_transform: Callable = lambda output: output, *, folds: int = 5, repeats: int = 3) -> None:
         super().__init__(
-            lambda statistics, opacity: leak_probe(statistics, opacity, folds=folds, repeats=repeats).r2,
+            lambda statistics, opacity: _r2_or_nan(statistics, opacity, folds, repeats),
             output_transform=output_transform,
             check_compute_fn=False,
         )
@@ -168,3 +172,9 @@ class LeakProbeR2(EpochMetric):
         """Keep the statistics of a batch of mixtures and their opacities."""
         mixed, opacity = output
         super().update((global_statistics(mixed), opacity))
+
+
+def _r2_or_nan(statistics: Tensor, opacity: Tensor, folds: int, repeats: int) -> float:
+    if len(opacity) < LEAST_A_FOLD * folds or opacity.std() == 0:
+        return float("nan")
+    return leak_probe(statistics, opacity, folds=folds, repeats=repeats).r2

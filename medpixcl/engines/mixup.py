@@ -1,8 +1,11 @@
 """Mix-up pretraining in MONAI's engines: what goes into the network, what is measured and what is drawn."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.exceptions import NotComputableError
@@ -11,9 +14,10 @@ from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
 from jaxtyping import Float
 from monai.data import MetaTensor
 from monai.engines import PrepareBatch
+from PIL import Image
 from torch import Tensor
 
-from medpixcl._typing import Image
+from medpixcl._typing import Image as ImageTensor
 from medpixcl.losses.mixup import pool_opacity
 from medpixcl.reports.figures import figure_to_array
 from medpixcl.reports.mixup import opacity_agreement, unmixed_images
@@ -85,7 +89,7 @@ def mixtures_and_opacity(output: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     return output["label"]["mixed"], opacity_pairs(output)[1]
 
 
-def pixelwise_linear_error(mixed: Image, target: Image) -> Float[Tensor, " b"]:
+def pixelwise_linear_error(mixed: ImageTensor, target: ImageTensor) -> Float[Tensor, " b"]:
     """Mean squared error, of each image, of the affine map of the mixture's single voxels that fits the target best.
 
     The map is fitted to the very image that it is judged on, so that this is a hard bar: a network below it has used
@@ -134,12 +138,20 @@ class MixUpPictures:
     """Draws, after each validation, some mixtures taken apart, and predicted against true opacity of all.
 
     Args:
-        log_dir: Folder of the TensorBoard events.
+        log_dir: Folder of the TensorBoard events; None for none.
         items: Mixtures drawn, of the first batch.
+        folder: Write the last pictures here too, as ``unmixed.png`` and ``opacity.png``.
+        metrics: Title to the metric that the second picture shows beside it, where the evaluator has it.
     """
 
-    def __init__(self, log_dir: str, items: int = 4) -> None:
-        self.log_dir, self.items = log_dir, items
+    def __init__(
+        self,
+        log_dir: str | None,
+        items: int = 4,
+        folder: str | None = None,
+        metrics: Mapping[str, str] = MappingProxyType({"R2": "val_opacity_r2", "leak probe": "val_leak_r2"}),
+    ) -> None:
+        self.log_dir, self.items, self.folder, self.metrics = log_dir, items, folder, dict(metrics)
         self.writer: SummaryWriter | None = None
         self.kept: dict[str, Tensor] = {}
         self.opacities: list[tuple[Tensor, Tensor]] = []
@@ -172,13 +184,25 @@ class MixUpPictures:
         """Write the pictures."""
         if not self.kept:
             return
+        predicted, truth = (torch.cat(values) for values in zip(*self.opacities, strict=True))
+        measured = {name: engine.state.metrics.get(key) for name, key in self.metrics.items()}
+        note = ", ".join(f"{name} {value:.2f}" for name, value in measured.items() if value is not None)
+        pictures = {
+            "unmixed": unmixed_images(self.kept, truth[: self.items], predicted[: self.items]),
+            "opacity": opacity_agreement(predicted, truth, note),
+        }
+        for name, picture in pictures.items():
+            self._write(name, figure_to_array(picture), engine.state.epoch)
+
+    def _write(self, name: str, picture: np.ndarray, step: int) -> None:
+        if self.folder is not None:
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.moveaxis(picture, 0, -1)).save(Path(self.folder) / f"{name}.png")
+        if self.log_dir is None:
+            return
         from torch.utils.tensorboard import SummaryWriter
 
         if self.writer is None:
             self.writer = SummaryWriter(self.log_dir)
-        predicted, truth = (torch.cat(values) for values in zip(*self.opacities, strict=True))
-        picture = unmixed_images(self.kept, truth[: self.items], predicted[: self.items])
-        step = engine.state.epoch
-        self.writer.add_image("validation/unmixed", figure_to_array(picture), step)
-        self.writer.add_image("validation/opacity", figure_to_array(opacity_agreement(predicted, truth)), step)
+        self.writer.add_image(f"validation/{name}", picture, step)
         self.writer.flush()

@@ -136,6 +136,50 @@ class MixUpNet(nn.Module):
         return out
 
 
+class DenseOpacityNet(nn.Module):
+    """Encoder and decoder that tell for every voxel which of K opacities the target has there.
+
+    The baseline after Volume Fusion (Wang et al., arXiv 2306.16925), on the encoder and decoder of :class:`MixUpNet`.
+
+    Args:
+        classes: Number K of opacities.
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        backbone: See :func:`medpixcl.networks.build_backbone`.
+        channels: Widths of the backbone, finest first.
+        pretrained: Start the encoder from its published weights.
+        norm: Normalisation of the decoder and of backbones trained from scratch.
+    """
+
+    def __init__(
+        self,
+        classes: int = 5,
+        *,
+        spatial_dims: int = 2,
+        in_channels: int = 1,
+        backbone: str = "efficientnet-lite0",
+        channels: Sequence[int] = (32, 48, 80, 112),
+        pretrained: bool = False,
+        norm: str | Sequence = "batch",
+    ) -> None:
+        super().__init__()
+        self.backbone = build_encoder(
+            backbone,
+            spatial_dims=spatial_dims,
+            in_channels=in_channels,
+            channels=channels,
+            pretrained=pretrained,
+            norm=norm,
+        )
+        widths = _decoder_widths(None, self.backbone.strides[-1].bit_length() - 1, 128)
+        self.decoder = LightDecoder(spatial_dims, self.backbone.channels[-1], classes, widths, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K, *spatial) of mixtures (B, C, *spatial) between 0 and 1, in float32."""
+        maps: list[Tensor] = self.backbone(2 * x - 1)
+        return self.decoder(maps[-1]).float()
+
+
 def _checked(head: str, bins: int, bounds: Sequence[float | int]) -> tuple[float, float]:
     if head not in OPACITY_HEADS:
         raise ValueError(f"opacity_head is {head!r}; expected 'scalar', 'ordinal' or 'dense'")

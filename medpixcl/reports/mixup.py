@@ -41,17 +41,21 @@ def unmixed_images(
     return figure
 
 
-def opacity_agreement(predicted: Shaped[Array, " n"], truth: Shaped[Array, " n"]) -> "matplotlib.figure.Figure":
+def opacity_agreement(
+    predicted: Shaped[Array, " n"], truth: Shaped[Array, " n"], note: str = ""
+) -> "matplotlib.figure.Figure":
     """Predicted against true opacity, a point for each mixture, with the line where they agree.
 
     Args:
         predicted: Shape (N,).
         truth: Shape (N,).
+        note: Written above.
     """
     figure, axes = chart(3.4, 3.4, xlabel="true opacity", ylabel="predicted opacity")
     axes.plot([0, 1], [0, 1], color=NEUTRAL, linewidth=0.8, linestyle=":")
     axes.scatter(as_array(truth), as_array(predicted), s=9, color=SERIES[0], alpha=0.5, linewidths=0)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_title(note, fontsize=8, color=NEUTRAL)
     return figure
 
 

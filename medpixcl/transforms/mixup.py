@@ -92,6 +92,7 @@ class RandCrossDomainMixUp(Randomizable, Transform):
             are cut at random; pictures are lifted for a volume (:func:`medpixcl.data.textures.lift_picture`).
         opacity_range: Least and greatest opacity.
         beta: Draw from this range by a Beta(beta, beta) law; uniformly when None.
+        opacity_levels: Draw among these alone, all equally often, instead of from the range.
         opacity_map: ``constant``; ``grid``, linear between control points; ``boxes``, each with an opacity of its own.
         grid_points: Control points per axis.
         boxes: Least and greatest number of boxes.
@@ -113,6 +114,7 @@ class RandCrossDomainMixUp(Randomizable, Transform):
         sources: Any,
         opacity_range: Numbers = (0.2, 0.8),
         beta: float | int | None = None,
+        opacity_levels: Numbers | None = None,
         opacity_map: str = "constant",
         grid_points: int = 4,
         boxes: Sequence[int] = (10, 40),
@@ -125,7 +127,9 @@ class RandCrossDomainMixUp(Randomizable, Transform):
         source_key: str = "image",
     ) -> None:
         _check(sources, opacity_range, beta, opacity_map)
+        _check_levels(opacity_levels)
         self.sources, self.opacity_range, self.beta = sources, tuple(opacity_range), beta
+        self.opacity_levels = opacity_levels
         self.opacity_map, self.grid_points, self.boxes = opacity_map, grid_points, tuple(boxes)
         self.window, self.source_window, self.moments = window, source_window, moments
         self.foreground_threshold, self.mix_background = foreground_threshold, mix_background
@@ -217,6 +221,8 @@ class RandCrossDomainMixUp(Randomizable, Transform):
 
     def _draw(self, size: Sequence[int]) -> np.ndarray:
         """Opacities by the law."""
+        if self.opacity_levels is not None:
+            return np.asarray(self.opacity_levels, dtype=float)[self.R.randint(len(self.opacity_levels), size=size)]
         low, high = self.opacity_range
         drawn = self.R.uniform(size=size) if self.beta is None else self.R.beta(self.beta, self.beta, size=size)
         return low + (high - low) * drawn
@@ -305,3 +311,8 @@ def _check(sources: Sized, opacity_range: Numbers, beta: float | int | None, opa
         raise ValueError(f"beta is {beta}; expected a number above 0, or None for the uniform law.")
     if opacity_map not in MAPS:
         raise ValueError(f"opacity_map is {opacity_map!r}; expected one of {', '.join(MAPS)}.")
+
+
+def _check_levels(levels: Numbers | None) -> None:
+    if levels is not None and (len(levels) < 2 or min(levels) < 0 or max(levels) > 1):
+        raise ValueError(f"opacity_levels is {list(levels)}; expected at least two numbers from 0 to 1.")

@@ -74,6 +74,14 @@ def test_as_a_metric_of_an_evaluator():
     assert metric.compute() == leak_probe(global_statistics(images), opacity, folds=3, repeats=1).r2
 
 
+def test_too_few_mixtures_are_not_the_end_of_a_training():
+    images, opacity = mixtures((8, 8), number=60)
+    for few in ((images[:29], opacity[:29]), (images, torch.full_like(opacity, 0.5))):
+        metric = LeakProbeR2(folds=3, repeats=1)
+        metric.update(few)
+        assert np.isnan(metric.compute())
+
+
 def test_bad_input():
     images, opacity = mixtures((8, 8), number=50)
     rows = global_statistics(images)

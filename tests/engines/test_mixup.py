@@ -1,5 +1,7 @@
 """Mix-up pretraining in MONAI's engines: batches, metrics, pictures."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from ignite.metrics.regression import R2Score
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.handlers import from_engine
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medpixcl.engines.leak_probe import LeakProbeR2
@@ -103,7 +106,7 @@ def test_evaluator_measures_and_draws(shape, tmp_path):
             "against_linear": ErrorAgainstLinear(from_engine(["pred", "label"])),
             "leak_r2": LeakProbeR2(mixtures_and_opacity, folds=2, repeats=1),
         },
-        val_handlers=[MixUpPictures(str(tmp_path), items=2)],
+        val_handlers=[MixUpPictures(str(tmp_path), 2, str(tmp_path / "png"), {"R2": "opacity_r2", "none": "other"})],
         decollate=False,
     )
     evaluator.run()
@@ -123,3 +126,8 @@ def test_evaluator_measures_and_draws(shape, tmp_path):
     for tag in ("validation/unmixed", "validation/opacity"):
         assert events.Images(tag)[-1].encoded_image_string.startswith(b"\x89PNG")
         assert events.Images(tag)[-1].height > 100
+    with Image.open(tmp_path / "png" / "opacity.png") as picture:
+        kept = np.asarray(picture)
+    with Image.open(BytesIO(events.Images("validation/opacity")[-1].encoded_image_string)) as picture:
+        assert np.array_equal(np.asarray(picture), kept)
+    assert (tmp_path / "png" / "unmixed.png").is_file()

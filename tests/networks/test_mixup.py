@@ -9,7 +9,8 @@ from monai.networks.nets import DynUNet, FlexibleUNet
 
 from medpixcl.networks import LandmarkNet, load_weights
 from medpixcl.networks.classifier import ClassifierNet, parameter_groups
-from medpixcl.networks.mixup import MixUpNet
+from medpixcl.networks.contrast import InstanceContrastNet
+from medpixcl.networks.mixup import DenseOpacityNet, MixUpNet
 from medpixcl.networks.weights import adapt_input_channels, transfer_weights
 
 CHANNELS = [4, 8, 12, 16]
@@ -218,3 +219,25 @@ def test_frozen_layers_do_not_change(trained, frozen):
         for layer, old in zip(net.backbone.down, before, strict=True)
     ]
     assert changed == [False] * frozen + [True] * (4 - frozen)
+
+
+@pytest.mark.parametrize(("name", "dims"), CASES)
+def test_networks_of_the_baselines_share_the_encoder(name, dims):
+    """All tensors of the encoder move between them, and every tensor gets a gradient."""
+    options = {"spatial_dims": dims, "backbone": name, "channels": CHANNELS}
+    dense, contrast = DenseOpacityNet(3, **options), InstanceContrastNet(projection_size=6, **options)
+    logits, projected = dense(picture(dims)), contrast(picture(dims)[:, None].repeat_interleave(2, 1))
+    assert logits.shape == (2, 3, *SIZE[dims])
+    assert projected.shape == (2, 2, 6)
+    (logits.square().sum() + projected.square().sum()).backward()
+    for net in (dense, contrast):
+        assert all(p.grad is not None for p in net.parameters())
+        transfer_weights(network(name, dims), net.state_dict(), strict=False, required=["backbone."])
+
+
+def test_each_view_is_embedded_by_itself():
+    net = InstanceContrastNet(backbone="dynunet", channels=CHANNELS).eval()
+    views = torch.rand(3, 2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    for number in (0, 1):
+        alone = net.projection_head(net.embedding(views[:, number]))
+        torch.testing.assert_close(net(views)[:, number], alone, rtol=1e-4, atol=1e-5)

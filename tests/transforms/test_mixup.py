@@ -311,3 +311,14 @@ class TestWhatDoesNotFit:
             RandCrossDomainMixUp([rand(1, 8, 8, 8)])(rand(1, 8, 8))
         with pytest.raises(ValueError, match=r"source 0 has 3 channels and the image 1; set grey_source"):
             RandCrossDomainMixUp([rand(3, 8, 8)], grey_source=False)(rand(1, 8, 8))
+
+
+@DIMS
+def test_opacities_of_given_levels_alone(dims):
+    """The classes of Volume Fusion: every level comes, and nothing between them."""
+    shape, levels = SHAPES[dims], [0.0, 0.25, 0.5, 0.75, 1.0]
+    mixup = RandCrossDomainMixUp([rand(1, *shape)], opacity_levels=levels, opacity_map="boxes").set_random_state(0)
+    seen = torch.cat([mixup(rand(1, *shape, seed=5)).opacity_map.unique() for _ in range(5)]).unique()
+    assert seen.tolist() == levels
+    with pytest.raises(ValueError, match=r"opacity_levels is \[0.5, 2\]; expected at least two numbers from 0 to 1"):
+        RandCrossDomainMixUp([rand(1, *shape)], opacity_levels=[0.5, 2])
