@@ -1,0 +1,39 @@
+"""Cephalometry: lengths, angles and classes of a lateral cephalogram from its landmarks.
+
+What is measured stands in ``measurements.json``, with the norms, the limits of the classes and their sources; the
+landmarks and their other names stand in ``landmarks.json``.
+"""
+
+from medpixcl.landmarks.cephalometry.agreement import (
+    ClassAgreement,
+    MeasurementAgreement,
+    compare_classes,
+    compare_measurements,
+)
+from medpixcl.landmarks.cephalometry.definitions import (
+    Classification,
+    Measurement,
+    Norm,
+    classifications,
+    measurements,
+)
+from medpixcl.landmarks.cephalometry.measuring import classify, deviations, measure, measure_landmarks, why_not
+from medpixcl.landmarks.cephalometry.roles import landmark_roles
+
+__all__ = [
+    "ClassAgreement",
+    "Classification",
+    "Measurement",
+    "MeasurementAgreement",
+    "Norm",
+    "classifications",
+    "classify",
+    "compare_classes",
+    "compare_measurements",
+    "deviations",
+    "landmark_roles",
+    "measure",
+    "measure_landmarks",
+    "measurements",
+    "why_not",
+]

@@ -1,0 +1,88 @@
+"""How far two sets of measurements of the same cephalograms differ: a model from a reader, a reader from another."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from medpixcl.landmarks.cephalometry.definitions import classifications, measurements
+from medpixcl.landmarks.cephalometry.measuring import classify
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementAgreement:
+    """Difference of one measurement, first minus second, over the cephalograms that have both.
+
+    Attributes:
+        measurement: Its name.
+        unit: Unit of all the differences.
+        images: How many cephalograms have both.
+        mean_absolute: Mean absolute difference; NaN where there is none.
+        bias: Mean difference.
+        sd: Standard deviation of the difference (n - 1); NaN for fewer than two.
+    """
+
+    measurement: str
+    unit: str
+    images: int
+    mean_absolute: float
+    bias: float
+    sd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAgreement:
+    """How often both put a cephalogram into the same class.
+
+    Attributes:
+        classification: Its name.
+        images: How many cephalograms have both.
+        percent: Share of the same class; NaN where there is none.
+        kappa: Cohen's kappa, the agreement beyond chance; NaN where chance alone would agree always.
+    """
+
+    classification: str
+    images: int
+    percent: float
+    kappa: float
+
+
+def compare_measurements(first: Float[Tensor, "n m"], second: Float[Tensor, "n m"]) -> list[MeasurementAgreement]:
+    """Differences between two results of :func:`~medpixcl.landmarks.cephalometry.measuring.measure`.
+
+    Args:
+        first: Shape (N, M), NaN where not computable.
+        second: The same cephalograms in the same order.
+    """
+    agreements = []
+    for one, difference in zip(measurements(), (first - second).mT, strict=True):
+        known = difference[~difference.isnan()].double()
+        agreements.append(
+            MeasurementAgreement(
+                measurement=one.name,
+                unit=one.unit,
+                images=len(known),
+                mean_absolute=float(known.abs().mean()),
+                bias=float(known.mean()),
+                sd=float(known.std()) if len(known) > 1 else torch.nan,
+            )
+        )
+    return agreements
+
+
+def compare_classes(first: Float[Tensor, "n m"], second: Float[Tensor, "n m"]) -> list[ClassAgreement]:
+    """Agreement of the classes of two results of :func:`~medpixcl.landmarks.cephalometry.measuring.measure`."""
+    agreements = []
+    for one, ours, theirs in zip(classifications(), classify(first).mT, classify(second).mT, strict=True):
+        known = (ours >= 0) & (theirs >= 0)
+        agreements.append(_class_agreement(one.name, ours[known], theirs[known]))
+    return agreements
+
+
+def _class_agreement(name: str, first: Int[Tensor, " n"], second: Int[Tensor, " n"]) -> ClassAgreement:
+    table = torch.bincount(3 * first + second, minlength=9).reshape(3, 3).double()
+    table = table / table.sum()
+    same, chance = float(table.trace()), float(table.sum(dim=0) @ table.sum(dim=1))
+    kappa = (same - chance) / (1 - chance) if chance < 1 else torch.nan
+    return ClassAgreement(classification=name, images=len(first), percent=100 * same, kappa=kappa)

@@ -1,0 +1,108 @@
+"""Plane geometry of the face: angles, lengths, and distances with a sign that does not depend on which way it looks.
+
+Positions are in mm, (N, 2), in any frame: x right and y down, row and column, LPS or RAS. ``facing`` (N,) is 1 where a
+quarter turn from the first axis to the second leads from ahead (where the face looks) to below, -1 where it leads to
+above. All turns are counted from ahead by way of below to behind, which is clockwise on a face that looks right.
+NaN in gives NaN out, and so do lines without length.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Points = Sequence[Float[Tensor, "n 2"]]
+Values = Float[Tensor, " n"]
+OUTLINE = ("S", "N", "ANS", "Pog", "Me", "Go", "Ar", "Po")
+"""Landmarks around the face, on one that looks right clockwise."""
+_LEAST_AREA = 0.05
+"""Of the square of the greatest distance; an outline of less is too near a line to tell a side."""
+
+
+def facing_of(outline: Float[Tensor, "n k 2"]) -> Values:
+    """Which way each face looks, from the sign of the area within its outline: 1, -1, or NaN where it cannot be told.
+
+    Args:
+        outline: Landmarks in the order of :data:`OUTLINE`; those of NaN are left out.
+    """
+    facing = outline.new_empty(len(outline))
+    for number, points in enumerate(outline):
+        facing[number] = _facing(points[~points.isnan().any(dim=1)])
+    return facing
+
+
+def _facing(points: Float[Tensor, "k 2"]) -> Float[Tensor, ""]:
+    unknown = points.new_tensor(torch.nan)
+    if len(points) < 3:
+        return unknown
+    area = cross(points, points.roll(-1, dims=0)).sum() / 2
+    extent = torch.pdist(points).max()
+    return area.sign() if bool(area.abs() > _LEAST_AREA * extent.square()) else unknown
+
+
+def cross(first: Float[Tensor, "*b 2"], second: Float[Tensor, "*b 2"]) -> Float[Tensor, "*b"]:
+    """Cross product in the plane."""
+    return first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]
+
+
+def direction(points: Points) -> Float[Tensor, "n 2"]:
+    """Unit vector from the first point to the second; of several pairs their bisector."""
+    units = [_unit(end - start) for start, end in zip(points[::2], points[1::2], strict=True)]
+    return _unit(torch.stack(units).sum(dim=0))
+
+
+def angle(points: Points, facing: Values) -> Values:
+    """Angle at the second of three points, 0 to 180 degrees."""
+    corner = points[1]
+    first, second = _unit(points[0] - corner), _unit(points[2] - corner)
+    return torch.rad2deg(torch.atan2(cross(first, second).abs(), (first * second).sum(dim=-1)))
+
+
+def turn(points: Points, facing: Values) -> Values:
+    """Turn from the direction of the first two points to that of the last two, -180 to 180 degrees."""
+    first, second = direction(points[:2]), direction(points[2:])
+    return torch.rad2deg(torch.atan2(cross(first, second) * facing, (first * second).sum(dim=-1)))
+
+
+def length(points: Points, facing: Values) -> Values:
+    """Distance of two points in mm."""
+    return torch.linalg.vector_norm(points[1] - points[0], dim=-1)
+
+
+def ratio(points: Points, facing: Values) -> Values:
+    """Distance of the first two points in percent of that of the last two."""
+    whole = length(points[2:], facing)
+    return 100 * length(points[:2], facing) / whole.where(whole > 0, torch.nan)
+
+
+def ahead(points: Points, facing: Values) -> Values:
+    """Distance in mm of the first point from the line down from the second to the third, positive ahead of it."""
+    return -facing * cross(direction(points[1:]), points[0] - points[1])
+
+
+def along(points: Points, facing: Values) -> Values:
+    """How far in mm the second point lies beyond the first along a :func:`direction` given by all others."""
+    return ((points[1] - points[0]) * direction(points[2:])).sum(dim=-1)
+
+
+def below(points: Points, facing: Values) -> Values:
+    """How far in mm the second point lies below the first, square to a direction ahead given by all others."""
+    return facing * cross(direction(points[2:]), points[1] - points[0])
+
+
+KINDS: Mapping[str, Callable[[Points, Values], Values]] = {
+    "angle": angle,
+    "turn": turn,
+    "length": length,
+    "ratio": ratio,
+    "ahead": ahead,
+    "along": along,
+    "below": below,
+}
+SIDED = ("turn", "ahead", "below")
+"""Kinds whose sign needs to know which way the face looks."""
+
+
+def _unit(vector: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
+    return vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)

@@ -1,0 +1,148 @@
+"""From landmarks to measurements, deviations from the norms, and classes."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from medpixcl._typing import Affine
+from medpixcl.coordinates import spatial_affine, voxel_to_mm
+from medpixcl.landmarks.cephalometry.definitions import Measurement, classifications, measurement, measurements
+from medpixcl.landmarks.cephalometry.geometry import KINDS, OUTLINE, SIDED, facing_of
+from medpixcl.landmarks.cephalometry.roles import landmark_roles
+from medpixcl.landmarks.points import LandmarkSet
+
+Values = Float[Tensor, "n m"]
+
+
+def measure(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> Values:
+    """All measurements of N cephalograms.
+
+    Angles do not depend on scale, and nothing depends on how the face is turned or which way it looks: that is read
+    from the landmarks. See :mod:`medpixcl.landmarks.cephalometry.geometry` for the signs.
+
+    Args:
+        points: Landmarks in mm, so that unequal pixels do no harm, shape (N, K, 2) in any frame; NaN where missing.
+        roles: Abbreviation of each of the K landmarks (``S``, ``N``, ``A``...), None for others; see
+            :func:`~medpixcl.landmarks.cephalometry.roles.landmark_roles`.
+
+    Returns:
+        Shape (N, M), in the order of :func:`~medpixcl.landmarks.cephalometry.definitions.measurements` and in their
+        units; NaN where not computable, see :func:`why_not`.
+
+    Raises:
+        ValueError: If there is not one role per landmark.
+
+    Example:
+        >>> points = torch.tensor([[[0.0, 0.0], [70.0, 0.0], [62.0, 57.0]]])  # S, N, A
+        >>> round(measure(points, ["S", "N", "A"])[0, 0].item(), 1)  # SNA
+        82.0
+    """
+    _require_one_role_each(points.shape[1], roles)
+    places = _by_role(points, roles)
+    facing = facing_of(torch.stack([places[name] for name in OUTLINE], dim=1))
+    found: dict[str, Tensor] = {}
+    for one in measurements():
+        _evaluate(one, places, facing, found)
+    return torch.stack([found[one.name] for one in measurements()], dim=1)
+
+
+def measure_landmarks(
+    points: LandmarkSet, affine: Affine, roles: Sequence[str | None] | None = None
+) -> dict[str, float]:
+    """Measurements of one cephalogram, by name; NaN where not computable.
+
+    Args:
+        points: Its landmarks, in its voxels.
+        affine: Voxel to mm.
+        roles: Which landmark each is; by default told from the names.
+
+    Raises:
+        ValueError: If the landmarks are not 2D, or none of their names is known.
+    """
+    if points.dims != 2:
+        raise ValueError(f"the landmarks have {points.dims} coordinates; cephalometry takes those of a 2D radiograph.")
+    mm = voxel_to_mm(points.voxels, spatial_affine(affine, 2))
+    values = measure(mm[None], landmark_roles(points.names) if roles is None else roles)[0]
+    return {one.name: value for one, value in zip(measurements(), values.tolist(), strict=True)}
+
+
+def why_not(points: Float[Tensor, "k 2"], roles: Sequence[str | None]) -> list[str]:
+    """Why each measurement of one cephalogram cannot be computed; empty where it can.
+
+    Args:
+        points: Landmarks in mm, NaN where missing.
+        roles: As in :func:`measure`.
+    """
+    values = measure(points[None], roles)[0]
+    places = _by_role(points[None], roles)
+    known = {name for name, place in places.items() if not place.isnan().any()}
+    side_known = not bool(facing_of(torch.stack([places[name] for name in OUTLINE], dim=1)).isnan())
+    return [
+        "" if not bool(value.isnan()) else _reason(one, known, side_known)
+        for one, value in zip(measurements(), values, strict=True)
+    ]
+
+
+def deviations(values: Values) -> Values:
+    """Standard deviations above the norm's mean; NaN where the norm has none."""
+    norms = [one.norm for one in measurements()]
+    mean = values.new_tensor([torch.nan if norm is None or norm.mean is None else norm.mean for norm in norms])
+    sd = values.new_tensor([torch.nan if norm is None or norm.sd is None else norm.sd for norm in norms])
+    return (values - mean) / sd
+
+
+def classify(values: Values) -> Int[Tensor, "n c"]:
+    """Class of every cephalogram by every classification: 0, 1 or 2 into its labels, -1 where not computable.
+
+    Example:
+        >>> values = torch.full((1, len(measurements())), torch.nan)
+        >>> values[0, 2] = 5.1  # ANB
+        >>> classifications()[0].labels[classify(values)[0, 0]]
+        'II'
+    """
+    names = [one.name for one in measurements()]
+    classes = []
+    for one in classifications():
+        column = values[:, names.index(one.measurement)]
+        low, high = one.bounds
+        place = (column >= low).long() + (column > high).long()
+        classes.append(place.where(~column.isnan(), -1))
+    return torch.stack(classes, dim=1)
+
+
+def _require_one_role_each(count: int, roles: Sequence[str | None]) -> None:
+    if len(roles) != count:
+        raise ValueError(f"{count} landmarks come with {len(roles)} roles; expected one each (None for no role).")
+
+
+def _by_role(points: Tensor, roles: Sequence[str | None]) -> dict[str, Tensor]:
+    """Position (N, 2) of every landmark that any measurement needs, NaN where there is none."""
+    needed = {name for one in measurements() for name in one.landmarks} | {*OUTLINE}
+    nowhere = points.new_full((len(points), 2), torch.nan)
+    return {name: points[:, roles.index(name)] if name in roles else nowhere for name in needed}
+
+
+def _evaluate(one: Measurement, places: dict[str, Tensor], facing: Tensor, found: dict[str, Tensor]) -> Tensor:
+    """Value (N,) of a measurement, kept in ``found``."""
+    if one.name not in found:
+        if one.kind == "sum":
+            terms = [sign * _evaluate(measurement(name), places, facing, found) for name, sign in one.terms.items()]
+            found[one.name] = torch.stack(terms).sum(dim=0)
+        else:
+            points = [torch.stack([places[name] for name in point.split("&")]).mean(dim=0) for point in one.points]
+            found[one.name] = KINDS[one.kind](points, facing)
+    return found[one.name]
+
+
+def _reason(one: Measurement, known: set[str], side_known: bool) -> str:
+    if absent := [name for name in one.landmarks if name not in known]:
+        return f"not computable: landmark{'s' if len(absent) > 1 else ''} {', '.join(absent)} missing"
+    if not side_known and _is_sided(one):
+        return "not computable: the landmarks do not tell which way the face looks"
+    return "not computable: two of its landmarks lie at the same place"
+
+
+def _is_sided(one: Measurement) -> bool:
+    return one.kind in SIDED or any(_is_sided(measurement(name)) for name in one.terms)
