@@ -6,12 +6,16 @@ from pathlib import Path
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text beside the target and rename, so that a crash leaves the old file; makes missing folders."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """The same for bytes."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        draft.write_bytes(content)
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

@@ -59,7 +59,7 @@ def read_header(path: Path) -> "Dataset":
     Raises:
         ImageFileError: If the file is not DICOM or damaged.
     """
-    return _read(path, stop_before_pixels=True, specific_tags=[*HEADER_TAGS])
+    return read_dataset(path, stop_before_pixels=True, specific_tags=[*HEADER_TAGS])
 
 
 def why_unusable(header: "Dataset") -> str | None:
@@ -93,7 +93,7 @@ def read_radiograph(path: Path, *, spacing_mm: tuple[float, float] | None = None
     """
     from pydicom.pixels import apply_voi_lut
 
-    dataset = _read(path)
+    dataset = read_dataset(path)
     if (reason := why_unusable(dataset)) is not None:
         raise ImageFileError(path, reason)
     grey = modality_values(dataset, path)
@@ -135,7 +135,7 @@ def slice_spacing(header: "Dataset", path: Path) -> tuple[float, float]:
 
 def read_slice_values(path: Path) -> Float32[np.ndarray, "rows columns"]:
     """Values of one slice after rescale: HU for CT."""
-    return modality_values(_read(path), path)
+    return modality_values(read_dataset(path), path)
 
 
 def modality_values(dataset: "Dataset", path: Path) -> Float32[np.ndarray, "rows columns"]:
@@ -151,7 +151,12 @@ def modality_values(dataset: "Dataset", path: Path) -> Float32[np.ndarray, "rows
         return np.asarray(apply_modality_lut(dataset.pixel_array, dataset), dtype=np.float32)
 
 
-def _read(path: Path, **options: object) -> "Dataset":
+def read_dataset(path: Path, **options: object) -> "Dataset":
+    """A DICOM file by pydicom, with its options, whatever its age.
+
+    Raises:
+        ImageFileError: If the file is not DICOM or damaged.
+    """
     import pydicom
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 

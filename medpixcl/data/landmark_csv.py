@@ -15,9 +15,8 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.coordinates import flip_ras_lps, spatial_affine, voxel_to_mm
 from medpixcl.data.atomic import write_text_atomically
-from medpixcl.data.landmark_table import LandmarkRow
+from medpixcl.data.landmark_table import LandmarkRow, positions_lps_mm, positions_px
 from medpixcl.landmarks.points import LandmarkSet
 
 
@@ -47,12 +46,11 @@ def landmark_rows(image: str, points: LandmarkSet, affine: Float[Tensor, "4 4"])
         points: Landmarks in its voxels.
         affine: Voxel to mm, RAS+.
     """
-    lps = flip_ras_lps(voxel_to_mm(points.voxels, spatial_affine(affine, points.dims)))
-    pixels = points.voxels.flip(1) if points.dims == 2 else points.voxels
+    positions = {"px": positions_px(points), "mm": positions_lps_mm(points, affine)}
     rows = []
     for index, name in enumerate(points.names):
         row = {"image": image, "landmark": name}
-        for unit, values in (("px", pixels), ("mm", lps)):
+        for unit, values in positions.items():
             cells = ["" if points.missing[index] else f"{value:.4f}" for value in values[index].tolist()]
             row |= {f"{axis}_{unit}": cell for axis, cell in zip("xyz", cells, strict=False)}
         row["score"] = "" if points.scores is None else f"{float(points.scores[index]):.4f}"

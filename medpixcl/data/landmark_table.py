@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine
+from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine, voxel_to_mm
 from medpixcl.data.naming import ImageKeys
 from medpixcl.data.pixels import MissingSpacingError
 from medpixcl.landmarks.points import LandmarkSet
@@ -37,6 +37,52 @@ class LandmarkRow:
     px: tuple[float, ...] | None = None
     mm: tuple[float, ...] | None = None
     spacing_mm: float | None = None
+
+
+def positions_px(points: LandmarkSet) -> Float[Tensor, "k d"]:
+    """Voxel positions in file order (x, y[, z]): column, row of a picture; i, j, k of a volume."""
+    return points.voxels.flip(1) if points.dims == 2 else points.voxels
+
+
+def positions_lps_mm(points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> Float[Tensor, "k d"]:
+    """Physical positions (x, y[, z]) in mm, LPS+.
+
+    Args:
+        points: Landmarks in voxels.
+        affine: Voxel to mm, RAS+.
+    """
+    return flip_ras_lps(voxel_to_mm(points.voxels, spatial_affine(affine, points.dims)))
+
+
+@dataclass(frozen=True)
+class ImageLandmarks:
+    """The landmarks of one image with what any format needs to write them.
+
+    Attributes:
+        image: How files name the image: its path relative to them, or its name.
+        points: Landmarks in its voxels.
+        affine: Voxel to mm, RAS+.
+        shape: Spatial shape of the image.
+        files: What the image was read from; a DICOM SR refers to them.
+        extras: Further cells of each landmark by column, as ``{"radius_mm": "2.5"}``; may be empty.
+    """
+
+    image: str
+    points: LandmarkSet
+    affine: Float[Tensor, "4 4"]
+    shape: tuple[int, ...]
+    files: tuple[Path, ...] = ()
+    extras: tuple[dict[str, str], ...] = ()
+
+    @property
+    def px(self) -> Float[Tensor, "k d"]:
+        """See :func:`positions_px`."""
+        return positions_px(self.points)
+
+    @property
+    def lps_mm(self) -> Float[Tensor, "k d"]:
+        """See :func:`positions_lps_mm`."""
+        return positions_lps_mm(self.points, self.affine)
 
 
 class LandmarkFile:

@@ -34,11 +34,9 @@ class ImageKeys:
         folder = table if table.is_dir() else table.parent
         self._by_path: dict[Path, list[str]] = {}
         self._by_name: dict[str, list[str]] = {}
-        self._bare: dict[str, list[str]] = {}
         for key in keys:
             self._by_path.setdefault((folder / key).resolve(), []).append(key)
             self._by_name.setdefault(PurePosixPath(key).name, []).append(key)
-            self._bare.setdefault(key, []).append(key)
 
     def find(self, image_path: str | PathLike[str]) -> str | None:
         """The key of an image, None if the table does not name it.
@@ -50,7 +48,7 @@ class ImageKeys:
         for found in (
             self._by_path.get(path.resolve()),
             self._by_name.get(path.name),
-            self._bare.get(image_stem(path.name)),
+            self._by_name.get(image_stem(path.name)),
         ):
             if found is None:
                 continue

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.coordinates import flip_ras_lps, spatial_affine, voxel_to_mm
+from medpixcl.coordinates import flip_ras_lps
 from medpixcl.data.atomic import write_text_atomically
-from medpixcl.data.landmark_table import LandmarkRow
+from medpixcl.data.landmark_table import LandmarkRow, positions_lps_mm
 from medpixcl.data.naming import image_stem
 from medpixcl.landmarks.points import LandmarkSet
 
@@ -34,17 +34,27 @@ def read_markups_rows(path: Path) -> list[LandmarkRow]:
     Raises:
         ValueError: If it is no Markups file, holds no point list, or a point has no label or no position.
     """
+    lists = read_document(path, ("Fiducial",))
+    if not lists:
+        raise ValueError(f"{path} holds no point list (Fiducial); expected one.")
+    return [row for one in lists for row in markup_rows(path, one)]
+
+
+def read_document(path: Path, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The markups of some kinds in a ``.mrk.json``.
+
+    Raises:
+        ValueError: If it is no Markups file.
+    """
     try:
         markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
-        lists = [markup for markup in markups if markup["type"] == "Fiducial"]
-        well_formed = all(isinstance(point, dict) for one in lists for point in one.get("controlPoints", []))
+        wanted = [one for one in markups if one["type"] in kinds]
+        well_formed = all(isinstance(point, dict) for one in wanted for point in one.get("controlPoints", []))
     except (ValueError, KeyError, TypeError):
         well_formed = False
     if not well_formed:
-        raise ValueError(f"{path} is not a Slicer Markups file; save the point list as .mrk.json.")
-    if not lists:
-        raise ValueError(f"{path} holds no point list (Fiducial); expected one.")
-    return [row for one in lists for row in _markup_rows(path, one)]
+        raise ValueError(f"{path} is not a Slicer Markups file; save the markups as .mrk.json.")
+    return wanted
 
 
 def read_fcsv_rows(path: Path) -> list[LandmarkRow]:
@@ -79,31 +89,55 @@ def write_markups(path: str | PathLike[str], points: LandmarkSet, affine: Float[
         points: Landmarks in the image's voxels.
         affine: Voxel to mm, RAS+.
     """
-    lps = flip_ras_lps(voxel_to_mm(points.voxels, spatial_affine(affine, points.dims)))
-    flat = torch.cat([lps, lps.new_zeros(len(lps), 3 - points.dims)], dim=1)
-    markup = {
-        "type": "Fiducial",
+    flat = flat_positions(points, affine)
+    controls = [
+        control_point(index + 1, name, None if points.missing[index] else flat[index].tolist(), _remarks(points, index))
+        for index, name in enumerate(points.names)
+    ]
+    write_document(path, [markup("Fiducial", controls)])
+
+
+def flat_positions(points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> Float[Tensor, "k 3"]:
+    """Positions in mm, LPS+, of three coordinates each; points of a 2D image lie at z = 0."""
+    lps = positions_lps_mm(points, affine)
+    return torch.cat([lps, lps.new_zeros(len(lps), 3 - points.dims)], dim=1)
+
+
+def markup(kind: str, controls: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """One markup of a document: a point list (``Fiducial``), a ``Line`` or an ``Angle``, in mm, LPS+."""
+    return {
+        "type": kind,
         "coordinateSystem": "LPS",
         "coordinateUnits": "mm",
         "locked": False,
         "fixedNumberOfControlPoints": False,
         "labelFormat": "%N-%d",
-        "lastUsedControlPointNumber": len(points.names),
-        "controlPoints": [_control_point(points, index, flat[index].tolist()) for index in range(len(points.names))],
+        "lastUsedControlPointNumber": len(controls),
+        "controlPoints": controls,
+        **more,
     }
-    write_text_atomically(path, json.dumps({"@schema": _SCHEMA, "markups": [markup]}, indent=2) + "\n")
 
 
-def _control_point(points: LandmarkSet, index: int, position: list[float]) -> dict[str, Any]:
-    missing = bool(points.missing[index])
+def write_document(path: str | PathLike[str], markups: list[dict[str, Any]]) -> None:
+    """Write markups as one ``.mrk.json``."""
+    write_text_atomically(path, json.dumps({"@schema": _SCHEMA, "markups": markups}, indent=2) + "\n")
+
+
+def _remarks(points: LandmarkSet, index: int) -> str:
     remarks = [] if points.scores is None else [f"score {float(points.scores[index]):.4f}"]
     remarks += [points.flags[index]] if points.flags and points.flags[index] else []
+    return "; ".join(remarks)
+
+
+def control_point(number: int, label: str, position: list[float] | None, description: str = "") -> dict[str, Any]:
+    """One point of a markup; without a position it is undefined."""
+    missing = position is None
     return {
-        "id": str(index + 1),
-        "label": points.names[index],
-        "description": "; ".join(remarks),
+        "id": str(number),
+        "label": label,
+        "description": description,
         "associatedNodeID": "",
-        **({} if missing else {"position": [round(value, 6) for value in position]}),
+        **({} if position is None else {"position": [round(value, 6) for value in position]}),
         "orientation": [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0],
         "selected": True,
         "locked": False,
@@ -112,13 +146,18 @@ def _control_point(points: LandmarkSet, index: int, position: list[float]) -> di
     }
 
 
-def _markup_rows(path: Path, markup: dict[str, Any]) -> list[LandmarkRow]:
-    frame = _frame(path, str(markup.get("coordinateSystem", "LPS")))
-    unit = markup.get("coordinateUnits", "mm")
+def markup_rows(path: Path, one: dict[str, Any]) -> list[LandmarkRow]:
+    """The points of one markup.
+
+    Raises:
+        ValueError: If frame or unit is unknown, or a point has no label or no position.
+    """
+    frame = _frame(path, str(one.get("coordinateSystem", "LPS")))
+    unit = one.get("coordinateUnits", "mm")
     if unit not in ("mm", ["mm", "UCUM", "millimeter"]):
         raise ValueError(f"{path} has positions in {unit!r}; expected mm.")
     rows = []
-    for number, point in enumerate(markup.get("controlPoints", []), start=1):
+    for number, point in enumerate(one.get("controlPoints", []), start=1):
         defined = point.get("positionStatus", "defined") == "defined"
         rows.append(
             _row(path, f"point {number}", point.get("label"), point.get("position") if defined else None, frame)
