@@ -22,6 +22,22 @@ def items_of(entries: Datalist, keys: Sequence[str] = ITEM_KEYS) -> Datalist:
     return [{key: entry[key] for key in keys if entry.get(key) is not None} for entry in entries]
 
 
+def section_items(path: str | os.PathLike[str], section: str = "test") -> Datalist:
+    """Images of one section of a manifest with their labels, to evaluate on.
+
+    Args:
+        path: Manifest or MONAI datalist.
+        section: ``training``, ``validation`` or ``test``.
+
+    Raises:
+        ValueError: If the section is empty.
+    """
+    entries = Manifest.read(path).datalist(section)
+    if not entries:
+        raise ValueError(f"{path} has no image in the section {section}; name another section, or give them a split")
+    return items_of(entries, TRAINING_KEYS)
+
+
 def split_validation(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, fraction: float = 0.1, seed: int = 0
 ) -> dict[str, Datalist]:

@@ -101,3 +101,61 @@ def _rings(points: np.ndarray, radii: np.ndarray, shape: np.ndarray) -> np.ndarr
         distance = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(axes, point, strict=True)))
         image += 0.8 * np.exp(-(((distance - radius) / 1.5) ** 2))
     return image
+
+
+def write_organ_phantoms(
+    folder: str | Path, number: int, shape: Sequence[int], *, organs: int = 3, overlapping: bool = True, seed: int = 0
+) -> list[dict]:
+    """Pictures or volumes of one made-up anatomy of ellipsoids that varies, with their labels; 1 mm per pixel.
+
+    Args:
+        folder: Made if it is not there; the labels go into ``labels`` in it.
+        number: Of images.
+        shape: Spatial shape.
+        organs: Number of ellipsoids, each of its own size and brightness.
+        overlapping: A mask of each organ, the images being sums as in a radiograph; off: a label map, the later organ
+            in front of the earlier.
+        seed: Of the anatomy and of its variations.
+
+    Returns:
+        Items with ``image``, ``spacing_mm`` and ``label``.
+    """
+    places, size = Path(folder) / "labels", np.array(shape)
+    places.mkdir(parents=True, exist_ok=True)
+    suffix, state = "png" if len(shape) == 2 else "nii.gz", np.random.default_rng(seed)
+    centres = 0.5 + state.uniform(-0.2, 0.2, (organs, len(shape)))
+    radii = np.linspace(0.12, 0.25, organs)[:, None] * state.uniform(0.8, 1.2, (organs, len(shape)))
+    axes = np.meshgrid(*[np.arange(n) for n in shape], indexing="ij")
+    datalist = []
+    for index in range(number):
+        path = Path(folder) / f"phantom_{index:03d}.{suffix}"
+        moved = (centres + state.normal(0, 0.03, centres.shape)) * (size - 1)
+        distances = [
+            sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radius * size, strict=True))
+            for centre, radius in zip(moved, radii, strict=True)
+        ]
+        masks = np.stack(distances) < 1
+        brightness = np.linspace(0.2, 0.5, organs)
+        numbers = np.max([mask * (organ + 1) for organ, mask in enumerate(masks)], axis=0)
+        image = np.tensordot(brightness, masks, 1) if overlapping else np.array([0, *brightness])[numbers]
+        _write_pixels(path, 255 * np.clip(image + state.normal(0.05, 0.02, shape), 0, 1))
+        if overlapping:
+            label = [str(places / f"phantom_{index:03d}_{organ + 1}.{suffix}") for organ in range(organs)]
+            for one, mask in zip(label, masks, strict=True):
+                _write_pixels(Path(one), 255 * mask)
+        else:
+            _write_pixels(places / path.name, numbers)
+        whole: dict = {"label": label if overlapping else str(places / path.name)}
+        datalist.append({"image": str(path), "spacing_mm": [1.0] * len(shape), **whole})
+    return datalist
+
+
+def _write_pixels(path: Path, values: np.ndarray) -> None:
+    """8 bits, as PNG (2D) or NIfTI (3D)."""
+    whole = np.round(values).astype(np.uint8)
+    if whole.ndim == 2:
+        Image.fromarray(whole).save(path)
+    else:
+        import nibabel
+
+        nibabel.save(nibabel.Nifti1Image(whole, np.eye(4)), path)

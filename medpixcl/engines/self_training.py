@@ -6,25 +6,23 @@ Reference: Yao et al., One-Shot Medical Landmark Detection (CC2D-TPL), MICCAI 20
 are the weights of the pseudo-landmarks, their correction by the shape, and the rounds.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from medpixcl.coordinates import spacing_of, voxel_to_mm, working_affine, working_spacing
-from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.data.seeded import SeededDataset
 from medpixcl.engines.detection import LandmarkInferer
 from medpixcl.engines.handlers import write_checkpoint
 from medpixcl.engines.matching import LevelsInferer, Template
+from medpixcl.engines.settings_file import SettingsFile
 from medpixcl.landmarks.pseudo import PseudoLandmarks
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.matching.pseudo import Relabelled, match_weights, relabel
@@ -228,17 +226,13 @@ class DetectorFiles:
     """
 
     def __init__(self, network: nn.Module, folder: str, settings: Mapping[str, Any]) -> None:
-        self.network, self.folder, self.settings = network, Path(folder), dict(settings)
+        self.network, self.folder = network, Path(folder)
+        self.settings = SettingsFile(str(self.folder / "inference.json"), settings)
 
     def attach(self, engine: Engine) -> None:
         """Write the configuration at the start, the weights at the end of every epoch."""
-        engine.add_event_handler(Events.STARTED, self.write_settings)
+        self.settings.attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def write_settings(self, engine: Engine) -> None:
-        """Write ``inference.json``; on the first process only."""
-        if idist.get_rank() == 0:
-            write_text_atomically(self.folder / "inference.json", json.dumps(self.settings, indent=4) + "\n")
 
     def __call__(self, engine: Engine) -> None:
         """Write ``model.pt``."""
