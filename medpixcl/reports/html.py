@@ -84,6 +84,26 @@ def write_match_report(path: Path | str, report: MatchReport) -> None:
 
 def render_match_report(report: MatchReport) -> str:
     """The page as text; see :func:`write_match_report`."""
+    template = [] if report.template_picture is None else [report.template_picture]
+    groups = {"template": template, "plots": report.plots, "best": report.best, "worst": report.worst}
+    return render_page(
+        "match.html.j2",
+        groups,
+        report=report,
+        overall=overall_rows(report.metrics) if report.metrics else [],
+        coverage=coverage_rows(report.metrics) if report.metrics else [],
+        comparison_table=comparison_rows(report.comparisons),
+    )
+
+
+def render_page(template: str, pictures: Mapping[str, Sequence[Picture]], **content: Any) -> str:
+    """A page of this folder's templates as text.
+
+    Args:
+        template: Its file.
+        pictures: Groups of pictures, embedded as ``pictures``; at most 800 pixels wide and high.
+        content: All else that the template names.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -93,15 +113,7 @@ def render_match_report(report: MatchReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = [] if report.template_picture is None else [report.template_picture]
-    groups = {"template": template, "plots": report.plots, "best": report.best, "worst": report.worst}
-    return environment.get_template("match.html.j2").render(
-        report=report,
-        pictures=_embedded(groups),
-        overall=overall_rows(report.metrics) if report.metrics else [],
-        coverage=coverage_rows(report.metrics) if report.metrics else [],
-        comparison_table=comparison_rows(report.comparisons),
-    )
+    return environment.get_template(template).render(pictures=_embedded(pictures), **content)
 
 
 def _embedded(groups: Mapping[str, Sequence[Picture]]) -> dict[str, list[dict[str, str]]]:
