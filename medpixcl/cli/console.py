@@ -1,6 +1,6 @@
 """What the commands print."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +12,14 @@ console = Console(markup=False, highlight=False)  # file names may hold brackets
 def say(text: str, style: str | None = None) -> None:
     """A line as it is: breaking it is left to the terminal."""
     console.print(text, style=style, soft_wrap=True)
+
+
+def say_left_out(rejected: Mapping[str, str], not_written: Sequence[Any] = ()) -> None:
+    """The images without landmarks, and those that a format cannot hold, with the reasons."""
+    for path, reason in rejected.items():
+        say(f"rejected {path}: {reason}", style="yellow")
+    for one in not_written:
+        say(f"no {one.format} of {one.image}: {one.reason}", style="yellow")
 
 
 def print_table(rows: Iterable[Sequence[Any]], title: str | None = None) -> None:

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from medpixcl.cli.console import print_metrics, say
-from medpixcl.cli.options import Settings, Spacing, checked_device
+from medpixcl.cli.console import print_metrics, say, say_left_out
+from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, checked_device, format_settings
 
 BUNDLE = "xray_landmark_selftraining"
 
@@ -54,6 +54,8 @@ def detect(
     bundle: Annotated[str | None, typer.Option(help="Folder of a detector bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of `medpixcl selftrain`; else the bundle's.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
+    formats: Formats = None,
+    keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
     settings: Settings = None,
 ) -> None:
@@ -73,11 +75,10 @@ def detect(
         overrides["weights"] = str(weights)
         beside = weights.parent / "inference.json"  # names and network of these weights, written by the training
         extra = [beside] if beside.is_file() else []
-    overrides |= parse_settings(settings or [])
+    overrides |= format_settings(formats, keep_patient) | parse_settings(settings or [])
     workflow = run_bundle(folder, "inference", overrides, extra_configs=extra, kind="infer")
-    for path, reason in workflow.parser.get_parsed_content("found").rejected.items():
-        say(f"rejected {path}: {reason}", style="yellow")
-    metrics = workflow.parser.get_parsed_content("handlers")[1].metrics
-    if metrics is not None:
-        print_metrics(metrics)
+    handler = workflow.parser.get_parsed_content("handlers")[1]
+    say_left_out(workflow.parser.get_parsed_content("found").rejected, handler.not_written)
+    if handler.metrics is not None:
+        print_metrics(handler.metrics)
     say(f"report: {output / 'report.html'}; landmarks: {output / 'landmarks.csv'}")

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from medpixcl.cli.console import print_metrics, say
-from medpixcl.cli.options import Settings, Spacing
+from medpixcl.cli.console import print_metrics, say, say_left_out
+from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, format_settings
 
 
 def match(
@@ -24,6 +24,8 @@ def match(
     unlabelled_limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many of them, drawn at random; 50 by default.")
     ] = None,
+    formats: Formats = None,
+    keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
     settings: Settings = None,
 ) -> None:
@@ -48,12 +50,11 @@ def match(
         overrides["unlabelled"] = str(unlabelled)
     if unlabelled_limit is not None:
         overrides["unlabelled_limit"] = unlabelled_limit
-    overrides |= parse_settings(settings or [])
+    overrides |= format_settings(formats, keep_patient) | parse_settings(settings or [])
     workflow = run_bundle(folder, "inference", overrides, kind="infer")
     searched, learning = (workflow.parser.get_parsed_content(key) for key in ("found", "learning"))
-    for path, reason in {**learning.rejected, **searched.rejected}.items():
-        say(f"rejected {path}: {reason}", style="yellow")
     handler = workflow.parser.get_parsed_content("handlers")[1]
+    say_left_out({**learning.rejected, **searched.rejected}, handler.not_written)
     if handler.warning:
         say(handler.warning, style="yellow")
     metrics = handler.metrics

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medpixcl.coordinates import apply_affine
+from medpixcl.data.landmark_writing import DEFAULT_FORMATS
 from medpixcl.engines.image_list import ImageList
-from medpixcl.engines.matching import LandmarkResults
+from medpixcl.engines.landmark_results import LandmarkResults
 from medpixcl.networks.landmark import LandmarkNet, MixedPrecision, decode_output
 from medpixcl.views import affine_view, resample, view_positions
 
@@ -162,7 +163,7 @@ class LandmarkError(Metric):
 
 @dataclass(frozen=True)
 class Detected:
-    """Landmarks found in one image, see :class:`medpixcl.engines.matching.Found`."""
+    """Landmarks found in one image, see :class:`medpixcl.engines.landmark_results.Found`."""
 
     voxels: Float[Tensor, "k d"]
     scores: Float[Tensor, " k"]
@@ -183,6 +184,8 @@ class LandmarkDetectionHandler(LandmarkResults):
         facts: What the report shall say of the run, beside the versions.
         overlays: Draw an overlay of every image.
         comparisons: Name and metrics of other runs over the same images, shown beside this one's.
+        formats: Of the landmarks, see :mod:`medpixcl.data.landmark_writing`.
+        keep_patient: Copy patient and study into DICOM SR.
 
     Raises:
         ValueError: If there are not as many names as the network has landmarks.
@@ -200,6 +203,8 @@ class LandmarkDetectionHandler(LandmarkResults):
         facts: Mapping[str, str] | None = None,
         overlays: bool = True,
         comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        formats: Sequence[str] = DEFAULT_FORMATS,
+        keep_patient: bool = False,
     ) -> None:
         super().__init__(
             images,
@@ -210,6 +215,8 @@ class LandmarkDetectionHandler(LandmarkResults):
             facts=facts,
             overlays=overlays,
             comparisons=comparisons,
+            formats=formats,
+            keep_patient=keep_patient,
         )
         self.names, self.min_confidence, self.max_spread_mm = tuple(names), min_confidence, max_spread_mm
 

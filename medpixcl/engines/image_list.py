@@ -10,6 +10,7 @@ from medpixcl.data.datalist import items_of
 from medpixcl.data.manifest import SECTIONS, Entry, Manifest
 from medpixcl.data.naming import image_stem
 from medpixcl.data.scan import scan
+from medpixcl.data.series import dicom_files
 
 SHOWN = 3
 
@@ -72,6 +73,13 @@ class ImageList:
     def entry(self, image: str) -> dict[str, Any]:
         """The item of the datalist whose (first) file is ``image``."""
         return next(entry for entry in self.datalist if first_file(entry) == image)
+
+    def files(self, image: str) -> tuple[Path, ...]:
+        """All files of the image whose (first) file is ``image``; of a folder of slices its DICOM files."""
+        files = self.entry(image)["image"]
+        if not isinstance(files, str):
+            return tuple(Path(file) for file in files)
+        return tuple(dicom_files(Path(files))) if Path(files).is_dir() else (Path(files),)
 
     def stem(self, image: str) -> str:
         """Name of an image without suffix, for the files made from it; with suffix where two would be the same."""
