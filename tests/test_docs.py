@@ -21,6 +21,7 @@ CARDS = [bundle / "docs" / "README.md" for bundle in BUNDLES]
 FOLDERS = [ROOT, ROOT / "docs", ROOT / "data_manifests"]
 PAGES = [*sorted(page for folder in FOLDERS for page in folder.glob("*.md")), *CARDS]
 COMMANDS = get_command(app).commands
+PRETRAINING = "xray_infoaug_pretraining"
 
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
@@ -71,7 +72,7 @@ RUN = [block for block in ALL_BLOCKS if block.info == "python run" and "..." not
 
 
 def test_pages_are_found() -> None:
-    assert len(CARDS) == 3
+    assert len(CARDS) == 5
     assert {"README.md", "docs/quickstart.md"} <= {name_of(page) for page in PAGES}
     assert len(CALLS) >= 8
     assert len(RUN) >= 3
@@ -174,8 +175,12 @@ def test_settings_named_in_the_pages_exist() -> None:
     named = {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert len(named) > 15
     assert named <= train.keys()
-    settings = [word for _, words in CALLS if words[0] == "pretrain" for word in words if re.match(r"[a-z_:]+=", word)]
-    assert {word.split("=")[0].split("::")[0] for word in settings} <= train.keys()
+    for place, words in CALLS:
+        settings = {word.split("=")[0].split("::")[0] for word in words if re.match(r"[a-z_:]+=", word)}
+        if words[0] == "pretrain" and settings:
+            name = next((bundle.name for bundle in BUNDLES if f"bundles/{bundle.name}" in words), PRETRAINING)
+            config = (ROOT / "bundles" / name / "configs" / "train.json").read_text(encoding="utf-8")
+            assert settings <= json.loads(config).keys(), place
 
 
 def test_reference_names_modules() -> None:

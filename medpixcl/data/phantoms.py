@@ -53,6 +53,32 @@ def write_phantoms(folder: str | Path, number: int, shape: Sequence[int], *, see
     return datalist
 
 
+def write_depth_phantoms(folder: str | Path, number: int, shape: Sequence[int], *, seed: int = 0) -> list[dict]:
+    """Phantoms (2D) as :func:`write_phantoms` makes them, with a depth in mm beside each, 16 bits, 0 where unknown.
+
+    The brighter a pixel the deeper; the ground has no depth.
+
+    Args:
+        folder: Made if it is not there; the depth goes into ``depth`` in it, under the names of the images.
+        number: Of images.
+        shape: Spatial shape, 2D.
+        seed: Of the first image.
+
+    Returns:
+        Items that name their depth under ``exogenous``.
+    """
+    places = Path(folder) / "depth"
+    places.mkdir(parents=True, exist_ok=True)
+    datalist = write_phantoms(folder, number, shape, seed=seed)
+    for index, item in enumerate(datalist):
+        image = draw_phantom(shape, seed + index)
+        depth = np.where(image > 0.05, np.round(1000 + 200 * image), 0).astype(np.uint16)
+        path = places / Path(item["image"]).name
+        Image.fromarray(depth).save(path)
+        item["exogenous"] = {"depth": str(path)}
+    return datalist
+
+
 def write_landmark_phantoms(
     folder: str | Path, number: int, shape: Sequence[int], *, landmarks: int = 4, seed: int = 0
 ) -> list[dict]:

@@ -43,7 +43,7 @@ class PixelPairsPrepareBatch(PrepareBatch):
         return moved(f"{self.image_key}_query"), pairs, (moved(f"{self.image_key}_anchor"),), {}
 
 
-class DeviceViewsPrepareBatch(PixelPairsPrepareBatch):
+class DeviceViewsPrepareBatch(PrepareBatch):
     """Makes the views of a whole batch on the training device, from ``RandPixelViewsd(defer=True)``.
 
     The workers then only sample parameters; the one resampling, the intensity changes and the pairs run on the device.
@@ -55,6 +55,9 @@ class DeviceViewsPrepareBatch(PixelPairsPrepareBatch):
         transforms: What follows the views, on the items one by one (``ClassifyViewsd``, ``RandClassIntensityd``,
             ``RandPixelPairsd``).
         nearest_keys: Keys sampled at the nearest voxel.
+        exogenous_keys: Keys whose last channel is their validity, as in ``RandPixelViewsd``.
+        prepare: What becomes of the items made, such as :class:`medpixcl.engines.pixpro.PixProPrepareBatch`; pixel
+            pairs by default.
     """
 
     def __init__(
@@ -63,10 +66,13 @@ class DeviceViewsPrepareBatch(PixelPairsPrepareBatch):
         view_shape: Sequence[int],
         transforms: Sequence[Callable[[Any], Any]],
         nearest_keys: Sequence[str] = (),
+        exogenous_keys: Sequence[str] = (),
+        prepare: PrepareBatch | None = None,
     ) -> None:
-        super().__init__(keys[0])
         self.keys, self.view_shape = tuple(keys), tuple(view_shape)
         self.transform, self.nearest_keys = Compose([_ViewsMade(), *transforms]), tuple(nearest_keys)
+        self.exogenous_keys = tuple(exogenous_keys)
+        self.prepare = PixelPairsPrepareBatch(keys[0]) if prepare is None else prepare
 
     def __call__(
         self,
@@ -74,24 +80,30 @@ class DeviceViewsPrepareBatch(PixelPairsPrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple[torch.Tensor], dict]:
+    ) -> tuple[torch.Tensor, dict[str, Any], tuple[torch.Tensor], dict]:
         """Make the views on the device, then go on as for views made by the workers."""
         images = {key: batchdata[key].as_tensor().to(device, non_blocking=non_blocking) for key in self.keys}
         names = ("matrix_anchor", "matrix_query", "displacement_query")
         parameters = {name: batchdata[name].to(device) for name in names if name in batchdata}
         affine = batchdata[self.keys[0]].affine
         views, affines = apply_views(
-            images, affine, parameters, view_shape=self.view_shape, nearest_keys=self.nearest_keys
+            images,
+            affine,
+            parameters,
+            view_shape=self.view_shape,
+            nearest_keys=self.nearest_keys,
+            exogenous_keys=self.exogenous_keys,
         )
         items = []
         for number, seed in enumerate(batchdata["item_seed"].tolist()):
-            item = {
+            item: dict[str, Any] = {
                 name: MetaTensor(value[number], affine=affines[name.rsplit("_", 1)[1]][number].cpu())
                 for name, value in views.items()
             }
+            item["item_seed"] = seed
             self.transform.set_random_state(seed=seed)
             items.append(self.transform(item))
-        return super().__call__(list_data_collate(items), device, non_blocking)
+        return self.prepare(list_data_collate(items), device, non_blocking)
 
 
 class _ViewsMade(Randomizable, Transform):

@@ -1,18 +1,23 @@
 """PixPro's losses between two views, with positives filtered by exogenous channels, over several scales.
 
-PixPro's (arXiv 2011.10043 and its published code): :func:`pixel_consistency`, :func:`instance_consistency`, the
-PixContrast baseline. The paper on depth (arXiv 2211.10177) has a multi-scale loss whose form was not available; the sum
-over levels and thresholds of :class:`PixProLoss` is our reading of it.
+The losses of one scale are PixPro's and PixContrast's (:mod:`medpixcl.losses.consistency`). The paper on depth (arXiv
+2211.10177) has a multi-scale loss whose form was not available; the sum over levels and thresholds of
+:class:`PixProLoss` is our reading of it.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from medpixcl.losses.consistency import (
+    Average,
+    instance_consistency,
+    pixel_consistency,
+    pixel_contrast_multi_positive,
+    spread,
+)
 from medpixcl.positives import (
     Cells,
     ExogenousChannel,
@@ -25,98 +30,7 @@ from medpixcl.positives import (
     positive_weights,
 )
 
-Average = Literal["contributing", "batch"]
 VIEWS = ("query", "anchor")
-
-
-def pixel_consistency(
-    queries: Float[Tensor, "b c n"],
-    keys: Float[Tensor, "b c m"],
-    weights: Float[Tensor, "b n m"],
-    *,
-    average: Average = "contributing",
-) -> Float[Tensor, ""]:
-    """PixPro's loss of one direction, ``-2 * mean_b [ sum_ij M_ij cos(q_i, k_j) / (sum_ij M_ij + 1e-6) ]``.
-
-    The factor 2 is that of the published code (the paper's equation has 1): perfect agreement is -2 a direction.
-
-    Args:
-        queries: Online vectors after the pixel propagation, shape (B, C, N); they are normalised here.
-        keys: Vectors of the momentum encoder, shape (B, C, M); they are normalised here.
-        weights: Positives, shape (B, N, M).
-        average: ``contributing`` (ours): over the pairs of views that have a positive. ``batch``: over all, as in the
-            published code, where a pair without positives adds 0 and still counts.
-
-    Returns:
-        Scalar, float32; exactly 0, with a gradient, where no pair of views has a positive.
-
-    Example:
-        >>> cells = torch.eye(2)[None]
-        >>> round(pixel_consistency(cells, cells, cells).item(), 4)
-        -2.0
-    """
-    _check_shapes(queries, keys, weights)
-    with torch.autocast(queries.device.type, enabled=False):
-        first, second = _unit(queries), _unit(keys)
-        weights = weights.to(first)
-        # sum_ij M_ij q_i k_j without the N x M cosines: every query against the sum of its positives.
-        agreement = (first * (second @ weights.mT)).sum((1, 2))
-        total = weights.sum((1, 2))
-        return -2 * _mean(agreement / (total + 1e-6), total > 0, average)
-
-
-def pixel_contrast_multi_positive(
-    queries: Float[Tensor, "b c n"],
-    keys: Float[Tensor, "b c m"],
-    weights: Float[Tensor, "b n m"],
-    *,
-    temperature: float | int = 0.3,
-    candidates: Bool[Tensor, "b n m"] | None = None,
-    average: Average = "contributing",
-) -> Float[Tensor, ""]:
-    """PixContrast's loss of one direction: InfoNCE with the positives summed inside the logarithm.
-
-    ``-log[ sum_j M_ij e^(cos_ij / t) / sum_j e^(cos_ij / t) ]``, mean over the cells i that have a positive, then over
-    images. The keys are the cells of the other view of the same image.
-
-    Args:
-        queries: Online vectors, shape (B, C, N); they are normalised here.
-        keys: Vectors of the momentum encoder, shape (B, C, M); they are normalised here.
-        weights: Positives, shape (B, N, M).
-        temperature: Divides the cosine.
-        candidates: Pairs of the denominator, shape (B, N, M), all by default; positives are always among them.
-        average: See :func:`pixel_consistency`.
-
-    Returns:
-        Scalar, float32; exactly 0, with a gradient, where no pair of views has a positive.
-
-    Reference: arXiv 2011.10043, equations 2 and 3.
-
-    Example:
-        >>> cells = torch.eye(2)[None]
-        >>> pixel_contrast_multi_positive(cells, cells, cells, temperature=1.0)
-        tensor(0.3133)
-    """
-    _check_shapes(queries, keys, weights)
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it divides the cosine and must be greater than 0.")
-    with torch.autocast(queries.device.type, enabled=False):
-        logits = _unit(queries).mT @ _unit(keys) / temperature
-        weights = weights.to(logits)
-        counted = weights.sum(2) > 0
-        every = logits if candidates is None else logits.masked_fill(~candidates & (weights == 0), -torch.inf)
-        # A finite stand-in for rows without a positive: their gradient is 0 and not NaN.
-        positive = (logits + weights.log()).masked_fill(~counted[:, :, None], 0.0)
-        every = every.masked_fill(~counted[:, :, None], 0.0)
-        losses = (every.logsumexp(2) - positive.logsumexp(2)) * counted
-        number = counted.sum(1)
-        return _mean(losses.sum(1) / number.clamp_min(1), number > 0, average)
-
-
-def instance_consistency(queries: Float[Tensor, "b c"], keys: Float[Tensor, "b c"]) -> Float[Tensor, ""]:
-    """Loss of the instance branch in one direction, ``-2 * mean cos``, as in the published code."""
-    with torch.autocast(queries.device.type, enabled=False):
-        return -2 * (_unit(queries) * _unit(keys)).sum(1).mean()
 
 
 class PixProLoss(nn.Module):
@@ -145,8 +59,9 @@ class PixProLoss(nn.Module):
             as many are removed, whatever the channel says.
 
     Attributes:
-        latest: Statistics of the last call's positives by stride and T, such as ``kill_rate_stride8_T0.7``; scalars
-            on the device, see :func:`medpixcl.positives.positive_statistics`; query view to anchor view.
+        latest: Statistics of the last call's positives by stride and T, such as ``kill_rate_stride8_T0.7``, query view
+            to anchor view, see :func:`medpixcl.positives.positive_statistics`; and by stride the :func:`spread` of
+            the keys. Scalars on the device.
 
     Raises:
         ValueError: If there is not one weight for each level and scale, or a choice is unknown.
@@ -206,6 +121,11 @@ class PixProLoss(nn.Module):
         losses = torch.stack([torch.stack(scales) for scales in levels])
         return (losses * (factors / factors.sum()).to(losses)).sum() + self._instance(views)
 
+    def positives(self, target: Mapping[str, Any], *, level: int = 0, scale: int = 0) -> Positives:
+        """Positives of all cells of the query view among all of the anchor view, filtered, at one level and scale."""
+        query, anchor = (self._grid(view, target, self.strides[level]) for view in VIEWS)
+        return self._positives(query, anchor, *self.scales[scale], torch.Generator().manual_seed(0))
+
     def _level(
         self,
         level: int,
@@ -218,6 +138,7 @@ class PixProLoss(nn.Module):
         drawn = whole
         if "cells_query" in target:
             drawn = {view: grid.at(target[f"cells_{view}"][level]) for view, grid in whole.items()}
+        self.latest[f"spread_stride{_stride_name(self.strides[level])}"] = spread(views["anchor"]["keys"][level])
         losses = []
         for threshold, factor in self.scales:
             directions = []
@@ -313,18 +234,12 @@ class _Grid(NamedTuple):
         return _Grid(self.cells.at(index), [pooled.at(index) for pooled in self.exogenous])
 
 
+def _stride_name(stride: int | Sequence[int]) -> str:
+    return str(stride) if isinstance(stride, int) else "x".join(map(str, stride))
+
+
 def _tag(stride: int | Sequence[int], threshold: float, factor: float) -> str:
-    name = stride if isinstance(stride, int) else "x".join(map(str, stride))
-    return f"stride{name}_T{threshold:g}" + ("" if factor == 1 else f"_x{factor:g}")
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return F.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=1)
-
-
-def _mean(values: Tensor, contributes: Tensor, average: Average) -> Tensor:
-    number = contributes.sum().clamp_min(1) if average == "contributing" else len(values)
-    return (values * contributes).sum() / number
+    return f"stride{_stride_name(stride)}_T{threshold:g}" + ("" if factor == 1 else f"_x{factor:g}")
 
 
 def _weights(name: str, given: Sequence[float | int] | None, number: int) -> list[float]:
@@ -337,9 +252,3 @@ def _weights(name: str, given: Sequence[float | int] | None, number: int) -> lis
 def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, known))}.")
-
-
-def _check_shapes(queries: Tensor, keys: Tensor, weights: Tensor) -> None:
-    expected = (*queries.mT.shape[:2], keys.shape[2])
-    if tuple(weights.shape) != expected:
-        raise ValueError(f"weights have the shape {tuple(weights.shape)}; expected (B, N, M), here {expected}.")

@@ -20,10 +20,15 @@ class Backbone(nn.Module):
 
     channels: list[int]
     strides: list[int]
-    up_path = "up"  # name of the list of layers that lead from the coarsest map to the finest
+    up_path: str | None = "up"  # name of the list of layers from the coarsest map to the finest; an encoder has none
 
     def drop_finest(self, number: int) -> None:
-        """Leave out the finest maps, with the layers that make nothing else: no loss would ever reach them."""
+        """Leave out the finest maps, with the layers that make nothing else: no loss would ever reach them.
+
+        Of an encoder nothing is left out: its finest maps lead to the coarser ones.
+        """
+        if self.up_path is None:
+            return
         layers = getattr(self, self.up_path)
         setattr(self, self.up_path, layers[: len(layers) - number])
         self.channels, self.strides = self.channels[number:], self.strides[number:]

@@ -19,6 +19,8 @@ class FlexibleUNetEncoder(Backbone):
         channels: Of its maps.
     """
 
+    up_path = None
+
     def __init__(self, backbone: FlexibleUNetLevels, channels: Sequence[int]) -> None:
         super().__init__()
         self.encoder = backbone.encoder
@@ -37,6 +39,8 @@ class DownPath(Backbone):
     Args:
         backbone: Where the layers are taken from.
     """
+
+    up_path = None
 
     def __init__(self, backbone: DynUNetLevels) -> None:
         super().__init__()
@@ -59,6 +63,8 @@ class UNetDownPath(Backbone):
         backbone: Where the layers are taken from.
         channels: Of the network's layers, finest first.
     """
+
+    up_path = None
 
     def __init__(self, backbone: UNetLevels, channels: Sequence[int]) -> None:
         super().__init__()

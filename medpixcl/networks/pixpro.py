@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from medpixcl.networks.backbones import build_backbone
 from medpixcl.networks.embedding import LevelsNet
+from medpixcl.networks.encoders import build_encoder
 
 
 class BackboneNet(LevelsNet):
@@ -30,11 +31,13 @@ class BackboneNet(LevelsNet):
         backbone: See :func:`medpixcl.networks.build_backbone`.
         channels: Widths of the backbone, finest first.
         strides: Strides taken, finest first; all of the backbone's when None.
+        encoder_only: Without the backbone's up path: the maps are those of the encoder, as in PixPro.
         pretrained: Start the encoder from its published weights.
         norm: Normalisation of backbones trained from scratch.
 
     Attributes:
         widths: Channels of the maps at the strides.
+        multiple: Of which image sizes should be multiples: the coarsest stride of the backbone.
 
     Raises:
         ValueError: If the backbone has no map at a stride asked for.
@@ -48,11 +51,13 @@ class BackboneNet(LevelsNet):
         backbone: str = "efficientnet-lite0",
         channels: Sequence[int] = (32, 48, 80, 112),
         strides: Sequence[int] | None = None,
+        encoder_only: bool = False,
         pretrained: bool = False,
         norm: str | Sequence = "instance",
     ) -> None:
         super().__init__()
-        self.backbone = build_backbone(
+        build = build_encoder if encoder_only else build_backbone
+        self.backbone = build(
             backbone,
             spatial_dims=spatial_dims,
             in_channels=in_channels,
@@ -60,6 +65,7 @@ class BackboneNet(LevelsNet):
             pretrained=pretrained,
             norm=norm,
         )
+        self.multiple = max(self.backbone.strides)
         self.strides = list(self.backbone.strides if strides is None else strides)
         self.taps = self.backbone.keep_strides(self.strides, backbone)
         self.widths = [self.backbone.channels[tap] for tap in self.taps]

@@ -8,7 +8,7 @@ given to the filter here, its kinds, policies and combinations are a reconstruct
 
 from medpixcl.positives.cells import Cells, cells_of_affine, cells_of_boxes, cells_of_map, draw_cells, unit_boxes
 from medpixcl.positives.exogenous import ExogenousChannel, channel_weights, exogenous_difference
-from medpixcl.positives.pooling import PooledExogenous, normalise_exogenous, pool_exogenous
+from medpixcl.positives.pooling import PooledExogenous, pool_exogenous
 from medpixcl.positives.spatial import positive_mask, threshold_3d
 from medpixcl.positives.weights import Positives, permute_positives, positive_statistics, positive_weights
 
@@ -23,7 +23,6 @@ __all__ = [
     "channel_weights",
     "draw_cells",
     "exogenous_difference",
-    "normalise_exogenous",
     "permute_positives",
     "pool_exogenous",
     "positive_mask",

@@ -1,11 +1,11 @@
-"""An exogenous channel on a feature grid: means that leave out what is missing, and whole-image normalisation."""
+"""An exogenous channel on a feature grid: means that leave out what is missing."""
 
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Shaped
 from monai.networks.layers.factories import Pool
 from torch import Tensor
 from torch.nn import functional as F
@@ -78,49 +78,6 @@ def pool_exogenous(
     mean = weighted / share.clamp_min(1e-12)
     deviation = ((filled - _spread_out(mean, stride, values.shape[2:])) * known).square().sum(1, keepdim=True)
     return _flat(mean, share, (_average(deviation, stride) / share.clamp_min(1e-12)).sqrt())
-
-
-def normalise_exogenous(
-    values: Shaped[Tensor, " c *s"],
-    *,
-    how: Literal["units", "range", "standard"] = "units",
-    unit: Number = 1.0,
-    missing: Sequence[Number] = (),
-) -> Float[Tensor, " c *s"]:
-    """A channel of one WHOLE image (never of a crop: one tissue would get two values), missing values as NaN.
-
-    Args:
-        values: Shape (C, *spatial).
-        how: ``units``: multiplied by ``unit``, the only one that keeps physical units and compares between images.
-            ``range``: every channel to 0 .. 1 of the known values. ``standard``: to mean 0 and deviation 1.
-        unit: Size of a step, for ``units``.
-        missing: Values that stand for none, such as 0 and 65535 of many depth cameras.
-
-    Raises:
-        ValueError: If every value is missing, or ``how`` is unknown.
-
-    Example:
-        >>> normalise_exogenous(torch.tensor([[0, 500, 1500]]), unit=0.001, missing=[0])
-        tensor([[   nan, 0.5000, 1.5000]])
-    """
-    if how not in ("units", "range", "standard"):
-        raise ValueError(f"how is {how!r}; expected 'units', 'range' or 'standard'.")
-    known = torch.isfinite(values)
-    for value in missing:
-        known = known & (values != value)
-    flat, counted = values.float().flatten(1), known.flatten(1)
-    if not counted.any(1).all():
-        raise ValueError("an exogenous channel has no known value: all are missing; give another file or leave it out.")
-    offset, size = torch.zeros_like(flat[:, :1]), torch.full_like(flat[:, :1], 1 / unit)
-    if how == "range":
-        offset = flat.masked_fill(~counted, math.inf).amin(1, keepdim=True)
-        size = flat.masked_fill(~counted, -math.inf).amax(1, keepdim=True) - offset
-    elif how == "standard":
-        number = counted.sum(1, keepdim=True)
-        offset = flat.masked_fill(~counted, 0).sum(1, keepdim=True) / number
-        size = ((flat - offset).masked_fill(~counted, 0).square().sum(1, keepdim=True) / number).sqrt()
-    scaled = (flat - offset) / torch.where(size > 0, size, 1.0)  # a constant channel becomes 0
-    return scaled.masked_fill(~counted, math.nan).view(values.shape)
 
 
 def _labels(labels: Tensor, known: Tensor, stride: int | Sequence[int], classes: int | None) -> PooledExogenous:

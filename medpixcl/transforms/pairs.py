@@ -20,15 +20,15 @@ class RandPixelPairsd(Randomizable, Transform):
 
     Args:
         number: Pixels per image (N).
-        exponent: 0 draws uniformly. 0.3 is the paper's.
+        exponent: 0 draws uniformly, and then the item needs no entropy. 0.3 is the paper's.
         class_ratios: Share of the pixels drawn from each class (low, medium, high); None leaves it to the weights. Of a
             :class:`medpixcl.transforms.PixelClasses` its ratios as they stand in this epoch.
         image_key: The item holds the anchor view under ``image_key + "_anchor"``, and under ``coords_..._query``,
             ``entropy_..._query`` and ``class_..._query`` the maps of the query view.
 
     The item gets ``query`` (N, D) voxels of the query view, ``positive`` (N, D) voxels of the anchor view, not
-    rounded, ``valid`` (N,), ``informativeness`` (N,) entropy at the query pixels in bits and, when the item has
-    classes, ``pixel_class`` (N,).
+    rounded, ``valid`` (N,) and, when the item has what they are made of, ``informativeness`` (N,) entropy at the query
+    pixels in bits and ``pixel_class`` (N,).
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class RandPixelPairsd(Randomizable, Transform):
         image_key: str = "image",
     ) -> None:
         self.number, self.exponent, self.class_ratios, self.image_key = number, exponent, class_ratios, image_key
-        self.seed = 0
+        self.seed, self._entropy = 0, f"entropy_{image_key}_query"
 
     def randomize(self, data: Any = None) -> None:
         """Draw the seed of the pixel noise."""
@@ -53,19 +53,23 @@ class RandPixelPairsd(Randomizable, Transform):
         anchor = item[f"{self.image_key}_anchor"]
         affine = spatial_affine(torch.as_tensor(anchor.affine), anchor.ndim - 1)[None]
         shape = tuple(anchor.shape[1:])
-        weights = self._weights(item) * overlap(coords, affine, shape)
+        weights = overlap(coords, affine, shape).to(coords)
+        uniform = self.exponent == 0 and self.class_ratios is None
+        if not uniform or self._entropy in item:
+            weights = weights * self._weights(item)
         pixels, drawn = draw_pixels(weights, self.number, generator=torch.Generator().manual_seed(self.seed))
         pairs = correspond(coords, pixels, affine, shape)
         item["query"], item["positive"] = pairs.query[0], pairs.positive[0]
         item["valid"] = (pairs.valid & drawn)[0]
         at = (0, *pixels[0].long().unbind(-1))
-        item["informativeness"] = item[f"entropy_{self.image_key}_query"].as_tensor()[at]
+        if self._entropy in item:
+            item["informativeness"] = item[self._entropy].as_tensor()[at]
         if (classes := f"class_{self.image_key}_query") in item:
             item["pixel_class"] = item[classes].as_tensor()[at]
         return item
 
     def _weights(self, item: Mapping[Hashable, Any]) -> torch.Tensor:
-        entropy = item[f"entropy_{self.image_key}_query"].as_tensor()[None]
+        entropy = item[self._entropy].as_tensor()[None]
         ratios = self.class_ratios.ratios if isinstance(self.class_ratios, PixelClasses) else self.class_ratios
         classes = None
         if ratios is not None:

@@ -6,6 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from medpixcl.data.drr import ConeBeam, Poses, project_points, render_drr, rotation_matrix, volume_centre
+from medpixcl.data.drr_labels import project_labels
 from tests.reference import drr as reference
 
 WATER = 0.02
@@ -261,3 +262,23 @@ def test_poses_with_holes_are_refused() -> None:
         project_points(torch.zeros(1, 3), BEAM, make_poses([[0.0, float("nan"), 0.0]], [[0.0, 0.0, 0.0]]))
     with pytest.raises(ValueError, match="1 rotations and 2 translations"):
         project_points(torch.zeros(1, 3), BEAM, make_poses([[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]] * 2))
+
+
+@pytest.mark.parametrize(("turns", "shifts"), [STRAIGHT, TILTED])
+def test_shadow_of_a_labelled_sphere_is_where_its_chords_are_long(turns, shifts) -> None:
+    """Away from the rim by more than a voxel can change a chord, the shadow is decided; a structure of two adds up."""
+    radius, middle, shape = 40.0, np.array([5.0, -7.0, 3.0]), (100, 100, 100)
+    affine = centred_affine(shape, (1.0, 1.0, 1.0))
+    away = voxel_mm(shape, affine) - middle
+    ball = np.linalg.norm(away, axis=-1) < radius
+    labels = torch.from_numpy(np.where(ball, np.where(away[..., 0] > 0, 3, 8), 0))[None, None]
+    poses = make_poses(turns, shifts)
+    shadows = project_labels(labels, affine, BEAM, poses, [[3, 8], [3], [5]], minimum_mm=30.0)[0]
+    source, along, _ = rays(BEAM, turns[0], shifts[0])
+    nearest = np.linalg.norm(np.cross(along, middle - source), axis=-1)
+    chord = 2 * np.sqrt(np.maximum(radius**2 - nearest**2, 0))
+    assert shadows[0].numpy()[chord > 36].all()
+    assert not shadows[0].numpy()[chord < 24].any()
+    assert (shadows[1] <= shadows[0]).all()
+    assert 0 < shadows[1].sum() < shadows[0].sum()
+    assert not shadows[2].any()

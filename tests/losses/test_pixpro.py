@@ -4,18 +4,20 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
 from torch.nn import functional as F
 
 from medpixcl.coordinates import apply_affine, voxel_positions
-from medpixcl.losses.pixpro import (
-    PixProLoss,
+from medpixcl.losses.consistency import (
     instance_consistency,
     pixel_consistency,
     pixel_contrast_multi_positive,
+    spread,
 )
+from medpixcl.losses.pixpro import PixProLoss
 from tests.reference import pixpro
 
 SHAPES = {2: (16, 8), 3: (16, 8, 8)}
@@ -293,3 +295,11 @@ class TestBadInput:
             PixProLoss(strides=[2, 4], level_weights=[1])
         with pytest.raises(ValueError, match="instance_weight is not 0 but the network has no instance branch"):
             PixProLoss(strides=[4], instance_weight=1.0)(*two_views(2))
+
+
+def test_spread_is_the_distance_from_the_mean() -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0)), dim=1)
+    cells = vectors.movedim(1, 2).reshape(-1, 5).numpy().astype(float)
+    away = np.sqrt(np.square(cells - cells.mean(0)).sum(1).mean())
+    assert spread(vectors).item() == pytest.approx(away, rel=1e-5)
+    assert spread(vectors[:1, :, :1].expand(3, 5, 7)).item() == pytest.approx(0, abs=1e-3)

@@ -14,7 +14,6 @@ from medpixcl.positives import (
     Positives,
     channel_weights,
     exogenous_difference,
-    normalise_exogenous,
     permute_positives,
     pool_exogenous,
     positive_statistics,
@@ -219,7 +218,5 @@ class TestBadInput:
             ExogenousChannel("depth", **options)
 
     def test_values(self):
-        with pytest.raises(ValueError, match="an exogenous channel has no known value: all are missing"):
-            normalise_exogenous(torch.zeros(1, 4), missing=[0])
         with pytest.raises(ValueError, match="a categorical channel has the label 3; expected 0 to 2"):
             pool_exogenous(torch.tensor([[[[0, 3]]]]), (1, 2), kind="categorical", classes=3)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from medpixcl.positives import (
-    normalise_exogenous,
     pool_exogenous,
 )
 from tests.positives.cases import NAN
@@ -50,13 +49,3 @@ class TestPooling:
         pooled = pool_exogenous(torch.tensor([[[[0, 2, -1, 1]]]]), (1, 2), kind="categorical", classes=3)
         assert pooled.values.tolist() == [[[0.5, 0.0], [0.0, 1.0], [0.5, 0.0]]]
         assert pooled.spread.tolist() == [[0.5, 0.0]]
-
-    def test_normalised(self):
-        depth = torch.tensor([[0, 65535, 1000, 3000]])
-        metres = normalise_exogenous(depth, unit=0.001, missing=(0, 65535))
-        torch.testing.assert_close(metres, torch.tensor([[NAN, NAN, 1.0, 3.0]]), equal_nan=True)
-        shares = normalise_exogenous(depth, how="range", missing=(0, 65535))
-        torch.testing.assert_close(shares, torch.tensor([[NAN, NAN, 0.0, 1.0]]), equal_nan=True)
-        standard = normalise_exogenous(depth, how="standard", missing=(0, 65535))
-        torch.testing.assert_close(standard, torch.tensor([[NAN, NAN, -1.0, 1.0]]), equal_nan=True)
-        assert normalise_exogenous(torch.full((1, 3), 5.0), how="range").tolist() == [[0.0, 0.0, 0.0]]
