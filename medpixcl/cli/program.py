@@ -11,6 +11,7 @@ import medpixcl
 from medpixcl.cli.about import demo, doctor
 from medpixcl.cli.calibration import calibrate
 from medpixcl.cli.console import console
+from medpixcl.cli.controls import compare_controls
 from medpixcl.cli.detection import detect, selftrain
 from medpixcl.cli.jitter import estimate_jitter
 from medpixcl.cli.listing import scan
@@ -22,6 +23,7 @@ COMMANDS = (
     scan,
     estimate_jitter,
     pretrain,
+    compare_controls,
     choose_template,
     calibrate,
     match,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medpixcl.networks.backbones import build_backbone
+from medpixcl.networks.encoders import build_encoder
 from medpixcl.networks.finetuning import hold_frozen
 
 HEADS = ("linear", "decoder")
@@ -28,6 +29,7 @@ class SegmentationNet(nn.Module):
         backbone: See :func:`medpixcl.networks.build_backbone`.
         channels: Widths of the backbone, finest first.
         strides: Of the maps that the head sees, finest first; all of the backbone's when None.
+        encoder_only: Without the backbone's up path, as in the ``BackboneNet`` whose weights are taken.
         head: ``linear``: see :class:`LinearProbe`; ``decoder``: see :class:`LightDecoder`.
         decoder_channels: Width of the decoder.
         frozen: The backbone takes no gradient and keeps its statistics, in whatever mode the network is.
@@ -50,6 +52,7 @@ class SegmentationNet(nn.Module):
         backbone: str = "efficientnet-lite0",
         channels: Sequence[int] = (32, 48, 80, 112),
         strides: Sequence[int] | None = None,
+        encoder_only: bool = False,
         head: str = "linear",
         decoder_channels: int = 32,
         frozen: bool = False,
@@ -61,7 +64,8 @@ class SegmentationNet(nn.Module):
             raise ValueError(f"classes is {classes}; expected the number of logits, at least 1")
         if head not in HEADS:
             raise ValueError(f"head is {head!r}; expected one of {', '.join(HEADS)}")
-        self.backbone = build_backbone(
+        build = build_encoder if encoder_only else build_backbone
+        self.backbone = build(
             backbone,
             spatial_dims=spatial_dims,
             in_channels=in_channels,
