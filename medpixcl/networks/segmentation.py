@@ -98,11 +98,12 @@ class SegmentationNet(nn.Module):
         for axis in range(x.dim() - 1, 1, -1):
             padding += [0, (self.coarsest_stride - x.shape[axis] % self.coarsest_stride) % self.coarsest_stride]
         padded = F.pad(x, padding)
+        whole: list[int] = [padded.shape[axis] for axis in range(2, x.dim())]
         maps: list[Tensor] = self.backbone(2 * padded - 1)
         taken: list[Tensor] = []
         for tap in self.taps:
             taken.append(maps[tap])
-        logits = self.head(taken, padded.shape[2:])
+        logits = self.head(taken, whole)
         for axis in range(2, x.dim()):
             logits = logits.narrow(axis, 0, x.shape[axis])
         return logits
