@@ -21,6 +21,10 @@ def scan(
         list[str] | None,
         typer.Option(metavar="NAME=FOLDER", help="Maps of the images, as depth=FOLDER; may be repeated."),
     ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="Label maps; or masks, CLASS=FOLDER, repeated for every class."),
+    ] = None,
 ) -> None:
     """List the images under some folders in a manifest; whatever is not usable is listed with its reason."""
     from medpixcl.data.manifest import SUMMARY_COLUMNS
@@ -34,7 +38,8 @@ def scan(
             landmarks=landmarks,
             split=split,
             licence=licence,
-            exogenous=dict(map(_named_folder, exogenous or [])),
+            exogenous=dict(_named_folder("exogenous", text) for text in exogenous or []),
+            labels=_label_folders(labels or []),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     manifest.write(output)
@@ -44,9 +49,17 @@ def scan(
         raise ValueError(f"nothing usable found in {', '.join(map(str, paths))}: the reasons are in {output}")
 
 
-def _named_folder(text: str) -> tuple[str, str]:
+def _label_folders(texts: list[str]) -> str | dict[str, str] | None:
+    """The folder of the label maps, or those of the masks by class."""
+    if len(texts) == 1 and "=" not in texts[0]:
+        return texts[0]
+    return dict(_named_folder("labels", text) for text in texts) or None
+
+
+def _named_folder(option: str, text: str) -> tuple[str, str]:
     """The two sides of ``NAME=FOLDER``."""
     name, sign, folder = text.partition("=")
     if not (name and sign and folder):
-        raise ValueError(f"--exogenous is {text!r}; expected NAME=FOLDER, such as depth=maps/depth")
+        example = "depth=maps/depth" if option == "exogenous" else "heart=masks/heart"
+        raise ValueError(f"--{option} is {text!r}; expected NAME=FOLDER, such as {example}")
     return name, folder

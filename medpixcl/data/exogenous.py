@@ -115,22 +115,23 @@ class ExogenousFiles:
     Args:
         name: Of the channel, as ``depth``.
         place: Folder, searched with its subfolders; the last part may be a pattern such as ``frames/*.depth.png``.
+        what: What the files are, for errors.
 
     Raises:
         ValueError: If there is no such folder or it holds no file, or the name is not one word.
     """
 
-    def __init__(self, name: str, place: str | PathLike[str]) -> None:
+    def __init__(self, name: str, place: str | PathLike[str], what: str = "exogenous channel") -> None:
         if not name.isidentifier():
-            raise ValueError(f"the exogenous channel is named {name!r}; expected one word, such as depth.")
+            raise ValueError(f"the {what} is named {name!r}; expected one word, such as depth.")
         path = Path(place).absolute()
         patterned = any(sign in path.name for sign in "*?[")
-        self.name, self.folder = name, path.parent if patterned else path
+        self.name, self.what, self.folder = name, what, path.parent if patterned else path
         if not self.folder.is_dir():
-            raise ValueError(f"{self.folder} is no folder; give the one that holds the exogenous channel {name!r}.")
+            raise ValueError(f"{self.folder} is no folder; give the one that holds the {what} {name!r}.")
         self.files = sorted(path.parent.glob(path.name)) if patterned else visible_files([path])
         if not self.files:
-            raise ValueError(f"{path} holds no file of the exogenous channel {name!r}.")
+            raise ValueError(f"{path} holds no file of the {what} {name!r}.")
         self._by_path: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
         self._by_start: dict[str, list[Path]] = {}
@@ -158,8 +159,8 @@ class ExogenousFiles:
             if len(files) > 1:
                 shown = ", ".join(os.path.relpath(file, self.folder) for file in files[:_EXAMPLES])
                 raise ValueError(
-                    f"{self.folder}: {image.name} may belong to any of {shown}; keep one, or give the channel "
-                    f"{self.name!r} as a pattern such as *.{self.name}.png."
+                    f"{self.folder}: {image.name} may belong to any of {shown}; keep one, or give {self.name!r} "
+                    f"as a pattern such as *.{self.name}.png."
                 )
             return files[0]
         return None

@@ -45,6 +45,7 @@ def scan(
     split: AnyPath | None = None,
     licence: str | None = None,
     exogenous: Mapping[str, AnyPath] | None = None,
+    labels: AnyPath | Mapping[str, AnyPath] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """List the images under some folders.
@@ -60,6 +61,8 @@ def scan(
         licence: Licence of the images.
         exogenous: Name of a channel to the folder of its files (:class:`medpixcl.data.exogenous.ExogenousFiles`);
             images without one, or with one of another size, are rejected.
+        labels: Folder of the label maps, found as exogenous channels are; or name of a class to the folder of its
+            masks. Images without one, or with one of another size, are rejected.
         progress: Called with (done, total) after each image.
 
     Returns:
@@ -67,7 +70,7 @@ def scan(
 
     Raises:
         ValueError: If a path does not exist, the landmark or split file is bad, a landmark lies outside its image, or
-            several exogenous files fit an image.
+            several exogenous files or labels fit an image.
     """
     roots = [Path(one).absolute() for one in ([paths] if isinstance(paths, str | PathLike) else paths)]
     base_dir = _common_folder(roots)
@@ -75,7 +78,9 @@ def scan(
     splits = None if split is None else SplitFile(Path(split))
     tables = [table.path.absolute() for table in (points, splits) if table is not None]
     channels = [ExogenousFiles(name, folder) for name, folder in (exogenous or {}).items()]
-    beside = {*tables, *(file for channel in channels for file in channel.files)}
+    named = labels if isinstance(labels, Mapping) else {"label": labels} if labels is not None else {}
+    label_files = [ExogenousFiles(name, folder, what="label") for name, folder in named.items()]
+    beside = {*tables, *(file for channel in (*channels, *label_files) for file in channel.files)}
     sources, refused = group_files([path for path in visible_files(roots) if path not in beside])
     manifest = Manifest(name=base_dir.name, licence=licence, base_dir=base_dir)
     manifest.rejected = [{"path": _relative(error.path, base_dir), "reason": error.reason} for error in refused]
@@ -84,6 +89,7 @@ def scan(
         try:
             one = _examine(source, base_dir, spacing_mm=spacing_mm, licence=licence)
             _add_exogenous(one, channels, [*roots, base_dir], base_dir)
+            _add_label(one, label_files, [*roots, base_dir], base_dir, alone=not isinstance(labels, Mapping))
             found.append(one)
         except ImageFileError as error:
             manifest.rejected.append(_rejected_source(source, error, base_dir))
@@ -150,18 +156,30 @@ def _rejected_source(source: Source, error: ImageFileError, base_dir: Path) -> d
 
 def _add_exogenous(one: Found, channels: Sequence[ExogenousFiles], roots: Sequence[Path], base_dir: Path) -> None:
     """Name the files of the exogenous channels in an entry, after a check that they fit the image."""
-    image, named = one.source.place, {}
-    for channel in channels:
-        path = channel.find(image, roots)
-        if path is None:
-            raise ImageFileError(image, f"has no exogenous channel {channel.name!r} in {channel.folder}; add its file.")
-        try:
-            read_exogenous(path, Grid(tuple(one.entry["shape"]), one.affine))
-        except ImageFileError as error:
-            raise ImageFileError(image, f"has a {channel.name} file that does not fit: {error}") from error
-        named[channel.name] = _relative(path, base_dir)
-    if named:
-        one.entry["exogenous"] = named
+    if channels:
+        one.entry["exogenous"] = {
+            channel.name: _relative(_fitting(one, channel, roots, kind="continuous"), base_dir) for channel in channels
+        }
+
+
+def _add_label(one: Found, files: Sequence[ExogenousFiles], roots: Sequence[Path], base_dir: Path, alone: bool) -> None:
+    """Name the label map or the masks in an entry, after a check that they fit the image."""
+    if files:
+        paths = [_relative(_fitting(one, channel, roots, kind="categorical"), base_dir) for channel in files]
+        one.entry["label"] = paths[0] if alone else paths
+
+
+def _fitting(one: Found, channel: ExogenousFiles, roots: Sequence[Path], *, kind: str) -> Path:
+    """File of an image that has its size and place."""
+    image = one.source.place
+    path = channel.find(image, roots)
+    if path is None:
+        raise ImageFileError(image, f"has no {channel.what} {channel.name!r} in {channel.folder}; add its file.")
+    try:
+        read_exogenous(path, Grid(tuple(one.entry["shape"]), one.affine), kind=kind)
+    except ImageFileError as error:
+        raise ImageFileError(image, f"has a {channel.name} file that does not fit: {error}") from error
+    return path
 
 
 def _add_landmarks(found: Sequence[Found], points: LandmarkFile, manifest: Manifest) -> None:
