@@ -15,7 +15,7 @@ from ceph import BUNDLE, DATA, TARGETS, Cephalograms, one_line, summaries
 from torch import Tensor
 
 from medpixcl.landmarks.metrics import paired_bootstrap
-from medpixcl.networks import EncoderEmbeddingNet, load_weights
+from medpixcl.networks import BackboneNet, load_weights
 
 FROZEN, PRETRAINED = "frozen ImageNet features", "pretrained"
 
@@ -43,7 +43,10 @@ def main() -> None:
     results["unlabelled"] = unlabelled
     joined: dict[tuple[str, str], Tensor] = {}
     print(f"{options.split}: {len(images)} images, target {options.target}, unlabelled images: {len(unlabelled)}")
-    for title, network in ((FROZEN, EncoderEmbeddingNet().eval()), (PRETRAINED, trained)):
+    for title, network in (
+        (FROZEN, BackboneNet(encoder_only=True, pretrained=True, strides=[4, 8, 16, 32]).eval()),
+        (PRETRAINED, trained),
+    ):
         errors = cephalograms.matching_errors(network, images, templates, unlabelled=unlabelled)
         for mode, by_template in errors.items():
             rows = summaries(by_template)

@@ -28,7 +28,12 @@ TRAINING = {
     "exclusion_radius": 1.0,
     **NETWORK,
 }
-FROZEN = {"_target_": "medpixcl.networks.EncoderEmbeddingNet", "backbone": "efficientnet-lite0", "pretrained": True}
+FROZEN = {
+    "_target_": "medpixcl.networks.BackboneNet",
+    "encoder_only": True,
+    "pretrained": True,
+    "strides": [4, 8, 16, 32],
+}
 
 
 def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Comparison:

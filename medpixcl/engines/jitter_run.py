@@ -25,7 +25,7 @@ from medpixcl.engines.jitter import (
 )
 from medpixcl.engines.matching import LevelsInferer
 from medpixcl.engines.workflow import own_errors, read_bundle
-from medpixcl.networks.embedding import EncoderEmbeddingNet, LevelsNet
+from medpixcl.networks.embedding import BackboneNet, LevelsNet
 from medpixcl.networks.weights import load_weights
 from medpixcl.transforms.classes import ClassifyViewsd, PixelClasses
 from medpixcl.transforms.intensity import CLASS_NAMES
@@ -162,7 +162,7 @@ def embedding_network(parser: ConfigParser, weights: Path | None) -> LevelsNet:
     elif (dims := parser.get_parsed_content("spatial_dims")) != 2:
         raise ValueError(f"the bundle takes {dims}D images, for which there is no ImageNet encoder; give --weights")
     else:
-        network = EncoderEmbeddingNet()
+        network = BackboneNet(encoder_only=True, pretrained=True, strides=[4, 8, 16, 32])
     return network.to(parser.get_parsed_content("device")).eval()
 
 

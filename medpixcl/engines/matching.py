@@ -29,11 +29,11 @@ __all__ = ["LandmarkMatchHandler", "LevelsInferer", "Template", "original_voxels
 
 
 class LevelsInferer(Inferer):
-    """Runs an embedding network on a whole image, padded with zeros at its end to a multiple of the coarsest stride."""
+    """Runs an embedding network on a whole image, padded with zeros at its end to what the network can divide."""
 
     def __call__(self, inputs: Tensor, network: LevelsNet, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Level maps of the images (B, C, *spatial), finest first."""
-        step = max(network.strides)
+        step = network.coarsest_stride
         padding = [amount for size in reversed(inputs.shape[2:]) for amount in (0, -size % step)]
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         return network.levels(F.pad(image, padding))

@@ -2,17 +2,20 @@
 
 from medpixcl.networks.backbones import build_backbone
 from medpixcl.networks.classifier import ClassifierNet, EncoderNet
+from medpixcl.networks.contrast import InstanceContrastNet
 from medpixcl.networks.efficientnet_lite import EfficientNetLiteEncoder
-from medpixcl.networks.embedding import EncoderEmbeddingNet, PixelEmbeddingNet, SiameseNet
+from medpixcl.networks.embedding import BackboneNet, PixelEmbeddingNet, SiameseNet
 from medpixcl.networks.landmark import LandmarkNet, MixedPrecision
-from medpixcl.networks.mixup import MixUpNet
+from medpixcl.networks.mixup import DenseOpacityNet, MixUpNet
 from medpixcl.networks.weights import TransferReport, load_weights, transfer_weights
 
 __all__ = [
+    "BackboneNet",
     "ClassifierNet",
+    "DenseOpacityNet",
     "EfficientNetLiteEncoder",
-    "EncoderEmbeddingNet",
     "EncoderNet",
+    "InstanceContrastNet",
     "LandmarkNet",
     "MixUpNet",
     "MixedPrecision",

@@ -1,14 +1,14 @@
 """The network that gives every pixel an embedding at several scales, and its two-view form for training."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medpixcl.networks.backbones import FlexibleUNetLevels, build_backbone
+from medpixcl.networks.backbones import build_backbone
+from medpixcl.networks.encoders import build_encoder
 
 
 def dense_embedding(levels: list[Tensor]) -> Tensor:
@@ -36,9 +36,11 @@ class LevelsNet(nn.Module):
 
     Attributes:
         strides: Strides of the levels, finest first.
+        coarsest_stride: What image sizes should be a multiple of; the network may work coarser than its levels.
     """
 
     strides: list[int]
+    coarsest_stride: int
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """Unit vectors at every level, shapes (B, E, *cells), finest first, of an image (B, C, *spatial) in 0 .. 1."""
@@ -91,6 +93,7 @@ class PixelEmbeddingNet(LevelsNet):
             norm=norm,
         )
         self.strides = list(self.backbone.strides if strides is None else strides)
+        self.coarsest_stride = self.backbone.strides[-1]
         self.taps = self.backbone.keep_strides(self.strides, backbone)
         conv = Conv[Conv.CONV, spatial_dims]
         self.heads = nn.ModuleList([conv(self.backbone.channels[tap], embedding_size, 1) for tap in self.taps])
@@ -104,39 +107,70 @@ class PixelEmbeddingNet(LevelsNet):
         return out
 
 
-class EncoderEmbeddingNet(LevelsNet):
-    """An encoder's own feature maps as embeddings: the start that pretraining has to beat.
+class BackboneNet(LevelsNet):
+    """A backbone without heads of its own, its maps as embeddings: what PixPro trains and what is kept of it.
+
+    With ``encoder_only`` and ``pretrained`` it is the start that a pretraining has to beat. Images are expected between
+    0 and 1. Its weights fit into the backbone of a :class:`medpixcl.networks.PixelEmbeddingNet` or
+    :class:`medpixcl.networks.LandmarkNet` by name.
 
     Args:
-        backbone: Name of an encoder registered with ``FlexibleUNet``.
         spatial_dims: 2 or 3.
         in_channels: Channels of the image.
-        pretrained: Published weights of the encoder.
-        strides: Strides of the maps taken.
+        backbone: See :func:`medpixcl.networks.build_backbone`.
+        channels: Widths of the backbone, finest first.
+        strides: Strides taken, finest first; all of the backbone's when None.
+        encoder_only: Without the backbone's up path: the maps are those of the encoder, as in PixPro.
+        pretrained: Start the encoder from its published weights.
+        norm: Normalisation of backbones trained from scratch.
+
+    Attributes:
+        widths: Channels of the maps at the strides.
+
+    Raises:
+        ValueError: If the backbone has no map at a stride asked for.
     """
 
     def __init__(
         self,
         *,
-        backbone: str = "efficientnet-lite0",
         spatial_dims: int = 2,
         in_channels: int = 1,
-        pretrained: bool = True,
-        strides: Sequence[int] = (4, 8, 16, 32),
+        backbone: str = "efficientnet-lite0",
+        channels: Sequence[int] = (32, 48, 80, 112),
+        strides: Sequence[int] | None = None,
+        encoder_only: bool = False,
+        pretrained: bool = False,
+        norm: str | Sequence = "instance",
     ) -> None:
         super().__init__()
-        # The decoder is not used; its widths are no matter.
-        net = FlexibleUNetLevels(backbone, spatial_dims, in_channels, [8, 8, 8, 8], pretrained)
-        self.encoder = cast(nn.Module, net.encoder)
-        self.strides = list(strides)
-        self.taps = [net.strides.index(stride) for stride in strides]
+        build = build_encoder if encoder_only else build_backbone
+        self.backbone = build(
+            backbone,
+            spatial_dims=spatial_dims,
+            in_channels=in_channels,
+            channels=channels,
+            pretrained=pretrained,
+            norm=norm,
+        )
+        self.coarsest_stride = self.backbone.strides[-1]
+        self.strides = list(self.backbone.strides if strides is None else strides)
+        self.taps = self.backbone.keep_strides(self.strides, backbone)
+        self.widths = [self.backbone.channels[tap] for tap in self.taps]
 
-    def levels(self, x: Tensor) -> list[Tensor]:
-        """Unit vectors at every level, finest first, of an image (B, C, *spatial) between 0 and 1."""
-        maps: list[Tensor] = self.encoder(2 * x - 1)
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Maps at the strides, not normalised, of an image (B, C, *spatial)."""
+        maps: list[Tensor] = self.backbone(2 * x - 1)
         out: list[Tensor] = []
         for tap in self.taps:
-            out.append(F.normalize(maps[tap].float(), dim=1))
+            out.append(maps[tap])
+        return out
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """The maps as unit vectors."""
+        out: list[Tensor] = []
+        for level in self.maps(x):
+            out.append(F.normalize(level.float(), dim=1))
         return out
 
 

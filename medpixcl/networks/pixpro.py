@@ -14,76 +14,7 @@ from monai.networks.layers.utils import get_norm_layer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medpixcl.networks.backbones import build_backbone
-from medpixcl.networks.embedding import LevelsNet
-from medpixcl.networks.encoders import build_encoder
-
-
-class BackboneNet(LevelsNet):
-    """A backbone without heads of its own: what PixPro trains, and what is kept of it. It takes the image alone.
-
-    Images are expected between 0 and 1. Its weights fit into the backbone of a
-    :class:`medpixcl.networks.PixelEmbeddingNet` or :class:`medpixcl.networks.LandmarkNet` by name.
-
-    Args:
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        backbone: See :func:`medpixcl.networks.build_backbone`.
-        channels: Widths of the backbone, finest first.
-        strides: Strides taken, finest first; all of the backbone's when None.
-        encoder_only: Without the backbone's up path: the maps are those of the encoder, as in PixPro.
-        pretrained: Start the encoder from its published weights.
-        norm: Normalisation of backbones trained from scratch.
-
-    Attributes:
-        widths: Channels of the maps at the strides.
-        multiple: Of which image sizes should be multiples: the coarsest stride of the backbone.
-
-    Raises:
-        ValueError: If the backbone has no map at a stride asked for.
-    """
-
-    def __init__(
-        self,
-        *,
-        spatial_dims: int = 2,
-        in_channels: int = 1,
-        backbone: str = "efficientnet-lite0",
-        channels: Sequence[int] = (32, 48, 80, 112),
-        strides: Sequence[int] | None = None,
-        encoder_only: bool = False,
-        pretrained: bool = False,
-        norm: str | Sequence = "instance",
-    ) -> None:
-        super().__init__()
-        build = build_encoder if encoder_only else build_backbone
-        self.backbone = build(
-            backbone,
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            channels=channels,
-            pretrained=pretrained,
-            norm=norm,
-        )
-        self.multiple = max(self.backbone.strides)
-        self.strides = list(self.backbone.strides if strides is None else strides)
-        self.taps = self.backbone.keep_strides(self.strides, backbone)
-        self.widths = [self.backbone.channels[tap] for tap in self.taps]
-
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """Maps at the strides, not normalised, of an image (B, C, *spatial)."""
-        maps: list[Tensor] = self.backbone(2 * x - 1)
-        out: list[Tensor] = []
-        for tap in self.taps:
-            out.append(maps[tap])
-        return out
-
-    def levels(self, x: Tensor) -> list[Tensor]:
-        """The maps as unit vectors."""
-        out: list[Tensor] = []
-        for level in self.maps(x):
-            out.append(F.normalize(level.float(), dim=1))
-        return out
+from medpixcl.networks.embedding import BackboneNet, LevelsNet
 
 
 class ProjectionHead(nn.Sequential):

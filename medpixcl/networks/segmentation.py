@@ -15,7 +15,7 @@ HEADS = ("linear", "decoder")
 
 
 class SegmentationNet(nn.Module):
-    """A backbone as in :class:`medpixcl.networks.pixpro.BackboneNet`, and one logit per class and pixel of the image.
+    """A backbone as in :class:`medpixcl.networks.BackboneNet`, and one logit per class and pixel of the image.
 
     Weights of every pretraining of this package fit into ``backbone`` by name
     (:func:`medpixcl.networks.weights.transfer_weights` with ``required=["backbone."]``). Images are expected between 0

@@ -179,9 +179,10 @@ def test_embeddings_of_odd_sizes(bundle: Path, tmp_path: Path) -> None:
     )
     multiple = 32 if bundle == XRAY else 8
     with np.load(tmp_path / "out" / "phantom_000.npz") as kept:
-        stride = training["levels"][0]
-        assert kept["strides"].tolist() == [stride]
-        assert kept["level_0"].shape[1:] == tuple(-(-size // multiple) * multiple // stride for size in shape)
+        assert kept["strides"].tolist() == training["levels"]
+        for number, stride in enumerate(training["levels"]):
+            cells = tuple(-(-size // multiple) * multiple // stride for size in shape)
+            assert kept[f"level_{number}"].shape[1:] == cells
 
 
 class TestControls:

@@ -52,6 +52,7 @@ class ConvolutionNet(LevelsNet):
     """Random filters at every pixel: the same surroundings get the same vector, wherever they lie."""
 
     strides: Sequence[int] = [1]  # type: ignore[assignment]
+    coarsest_stride = 1
 
     def __init__(self, dims: int) -> None:
         super().__init__()

@@ -17,7 +17,8 @@ from medpixcl.engines.lars import LARS
 from medpixcl.engines.momentum import MomentumEncoder, momentum_at
 from medpixcl.engines.pixpro import PixProPrepareBatch
 from medpixcl.losses.pixpro import PixProLoss
-from medpixcl.networks.pixpro import BackboneNet, PixProNet
+from medpixcl.networks import BackboneNet
+from medpixcl.networks.pixpro import PixProNet
 from medpixcl.transforms import RandPixelViewsd
 from tests.geometry import random_image
 from tests.reference import pixpro

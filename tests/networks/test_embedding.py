@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from medpixcl.networks import EncoderEmbeddingNet, SiameseNet, build_backbone
+from medpixcl.networks import BackboneNet, SiameseNet, build_backbone
 from medpixcl.networks.embedding import dense_embedding
 from tests.networks.cases import CHANNELS, SIZE, make, picture
 
@@ -140,10 +140,10 @@ class TestEmbedding:
             make("dynunet", 2, strides=[2, 16])
 
     def test_encoder_alone(self):
-        net = EncoderEmbeddingNet(strides=(2, 8, 32)).eval()
+        net = BackboneNet(encoder_only=True, strides=[2, 8, 32]).eval()
         image = picture(2)
         with torch.no_grad():
-            maps = net.encoder(2 * image - 1)
+            maps = net.backbone.encoder(2 * image - 1)
             for level, number in zip(net.levels(image), (0, 2, 4), strict=True):
                 torch.testing.assert_close(level, maps[number] / maps[number].norm(dim=1, keepdim=True))
             assert net(image).shape == (1, 16 + 40 + 320, 16, 32)
@@ -238,7 +238,7 @@ class TestSiameseNet:
         assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
 
     def test_encoder_alone_in_bfloat16_gives_float32(self):
-        half = SiameseNet(EncoderEmbeddingNet(strides=(2, 4)), bfloat16=True).eval()
+        half = SiameseNet(BackboneNet(encoder_only=True, strides=[2, 4]), bfloat16=True).eval()
         with torch.no_grad():
             levels = half(picture(2), picture(2))[0]
         assert [level.dtype for level in levels] == [torch.float32] * 2

@@ -108,3 +108,22 @@ def test_parameter_groups_hold_every_parameter_once():
     assert (trunk["lr"], heads["lr"]) == (0.1, 0.5)
     assert {id(p) for p in heads["params"]} == {id(p) for n, p in net.named_parameters() if "head" in n}
     assert len(trunk["params"]) + len(heads["params"]) == len(list(net.parameters()))
+
+
+def test_refuses_maps_on_which_bfloat16_gradients_are_garbage():
+    """Two cells along the first axis, in training alone; three cells have gradients near those of float32."""
+    conv = torch.nn.Conv3d(8, 8, 3, padding=1)
+    net = MixedPrecision(conv)
+    for shape in ((3, 3, 3), (4, 4, 2)):
+        image = torch.rand(2, 8, *shape, generator=torch.Generator().manual_seed(0))
+        net(image).float().square().mean().backward()
+        found, conv.weight.grad = conv.weight.grad, None
+        conv(image).square().mean().backward()
+        torch.testing.assert_close(found, conv.weight.grad, rtol=0.05, atol=0.01)
+        conv.weight.grad = None
+    image = torch.rand(2, 8, 2, 4, 4)
+    with pytest.raises(ValueError, match=r"a map of \(2, 4, 4\) cells, and bfloat16 gradients on a CPU are wrong"):
+        net(image)
+    with torch.no_grad():
+        net(image)
+    MixedPrecision(torch.nn.Conv3d(8, 8, 3), False)(image)

@@ -9,8 +9,9 @@ from monai.bundle import ConfigParser
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from medpixcl.networks import BackboneNet
 from medpixcl.networks.embedding import LevelsNet
-from medpixcl.networks.pixpro import BackboneNet, PixelPropagation, PixProNet, ProjectionHead
+from medpixcl.networks.pixpro import PixelPropagation, PixProNet, ProjectionHead
 from tests.networks.cases import CHANNELS, make, picture
 from tests.reference import pixpro
 
@@ -212,7 +213,7 @@ class TestForward:
             assert parts["instance_online"].dtype == parts["instance_keys"].dtype == torch.float32
 
     def test_from_json(self):
-        trunk = {"_target_": "medpixcl.networks.pixpro.BackboneNet", "backbone": "dynunet", "channels": [4, 8, 8]}
+        trunk = {"_target_": "medpixcl.networks.BackboneNet", "backbone": "dynunet", "channels": [4, 8, 8]}
         config = {"_target_": "medpixcl.networks.pixpro.PixProNet", "network": trunk, **SMALL}
         config["norm"] = ["group", {"num_groups": 2}]
         net = ConfigParser(json.loads(json.dumps({"net": config}))).get_parsed_content("net")

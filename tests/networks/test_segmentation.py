@@ -13,9 +13,8 @@ from monai.metrics import DiceMetric
 from torch import nn
 from torch.nn import functional as F
 
-from medpixcl.networks import load_weights
+from medpixcl.networks import BackboneNet, load_weights
 from medpixcl.networks.finetuning import hold_frozen, parameter_groups
-from medpixcl.networks.pixpro import BackboneNet
 from medpixcl.networks.segmentation import HEADS, SegmentationNet
 from tests.networks.cases import CHANNELS
 
