@@ -207,5 +207,7 @@ class LandmarkFile:
         if len(row.px) == 3:
             raise ValueError(f"{self.path}: {row.line}: a volume's voxel has no position in mm; add x_mm, y_mm, z_mm.")
         if row.spacing_mm is None:
-            raise MissingSpacingError(self.path, f"{row.line}: position in pixels without spacing_mm; add that column.")
+            raise MissingSpacingError(
+                self.path, f"{row.line}: position in pixels without spacing_mm; add that column, or give mm."
+            )
         return tuple(value * row.spacing_mm for value in row.px)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from medpixcl.coordinates import image_affine
 from medpixcl.data.images import read_image
 from medpixcl.data.landmark_files import ImageLandmarks, read_landmarks, write_landmarks
-from medpixcl.data.landmark_writing import NotWritten
+from medpixcl.data.landmark_writing import NotWritten, checked_formats
 from medpixcl.landmarks.points import LandmarkSet
 from tests.data.dicom_files import NOBODY, write_dicom, write_series
 
@@ -164,6 +165,18 @@ def test_formats_are_checked(tmp_path: Path) -> None:
         write_landmarks(tmp_path, [], ["csv", "fcsv"])
     with pytest.raises(ValueError, match="no landmarks to write"):
         write_landmarks(tmp_path, [], ["csv"])
+
+
+def test_without_highdicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything is computed; reports are read all the same."""
+    one = landmarks_of(tmp_path, 2)
+    write_landmarks(tmp_path / "out", [one], ["sr"])
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"highdicom, which is not installed: pip install 'medpixcl\[dicom-sr\]'"
+    ):
+        checked_formats(["csv", "sr"])
+    assert read_landmarks(tmp_path / "out" / "sr").names == NAMES
 
 
 @pytest.mark.parametrize(
