@@ -16,6 +16,7 @@ from medpixcl.cli.detection import detect, selftrain
 from medpixcl.cli.jitter import estimate_jitter
 from medpixcl.cli.listing import scan
 from medpixcl.cli.matching import evaluate, match
+from medpixcl.cli.measure import measure
 from medpixcl.cli.pretraining import pretrain
 from medpixcl.cli.templates import choose_template
 
@@ -30,6 +31,7 @@ COMMANDS = (
     selftrain,
     detect,
     evaluate,
+    measure,
     demo,
     doctor,
 )

@@ -197,7 +197,7 @@ def _draw_scale(axes: "matplotlib.axes.Axes", panel: Panel) -> None:
     rows, columns = panel.picture.shape
     right, y, width = 0.97 * columns, 0.975 * rows, 20 / panel.spacing[1]
     axes.plot([right - width, right], [y, y], color="white", linewidth=1.6, path_effects=rim(1.6), zorder=3)
-    _write(axes, np.array([right - width / 2, y - 0.018 * rows]), "20 mm", "white", size=6)
+    _write(axes, np.array([right - width / 2, y - 0.018 * rows]), "20 mm", "white", size=6.0)
 
 
 def _write(axes: "matplotlib.axes.Axes", place: Float[np.ndarray, "2"], text: str, colour: str, *, size: float) -> None:

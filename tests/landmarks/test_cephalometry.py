@@ -213,7 +213,7 @@ def test_unequal_pixels_are_measured_in_mm() -> None:
 def test_a_missing_landmark_takes_its_measurements_only(lost: str) -> None:
     points = POINTS.clone()
     points[ROLES.index(lost)] = NAN
-    values, reasons = measure(points[None], ROLES)[0], why_not(points, ROLES)
+    values, reasons = measure(points[None], ROLES)[0], why_not(points[None], ROLES)[0]
     for name, value, reason in zip(NAMES, values, reasons, strict=True):
         if lost in measurement(name).landmarks:
             assert reason == f"not computable: landmark {lost} missing"
@@ -227,7 +227,7 @@ def test_reasons_without_apices_molars_and_nose() -> None:
     """The 19 landmarks of ISBI 2015: all is measured but what needs the roots, the molars or the tip of the nose."""
     kept = [ROLES.index(role) for role in landmark_roles([str(number) for number in range(1, 20)])]
     roles = [ROLES[index] for index in kept]
-    reasons = {name: why for name, why in zip(NAMES, why_not(POINTS[kept], roles), strict=True) if why}
+    reasons = {name: why for name, why in zip(NAMES, why_not(POINTS[kept][None], roles)[0], strict=True) if why}
     assert reasons == {
         "Wits": "not computable: landmarks U6, L6 missing",
         **dict.fromkeys(("U1-SN", "U1-NA"), "not computable: landmark U1A missing"),
@@ -241,15 +241,17 @@ def test_reasons_without_apices_molars_and_nose() -> None:
 def test_the_side_must_be_known() -> None:
     roles = ["Po", "Or", "S", "N", "A"]
     line = torch.tensor([[0.0, 0.0], [50.0, 1.0], [5.0, 0.0], [60.0, 0.0], [58.0, 1.0]])
-    reasons = dict(zip(NAMES, why_not(line, roles), strict=True))
+    reasons = dict(zip(NAMES, why_not(line[None], roles)[0], strict=True))
     assert reasons["SNA"] == ""
     assert reasons["A-NPerp"] == ""
     assert reasons["FMA"] == "not computable: landmarks Go, Me missing"
     incisors = torch.tensor([[0.0, 0.0], [1.0, 9.0], [3.0, 1.0]])
-    sided = dict(zip(NAMES, why_not(incisors, ["N", "A", "U1"]), strict=True))["U1-NA mm"]
+    sided = dict(zip(NAMES, why_not(incisors[None], ["N", "A", "U1"])[0], strict=True))["U1-NA mm"]
     assert sided == "not computable: the landmarks do not tell which way the face looks"
     together = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 1.0]])
-    assert why_not(together, ["S", "N", "A"])[0] == "not computable: two of its landmarks lie at the same place"
+    assert (
+        why_not(together[None], ["S", "N", "A"])[0][0] == "not computable: two of its landmarks lie at the same place"
+    )
 
 
 def test_no_landmark_gives_nothing() -> None:

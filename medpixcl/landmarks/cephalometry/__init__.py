@@ -7,8 +7,10 @@ landmarks and their other names stand in ``landmarks.json``.
 from medpixcl.landmarks.cephalometry.agreement import (
     ClassAgreement,
     MeasurementAgreement,
+    ReaderComparison,
     compare_classes,
     compare_measurements,
+    compare_readers,
 )
 from medpixcl.landmarks.cephalometry.definitions import (
     Classification,
@@ -26,10 +28,12 @@ __all__ = [
     "Measurement",
     "MeasurementAgreement",
     "Norm",
+    "ReaderComparison",
     "classifications",
     "classify",
     "compare_classes",
     "compare_measurements",
+    "compare_readers",
     "deviations",
     "landmark_roles",
     "measure",

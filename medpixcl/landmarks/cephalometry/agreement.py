@@ -1,5 +1,7 @@
 """How far two sets of measurements of the same cephalograms differ: a model from a reader, a reader from another."""
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -86,3 +88,42 @@ def _class_agreement(name: str, first: Int[Tensor, " n"], second: Int[Tensor, " 
     same, chance = float(table.trace()), float(table.sum(dim=0) @ table.sum(dim=1))
     kappa = (same - chance) / (1 - chance) if chance < 1 else torch.nan
     return ClassAgreement(classification=name, images=len(first), percent=100 * same, kappa=kappa)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderComparison:
+    """All differences between two readers, of whom one may be a model.
+
+    Attributes:
+        first: Name of the one; differences are first minus second.
+        second: Name of the other.
+        measurements: One entry per measurement.
+        classes: One entry per classification.
+    """
+
+    first: str
+    second: str
+    measurements: list[MeasurementAgreement]
+    classes: list[ClassAgreement]
+
+
+def compare_readers(readers: Mapping[str, Float[Tensor, "n m"]]) -> list[ReaderComparison]:
+    """Every reader against every later one: the model's error beside what readers differ among themselves.
+
+    Args:
+        readers: Name to measurements of the same cephalograms in the same order; the model first.
+
+    Example:
+        >>> nothing = torch.full((1, len(measurements())), torch.nan)
+        >>> [(one.first, one.second) for one in compare_readers({"model": nothing, "a": nothing, "b": nothing})]
+        [('model', 'a'), ('model', 'b'), ('a', 'b')]
+    """
+    return [
+        ReaderComparison(
+            first=first,
+            second=second,
+            measurements=compare_measurements(readers[first], readers[second]),
+            classes=compare_classes(readers[first], readers[second]),
+        )
+        for first, second in itertools.combinations(readers, 2)
+    ]

@@ -68,20 +68,23 @@ def measure_landmarks(
     return {one.name: value for one, value in zip(measurements(), values.tolist(), strict=True)}
 
 
-def why_not(points: Float[Tensor, "k 2"], roles: Sequence[str | None]) -> list[str]:
-    """Why each measurement of one cephalogram cannot be computed; empty where it can.
+def why_not(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> list[list[str]]:
+    """Why each of the M measurements of each cephalogram cannot be computed; empty where it can.
 
     Args:
         points: Landmarks in mm, NaN where missing.
         roles: As in :func:`measure`.
     """
-    values = measure(points[None], roles)[0]
-    places = _by_role(points[None], roles)
-    known = {name for name, place in places.items() if not place.isnan().any()}
-    side_known = not bool(facing_of(torch.stack([places[name] for name in OUTLINE], dim=1)).isnan())
+    absent = measure(points, roles).isnan().tolist()
+    places = _by_role(points, roles)
+    missing = {name: place.isnan().any(dim=1).tolist() for name, place in places.items()}
+    side_known = (~facing_of(torch.stack([places[name] for name in OUTLINE], dim=1)).isnan()).tolist()
     return [
-        "" if not bool(value.isnan()) else _reason(one, known, side_known)
-        for one, value in zip(measurements(), values, strict=True)
+        [
+            _reason(one, {name for name in one.landmarks if missing[name][number]}, side_known[number]) if gone else ""
+            for one, gone in zip(measurements(), row, strict=True)
+        ]
+        for number, row in enumerate(absent)
     ]
 
 
@@ -136,9 +139,10 @@ def _evaluate(one: Measurement, places: dict[str, Tensor], facing: Tensor, found
     return found[one.name]
 
 
-def _reason(one: Measurement, known: set[str], side_known: bool) -> str:
-    if absent := [name for name in one.landmarks if name not in known]:
-        return f"not computable: landmark{'s' if len(absent) > 1 else ''} {', '.join(absent)} missing"
+def _reason(one: Measurement, missing: set[str], side_known: bool) -> str:
+    if missing:
+        names = ", ".join(name for name in one.landmarks if name in missing)
+        return f"not computable: landmark{'s' if len(missing) > 1 else ''} {names} missing"
     if not side_known and _is_sided(one):
         return "not computable: the landmarks do not tell which way the face looks"
     return "not computable: two of its landmarks lie at the same place"

@@ -1,0 +1,58 @@
+"""`medpixcl measure`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from medpixcl.cli.console import console, print_table, say
+from medpixcl.cli.options import Spacing
+
+
+def measure(
+    landmarks: Annotated[Path, typer.Argument(help="Landmark file of lateral cephalograms, or a folder of them.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the radiographs, to draw the tracings.")] = None,
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="Landmark file of another reader, to compare; may be repeated.")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="CSV with the columns landmark and name: what the file's landmarks are.")
+    ] = None,
+    exclude: Annotated[Path | None, typer.Option(help="Text file, one image per line, left out.")] = None,
+    spacing_mm: Spacing = None,
+) -> None:
+    """Measure cephalometric angles, lengths and ratios from landmarks, with norms, classes and tracings."""
+    from medpixcl.engines.measurement import read_names
+    from medpixcl.engines.measurement_run import run_measurement
+    from medpixcl.reports.measurements import agreement_rows, class_agreement_rows, single_rows, summary_rows
+
+    lines = [] if exclude is None else exclude.read_text(encoding="utf-8-sig").splitlines()
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("drawing", total=None)
+        run = run_measurement(
+            landmarks,
+            output,
+            images=images,
+            references=reference or [],
+            names=None if names is None else read_names(names),
+            spacing_mm=spacing_mm,
+            exclude=[line.strip() for line in lines if line.strip()],
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    for path, reason in run.rejected.items():
+        say(f"not drawn {path}: {reason}", style="yellow")
+    if run.not_found:
+        say(
+            f"{landmarks} does not hold {len(run.not_found)} of the excluded images: {run.not_found[0]}", style="yellow"
+        )
+    values = run.measured.values
+    if run.comparisons:
+        print_table(agreement_rows(run.comparisons), title="Mean absolute difference ± SD of the difference")
+        print_table(class_agreement_rows(run.comparisons), title="Same class")
+    elif len(values) == 1:
+        print_table(row[:5] for row in single_rows(values[0]))
+    else:
+        print_table(summary_rows(values))
+    say(f"report: {output / 'report.html'}; measurements: {output / 'measurements.csv'}")

@@ -1,0 +1,240 @@
+"""Cephalometric measurements as tables and as one HTML page."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl.data.atomic import write_text_atomically
+from medpixcl.landmarks.cephalometry import (
+    Measurement,
+    ReaderComparison,
+    classifications,
+    classify,
+    deviations,
+    measurements,
+)
+from medpixcl.landmarks.cephalometry.definitions import UNITS
+from medpixcl.reports.html import Picture, render_page
+from medpixcl.reports.tables import short_name
+from medpixcl.reports.tracing import outside
+
+Table = list[list[str]]
+COLUMNS = ("SNA", "SNB", "ANB", "FMA", "SN-GoGn", "Jarabak ratio", "MM-Wits")
+"""Measurements in the table of one row per image."""
+MAIN_CLASSES = ("Skeletal class (ANB)", "Growth (Jarabak)")
+_MANY = 2000
+"""Rows of the table of one row per image, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementReport:
+    """Content of the page.
+
+    Attributes:
+        facts: What was run; name to value. Keep folders and patient data out.
+        images: N images; their folders are left out.
+        values: Shape (N, M).
+        reasons: Of every image, why each of the M cannot be computed, empty where it can.
+        comparisons: With other readers.
+        tracings: Pictures.
+        rejected: File name and the reason why it was not drawn.
+        title: Heading.
+    """
+
+    facts: Mapping[str, str]
+    images: Sequence[str]
+    values: Float[Tensor, "n m"]
+    reasons: Sequence[Sequence[str]]
+    comparisons: Sequence[ReaderComparison] = ()
+    tracings: Sequence[Picture] = ()
+    rejected: Sequence[tuple[str, str]] = ()
+    title: str = "Cephalometry"
+
+
+def write_measurement_report(path: Path | str, report: MeasurementReport) -> None:
+    """Write the page; the file is there whole or not at all."""
+    write_text_atomically(path, render_measurement_report(report))
+
+
+def render_measurement_report(report: MeasurementReport) -> str:
+    """The page as text."""
+    return render_page(
+        "measurements.html.j2",
+        {"tracings": report.tracings},
+        report=report,
+        summary=summary_rows(report.values),
+        single=single_rows(report.values[0]) if len(report.images) == 1 else [],
+        rows=image_rows(report.images, report.values),
+        agreement=agreement_rows(report.comparisons),
+        class_agreement=class_agreement_rows(report.comparisons),
+        absent=absent_rows(report.reasons),
+        groups=[(one.name, one.about, one.note, one.norm.source if one.norm else "") for one in measurements()],
+    )
+
+
+def measurement_table(images: Sequence[str], values: Float[Tensor, "n m"], reasons: Sequence[Sequence[str]]) -> Table:
+    """One row per image and measurement: value, unit, norm, deviation in SD, or why it is not computable.
+
+    Args:
+        images: N images.
+        values: Measurements.
+        reasons: Of every image and measurement, empty where it was computed.
+    """
+    table = [["image", "group", "measurement", "value", "unit", "norm", "deviation_sd", "remark"]]
+    for image, row, away, why in zip(images, values.tolist(), deviations(values).tolist(), reasons, strict=True):
+        for one, value, deviation, reason in zip(measurements(), row, away, why, strict=True):
+            norm = "" if one.norm is None else str(one.norm)
+            cells = [_number(value, 3), one.unit, norm, _number(deviation, 2), reason]
+            table.append([image, one.group, one.name, *cells])
+    return table
+
+
+def class_table(images: Sequence[str], values: Float[Tensor, "n m"]) -> Table:
+    """One row per image and classification; the class is empty where it is not computable."""
+    table = [["image", "classification", "measurement", "class"]]
+    for image, classes in zip(images, _labels(values), strict=True):
+        table += [
+            [image, one.name, one.measurement, label] for one, label in zip(classifications(), classes, strict=True)
+        ]
+    return table
+
+
+def agreement_table(comparisons: Sequence[ReaderComparison]) -> Table:
+    """One row per pair of readers and measurement that both have."""
+    table = [["first", "second", "measurement", "unit", "images", "mean_absolute", "bias", "sd"]]
+    for pair in comparisons:
+        for one in pair.measurements:
+            if one.images:
+                numbers = [_number(number, 3) for number in (one.mean_absolute, one.bias, one.sd)]
+                table.append([pair.first, pair.second, one.measurement, one.unit, str(one.images), *numbers])
+    return table
+
+
+def class_agreement_table(comparisons: Sequence[ReaderComparison]) -> Table:
+    """One row per pair of readers and classification."""
+    table = [["first", "second", "classification", "images", "same_percent", "kappa"]]
+    for pair in comparisons:
+        for one in pair.classes:
+            if one.images:
+                numbers = [_number(one.percent, 2), _number(one.kappa, 3)]
+                table.append([pair.first, pair.second, one.classification, str(one.images), *numbers])
+    return table
+
+
+def summary_rows(values: Float[Tensor, "n m"]) -> Table:
+    """Mean, spread and share outside what is usual, of every measurement that an image has."""
+    table = [["measurement", "images", "mean", "SD", "usual", "above (%)", "below (%)"]]
+    for one, column in _present(values):
+        known = column[~column.isnan()]
+        sides = [outside(one, value) for value in known.tolist()]
+        shares = [100 * sides.count(side) / len(sides) for side in (1, -1)] if _has_range(one) else []
+        spread = f"{known.std():.1f}" if len(known) > 1 else ""
+        cells = [_with_unit(float(known.mean()), one), spread, _norm(one), *[f"{share:.0f}" for share in shares]]
+        table.append([one.name, str(len(known)), *cells, *[""] * (2 - len(shares))])
+    return table
+
+
+def single_rows(values: Float[Tensor, " m"]) -> Table:
+    """Value, norm and deviation of every measurement that one image has."""
+    table = [["measurement", "value", "", "usual", "deviation (SD)", "what"]]
+    away = dict(zip([one.name for one in measurements()], deviations(values[None])[0].tolist(), strict=True))
+    for one, column in _present(values[None]):
+        value = float(column[0])
+        arrow = {1: "▲", -1: "▼", 0: ""}[outside(one, value)]
+        deviation = away[one.name]
+        shown = "" if deviation != deviation else f"{deviation:+.1f}"
+        table.append([one.name, _with_unit(value, one), arrow, _norm(one), shown, one.about])
+    return table
+
+
+def image_rows(images: Sequence[str], values: Float[Tensor, "n m"]) -> Table:
+    """One row per image: the most used measurements and the classes."""
+    known = [one.name for one in measurements()]
+    classes = [one.name for one in classifications()]
+    table = [["image", *COLUMNS, *MAIN_CLASSES]]
+    for image, row, labels in zip(images[:_MANY], values.tolist(), _labels(values), strict=False):
+        numbers = [_number(row[known.index(name)], 1) for name in COLUMNS]
+        table.append([short_name(image), *numbers, *[labels[classes.index(name)] for name in MAIN_CLASSES]])
+    return table
+
+
+def agreement_rows(comparisons: Sequence[ReaderComparison]) -> Table:
+    """Mean absolute difference and SD of every measurement, the pairs of readers side by side."""
+    if not comparisons:
+        return []
+    shown = _titles(comparisons)
+    table = [["measurement", "unit", *shown]]
+    for number, one in enumerate(measurements()):
+        found = [pair.measurements[number] for pair in comparisons]
+        if any(entry.images for entry in found):
+            cells = [_pair(entry.mean_absolute, entry.sd, entry.images) for entry in found]
+            table.append([one.name, UNITS[one.unit], *cells])
+    return table
+
+
+def class_agreement_rows(comparisons: Sequence[ReaderComparison]) -> Table:
+    """Share of the same class and kappa, the pairs of readers side by side."""
+    if not comparisons:
+        return []
+    table = [["classification", *_titles(comparisons)]]
+    for number, one in enumerate(classifications()):
+        found = [pair.classes[number] for pair in comparisons]
+        if any(entry.images for entry in found):
+            table.append([one.name, *[_same(entry.percent, entry.kappa, entry.images) for entry in found]])
+    return table
+
+
+def absent_rows(reasons: Sequence[Sequence[str]]) -> Table:
+    """Measurements that some images do not have, why, and how many images that is."""
+    counts = Counter((number, reason) for of_image in reasons for number, reason in enumerate(of_image) if reason)
+    names = [one.name for one in measurements()]
+    rows = [[names[number], reason, str(count)] for (number, reason), count in sorted(counts.items())]
+    return [["measurement", "reason", "images"], *rows] if rows else []
+
+
+def _present(values: Float[Tensor, "n m"]) -> list[tuple[Measurement, Tensor]]:
+    columns = zip(measurements(), values.mT, strict=True)
+    return [(one, column) for one, column in columns if not bool(column.isnan().all())]
+
+
+def _labels(values: Float[Tensor, "n m"]) -> list[list[str]]:
+    return [
+        ["" if place < 0 else one.labels[place] for one, place in zip(classifications(), row, strict=True)]
+        for row in classify(values).tolist()
+    ]
+
+
+def _titles(comparisons: Sequence[ReaderComparison]) -> list[str]:
+    return [f"{pair.first} - {pair.second}" for pair in comparisons]
+
+
+def _pair(value: float, spread: float, images: int) -> str:
+    if not images:
+        return ""
+    return f"{value:.2f}" if spread != spread else f"{value:.2f} ± {spread:.2f}"
+
+
+def _same(percent: float, kappa: float, images: int) -> str:
+    if not images:
+        return ""
+    return f"{percent:.1f} %" if kappa != kappa else f"{percent:.1f} % (κ {kappa:.2f})"
+
+
+def _has_range(one: Measurement) -> bool:
+    return one.norm is not None and (one.norm.sd is not None or one.norm.low is not None)
+
+
+def _norm(one: Measurement) -> str:
+    return "" if one.norm is None else str(one.norm)
+
+
+def _with_unit(value: float, one: Measurement) -> str:
+    return f"{value:.1f}{'' if one.unit == 'deg' else ' '}{UNITS[one.unit]}"
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if value != value else f"{value:.{digits}f}"

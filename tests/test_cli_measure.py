@@ -1,0 +1,242 @@
+"""`medpixcl measure`: from a landmark file to tables, tracings and the page."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medpixcl.landmarks.cephalometry import landmark_roles, measure, measurements
+from medpixcl.landmarks.cephalometry.definitions import measurement
+from tests.engines.tiny import medpixcl
+from tests.reports.test_html import Page
+from tests.reports.test_tracing import ROLES, XY
+
+NAMES = [one.name for one in measurements()]
+SPACING = 0.5
+
+
+def face(image: int) -> torch.Tensor:
+    """Landmarks in pixels of 0.5 mm; every image has a chin a little further back."""
+    points = XY / SPACING
+    points[[5, 6, 7, 8], 0] -= 2.0 * image
+    return points
+
+
+def write_table(
+    path: Path,
+    images: dict[str, torch.Tensor],
+    *,
+    spacing: float | None = SPACING,
+    names: tuple[str, ...] | None = None,
+) -> Path:
+    header = ["image", "landmark", "x_px", "y_px"] + ([] if spacing is None else ["spacing_mm"])
+    lines = [",".join(header)]
+    for image, points in images.items():
+        for number, (x, y) in enumerate(points.tolist()):
+            name = str(number + 1) if names is None else names[number]
+            cells = ["", ""] if x != x else [f"{x}", f"{y}"]
+            lines.append(",".join([image, name, *cells, *([] if spacing is None else [f"{spacing}"])]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return path
+
+
+def write_pictures(folder: Path, names: list[str]) -> Path:
+    folder.mkdir(parents=True)
+    for seed, name in enumerate(names):
+        grey = np.random.default_rng(seed).integers(0, 255, (340, 280), dtype=np.uint8)
+        Image.fromarray(grey).save(folder / name)
+    return folder
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def expected(points: torch.Tensor) -> dict[str, float]:
+    return dict(zip(NAMES, measure(points[None] * SPACING, ROLES)[0].tolist(), strict=True))
+
+
+def test_tables_tracings_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = face(1)
+    lost[9] = torch.nan  # gonion
+    landmarks = write_table(tmp_path / "landmarks.csv", {"a.png": face(0), "b [1].png": lost, "c.png": face(2)})
+    images = write_pictures(tmp_path / "images", ["a.png", "b [1].png"])
+    out = tmp_path / "out"
+    assert medpixcl("measure", landmarks, "-o", out, "--images", images) == 0
+    found = {(row["image"], row["measurement"]): row for row in rows(out / "measurements.csv")}
+    assert len(found) == 3 * len(NAMES)
+    for image, points in (("a.png", face(0)), ("b [1].png", lost), ("c.png", face(2))):
+        for name, value in expected(points).items():
+            row = found[image, name]
+            if np.isnan(value):
+                assert row["value"] == ""
+                assert row["remark"].startswith("not computable: landmark")
+            else:
+                assert float(row["value"]) == pytest.approx(value, abs=6e-4)
+                assert row["remark"] == ""
+            assert row["unit"] == measurement(name).unit
+    assert found["b [1].png", "FMA"]["remark"] == "not computable: landmark Go missing"
+    assert found["a.png", "IMPA"]["remark"] == "not computable: landmark L1A missing"
+    convexity = found["a.png", "Convexity"]
+    assert convexity["norm"] == "0 ± 5.1"
+    assert float(convexity["deviation_sd"]) == pytest.approx(float(convexity["value"]) / 5.1, abs=0.01)
+    classes = {(row["image"], row["classification"]): row["class"] for row in rows(out / "classes.csv")}
+    assert classes["a.png", "Skeletal class (ANB)"] in ("I", "II", "III")
+    assert classes["b [1].png", "Growth (Jarabak)"] == ""
+    assert sorted(path.name for path in (out / "tracings").iterdir()) == ["a.png", "b [1].png"]
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert len(page.all("img")) == 2
+    assert all(str(image["src"]).startswith("data:image/") for image in page.all("img"))
+    assert "not computable: landmark Go missing" in page.text
+    assert "3 radiographs measured" in page.text
+    assert str(tmp_path) not in page.text
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_one_radiograph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    landmarks = write_table(tmp_path / "landmarks.csv", {"a.png": face(0)})
+    assert medpixcl("measure", landmarks, "-o", tmp_path / "out") == 0
+    page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert "1 radiograph measured" in page.text
+    assert "deviation (SD)" in page.text
+    assert not (tmp_path / "out" / "tracings").exists()
+    assert "SNA" in capsys.readouterr().out
+
+
+def test_readers_are_compared(tmp_path: Path) -> None:
+    """Against each reference, and these with one another, over the images that both have."""
+    model = write_table(tmp_path / "model.csv", {f"{n}.png": face(n) for n in range(4)})
+    senior = write_table(tmp_path / "senior.csv", {f"{n}.png": face(n + 1) for n in range(4)})
+    junior = write_table(tmp_path / "junior.csv", {f"images/{n}.png": face(3 * n) for n in range(1, 3)})
+    out = tmp_path / "out"
+    references = ["--reference", senior, "--reference", junior]
+    (tmp_path / "exclude.txt").write_text("3.png\nelsewhere.png\n")
+    assert medpixcl("measure", model, "-o", out, *references, "--exclude", tmp_path / "exclude.txt") == 0
+    table = {(row["first"], row["second"], row["measurement"]): row for row in rows(out / "agreement.csv")}
+    assert {key[:2] for key in table} == {("model", "senior"), ("model", "junior"), ("senior", "junior")}
+    values = {
+        "model": {n: expected(face(n))["SNB"] for n in range(3)},
+        "senior": {n: expected(face(n + 1))["SNB"] for n in range(3)},
+        "junior": {n: expected(face(3 * n))["SNB"] for n in range(1, 3)},
+    }
+    for first, second in (("model", "senior"), ("model", "junior"), ("senior", "junior")):
+        shared = values[first].keys() & values[second].keys()
+        differences = np.array([values[first][n] - values[second][n] for n in sorted(shared)])
+        row = table[first, second, "SNB"]
+        assert int(row["images"]) == len(shared)
+        assert float(row["mean_absolute"]) == pytest.approx(np.abs(differences).mean(), abs=6e-4)
+        assert float(row["bias"]) == pytest.approx(differences.mean(), abs=6e-4)
+        assert float(row["sd"]) == pytest.approx(differences.std(ddof=1), abs=6e-4)
+    classes = {(row["first"], row["second"], row["classification"]) for row in rows(out / "class_agreement.csv")}
+    assert ("model", "senior", "Skeletal class (ANB)") in classes
+    text = Page((out / "report.html").read_text(encoding="utf-8")).text
+    assert "model - senior" in text
+    assert "Cohen's kappa" in text
+    assert {row["image"] for row in rows(out / "measurements.csv")} == {"0.png", "1.png", "2.png"}
+
+
+def test_readers_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    files = [write_table(tmp_path / folder / "landmarks.csv", {"a.png": face(n)}) for n, folder in enumerate("xy")]
+    assert medpixcl("measure", files[0], "-o", tmp_path / "out", "--reference", files[1]) == 0
+    row = rows(tmp_path / "out" / "agreement.csv")[0]
+    assert (row["first"], row["second"]) == ("x/landmarks", "y/landmarks")
+
+
+def test_names_may_be_given(tmp_path: Path) -> None:
+    names = tuple(f"p{number}" for number in range(19))
+    landmarks = write_table(tmp_path / "own.csv", {"a.png": face(0)}, names=names)
+    table = tmp_path / "names.csv"
+    table.write_text(
+        "landmark,name\n" + "\n".join(f"{own},{role}" for own, role in zip(names, ROLES, strict=True)) + "\n"
+    )
+    assert medpixcl("measure", landmarks, "-o", tmp_path / "out", "--names", table) == 0
+    found = {row["measurement"]: row["value"] for row in rows(tmp_path / "out" / "measurements.csv")}
+    assert float(found["SNA"]) == pytest.approx(expected(face(0))["SNA"], abs=6e-4)
+
+
+def test_pixels_without_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    landmarks = write_table(tmp_path / "landmarks.csv", {"a.png": face(0)}, spacing=None)
+    out = tmp_path / "out"
+    assert medpixcl("measure", landmarks, "-o", out) == 2
+    error = capsys.readouterr().err
+    assert "position in pixels without spacing_mm" in error
+    assert error.endswith("or give --spacing-mm.\n")
+    assert medpixcl("measure", landmarks, "-o", out, "--spacing-mm", SPACING) == 0
+    found = {row["measurement"]: row["value"] for row in rows(out / "measurements.csv")}
+    assert float(found["AFH"]) == pytest.approx(expected(face(0))["AFH"], abs=6e-4)
+
+
+def test_millimetres_without_pixels_need_the_size_to_be_drawn(tmp_path: Path) -> None:
+    """Slicer keeps mm only: measured as they are; drawn when the size of the picture's pixels is known."""
+    points = [
+        {"id": str(n), "label": str(role), "position": [x, y, 0.0], "positionStatus": "defined"}
+        for n, (role, (x, y)) in enumerate(zip(ROLES, XY.tolist(), strict=True))
+    ]
+    markups = {"markups": [{"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": points}]}
+    (tmp_path / "a.mrk.json").write_text(json.dumps(markups))
+    images = write_pictures(tmp_path / "images", ["a.png"])
+    out = tmp_path / "out"
+    assert medpixcl("measure", tmp_path / "a.mrk.json", "-o", out, "--images", images) == 0
+    found = {row["measurement"]: row["value"] for row in rows(out / "measurements.csv")}
+    assert float(found["AFH"]) == pytest.approx(expected(face(0))["AFH"], abs=6e-4)
+    assert not (out / "tracings").exists()
+    page = Page((out / "report.html").read_text(encoding="utf-8"))
+    assert "has no pixel spacing; give --spacing-mm" in page.text
+    assert medpixcl("measure", tmp_path / "a.mrk.json", "-o", out, "--images", images, "--spacing-mm", SPACING) == 0
+    assert (out / "tracings" / "a.png").is_file()
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    landmarks = write_table(tmp_path / "landmarks.csv", {"a.png": face(0)})
+    other = write_table(tmp_path / "other.csv", {"z.png": face(0)})
+    strange = write_table(tmp_path / "strange.csv", {"a.png": face(0)[:2]}, names=("heart", "liver"))
+    deep = tmp_path / "deep.csv"
+    deep.write_text("image,landmark,x_mm,y_mm,z_mm\na.png,S,1,2,30\na.png,N,5,6,30\n")
+    (tmp_path / "columns.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "all.txt").write_text("a.png\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    twice = write_pictures(tmp_path / "twice", ["a.png"])
+    write_pictures(twice / "copy", ["a.png"])
+    for words, message in [
+        ([tmp_path / "nothing.csv"], "nothing.csv does not exist"),
+        ([landmarks, "--images", tmp_path / "nowhere"], "nowhere does not exist; expected a picture or a folder"),
+        ([landmarks, "--images", empty], "empty holds no image of"),
+        ([landmarks, "--images", twice], "are both the image 'a.png'; keep one of the two"),
+        ([landmarks, "--reference", other], "other.csv measures none of the images of"),
+        ([landmarks, "--names", tmp_path / "columns.csv"], "has the columns a, b; expected landmark and name"),
+        ([landmarks, "--names", tmp_path / "no.csv"], "no.csv does not exist; expected a CSV"),
+        ([landmarks, "--exclude", tmp_path / "all.txt"], "all of its 1 images are excluded"),
+        ([strange], "none of the landmarks 'heart', 'liver' is a known cephalometric landmark"),
+        ([deep], "lies at z = 30.0 mm; cephalometry takes the landmarks of a 2D radiograph"),
+    ]:
+        assert medpixcl("measure", *words, "-o", tmp_path / "out") == 2, words
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.data
+def test_public_cephalogram(data_dir: Path, tmp_path: Path) -> None:
+    """A real radiograph by the landmarks of both readers; its pixel size stands in the landmark file only."""
+    folder = data_dir / "ceph_isbi2015"
+    picture = folder / "images" / "001.png"
+    reference = ["--reference", folder / "landmarks_senior.csv", "--reference", folder / "landmarks_junior.csv"]
+    assert medpixcl("measure", folder / "landmarks.csv", "-o", tmp_path, "--images", picture, *reference) == 0
+    with Image.open(tmp_path / "tracings" / "001.png") as tracing:
+        assert min(tracing.size) > 800
+    found = {(row["image"], row["measurement"]): row for row in rows(tmp_path / "measurements.csv")}
+    with (folder / "landmarks.csv").open() as file:
+        points = [(float(r["x_px"]), float(r["y_px"])) for r in csv.DictReader(file) if r["image"] == "images/001.png"]
+    values = measure(0.5 * torch.tensor([points], dtype=torch.float64), landmark_roles([str(n) for n in range(1, 20)]))
+    for name, value in zip(NAMES, values[0].tolist(), strict=True):
+        if not np.isnan(value):
+            assert float(found["images/001.png", name]["value"]) == pytest.approx(value, abs=6e-4)
+    assert {row["images"] for row in rows(tmp_path / "agreement.csv")} == {"300"}
