@@ -1,5 +1,6 @@
 """The positives of PixPro's loss, followed: their numbers over every epoch, and pictures at every validation."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,12 +9,13 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from medpixcl.engines.binning import over_processes
-from medpixcl.engines.pixpro import PixProPrepareBatch
+from medpixcl.engines.pixpro import VIEWS, PixProPrepareBatch
 from medpixcl.losses.pixpro import PixProLoss
 from medpixcl.reports.depth import depth_views
 from medpixcl.reports.figures import figure_to_array
 
 if TYPE_CHECKING:
+    import matplotlib.figure
     from torch.utils.tensorboard import SummaryWriter
 
 
@@ -62,9 +64,7 @@ class PositiveStatistics:
 
 
 class PositivePictures:
-    """Draws, after each validation, two views, their exogenous channel, and the positives of one cell.
-
-    The cell is the one with most spatial positives, at the finest level and the last of the loss's scales.
+    """Draws :func:`positives_figure` of the first held-out image after each validation.
 
     Args:
         log_dir: Folder of the TensorBoard events.
@@ -82,7 +82,7 @@ class PositivePictures:
         self.log_dir, self.loss, self.image_key, self.name = log_dir, loss, image_key, name
         self.prepare = PixProPrepareBatch(loss.strides, [channel.key for channel in loss.channels], image_key=image_key)
         self.writer: SummaryWriter | None = None
-        self.kept: dict[str, Any] | None = None
+        self.kept: dict[str, Tensor] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Keep the first batch of a validation, draw at its end."""
@@ -93,41 +93,58 @@ class PositivePictures:
         """Remember the first item of the first batch."""
         if engine.state.iteration % engine.state.epoch_length != 1 % engine.state.epoch_length:
             return
-        query, target, (anchor,), _ = self.prepare(engine.state.batch, "cpu")
-        self.kept = {name: value[:1] for name, value in target.items()} | {"query": query[:1], "anchor": anchor[:1]}
+        self.kept = first_views(self.prepare, engine.state.batch)
 
     def draw(self, engine: Engine) -> None:
         """Write the picture; none where the views have no positive."""
-        if self.kept is None:
-            return
-        kept = self.kept
-        positives = self.loss.positives(kept, scale=len(self.loss.scales) - 1)
-        spatial, weights = positives.spatial[0], positives.weights[0]
-        if not spatial.any():
+        figure = None if self.kept is None else positives_figure(self.loss, self.kept, self.name)
+        if figure is None:
             return
         from torch.utils.tensorboard import SummaryWriter
 
         if self.writer is None:
             self.writer = SummaryWriter(self.log_dir)
-        cell, grid = int(spatial.sum(1).argmax()), self._grid(kept["query"].shape[2:])
-        key = self.loss.channels[0].key
-        figure = depth_views(
-            [kept[view][0, 0] for view in ("query", "anchor")],
-            [_with_validity(kept[f"{key}_{view}"][0]) for view in ("query", "anchor")],
-            positives=(weights[cell] > 0).reshape(grid),
-            removed=(spatial[cell] & (weights[cell] == 0)).reshape(grid),
-            cell=[int(place) for place in np.unravel_index(cell, grid)],
-            spacing=torch.linalg.vector_norm(kept["affine_query"][0, :-1, :-1], dim=0).tolist(),
-            name=self.name,
-        )
         self.writer.add_image("validation/positives", figure_to_array(figure), engine.state.epoch)
         self.writer.flush()
 
-    def _grid(self, shape: torch.Size) -> tuple[int, ...]:
-        """Cells along each axis of a view at the finest level."""
-        stride = self.loss.strides[0]
-        steps = [stride] * len(shape) if isinstance(stride, int) else list(stride)
-        return tuple(-(-size // step) for size, step in zip(shape, steps, strict=True))
+
+def positives_figure(
+    loss: PixProLoss, views: Mapping[str, Tensor], name: str = "depth (mm)"
+) -> "matplotlib.figure.Figure | None":
+    """Two views, their exogenous channel, and the positives of one cell; None where the views have no positive.
+
+    The cell is the one with most spatial positives, at the finest level and the last of the loss's scales.
+
+    Args:
+        loss: Its first channel is drawn.
+        views: Of one image: ``query`` and ``anchor`` (1, C, *view), and the target that
+            :class:`medpixcl.engines.pixpro.PixProPrepareBatch` gives.
+        name: Of the channel, with its unit.
+    """
+    positives = loss.positives(views, scale=len(loss.scales) - 1)
+    spatial, weights = positives.spatial[0], positives.weights[0]
+    if not spatial.any():
+        return None
+    stride, shape = loss.strides[0], views["query"].shape[2:]
+    steps = [stride] * len(shape) if isinstance(stride, int) else list(stride)
+    grid = tuple(-(-size // step) for size, step in zip(shape, steps, strict=True))
+    cell, key = int(spatial.sum(1).argmax()), loss.channels[0].key
+    return depth_views(
+        [views[view][0, 0] for view in VIEWS],
+        [_with_validity(views[f"{key}_{view}"][0]) for view in VIEWS],
+        positives=(weights[cell] > 0).reshape(grid),
+        removed=(spatial[cell] & (weights[cell] == 0)).reshape(grid),
+        cell=[int(place) for place in np.unravel_index(cell, grid)],
+        spacing=torch.linalg.vector_norm(views["affine_query"][0, :-1, :-1], dim=0).tolist(),
+        name=name,
+    )
+
+
+def first_views(prepare: PixProPrepareBatch, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The first item of a batch as :func:`positives_figure` takes it."""
+    query, target, (anchor,), _ = prepare(batch, "cpu")
+    whole = {name: value[:1] for name, value in target.items() if isinstance(value, Tensor)}
+    return whole | {"query": query[:1], "anchor": anchor[:1]}
 
 
 def _with_validity(channel: Tensor) -> Tensor:
