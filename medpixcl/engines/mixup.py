@@ -187,8 +187,9 @@ class MixUpPictures:
         predicted, truth = (torch.cat(values) for values in zip(*self.opacities, strict=True))
         measured = {name: engine.state.metrics.get(key) for name, key in self.metrics.items()}
         note = ", ".join(f"{name} {value:.2f}" for name, value in measured.items() if value is not None)
+        shown = len(self.kept["mixed"])
         pictures = {
-            "unmixed": unmixed_images(self.kept, truth[: self.items], predicted[: self.items]),
+            "unmixed": unmixed_images(self.kept, truth[:shown], predicted[:shown]),
             "opacity": opacity_agreement(predicted, truth, note),
         }
         for name, picture in pictures.items():

@@ -94,17 +94,33 @@ class MixedPrecision(nn.Module):
     Args:
         network: The network.
         bfloat16: Off: the network as it is.
+
+    Raises:
+        ValueError: From a call in training on a CPU, if a 3D convolution gets a map of two cells along its first axis:
+            there torch (2.13, oneDNN) computes the gradient of the weights from memory that it never wrote.
     """
 
     def __init__(self, network: nn.Module, bfloat16: bool = True) -> None:
         super().__init__()
         self.network = network
         self.use_bfloat16 = bfloat16
+        for layer in network.modules() if bfloat16 else ():
+            if isinstance(layer, nn.Conv3d) and _refuse_two_cells not in layer._forward_pre_hooks.values():
+                layer.register_forward_pre_hook(_refuse_two_cells)
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """Output of the network, whatever it is."""
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.use_bfloat16):
             return self.network(x)
+
+
+def _refuse_two_cells(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+    wrong = given[0].device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+    if wrong and given[0].shape[2] == 2:
+        raise ValueError(
+            f"a 3D convolution got a map of {tuple(given[0].shape[2:])} cells, and bfloat16 gradients on a CPU are "
+            "wrong where the first axis has 2: take larger or smaller patches, or set bfloat16 to false"
+        )
 
 
 def parameter_groups(network: LandmarkNet, learning_rate: float, head_learning_rate: float) -> list[dict[str, Any]]:

@@ -126,6 +126,10 @@ def test_evaluator_measures_and_draws(shape, tmp_path):
     for tag in ("validation/unmixed", "validation/opacity"):
         assert events.Images(tag)[-1].encoded_image_string.startswith(b"\x89PNG")
         assert events.Images(tag)[-1].height > 100
+    pictures = MixUpPictures(None, items=100, folder=str(tmp_path / "all"))
+    pictures.attach(evaluator)
+    evaluator.run()
+    assert len(pictures.kept["mixed"]) == 8, "a batch has no more"
     with Image.open(tmp_path / "png" / "opacity.png") as picture:
         kept = np.asarray(picture)
     with Image.open(BytesIO(events.Images("validation/opacity")[-1].encoded_image_string)) as picture:

@@ -126,4 +126,4 @@ def test_refuses_maps_on_which_bfloat16_gradients_are_garbage():
         net(image)
     with torch.no_grad():
         net(image)
-    MixedPrecision(torch.nn.Conv3d(8, 8, 3), False)(image)
+    MixedPrecision(torch.nn.Conv3d(8, 8, 3, padding=1), False)(image)
