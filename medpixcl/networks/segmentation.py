@@ -78,7 +78,7 @@ class SegmentationNet(nn.Module):
         self.coarsest_stride = self.backbone.strides[-1]
         widths = [self.backbone.channels[tap] for tap in self.taps]
         self.head: nn.Module = (
-            LinearProbe(spatial_dims, widths, classes)
+            LinearProbe(spatial_dims, widths, classes, frozen)
             if head == "linear"
             else LightDecoder(spatial_dims, widths, classes, decoder_channels)
         )
@@ -120,12 +120,15 @@ class LinearProbe(nn.Module):
         spatial_dims: 2 or 3.
         widths: Channels of the maps.
         classes: Number K of logits.
+        frozen: Of maps that do not change, so that their statistics are those of all batches and not of the last ones.
     """
 
-    def __init__(self, spatial_dims: int, widths: Sequence[int], classes: int) -> None:
+    def __init__(self, spatial_dims: int, widths: Sequence[int], classes: int, frozen: bool = False) -> None:
         super().__init__()
+        # The maps of an untrained encoder are as small as 1e-8.
+        statistics = {"affine": False, "eps": 1e-20, "momentum": None if frozen else 0.1}
         norm, conv = Norm[Norm.BATCH, spatial_dims], Conv[Conv.CONV, spatial_dims]
-        self.norms = nn.ModuleList([norm(width, affine=False) for width in widths])
+        self.norms = nn.ModuleList([norm(width, **statistics) for width in widths])
         self.weights = nn.ModuleList([conv(width, classes, 1) for width in widths])
         self.mode = "bilinear" if spatial_dims == 2 else "trilinear"
 

@@ -58,7 +58,7 @@ def test_linear_probe_is_einsum_and_interpolation(dims: int, backbone: str) -> N
     with torch.no_grad():
         for level, norm, layer in zip(net.backbone(2 * padded - 1), net.head.norms, net.head.weights, strict=True):
             centre, scale = (value.view(1, -1, *[1] * dims) for value in (norm.running_mean, norm.running_var))
-            standard = (level - centre) / (scale + 1e-5).sqrt()
+            standard = (level - centre) / (scale + 1e-20).sqrt()
             cells = torch.einsum("bc...,kc->bk...", standard, layer.weight.flatten(1))
             cells = cells + layer.bias.view(1, -1, *[1] * dims)
             expected += F.interpolate(cells, size=whole, mode="bilinear" if dims == 2 else "trilinear")
@@ -78,6 +78,21 @@ def test_linear_probe_is_linear_in_its_maps(dims: int) -> None:
         expected = 0.3 * head(one, [16] * dims) + 0.7 * head(other, [16] * dims)
         torch.testing.assert_close(head(mixed, [16] * dims), expected, atol=1e-5, rtol=1e-4)
     assert not any(True for _ in head.norms.parameters()), "nothing is learnt in the norms"
+
+
+def test_probe_of_frozen_maps_has_their_statistics_over_all_batches() -> None:
+    """However small they are: an untrained encoder's maps are of the order of 1e-8."""
+    batches = [1e-8 * torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(n)) + 3e-8 for n in range(3)]
+    probe = LinearProbe(2, [3], 2, frozen=True)
+    for batch in batches:
+        probe([batch], [16, 16])
+    norm = probe.eval().norms[0]
+    with torch.no_grad():
+        standard = norm(batches[0])
+    means, variances = (torch.stack([getattr(b, f)((0, 2, 3)) for b in batches]).mean(0) for f in ("mean", "var"))
+    expected = (batches[0] - means.view(1, -1, 1, 1)) / variances.view(1, -1, 1, 1).sqrt()
+    torch.testing.assert_close(standard, expected, rtol=1e-3, atol=1e-3)
+    assert standard.std() > 0.9
 
 
 @EACH_DIM
