@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medpixcl.data.images import read_image
 from medpixcl.data.landmark_files import read_landmarks
-from medpixcl.data.phantoms import write_landmark_phantoms
+from medpixcl.data.phantoms import draw_phantom, write_landmark_phantoms
 from tests.data.dicom_files import NOBODY, write_dicom, write_series
 from tests.engines.tiny import ROOT, medpixcl
+from tests.test_cli import match
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 DETECTOR = ROOT / "bundles" / "xray_landmark_selftraining"
@@ -128,3 +130,39 @@ def test_bad_formats(
     assert medpixcl("detect", *places, "--format", formats) == 2
     assert sentence in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_series_gets_a_report_in_space(tmp_path: Path) -> None:
+    """An oblique CT series found in its copy: the report has the positions of the table, in the frame of reference."""
+    volume = (draw_phantom((10, 24, 26), 7) * 900).astype(int)
+    tilted = (0.8, 0.6, 0.0, -0.48, 0.64, 0.6)
+    normal = np.cross(tilted[:3], tilted[3:])
+    shared = {"StudyInstanceUID": "1.2.3.4", "FrameOfReferenceUID": "1.2.3.5"}
+    for name in ("template", "images/copy"):
+        write_series(tmp_path / name, volume, orientation=tilted, step=tuple(2.0 * normal), **shared)
+    affine = read_image(tmp_path / "template").affine.numpy()
+    lps = (np.array([[5, 6, 4], [20, 9, 7]]) @ affine[:3, :3].T + affine[:3, 3]) * [-1, -1, 1]
+    lines = [f"template,p{k},{x},{y},{z}" for k, (x, y, z) in enumerate(lps)]
+    (tmp_path / "landmarks.csv").write_text("\n".join(["image,landmark,x_mm,y_mm,z_mm", *lines, ""]))
+    places = {"template": tmp_path / "template", "landmarks": tmp_path / "landmarks.csv"}
+    places |= {"images": tmp_path / "images", "output": tmp_path / "out"}
+    dims = ("--set", "spatial_dims=3", "--set", "working_spacing_mm=null", "--set", "overlays=false")
+    assert match(places, *dims, "--format", "sr,coco") == 0
+    rows = table(tmp_path / "out" / "landmarks.csv")
+    (path,) = (tmp_path / "out" / "sr").rglob("*.dcm")
+    report = highdicom.sr.srread(path)
+    groups = report.content.get_planar_roi_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == [row["landmark"] for row in rows] == ["p0", "p1"]
+    for group, row in zip(groups, rows, strict=True):
+        place = [float(row[f"{axis}_mm"]) for axis in "xyz"]
+        np.testing.assert_allclose(np.ravel(group.roi.value), place, atol=1e-3)
+    assert len(report.get_evidence()) == 10
+    assert [(row["image"], row["format"]) for row in table(tmp_path / "out" / "rejected.csv")] == [
+        (rows[0]["image"], "coco")
+    ]
+    found = read_landmarks(tmp_path / "out" / "sr").positions_mm()
+    assert found == {
+        rows[0]["image"]: {
+            row["landmark"]: pytest.approx([float(row[f"{a}_mm"]) for a in "xyz"], abs=1e-3) for row in rows
+        }
+    }
