@@ -398,3 +398,13 @@ def test_names_of_the_public_landmarks(data_dir: Path) -> None:
     with (data_dir / "ceph_isbi2015" / "landmark_names.csv").open() as file:
         names = {row["landmark"]: row["name"] for row in csv.DictReader(file)}
     assert landmark_roles(list(names), names) == landmark_roles(list(names))
+
+
+def test_the_page_tells_every_measurement_and_limit() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cephalometry.md").read_text(encoding="utf-8")
+    for one in measurements():
+        assert f"| {one.name} | {one.about}" in page
+        assert one.norm is None or f"| {one.norm} | {one.norm.source} |" in page
+    for limits in classifications():
+        low, high = limits.bounds
+        assert f"| {limits.name} | {' / '.join(limits.labels)} | {low:g} and {high:g} | {limits.source} |" in page
