@@ -73,7 +73,7 @@ def _read_masks(paths: Sequence[str | PathLike[str]], grid: Grid, names: Sequenc
     if not overlapping:
         raise ValueError(f"{first} is one of a list of masks, which may overlap; set overlapping, or give a label map.")
     if len(paths) != len(names):
-        raise ValueError(f"{first}: there are {len(paths)} masks for {len(names)} classes; give one per class.")
+        raise ValueError(f"{first}: there are {len(paths)} mask(s) for {len(names)} classes; give one per class.")
     masks = [_read_whole(path, grid) for path in paths]
     for path, mask in zip(paths, masks, strict=True):
         if len(found := mask.unique()) > 2 or (len(found) == 2 and found[0] != 0):

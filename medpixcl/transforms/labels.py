@@ -82,5 +82,5 @@ class OriginalGridd(MapTransform):
             last = torch.tensor(values.shape[1:], device=values.device) - 1
             positions = positions.clamp(min=torch.zeros_like(last), max=last)
             moved = resample(values[None], positions)[0]
-            item[key] = MetaTensor(moved, affine=original, meta=dict(image.meta))
+            item[key] = MetaTensor(moved, meta={**image.meta, "affine": original})
         return item
