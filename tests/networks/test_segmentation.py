@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from medpixcl.networks import BackboneNet, load_weights
 from medpixcl.networks.finetuning import hold_frozen, parameter_groups
-from medpixcl.networks.segmentation import HEADS, SegmentationNet
+from medpixcl.networks.segmentation import HEADS, LinearProbe, SegmentationNet
 from tests.networks.cases import CHANNELS
 
 ROOT = Path(__file__).parents[2]
