@@ -10,7 +10,10 @@ from tqdm import tqdm
 
 from medpixcl.data.demo import make_demo_data
 from medpixcl.data.scan import scan
-from medpixcl.engines.workflow import find_bundle, run_bundle
+from medpixcl.engines.pixpro import PixProPrepareBatch
+from medpixcl.engines.positives import first_views, positives_figure
+from medpixcl.engines.workflow import find_bundle, read_bundle, run_bundle
+from medpixcl.reports.figures import save_png
 
 Comparison = list[tuple[str, dict[str, Any]]]
 
@@ -28,6 +31,11 @@ TRAINING = {
     "exclusion_radius": 1.0,
     **NETWORK,
 }
+DEPTH_BUNDLE = "xray_depth_pixpro_pretraining"
+DEPTH_CAPTION = (
+    "Two views of a training radiograph above their depth, and the positives of one cell in PixPro with depth: those "
+    "that depth removes lie at the same place but at another depth."
+)
 FROZEN = {
     "_target_": "medpixcl.networks.BackboneNet",
     "encoder_only": True,
@@ -100,8 +108,22 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
     }
     run_bundle(pretraining, "train", {**TRAINING, **places, "spacing_mm": spacing})
     report("4/4 landmarks after training")
+    draw_depth(folder / "manifest.json", folder / "depth.png")
     trained = {"weights": str(run / "models" / "model.pt"), "output_dir": str(folder), "overlays": True}
-    return [*results, measure("pretrained", **trained, comparisons=results)]
+    shown = {"comparisons": results, "pictures": [(str(folder / "depth.png"), DEPTH_CAPTION)]}
+    return [*results, measure("pretrained", **trained, **shown)]
+
+
+def draw_depth(manifest: Path, path: Path) -> None:
+    """Two views of a radiograph with their depth, and which positives of PixPro the depth removes, as a PNG file."""
+    parser = read_bundle(find_bundle(None, DEPTH_BUNDLE), "train", {"data_list_file_path": str(manifest)})
+    loss, data = (parser.get_parsed_content(part) for part in ("loss", "validate::dataloader"))
+    prepare = PixProPrepareBatch(loss.strides, [channel.key for channel in loss.channels])
+    for batch in data:
+        if (figure := positives_figure(loss, first_views(prepare, batch))) is not None:
+            save_png(figure, path)
+            return
+    raise ValueError(f"no two views of {manifest} overlap, so there are no positives to draw; give more images.")
 
 
 def _pixel_size(landmarks: Path) -> float:

@@ -24,7 +24,7 @@ from medpixcl.engines.radii import Radii
 from medpixcl.landmarks.metrics import evaluate_positions
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.reports.figures import landmark_overlay, save_png
-from medpixcl.reports.html import write_match_report
+from medpixcl.reports.html import Picture, write_match_report
 from medpixcl.reports.match import match_report
 from medpixcl.reports.tables import write_metrics_json
 
@@ -84,6 +84,7 @@ class LandmarkResults:
         facts: What the report shall say of the run, beside the versions.
         overlays: Draw an overlay of every image.
         comparisons: Name and metrics of other runs over the same images, shown beside this one's.
+        pictures: Files (PNG or JPEG) and captions of pictures for the report.
         formats: Of the landmarks, see :mod:`medpixcl.data.landmark_writing`.
         keep_patient: Copy patient and study into DICOM SR.
 
@@ -102,12 +103,13 @@ class LandmarkResults:
         facts: Mapping[str, str] | None = None,
         overlays: bool = True,
         comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        pictures: Sequence[tuple[str, str]] = (),
         formats: Sequence[str] = DEFAULT_FORMATS,
         keep_patient: bool = False,
     ) -> None:
         self.images, self.preprocessing, self.output_dir, self.title = images, preprocessing, Path(output_dir), title
         self.reference, self.facts, self.overlays = reference, dict(facts or {}), overlays
-        self.comparisons = comparisons
+        self.comparisons, self.pictures = comparisons, pictures
         self.formats, self.keep_patient = checked_formats(("csv", *formats)), keep_patient
         self.names: tuple[str, ...] = ()
         self.results: dict[str, tuple[LandmarkSet, Found]] = {}
@@ -192,6 +194,7 @@ class LandmarkResults:
             metrics=self.metrics,
             rejected=self.images.rejected,
             comparisons=[*self.comparisons, ("this run", self.metrics or {})] if self.comparisons else (),
+            pictures=[Picture(image=Path(file).read_bytes(), caption=caption) for file, caption in self.pictures],
             **self._template_in_report(),
         )
         write_match_report(self.output_dir / "report.html", report)

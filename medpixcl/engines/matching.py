@@ -96,6 +96,7 @@ class LandmarkMatchHandler(LandmarkResults):
         facts: What the report shall say of the run, beside the template and the versions.
         overlays: Draw an overlay of every image.
         comparisons: Name and metrics of other runs over the same images, shown beside this one's.
+        pictures: Files (PNG or JPEG) and captions of pictures for the report.
         calibration: File of ``medpixcl calibrate``: radii become a column of the table and circles in the overlays.
         unlabelled: Images from which the matcher learns what the landmarks look like, before it starts.
         formats: Of the landmarks, see :mod:`medpixcl.data.landmark_writing`.
@@ -115,6 +116,7 @@ class LandmarkMatchHandler(LandmarkResults):
         facts: Mapping[str, str] | None = None,
         overlays: bool = True,
         comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        pictures: Sequence[tuple[str, str]] = (),
         calibration: str | None = None,
         unlabelled: UnlabelledImages | None = None,
         formats: Sequence[str] = DEFAULT_FORMATS,
@@ -129,6 +131,7 @@ class LandmarkMatchHandler(LandmarkResults):
             facts=facts,
             overlays=overlays,
             comparisons=comparisons,
+            pictures=pictures,
             formats=formats,
             keep_patient=keep_patient,
         )

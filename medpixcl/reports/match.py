@@ -31,6 +31,7 @@ def match_report(
     rejected: Mapping[str, str] = MappingProxyType({}),
     warnings: Sequence[str] = (),
     comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    pictures: Sequence[Picture] = (),
     cases: int = 3,
 ) -> MatchReport:
     """Fill a :class:`~medpixcl.reports.html.MatchReport`: tables, plots, the best and the worst images.
@@ -52,6 +53,7 @@ def match_report(
         rejected: Image to the reason why it was left out.
         warnings: What the reader must know; shown as given.
         comparisons: Name and metrics of other methods.
+        pictures: Shown before the plots of the error.
         cases: How many best and how many worst images to show.
 
     Raises:
@@ -78,7 +80,7 @@ def match_report(
         facts=facts,
         landmark_table=landmark_rows(names, confidence, flags, metrics),
         metrics=metrics,
-        plots=() if errors is None else _plots(confidence, errors, flags),
+        plots=[*pictures, *(() if errors is None else _plots(confidence, errors, flags))],
         worst=[shown[n] for n in worst],
         best=[shown[n] for n in best],
         flagged=[

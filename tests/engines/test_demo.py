@@ -1,13 +1,14 @@
 """The demo as a whole: pretraining without labels must beat what it started from, and the page must be there."""
 
 import csv
+import html
 import json
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from medpixcl.engines.demo import run_demo
+from medpixcl.engines.demo import DEPTH_CAPTION, run_demo
 from tests.engines.tiny import ROOT
 
 
@@ -36,4 +37,5 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         images = {row["image"] for row in csv.DictReader(file)}
     assert len(images) == results["pretrained"]["images"]
     report = (tmp_path / "demo" / "report.html").read_text()
+    assert DEPTH_CAPTION in html.unescape(report)
     assert all(name in report for name in results if name != "pretrained")
