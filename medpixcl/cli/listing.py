@@ -16,6 +16,11 @@ def scan(
     spacing_mm: Spacing = None,
     landmarks: Annotated[Path | None, typer.Option(help="Landmark file or folder.")] = None,
     split: Annotated[Path | None, typer.Option(help="CSV that gives each image a split.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="CSV that gives each image the number of its class.")] = None,
+    class_column: Annotated[str, typer.Option(help="Its column with that number.")] = "label",
+    group_column: Annotated[
+        str | None, typer.Option(help="Its column with the patient; kept only as a made-up group.")
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the images, kept in the manifest.")] = None,
     exogenous: Annotated[
         list[str] | None,
@@ -27,9 +32,11 @@ def scan(
     ] = None,
 ) -> None:
     """List the images under some folders in a manifest; whatever is not usable is listed with its reason."""
+    from medpixcl.data.class_labels import ClassTable
     from medpixcl.data.manifest import SUMMARY_COLUMNS
     from medpixcl.data.scan import scan as scan_images
 
+    table = None if classes is None else ClassTable(classes, class_column, group_column)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Reading images", total=None)
         manifest = scan_images(
@@ -42,6 +49,8 @@ def scan(
             labels=_label_folders(labels or []),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    if table is not None:
+        table.add_to(manifest)
     manifest.write(output)
     rows = [[row[column] for column in SUMMARY_COLUMNS] for row in manifest.summary()]
     print_table([SUMMARY_COLUMNS, *rows], title=f"{manifest.name}: {output}")

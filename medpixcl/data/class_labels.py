@@ -1,0 +1,218 @@
+"""Class labels of whole images: from a CSV into a manifest, and from a manifest to splits that share no patient.
+
+A patient's name or number never gets into the manifest: images of one patient get the same made-up ``group``.
+"""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medpixcl.data.datalist import ITEM_KEYS, Datalist, items_of
+from medpixcl.data.manifest import SECTIONS, Manifest
+from medpixcl.data.naming import ImageKeys
+
+IMAGE_COLUMNS = ("image", "volume", "id")
+LABELLED_KEYS = (*ITEM_KEYS, "label")
+
+
+class ClassTable:
+    """A CSV with a column ``image`` (``volume``, ``id``), one of class numbers, and perhaps one of patients.
+
+    Images are named by path relative to the file, by file name, or by name without suffix.
+
+    Args:
+        path: The CSV.
+        class_column: Numbers of the classes, 0, 1, ...
+        group_column: What images of one patient share; None where every image is from a patient of its own.
+
+    Attributes:
+        labels: Number of the class by image.
+        groups: ``group-0001``, ... by image, in order of first appearance; empty without ``group_column``.
+
+    Raises:
+        ValueError: If columns are missing, a label is no number from 0, an image stands twice, or all are of one class.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], class_column: str = "label", group_column: str | None = None
+    ) -> None:
+        self.path, self.class_column, self.group_column = Path(path), class_column, group_column
+        self.labels: dict[str, int] = {}
+        self.groups: dict[str, str] = {}
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="") as file:
+                self._read(csv.DictReader(file))
+        except FileNotFoundError:
+            raise ValueError(
+                f"{path} does not exist; expected a CSV with an image and its class in each row."
+            ) from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not UTF-8 text; save it as CSV (UTF-8).") from None
+        check_classes(list(self.labels.values()), str(path))
+        self._keys = ImageKeys(self.path, self.labels)
+
+    def add_to(self, manifest: Manifest) -> None:
+        """Write class and group into the entries of the images that the table names.
+
+        Raises:
+            ValueError: If it names none of them.
+        """
+        base, named = manifest.base_dir.absolute(), 0
+        for _, entry in manifest.entries():
+            first = entry["image"] if isinstance(entry["image"], str) else entry["image"][0]
+            key = self._keys.find(base / first)
+            if key is None:
+                continue
+            named += 1
+            entry["label"] = self.labels[key]
+            if self.groups:
+                entry["group"] = self.groups[key]
+        if not named:
+            raise ValueError(f"{self.path} names none of the images found; check the names in it.")
+        own = self.path.resolve()
+        manifest.rejected = [one for one in manifest.rejected if not _is(base, one["path"], own)]
+
+    def _read(self, reader: csv.DictReader) -> None:
+        columns = reader.fieldnames or []
+        image = next((name for name in IMAGE_COLUMNS if name in columns), None)
+        wanted = [self.class_column, *([self.group_column] if self.group_column else [])]
+        missing = [name for name in wanted if name not in columns]
+        if image is None or missing:
+            found = ", ".join(columns) or "(none)"
+            raise ValueError(f"{self.path} has the columns {found}; expected image (or id), {', '.join(wanted)}.")
+        names: dict[str, str] = {}
+        for row in reader:
+            key, label = (row[image] or "").strip(), (row[self.class_column] or "").strip()
+            if key in self.labels:
+                raise ValueError(f"{self.path}: line {reader.line_num}: {key!r} stands twice; keep one row.")
+            if not key or not label.isdecimal():
+                raise ValueError(
+                    f"{self.path}: line {reader.line_num}: the class is {label!r}; "
+                    "expected an image and a number from 0."
+                )
+            self.labels[key] = int(label)
+            if self.group_column:
+                patient = (row[self.group_column] or "").strip() or f"image {key}"
+                self.groups[key] = names.setdefault(patient, f"group-{len(names) + 1:04d}")
+
+
+def check_classes(labels: Sequence[int], where: str, least: int = 2) -> None:
+    """Refuse labels of which nothing can be learnt.
+
+    Raises:
+        ValueError: If there are fewer than ``least`` classes.
+    """
+    found = Counter(labels)
+    if len(found) < least:
+        of = f"all {len(labels)} images of {where} have the class {labels[0]}" if labels else f"{where} has no label"
+        raise ValueError(f"{of}; classification needs images of {least} classes: check the labels.")
+
+
+def tied_images(entries: Datalist) -> list[int]:
+    """A number for each entry, the same for images of one patient (``group``) and for repeats (``duplicate_group``).
+
+    Example:
+        >>> tied_images([{"group": "a"}, {"group": "b", "duplicate_group": "r"}, {"duplicate_group": "r"}, {}])
+        [0, 1, 1, 3]
+    """
+    leader = list(range(len(entries)))
+
+    def find(index: int) -> int:
+        while leader[index] != index:
+            index = leader[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, entry in enumerate(entries):
+        for key in ("group", "duplicate_group"):
+            if entry.get(key) is not None:
+                low, high = sorted((find(first.setdefault((key, entry[key]), index)), find(index)))
+                leader[high] = low
+    return [find(index) for index in range(len(entries))]
+
+
+def split_labelled(
+    path: str | os.PathLike[str],
+    *,
+    classes: int = 2,
+    fractions: Sequence[float | int] = (0.25, 0.15),
+    label_share: float | int = 1.0,
+    seed: int = 0,
+) -> dict[str, Datalist]:
+    """Labelled images to train on, to choose by and to test on; patients and repeats stay on one side.
+
+    A manifest with a test section keeps it, and its validation section if it has one; what is missing is drawn from the
+    training section, class by class. Images without a class are left out.
+
+    Args:
+        path: Manifest with labels.
+        classes: Number of classes.
+        fractions: Share of the patients drawn to test on, and of the others to choose by.
+        label_share: Share of the training images that is used; at least one patient of each class.
+        seed: Of the test and validation images, and of the share.
+
+    Returns:
+        ``training``, ``validation`` and ``test``: items with ``image``, ``spacing_mm`` and ``label``.
+
+    Raises:
+        ValueError: If labels are missing or beyond the classes, a side has a single class, the sections share a
+            patient or a repeat, or ``label_share`` is no share.
+    """
+    if not 0 < label_share <= 1:
+        raise ValueError(f"label_share is {label_share}; expected a share above 0 and up to 1, such as 0.1.")
+    manifest, every, sides = Manifest.read(path), [], []
+    for section in SECTIONS:
+        found = [entry for entry in manifest.datalist(section) if isinstance(entry.get("label"), int)]
+        every += found
+        sides += [section] * len(found)
+    labels = [entry["label"] for entry in every]
+    check_classes(labels, str(path))
+    if not 0 <= min(labels) <= max(labels) < classes:
+        raise ValueError(f"{path} has classes from {min(labels)} to {max(labels)}; the network has 0 to {classes - 1}.")
+    ties = tied_images(every)
+    _refuse_ties_across(ties, sides, str(path))
+    for part, section, fraction in zip((0, 1), ("test", "validation"), fractions, strict=True):
+        if section not in sides:
+            for index in _drawn(ties, labels, sides, fraction, (seed, part)):
+                sides[index] = section
+    kept = set(_drawn(ties, labels, sides, label_share, (seed, 2))) if label_share < 1 else set(range(len(every)))
+    chosen: dict[str, Datalist] = {}
+    for section in SECTIONS:
+        members = [i for i, side in enumerate(sides) if side == section and (section != "training" or i in kept)]
+        check_classes([labels[index] for index in members], f"the {section} side of {path}")
+        chosen[section] = items_of([every[index] for index in members], LABELLED_KEYS)
+    return chosen
+
+
+def _drawn(ties: Sequence[int], labels: Sequence[int], sides: Sequence[str], share: Any, seed: Any) -> list[int]:
+    """Indices of a share of the training patients of each class; a patient counts to the class of his first image."""
+    drawn: list[int] = []
+    random = np.random.default_rng(seed)
+    first: dict[int, int] = {}
+    for index, side in enumerate(sides):
+        if side == "training":
+            first.setdefault(ties[index], labels[index])
+    for label in sorted(set(first.values())):
+        names = random.permutation([tie for tie, own in first.items() if own == label])
+        drawn += names[: max(1, round(share * len(names)))].tolist()
+    wanted = set(drawn)
+    return [index for index, side in enumerate(sides) if side == "training" and ties[index] in wanted]
+
+
+def _refuse_ties_across(ties: Sequence[int], sides: Sequence[str], where: str) -> None:
+    owner: dict[int, str] = {}
+    for tie, side in zip(ties, sides, strict=True):
+        if owner.setdefault(tie, side) != side:
+            raise ValueError(
+                f"{where}: images of one patient, or repeats of one picture, are in {owner[tie]} and in {side}; keep "
+                "them in one section, or scan without a split."
+            )
+
+
+def _is(base: Path, named: object, file: Path) -> bool:
+    return isinstance(named, str) and (base / named).resolve() == file
