@@ -8,7 +8,8 @@
 
 Each landmark is a measurement group: Tracking Identifier (the landmark's name) and Tracking Unique Identifier, the
 algorithm, the score as a measurement, the flag as a qualitative evaluation. A missing landmark is a group without a
-point, evaluated as missing. Coordinates are single precision, as DICOM stores them.
+point, evaluated as missing; so is one beyond the edge of a radiograph, where DICOM has no positions, evaluated as
+outside. Coordinates are single precision, as DICOM stores them.
 
 All identifiers follow from the source images and the content: written again, a report has the same. Nothing that names
 a person is copied, unless asked for; the identifiers of the images and of their study stay, to say what was measured.
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 WHY_NO_DICOM = "is no DICOM image, and a DICOM SR refers to one; write csv, json, mrk.json or coco."
 SCHEME = "99MEDPIXCL"
 """Coding scheme of this package's own concepts."""
-STATE, MISSING, REMARK = ("state", "Landmark state"), ("missing", "Missing"), ("remark", "Landmark remark")
+STATE, REMARK = ("state", "Landmark state"), ("remark", "Landmark remark")
+MISSING, OUTSIDE = ("missing", "Missing"), ("outside", "Outside the image")
 _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns")
 _EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
@@ -173,9 +175,9 @@ def _group(landmarks: ImageLandmarks, index: int, sources: Sequence["Dataset"], 
     from pydicom.sr.codedict import codes
 
     points, name = landmarks.points, landmarks.points.names[index]
-    missing = bool(points.missing[index])
+    absent = _why_absent(landmarks, index)
     flag = points.flags[index] if points.flags else ""
-    evaluations = [_evaluation(STATE, MISSING)] if missing else []
+    evaluations = [] if absent is None else [_evaluation(STATE, absent)]
     evaluations += [_evaluation(REMARK, (flag, flag[:64]))] if flag else []
     score = float("nan") if points.scores is None else float(points.scores[index])
     shared: dict[str, Any] = {
@@ -189,12 +191,22 @@ def _group(landmarks: ImageLandmarks, index: int, sources: Sequence["Dataset"], 
         else None,
         "qualitative_evaluations": evaluations or None,
     }
-    if missing:
+    if absent is not None:
         images = [_reference(hd.sr.SourceImageForMeasurementGroup, sources[0], frame)] if points.dims == 2 else None
         return hd.sr.MeasurementsAndQualitativeEvaluations(source_images=images, **shared)
     return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         referenced_region=_point(landmarks, index, sources[0], frame), **shared
     )
+
+
+def _why_absent(landmarks: ImageLandmarks, index: int) -> tuple[str, str] | None:
+    """Why a landmark has no point in the report; None if it has one."""
+    if landmarks.points.missing[index]:
+        return MISSING
+    if landmarks.points.dims == 3:
+        return None
+    voxel, size = landmarks.points.voxels[index] + 0.5, landmarks.points.voxels.new_tensor(landmarks.shape)
+    return None if bool(((voxel >= 0) & (voxel <= size)).all()) else OUTSIDE
 
 
 def _point(landmarks: ImageLandmarks, index: int, source: "Dataset", frame: int) -> Any:

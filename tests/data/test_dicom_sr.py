@@ -64,6 +64,19 @@ def test_the_centre_of_the_first_pixel(tmp_path: Path) -> None:
     assert data == [[0.5, 0.5], [29.5, 19.5]]
 
 
+def test_beyond_the_edge_there_are_no_positions(tmp_path: Path) -> None:
+    """PS3.3 C.18.6: values lie within 0\\0 and Columns\\Rows, so half a pixel beyond the outer centres."""
+    source = radiograph(tmp_path)
+    points = LandmarkSet(("edge", "above", "right"), torch.tensor([[19.5, 29.5], [-0.51, 3.0], [3.0, 29.51]]))
+    affine = torch.as_tensor(read_image(source).meta["original_affine"])
+    write_sr(tmp_path / "out.dcm", ImageLandmarks("lateral.dcm", points, affine, (20, 30), (source,)))
+    content = highdicom.sr.srread(tmp_path / "out.dcm").content
+    assert [group.tracking_identifier for group in content.get_planar_roi_measurement_groups()] == ["edge"]
+    states = [group.get_qualitative_evaluations()[0].value.meaning for group in content.get_image_measurement_groups()]
+    assert states == ["Outside the image"] * 2
+    assert [row.px for row in read_sr_rows(tmp_path / "out.dcm")] == [(29.5, 19.5), None, None]
+
+
 def drawn(node: pydicom.Dataset) -> list[pydicom.Dataset]:
     """The coordinates of a report, item by item."""
     below = [found for item in node.get("ContentSequence", []) for found in drawn(item)]
