@@ -17,6 +17,7 @@ from medpixcl.cli.jitter import estimate_jitter
 from medpixcl.cli.listing import scan
 from medpixcl.cli.matching import evaluate, match
 from medpixcl.cli.measure import measure
+from medpixcl.cli.mixup import leak_probe
 from medpixcl.cli.pretraining import pretrain
 from medpixcl.cli.templates import choose_template
 
@@ -24,6 +25,7 @@ COMMANDS = (
     scan,
     estimate_jitter,
     pretrain,
+    leak_probe,
     compare_controls,
     choose_template,
     calibrate,

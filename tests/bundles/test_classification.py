@@ -1,0 +1,134 @@
+"""The bundle of classification: it starts from a pretrained encoder, is measured on other patients, and refuses."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, run
+from PIL import Image
+
+from medpixcl.networks import ClassifierNet, EncoderNet, load_weights
+from tests.bundles.mixing import CLASSIFY, NET, QUIET
+from tests.engines.tiny import medpixcl
+
+TINY: dict[str, Any] = {
+    **NET,
+    "image_side": 16,
+    "batch_size": 8,
+    "max_epochs": 10,
+    "bfloat16": False,
+    "learning_rate": 0.01,
+    "head_learning_rate": 0.01,
+    "shift_pixels": 1.0,
+}
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:parsing config_file:UserWarning",
+    "ignore:'(min_delta|cumulative_delta)' is deprecated:DeprecationWarning",
+)
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((CLASSIFY / "configs" / f"{name}.json").read_text(encoding="ascii"))
+
+
+def write_stripes(folder: Path, classes: int = 2) -> Path:
+    """Upright stripes are class 0, lying ones class 1; with a manifest. Mean and spread tell nothing."""
+    folder.mkdir(parents=True)
+    rows = ["image,label,patient"]
+    for number in range(96):
+        random = np.random.default_rng(number)
+        wave = np.sin(np.arange(24) * 1.5 + random.uniform(0, 6))
+        picture = np.tile(wave, (24, 1)) + random.normal(0, 0.2, (24, 24))
+        label = number % 2
+        grey = np.clip(128 + 50 * (picture if label == 0 else picture.T), 0, 255).astype(np.uint8)
+        Image.fromarray(grey).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{label % classes},p{number // 2}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    manifest = folder / "manifest.json"
+    table = ["--classes", folder / "labels.csv", "--group-column", "patient", "--spacing-mm", 1]
+    assert medpixcl("scan", folder, "-o", manifest, *table) == (0 if classes > 1 else 2)
+    return manifest
+
+
+def go(*names: str, **settings: Any) -> None:
+    files = [str(CLASSIFY / "configs" / f"{name}.json") for name in names]
+    run(config_file=files, bundle_root=str(CLASSIFY), logging_file=False, **settings)
+
+
+def test_inference_sees_what_was_trained() -> None:
+    train, inference = read("train"), read("inference")
+    shared = ("spatial_dims", "backbone", "channels", "norm", "class_names", "window", "image_side", "crop_foreground")
+    assert {key: inference[key] for key in shared} == {key: train[key] for key in shared}
+    prepared = json.dumps(inference["preprocessing"]).replace("@working_spacing_mm", "@spacing_mm")
+    assert json.loads(prepared) == train["deterministic"]
+    load_weights(ClassifierNet(2), CLASSIFY / "models" / "model.pt")
+
+
+def test_learns_measures_probes_and_predicts(tmp_path: Path) -> None:
+    """Stripes are told apart on other patients, fine-tuned and by both probes of a random encoder."""
+    manifest, output = write_stripes(tmp_path / "data"), tmp_path / "out"
+    encoder = EncoderNet(**NET)
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
+    places = {"data_list_file_path": str(manifest), "ckpt_dir": str(output / "models"), "output_dir": str(output)}
+    settings = {**TINY, **places, "start_weights": str(tmp_path / "encoder.pt")}
+    quiet = {key: value for key, value in QUIET.items() if "::1::" in key} | {"validate::handlers::2::_disabled_": True}
+    go("train", **settings, **quiet)
+    go("train", "evaluate", **settings)
+    with (output / "metrics.csv").open(newline="") as file:
+        measured = {name: float(value) for name, value in csv.reader(file)}
+    assert measured["val_auc"] > 0.9
+    go("train", "probe", **settings)
+    probes = json.loads((output / "probes.json").read_text())
+    assert probes["linear"]["auc"] > 0.9
+    assert probes["neighbours"]["auc"] > 0.8
+    assert sum(probes["images"].values()) == 96
+    assert "0 missing" in probes["weights"]
+    go(
+        "inference",
+        **NET,
+        image_side=16,
+        images=str(tmp_path / "data"),
+        spacing_mm=1.0,
+        weights=str(output / "models" / "model.pt"),
+        output_dir=str(output),
+    )
+    with (output / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = [int(row["class"]) == int(row["image"].removesuffix(".png")) % 2 for row in rows]
+    assert np.mean(right) > 0.8
+    assert all(abs(float(row["0"]) + float(row["1"]) - 1) < 1e-3 for row in rows)
+
+
+def test_linear_probe_by_training_leaves_the_encoder(tmp_path: Path) -> None:
+    manifest = write_stripes(tmp_path / "data")
+    encoder = EncoderNet(**NET)
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
+    settings = {**TINY, "max_epochs": 1, "trained_layers": 0, "start_weights": str(tmp_path / "encoder.pt")}
+    places = {"data_list_file_path": str(manifest), "output_dir": str(tmp_path), "ckpt_dir": str(tmp_path)}
+    go("train", **settings, **places, **{f"validate::handlers::{n}::_disabled_": True for n in (1, 2)})
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(torch.equal(state[name], value) for name, value in encoder.state_dict().items())
+
+
+def test_one_class_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_stripes(tmp_path / "data", classes=1)
+    err = capsys.readouterr().err
+    assert "all 96 images of" in err
+    assert "have the class 0; classification needs images of 2 classes: check the labels." in err
+
+
+def test_properties(tmp_path: Path) -> None:
+    for kind, names in (("train", ("train", "smoke")), ("infer", ("inference",))):
+        made = ConfigWorkflow(
+            [str(CLASSIFY / "configs" / f"{name}.json") for name in names],
+            workflow_type=kind,
+            logging_file=False,
+            bundle_root=str(CLASSIFY),
+            **({"output_dir": str(tmp_path)} if kind == "train" else {"dataset_dir": str(tmp_path)}),
+        )
+        made.initialize()
+        assert made.check_properties() == []
