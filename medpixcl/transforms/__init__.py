@@ -13,11 +13,13 @@ from medpixcl.transforms.exogenous import (
 )
 from medpixcl.transforms.informativeness import LocalEntropyd
 from medpixcl.transforms.intensity import RandClassIntensityd
+from medpixcl.transforms.labels import LoadLabeld, OriginalGridd
 from medpixcl.transforms.landmarks import LandmarkVoxelsd, RandIntensityd, RandLandmarkViewd
 from medpixcl.transforms.load import LoadImageMMd, WorkingSpacingd
 from medpixcl.transforms.mixup import RandCrossDomainMixUp, RandCrossDomainMixUpd
 from medpixcl.transforms.pairs import RandPixelPairsd
 from medpixcl.transforms.pseudo import PseudoLandmarksd
+from medpixcl.transforms.view import RandViewd
 from medpixcl.transforms.views import RandPixelViewsd
 
 __all__ = [
@@ -30,8 +32,10 @@ __all__ = [
     "LandmarkVoxelsd",
     "LoadExogenousd",
     "LoadImageMMd",
+    "LoadLabeld",
     "LocalEntropyd",
     "MissingAsNaNd",
+    "OriginalGridd",
     "PixelClasses",
     "PseudoLandmarksd",
     "RandClassIntensityd",
@@ -41,6 +45,7 @@ __all__ = [
     "RandLandmarkViewd",
     "RandPixelPairsd",
     "RandPixelViewsd",
+    "RandViewd",
     "ScaleExogenousd",
     "ShuffledExogenousd",
     "WorkingSpacingd",

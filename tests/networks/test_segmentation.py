@@ -146,15 +146,14 @@ def test_parameter_groups_hold_what_learns_once() -> None:
 
 
 @EACH_DIM
-@pytest.mark.parametrize("strides", [None, [4]])
+@pytest.mark.parametrize("options", [{}, {"strides": [4]}, {"encoder_only": True, "strides": [4, 8]}], ids=str)
 @pytest.mark.parametrize("backbone", ["efficientnet-lite0", "dynunet", "unet"])
-def test_pretrained_backbone_goes_in_whole(dims: int, strides: list[int] | None, backbone: str, tmp_path: Path) -> None:
+def test_pretrained_backbone_goes_in_whole(dims: int, options: dict, backbone: str, tmp_path: Path) -> None:
     """All of the trunk is matched, all that is missing is the head, and the maps are those of the pretraining."""
     torch.manual_seed(3)
-    options = {"spatial_dims": dims, "backbone": backbone, "channels": CHANNELS[backbone], "strides": strides}
-    source = BackboneNet(**options)
+    source = BackboneNet(spatial_dims=dims, backbone=backbone, channels=CHANNELS[backbone], **options)
     torch.save(source.state_dict(), tmp_path / "model.pt")
-    net = make(dims, backbone, strides=strides)
+    net = make(dims, backbone, **options)
     report = load_weights(net, tmp_path / "model.pt", strict=False, required=["backbone."])
     assert set(report.matched) == set(source.state_dict())
     assert not report.unexpected

@@ -11,9 +11,14 @@ from scipy import ndimage
 
 from medpixcl.coordinates import image_affine, voxel_positions
 from medpixcl.data.phantoms import write_organ_phantoms
-from medpixcl.transforms import ExogenousGridd, LoadImageMMd, WorkingSpacingd
-from medpixcl.transforms.labels import LoadLabeld, OriginalGridd
-from medpixcl.transforms.view import RandViewd
+from medpixcl.transforms import (
+    ExogenousGridd,
+    LoadImageMMd,
+    LoadLabeld,
+    OriginalGridd,
+    RandViewd,
+    WorkingSpacingd,
+)
 from medpixcl.views import view_positions
 
 SHAPES = {2: (40, 30), 3: (20, 24, 16)}
