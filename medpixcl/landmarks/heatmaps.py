@@ -2,11 +2,13 @@
 
 A landmark at voxel ``p`` becomes the separable Gaussian ``exp(-|(c - p) * spacing|^2 / (2 sigma^2))`` over the centres
 ``c`` of the cells, ``sigma`` in mm. Nothing is rounded to a cell or voxel (MONAI's ``GenerateHeatmap`` does, which
-costs up to half a voxel). Landmarks that are missing (NaN), or lie beyond the outer edge of the grid, become zeros.
+costs up to half a voxel). Only the window round a landmark is computed in which the Gaussian is a normal number of the
+data type; all else is zero. Landmarks that are missing (NaN), or lie beyond the outer edge of the grid, become zeros.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +17,7 @@ from torch import Tensor
 from medpixcl._typing import Heatmaps
 from medpixcl.coordinates import cell_to_voxel, voxel_to_cell
 
+ACTIVATIONS = ("softmax", "sigmoid", "none")
 TINY = 1e-12
 """Least value that a logarithm is taken of, or that a map must sum up to so that something can be found in it."""
 
@@ -70,15 +73,51 @@ def encode_heatmaps(
         )
     if not sigma_mm > 0:
         raise ValueError(f"sigma_mm is {sigma_mm}; expected a positive width in mm")
-    there = on_grid(points, cells, stride)
-    known = torch.where(there[..., None], points, 0)
-    maps = there.to(points)[(..., *[None] * dims)]
+    position = voxel_to_cell(points, stride)
+    there = on_grid(points, cells, stride).flatten()
+    known = torch.where(there[:, None], position.flatten(0, 1), 0)
+    reach = math.sqrt(-2 * math.log(torch.finfo(points.dtype).tiny))
+    values, index = there.to(points)[(..., *[None] * dims)], []
     for axis, (count, spacing) in enumerate(zip(cells, spacing_mm, strict=True)):
-        centres = cell_to_voxel(torch.arange(count).to(points)[:, None], stride)[:, 0]
-        exponents = -((centres - known[..., axis, None]) * (spacing / sigma_mm)).square() / 2
-        factor = exponents.softmax(dim=-1) if normalise else exponents.exp()
-        maps = maps * factor.view(*factor.shape[:2], *[count if a == axis else 1 for a in range(dims)])
-    return maps
+        wide = [-1 if a == axis else 1 for a in range(dims)]
+        cell_sigmas = stride * spacing / sigma_mm
+        inside = _cells_near(known[:, axis], math.ceil(reach / cell_sigmas), count)
+        exponents = -((inside - known[:, axis, None]) * cell_sigmas).square() / 2
+        factor = exponents.softmax(dim=1) if normalise else exponents.exp()
+        values = values * factor.view(len(known), *wide)
+        index.append(inside.view(len(known), *wide))
+    rows = torch.arange(len(known), device=points.device).view(-1, *[1] * dims)
+    maps = values.new_zeros(len(known), *cells).index_put((rows, *index), values)
+    return maps.unflatten(0, points.shape[:2])
+
+
+def _cells_near(position: Float[Tensor, " n"], reach: int, count: int) -> Int[Tensor, "n w"]:
+    """The cells of an axis that lie within ``reach`` of positions, as many for each; near the border also others."""
+    wanted = min(2 * reach + 2, count)
+    starts = (position.detach().floor().long() - reach).clamp(0, count - wanted)
+    return starts[:, None] + torch.arange(wanted, device=position.device)
+
+
+def activate_heatmaps(output: Heatmaps, activation: str) -> Heatmaps:
+    """Maps that are not negative, of what a network gives.
+
+    Args:
+        output: Shape (B, K, *cells).
+        activation: ``softmax`` over the cells, after a cross-entropy; ``sigmoid``, after a binary one; ``none``: the
+            output itself without what is below 0, after a regression.
+
+    Raises:
+        ValueError: If there is no such activation.
+
+    Example:
+        >>> activate_heatmaps(torch.tensor([[[0.0, 0.0, -1.0, 2.0]]]), "none")
+        tensor([[[0., 0., 0., 2.]]])
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+    if activation == "softmax":
+        return output.flatten(2).softmax(dim=2).view(output.shape)
+    return output.sigmoid() if activation == "sigmoid" else output.clamp_min(0)
 
 
 def decode_heatmaps(
@@ -86,7 +125,7 @@ def decode_heatmaps(
     *,
     stride: int,
     radius: int = 3,
-    method: Literal["expectation", "quadratic"] = "expectation",
+    method: Literal["expectation", "quadratic", "argmax"] = "expectation",
     offsets: Float[Tensor, "b k d *s"] | None = None,
 ) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b k"]]:
     """Where every map has its peak, between the cells, and how much of the map lies there.
@@ -97,53 +136,107 @@ def decode_heatmaps(
         radius: Cells along each axis, to either side of the greatest one, that make up the peak.
         method: ``expectation``: mean position over the peak, weighted by the map; its error falls with the part of the
             peak that the window holds. ``quadratic``: vertex of the parabola through the logarithms of three cells
-            along each axis; exact for a Gaussian, whatever the radius.
+            along each axis; exact for a Gaussian, whatever the radius. ``argmax``: centre of the greatest cell.
         offsets: For each cell, the way from its centre to the landmark, in cells, shape (B, K, D, *cells); then the
             expectation is that of where the cells point to.
 
     Returns:
-        Voxel indices in array order (B, K, D), NaN where a map is empty, and the share of the map's sum within the
-        window (B, K), 0 where it is empty.
+        Voxel indices in array order (B, K, D), NaN where a map is empty or holds NaN, and the share of the map's sum
+        within the window (B, K), 0 where it is empty.
 
     Raises:
-        ValueError: If the method is unknown, or offsets come with the quadratic one.
+        ValueError: If the method is unknown, or offsets come with another one than the expectation.
     """
-    if method not in ("expectation", "quadratic") or (method == "quadratic" and offsets is not None):
-        raise ValueError(f"method is {method!r}; expected 'expectation', or 'quadratic' without offsets")
-    dims, cells = maps.ndim - 2, maps.shape[2:]
+    if method not in ("expectation", "quadratic", "argmax") or (method != "expectation" and offsets is not None):
+        raise ValueError(
+            f"method is {method!r}; expected 'expectation', or 'quadratic' or 'argmax' and these without offsets"
+        )
     flat = maps.flatten(0, 1)
-    peak = torch.stack(torch.unravel_index(flat.flatten(1).argmax(dim=1), cells), dim=1)
-    index, inside = _windows(peak, cells, radius)
-    rows = torch.arange(len(flat), device=maps.device).view(-1, *[1] * dims)
-    values = flat[(rows, *index)] * inside
-    total, mass = flat.flatten(1).sum(dim=1), values.flatten(1).sum(dim=1)
-    if method == "quadratic":
-        position = refine_peaks(flat.clamp_min(TINY).log(), peak)
+    peaks = _peak_windows(flat, radius)
+    mass = peaks.values.flatten(1).sum(dim=1)
+    if method == "argmax":
+        position = peaks.cell.to(maps)
+    elif method == "quadratic":
+        position = refine_peaks(flat, peaks.cell, take_logarithm=True)
     else:
-        where = torch.stack(torch.broadcast_tensors(*index), dim=-1).to(maps)
+        where = torch.stack(torch.broadcast_tensors(*peaks.places), dim=-1).to(maps)
         if offsets is not None:
-            where = where + offsets.flatten(0, 1).movedim(1, -1)[(rows, *index)].to(maps)
-        position = (values[..., None] * where).flatten(1, -2).sum(dim=1) / mass.clamp_min(TINY)[:, None]
-    position = torch.where((total > TINY)[:, None], position, torch.nan)
-    shape = maps.shape[:2]
-    return cell_to_voxel(position, stride).view(*shape, dims), (mass / total.clamp_min(TINY)).view(shape)
+            where = where + offsets.flatten(0, 1).movedim(1, -1)[(peaks.rows, *peaks.places)].to(maps)
+        position = (peaks.values[..., None] * where).flatten(1, -2).sum(dim=1) / mass.clamp_min(TINY)[:, None]
+    position = torch.where((peaks.total > TINY)[:, None], position, torch.nan)
+    share = torch.where(peaks.total > TINY, mass / peaks.total.clamp_min(TINY), 0)
+    return cell_to_voxel(position, stride).unflatten(0, maps.shape[:2]), share.view(maps.shape[:2])
 
 
-def _windows(
-    peak: Int[Tensor, "n d"], cells: Sequence[int], radius: int
-) -> tuple[list[Int[Tensor, "n ..."]], Bool[Tensor, "n ..."]]:
-    """Index along each axis of the cells around peaks, to broadcast, clamped to the grid, and which lie inside it."""
-    dims, steps = len(cells), torch.arange(-radius, radius + 1, device=peak.device)
-    inside = torch.ones((), dtype=torch.bool, device=peak.device)
+def heatmap_covariance(
+    maps: Heatmaps, *, stride: int, spacing_mm: Sequence[float], radius: int = 3
+) -> Float[Tensor, "b k d d"]:
+    """How far and in which direction every map spreads around its peak: second central moments of a window, in mm^2.
+
+    What lies outside the window is left out: a Gaussian whose standard deviation is a third of the window's half width
+    comes out 3 % too small along an axis, at a quarter 0.1 %.
+
+    Args:
+        maps: Not negative, shape (B, K, *cells).
+        stride: Voxels per cell.
+        spacing_mm: Size of a voxel along each array axis.
+        radius: Cells along each axis, to either side of the greatest one, that make up the window.
+
+    Returns:
+        Covariances along the array axes, shape (B, K, D, D); 0 where the window holds a single cell, NaN where a map is
+        empty or holds NaN.
+
+    Raises:
+        ValueError: If the spacing has another number of axes than the maps.
+
+    Example:
+        >>> maps = encode_heatmaps(torch.tensor([[[9.3]]]), [20], stride=1, sigma_mm=2.0, spacing_mm=[2.0])
+        >>> heatmap_covariance(maps, stride=1, spacing_mm=[2.0], radius=6)
+        tensor([[[[4.]]]])
+    """
+    dims = maps.ndim - 2
+    if len(spacing_mm) != dims:
+        raise ValueError(f"the maps have {dims} axes and the spacing {len(spacing_mm)}; expected the same number")
+    peaks = _peak_windows(maps.flatten(0, 1), radius)
+    every = tuple(range(1, dims + 1))
+    weights = peaks.values / peaks.values.sum(dim=every, keepdim=True)
+    away = []
+    for cells, spacing in zip(peaks.places, spacing_mm, strict=True):
+        place = cells.to(maps) * (stride * spacing)
+        away.append(place - (weights * place).sum(dim=every, keepdim=True))
+    moments = [(weights * one * other).sum(dim=every) for one in away for other in away]
+    covariance = torch.stack(moments, dim=-1).unflatten(-1, (dims, dims))
+    covariance = torch.where((peaks.total > TINY)[:, None, None], covariance, torch.nan)
+    return covariance.unflatten(0, maps.shape[:2])
+
+
+class _Peaks(NamedTuple):
+    """Windows of N maps around their greatest cells."""
+
+    cell: Int[Tensor, "n d"]
+    rows: Int[Tensor, "n ..."]
+    places: list[Int[Tensor, "n ..."]]  # along each axis, to broadcast, clamped to the grid
+    values: Float[Tensor, "n ..."]  # 0 outside the grid
+    total: Float[Tensor, " n"]  # of the whole map
+
+
+def _peak_windows(flat: Float[Tensor, "n ..."], radius: int) -> _Peaks:
+    cells, dims = flat.shape[1:], flat.ndim - 1
+    peak = torch.stack(torch.unravel_index(flat.flatten(1).argmax(dim=1), cells), dim=1)
+    steps = torch.arange(-radius, radius + 1, device=flat.device)
+    inside = torch.ones((), dtype=torch.bool, device=flat.device)
     index = []
     for axis, count in enumerate(cells):
         wanted = (peak[:, axis, None] + steps).view(-1, *[len(steps) if a == axis else 1 for a in range(dims)])
         inside = inside & (wanted >= 0) & (wanted < count)
         index.append(wanted.clamp(0, count - 1))
-    return index, inside
+    rows = torch.arange(len(flat), device=flat.device).view(-1, *[1] * dims)
+    return _Peaks(peak, rows, index, flat[(rows, *index)] * inside, flat.flatten(1).sum(dim=1))
 
 
-def refine_peaks(logs: Float[Tensor, "k ..."], index: Int[Tensor, "k d"]) -> Float[Tensor, "k d"]:
+def refine_peaks(
+    logs: Float[Tensor, "k ..."], index: Int[Tensor, "k d"], *, take_logarithm: bool = False
+) -> Float[Tensor, "k d"]:
     """Peak position between cells: vertex of the parabola through the values of three cells along every axis.
 
     Exact where the logarithm is that of a Gaussian with axes along the grid. A peak at the border stays on its cell
@@ -152,6 +245,7 @@ def refine_peaks(logs: Float[Tensor, "k ..."], index: Int[Tensor, "k d"]) -> Flo
     Args:
         logs: Logarithms of maps, shape (K, *cells).
         index: Cell of the largest value of every map, shape (K, D).
+        take_logarithm: ``logs`` are the maps themselves; the logarithm is taken of the cells that are needed.
 
     Returns:
         Cell positions, shape (K, D), at most half a cell away.
@@ -163,7 +257,8 @@ def refine_peaks(logs: Float[Tensor, "k ..."], index: Int[Tensor, "k d"]) -> Flo
         for step in (-1, 0, 1):
             moved = index.clone()
             moved[:, axis] = (moved[:, axis] + step).clamp(0, length - 1)
-            around.append(logs[(rows, *moved.unbind(1))])
+            value = logs[(rows, *moved.unbind(1))]
+            around.append(value.clamp_min(TINY).log() if take_logarithm else value)
         before, here, after = around
         curvature = before - 2 * here + after
         inner = (index[:, axis] > 0) & (index[:, axis] < length - 1) & (curvature < 0)

@@ -5,9 +5,16 @@ import pytest
 import torch
 from scipy.ndimage import center_of_mass
 
-from medpixcl.landmarks.heatmaps import decode_heatmaps, encode_heatmaps, on_grid, refine_peaks
+from medpixcl.landmarks.heatmaps import (
+    activate_heatmaps,
+    decode_heatmaps,
+    encode_heatmaps,
+    heatmap_covariance,
+    on_grid,
+    refine_peaks,
+)
 from medpixcl.landmarks.pseudo import PseudoLandmarks
-from tests.reference.heatmaps import gaussian
+from tests.reference.heatmaps import covariance, gaussian
 
 GRIDS = [((40, 52), [0.5, 0.8]), ((24, 20, 28), [0.5, 0.8, 1.4])]
 
@@ -44,6 +51,36 @@ def test_values_of_the_equation(cells, spacing, normalise):
             torch.testing.assert_close(maps[image, landmark], wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("cells", "spacing"), [((64, 90), [0.5, 0.8]), ((34, 40, 38), [0.5, 0.8, 1.4])])
+def test_a_window_holds_all_that_is_not_zero(cells, spacing, dtype):
+    """Narrow Gaussians on a large grid, also at its corners: as the equation says, to the last cell."""
+    ends = [
+        [-0.5] * len(cells),
+        [n - 0.5 for n in cells],
+        [0.4 * n for n in cells],
+        [0.0, *[n - 1.3 for n in cells[1:]]],
+    ]
+    points = torch.tensor([ends], dtype=dtype)
+    maps = encode_heatmaps(points, cells, stride=1, sigma_mm=0.4, spacing_mm=spacing, normalise=False)
+    tiny = torch.finfo(dtype).tiny
+    for number, point in enumerate(points[0].tolist()):
+        wanted = gaussian(point, cells, 1, 0.4, spacing).to(dtype)
+        torch.testing.assert_close(maps[0, number], wanted, rtol=1e-4 if dtype == torch.float32 else 1e-11, atol=tiny)
+        assert (maps[0, number] == 0).double().mean() > 0.5
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_maps_tell_the_point_where_to_go(dims):
+    """The derivative by the point is that of the equation."""
+    points = torch.full((1, 1, dims), 3.2, dtype=torch.float64, requires_grad=True)
+    options = {"stride": 1, "sigma_mm": 1.1, "spacing_mm": [0.9] * dims}
+    for normalise in (True, False):
+        assert torch.autograd.gradcheck(
+            lambda p, n=normalise: encode_heatmaps(p, [8] * dims, normalise=n, **options), points
+        )
+
+
 def test_missing_and_outside_are_empty():
     """On a grid of 4 x 4 cells of 2 voxels, voxels from -0.5 to 7.5 are on it."""
     nan = float("nan")
@@ -73,6 +110,68 @@ def test_window_at_the_border_counts_no_cell_twice():
     assert float(mass) == 1.0
 
 
+@pytest.mark.parametrize("radius", [1, 3])
+@pytest.mark.parametrize(("cells", "spacing"), [((11, 9), [0.5, 0.8]), ((6, 7, 5), [0.5, 0.8, 1.4])])
+def test_covariance_of_the_equation(cells, spacing, radius):
+    """Random maps, one with its peak at a corner."""
+    maps = torch.from_numpy(np.random.default_rng(0).uniform(0, 1, (1, 2, *cells)))
+    corner = tuple(n - 1 for n in cells)
+    maps[(0, 0, *corner)], maps[(0, 1, *[3] * len(cells))] = 2.0, 2.0
+    found = heatmap_covariance(maps, stride=4, spacing_mm=spacing, radius=radius)
+    for number, peak in enumerate([corner, (3,) * len(cells)]):
+        torch.testing.assert_close(found[0, number], covariance(maps[0, number], peak, radius, 4, spacing))
+
+
+@pytest.mark.parametrize(("cells", "spacing"), [((40, 52), [0.5, 0.8]), ((24, 20, 28), [0.5, 0.8, 1.4])])
+def test_covariance_of_a_tilted_gaussian(cells, spacing):
+    """It comes back in mm^2, whatever the spacing and the stride."""
+    dims, stride = len(cells), 2
+    state = np.random.default_rng(3)
+    mixing = torch.from_numpy(state.normal(size=(dims, dims)))
+    true = mixing @ mixing.T / 4 + 2 * torch.eye(dims, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(*[torch.arange(n, dtype=torch.float64) for n in cells], indexing="ij"), dim=-1)
+    step = stride * torch.tensor(spacing, dtype=torch.float64)
+    away = (grid - torch.tensor([n / 2 + 0.3 for n in cells])) * step
+    maps = torch.einsum("...d,de,...e->...", away, true.inverse(), away).div(-2).exp()[None, None]
+    found = heatmap_covariance(maps, stride=stride, spacing_mm=spacing, radius=max(cells))
+    torch.testing.assert_close(found[0, 0], true, rtol=0.01, atol=0.01)
+
+
+def test_covariance_of_what_is_not_spread_or_not_there():
+    maps = torch.zeros(1, 3, 5, 5)
+    maps[0, 0, 2, 2] = 1
+    maps[0, 2] = torch.nan
+    found = heatmap_covariance(maps, stride=1, spacing_mm=[1.0, 1.0])
+    assert found[0, 0].abs().max() == 0
+    assert found[0, 1:].isnan().all()
+
+
+def test_a_map_of_nan_is_missing():
+    maps = torch.full((1, 1, 4, 4), torch.nan)
+    for method in ("expectation", "quadratic", "argmax"):
+        found, share = decode_heatmaps(maps, stride=1, method=method)
+        assert found.isnan().all()
+        assert share.tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize("cells", [(9, 7), (5, 6, 4)])
+def test_argmax_is_the_centre_of_the_greatest_cell(cells):
+    values = np.random.default_rng(0).uniform(0, 1, (1, 3, *cells))
+    found, _ = decode_heatmaps(torch.from_numpy(values), stride=2, method="argmax")
+    for number, value in enumerate(values[0]):
+        cell = np.unravel_index(value.argmax(), cells)
+        assert found[0, number].tolist() == [2 * c + 0.5 for c in cell]
+
+
+def test_activations():
+    output = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(activate_heatmaps(output, "softmax").sum(dim=(2, 3)), torch.ones(2, 3))
+    torch.testing.assert_close(activate_heatmaps(output, "sigmoid"), 1 / (1 + (-output).exp()))
+    assert torch.equal(activate_heatmaps(output, "none"), torch.where(output < 0, 0, output))
+    with pytest.raises(ValueError, match="activation is 'tanh'; expected one of softmax, sigmoid, none"):
+        activate_heatmaps(output, "tanh")
+
+
 @pytest.mark.parametrize(("cells", "spacing"), GRIDS)
 def test_offsets_point_to_the_landmark(cells, spacing):
     """With offsets that are right, the place is exact, though the map is one cell."""
@@ -92,6 +191,8 @@ def test_bad_arguments():
         encode_heatmaps(points, [4, 4], stride=1, sigma_mm=0.0, spacing_mm=[1.0, 1.0])
     with pytest.raises(ValueError, match="method is 'quadratic'; expected"):
         decode_heatmaps(torch.ones(1, 1, 2, 2), stride=1, method="quadratic", offsets=torch.zeros(1, 1, 2, 2, 2))
+    with pytest.raises(ValueError, match="the maps have 2 axes and the spacing 1; expected the same number"):
+        heatmap_covariance(torch.ones(1, 1, 2, 2), stride=1, spacing_mm=[1.0])
 
 
 def test_peak_at_the_border_stays():

@@ -48,3 +48,22 @@ def offset_loss(
             total += float(weights[image, landmark]) * sum(found) / len(found)
             norm += float(weights[image, landmark])
     return total / norm
+
+
+def covariance(values: Tensor, peak: tuple[int, ...], radius: int, stride: int, spacing: list[float]) -> Tensor:
+    """Sum over the window round the peak of value * (place - mean) (place - mean)^T, over the sum of the values."""
+    found = []
+    for cell in itertools.product(*[range(max(0, p - radius), p + radius + 1) for p in peak]):
+        if all(c < n for c, n in zip(cell, values.shape, strict=True)):
+            place = [((c + 0.5) * stride - 0.5) * s for c, s in zip(cell, spacing, strict=True)]
+            found.append((float(values[cell]), place))
+    total = sum(value for value, _ in found)
+    dims = range(len(peak))
+    mean = [sum(value * place[a] for value, place in found) / total for a in dims]
+    return torch.tensor(
+        [
+            [sum(value * (place[a] - mean[a]) * (place[b] - mean[b]) for value, place in found) / total for b in dims]
+            for a in dims
+        ],
+        dtype=torch.float64,
+    )
