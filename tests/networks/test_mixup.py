@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.networks.nets import DynUNet, FlexibleUNet
 
-from medpixcl.networks import LandmarkNet, load_weights
+from medpixcl.networks import EncoderNet, LandmarkNet, load_weights
 from medpixcl.networks.classifier import ClassifierNet, parameter_groups
 from medpixcl.networks.contrast import InstanceContrastNet
 from medpixcl.networks.mixup import DenseOpacityNet, MixUpNet
@@ -241,3 +241,17 @@ def test_each_view_is_embedded_by_itself():
     for number in (0, 1):
         alone = net.projection_head(net.embedding(views[:, number]))
         torch.testing.assert_close(net(views)[:, number], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "dims"), [("efficientnet-lite0", 2), ("resnet18", 2), ("dynunet", 3)])
+def test_batch_statistics_arrive_within_a_short_training(name, dims):
+    """After 50 steps on one batch the first layer's running mean is that of the batch, not that of the start."""
+    net = EncoderNet(backbone=name, spatial_dims=dims, channels=CHANNELS)
+    norm = next(m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm))
+    norm.register_forward_pre_hook(lambda layer, given: seen.append(given[0].transpose(0, 1).flatten(1).mean(1)))
+    seen = []
+    image = 0.5 + torch.rand(2, 1, *[32] * dims, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(50):
+            net(image)
+    torch.testing.assert_close(norm.running_mean, seen[-1], rtol=0.01, atol=1e-5)
