@@ -21,6 +21,8 @@ from medpixcl.engines.mixup import (
     opacity_pairs,
     pixelwise_linear_error,
 )
+from medpixcl.losses.mixup import MixUpObjective, pixelwise_linear_bound
+from medpixcl.networks import MixUpNet
 
 SHAPES = [(8, 8), (4, 6, 8)]
 
@@ -135,3 +137,25 @@ def test_evaluator_measures_and_draws(shape, tmp_path):
     with Image.open(BytesIO(events.Images("validation/opacity")[-1].encoded_image_string)) as picture:
         assert np.array_equal(np.asarray(picture), kept)
     assert (tmp_path / "png" / "unmixed.png").is_file()
+
+
+@pytest.mark.slow
+def test_eight_fixed_pairs_are_learnt_by_heart():
+    """Below the best pixelwise linear map of every pair, and the opacity within a tenth of a constant's error."""
+    torch.manual_seed(0)
+    target, source = torch.rand(2, 8, 1, 16, 16)
+    opacity = torch.linspace(0.2, 0.8, 8)[:, None]
+    mixed = opacity[..., None, None] * target + (1 - opacity[..., None, None]) * source
+    network = MixUpNet(backbone="dynunet", channels=[16, 32, 32])
+    loss = MixUpObjective()
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(600):
+        optimizer.zero_grad()
+        found = network(mixed)
+        loss(found, {"target": target, "opacity": opacity, "mixed": mixed}).backward()
+        optimizer.step()
+    error = (found["target"] - target).square().flatten(1).mean(1).detach()
+    assert bool((error < pixelwise_linear_error(mixed, target)).all())
+    bound = pixelwise_linear_bound(opacity[:, 0]) * target.var()
+    assert float(error.sum()) < 0.5 * float(bound.sum())
+    assert float((found["opacity"] - opacity).square().mean()) < 0.1 * 0.03
