@@ -9,12 +9,21 @@ from rich.progress import Progress
 from medpixcl.cli.console import console, print_table
 from medpixcl.cli.options import Spacing
 
+_EXAMPLES = {
+    "exogenous": "NAME=FOLDER, such as depth=maps/depth",
+    "labels": "NAME=FOLDER, such as heart=masks/heart",
+    "landmarks": "READER=FILE, such as senior=senior.csv",
+}
+
 
 def scan(
     paths: Annotated[list[Path], typer.Argument(help="Folders or files.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Manifest to write (.json).")],
     spacing_mm: Spacing = None,
-    landmarks: Annotated[Path | None, typer.Option(help="Landmark file or folder.")] = None,
+    landmarks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Landmark file or folder; or READER=FILE, repeated for several readers."),
+    ] = None,
     split: Annotated[Path | None, typer.Option(help="CSV that gives each image a split.")] = None,
     classes: Annotated[Path | None, typer.Option(help="CSV that gives each image the number of its class.")] = None,
     class_column: Annotated[str, typer.Option(help="Its column with that number.")] = "label",
@@ -42,7 +51,7 @@ def scan(
         manifest = scan_images(
             paths,
             spacing_mm=spacing_mm,
-            landmarks=landmarks,
+            landmarks=_reader_files(landmarks or []),
             split=split,
             licence=licence,
             exogenous=dict(_named_folder("exogenous", text) for text in exogenous or []),
@@ -58,6 +67,13 @@ def scan(
         raise ValueError(f"nothing usable found in {', '.join(map(str, paths))}: the reasons are in {output}")
 
 
+def _reader_files(texts: list[str]) -> str | dict[str, str] | None:
+    """The landmark file, or those of the readers by name."""
+    if len(texts) == 1 and ("=" not in texts[0] or Path(texts[0]).exists()):
+        return texts[0]
+    return dict(_named_folder("landmarks", text) for text in texts) or None
+
+
 def _label_folders(texts: list[str]) -> str | dict[str, str] | None:
     """The folder of the label maps, or those of the masks by class."""
     if len(texts) == 1 and "=" not in texts[0]:
@@ -69,6 +85,5 @@ def _named_folder(option: str, text: str) -> tuple[str, str]:
     """The two sides of ``NAME=FOLDER``."""
     name, sign, folder = text.partition("=")
     if not (name and sign and folder):
-        example = "depth=maps/depth" if option == "exogenous" else "heart=masks/heart"
-        raise ValueError(f"--{option} is {text!r}; expected NAME=FOLDER, such as {example}")
+        raise ValueError(f"--{option} is {text!r}; expected {_EXAMPLES[option]}")
     return name, folder

@@ -13,6 +13,7 @@ from medpixcl.cli.calibration import calibrate
 from medpixcl.cli.console import console
 from medpixcl.cli.controls import compare_controls
 from medpixcl.cli.detection import detect, selftrain
+from medpixcl.cli.finetuning import finetune
 from medpixcl.cli.jitter import estimate_jitter
 from medpixcl.cli.listing import scan
 from medpixcl.cli.matching import evaluate, match
@@ -31,6 +32,7 @@ COMMANDS = (
     calibrate,
     match,
     selftrain,
+    finetune,
     detect,
     evaluate,
     measure,

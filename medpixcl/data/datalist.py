@@ -76,6 +76,25 @@ def split_validation(
     }
 
 
+def hold_out(entries: Datalist, number: int, *, seed: int) -> tuple[Datalist, Datalist]:
+    """Divide entries at random; repeats of one picture (``duplicate_group``) stay on one side.
+
+    Args:
+        entries: Of a manifest.
+        number: Of pictures to hold out.
+        seed: Of the choice.
+
+    Returns:
+        Those that remain, and those held out, both in their own order.
+    """
+    groups = [entry.get("duplicate_group") or f"image {number}" for number, entry in enumerate(entries)]
+    held = set(np.random.default_rng(seed).permutation(sorted(set(groups)))[:number])
+    sides: tuple[Datalist, Datalist] = ([], [])
+    for entry, group in zip(entries, groups, strict=True):
+        sides[group in held].append(entry)
+    return sides
+
+
 def _divide(path: Path, fraction: float, seed: int) -> dict[str, Datalist]:
     """Entries of one manifest to train and to validate on."""
     manifest = Manifest.read(path)
@@ -83,11 +102,8 @@ def _divide(path: Path, fraction: float, seed: int) -> dict[str, Datalist]:
     if not validation:
         if not 0 < fraction < 1:
             raise ValueError(f"fraction is {fraction}; expected a share between 0 and 1, such as 0.1")
-        groups = [entry.get("duplicate_group") or f"image {number}" for number, entry in enumerate(training)]
-        order = np.random.default_rng(seed).permutation(sorted(set(groups)))
-        held = set(order[: max(1, round(fraction * len(order)))])
-        validation = [entry for entry, group in zip(training, groups, strict=True) if group in held]
-        training = [entry for entry, group in zip(training, groups, strict=True) if group not in held]
+        groups = {entry.get("duplicate_group") or f"image {number}" for number, entry in enumerate(training)}
+        training, validation = hold_out(training, max(1, round(fraction * len(groups))), seed=seed)
     if not training or not validation:
         raise ValueError(
             f"{path} has {len(training) + len(validation)} image(s) to train and validate on; "

@@ -9,7 +9,7 @@ the reason. Every image has one entry:
 * ``sha256``: of the file; of a series or a header with its own data file, of the ``sha256sum`` listing of its files.
 * ``licence``: may be null. ``split``: the data set's own name for it, or null.
 * ``duplicate_group``: the same name for all repeats of one picture, else null.
-* ``landmarks``: path of the file that holds them, else null; never their values.
+* ``landmarks``: path of the file that holds them, else null; never their values. Of several readers: name to path.
 * ``exogenous``: only where there are any: name to path of the maps that belong to the image, as its depth.
 * ``label``: only where there is one, for a downstream task. Segmentation: path of the label map, or the list of the
   paths of its masks, one per class. Classification: the number of the class.
@@ -164,8 +164,9 @@ def _with_paths(entry: Entry, change: Callable[[str], str]) -> Entry:
         value = entry[key]
         if isinstance(value, str | list):
             changed[key] = change(value) if isinstance(value, str) else [change(one) for one in value]
-    if entry.get("exogenous"):
-        changed["exogenous"] = {name: change(path) for name, path in entry["exogenous"].items()}
+    for key in ("exogenous", "landmarks"):
+        if isinstance(entry.get(key), dict):
+            changed[key] = {name: change(path) for name, path in entry[key].items()}
     return changed
 
 
@@ -180,15 +181,27 @@ def _checked_entries(path: Path, section: str, entries: object) -> list[Entry]:
         if not files or not all(isinstance(one, str) and one for one in files):
             raise ValueError(f"{path}: entry {number} of {section} names no image; expected a path or a list of paths.")
         _check_exogenous(path, f"entry {number} of {section}", entry.get("exogenous"))
+        _check_landmarks(path, f"entry {number} of {section}", entry.get("landmarks"))
         _check_label(path, f"entry {number} of {section}", entry.get("label"))
         checked.append(dict(entry))
     return checked
 
 
 def _check_exogenous(path: Path, place: str, named: object) -> None:
-    good = isinstance(named, dict) and all(isinstance(one, str) and one for one in (*named, *named.values()))
-    if named is not None and not good:
+    if named is not None and not _names_paths(named):
         raise ValueError(f'{path}: exogenous of {place} is {named!r}; expected name and path, as {{"depth": "a.png"}}.')
+
+
+def _check_landmarks(path: Path, place: str, named: object) -> None:
+    if named is not None and not isinstance(named, str) and not (_names_paths(named) and named):
+        raise ValueError(
+            f"{path}: landmarks of {place} is {named!r}; expected the path of a landmark file, or that of each reader, "
+            'as {"senior": "a.csv"}.'
+        )
+
+
+def _names_paths(named: object) -> bool:
+    return isinstance(named, dict) and all(isinstance(one, str) and one for one in (*named, *named.values()))
 
 
 def _check_label(path: Path, place: str, label: object) -> None:

@@ -43,12 +43,7 @@ def write_phantoms(folder: str | Path, number: int, shape: Sequence[int], *, see
     for index in range(number):
         image = draw_phantom(shape, seed + index)
         path = folder / f"phantom_{index:03d}.{'png' if len(shape) == 2 else 'nii.gz'}"
-        if len(shape) == 2:
-            Image.fromarray(np.round(image * 255).astype(np.uint8)).save(path)
-        else:
-            import nibabel
-
-            nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), path)
+        _write_unit_image(image, path)
         datalist.append({"image": str(path), "spacing_mm": [1.0] * len(shape)})
     return datalist
 
@@ -82,41 +77,59 @@ def write_depth_phantoms(folder: str | Path, number: int, shape: Sequence[int], 
 def write_landmark_phantoms(
     folder: str | Path, number: int, shape: Sequence[int], *, landmarks: int = 4, seed: int = 0
 ) -> list[dict]:
-    """Pictures of one made-up anatomy that varies, with ``landmarks.csv``; 1 mm per pixel, and their datalist.
+    """Images of one made-up anatomy that varies, with ``landmarks.csv``; 1 mm per pixel, and their datalist.
 
-    Bright rings of different sizes, the landmarks at their centres, are turned, scaled and shifted together, and each
-    moves a little on its own.
+    Bright rings (shells) of different sizes, the landmarks at their centres, are turned, scaled and shifted together,
+    and each moves a little on its own.
 
     Args:
         folder: Made if it is not there.
         number: Of images.
-        shape: Spatial shape, 2D.
+        shape: Spatial shape: PNG in 2D, NIfTI in 3D.
         landmarks: Number of rings.
         seed: Of the anatomy and of its variations.
 
     Returns:
-        Items with ``image`` and ``spacing_mm``, as :func:`write_phantoms` does.
+        Items with ``image`` and ``spacing_mm``, as :func:`write_phantoms` does, and ``landmarks``.
     """
-    folder, size = Path(folder), np.array(shape)
+    folder, size, dims = Path(folder), np.array(shape), len(shape)
     folder.mkdir(parents=True, exist_ok=True)
     state = np.random.default_rng(seed)
     angles = 2 * np.pi * np.arange(landmarks) / landmarks
-    anatomy = 0.28 * np.stack([np.cos(angles), np.sin(angles)], axis=1) + state.normal(0, 0.02, (landmarks, 2))
+    circle = [np.cos(angles), np.sin(angles), *([np.cos(2 * angles)] if dims == 3 else [])]
+    anatomy = 0.28 * np.stack(circle, axis=1) + state.normal(0, 0.02, (landmarks, dims))
     radii = np.linspace(0.04, 0.12, landmarks) * size.min()
-    rows = ["image,landmark,x_px,y_px,spacing_mm"]
+    rows = ["image,landmark,x_px,y_px,spacing_mm" if dims == 2 else "image,landmark,x_mm,y_mm,z_mm,spacing_mm"]
     datalist = []
     for index in range(number):
         turn, scale = state.uniform(-0.15, 0.15), state.uniform(0.9, 1.1)
-        matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        places = anatomy @ matrix.T + 0.5 + state.normal(0, 0.015, (landmarks, 2)) + state.normal(0, 0.02, 2)
+        matrix = np.eye(dims)
+        matrix[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        places = scale * anatomy @ matrix.T + 0.5
+        places += state.normal(0, 0.015, (landmarks, dims)) + state.normal(0, 0.02, dims)
         points = places * (size - 1)
-        path = folder / f"phantom_{index:03d}.png"
-        image = _rings(points, radii, size) + state.normal(0, 0.02, size)
-        Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(path)
-        rows += [f"{path.name},{name + 1},{x:.4f},{y:.4f},1" for name, (y, x) in enumerate(points)]
-        datalist.append({"image": str(path), "spacing_mm": [1.0, 1.0]})
+        path = folder / f"phantom_{index:03d}.{'png' if dims == 2 else 'nii.gz'}"
+        image = np.clip(_rings(points, radii, size) + state.normal(0, 0.02, size), 0, 1)
+        _write_unit_image(image, path)
+        in_file_order = points[:, ::-1] if dims == 2 else points * [-1, -1, 1]  # column, row; mm, LPS+
+        rows += [
+            f"{path.name},{name + 1},{','.join(f'{value:.4f}' for value in point)},1"
+            for name, point in enumerate(in_file_order)
+        ]
+        own = {"image": str(path), "spacing_mm": [1.0] * dims, "landmarks": str(folder / "landmarks.csv")}
+        datalist.append(own)
     (folder / "landmarks.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return datalist
+
+
+def _write_unit_image(image: np.ndarray, path: Path) -> None:
+    """Values of 0 to 1 as PNG or NIfTI, 1 mm per pixel."""
+    if image.ndim == 2:
+        Image.fromarray(np.round(image * 255).astype(np.uint8)).save(path)
+    else:
+        import nibabel
+
+        nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), np.eye(4)), path)
 
 
 def _rings(points: np.ndarray, radii: np.ndarray, shape: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ def scan(
     paths: AnyPath | Sequence[AnyPath],
     *,
     spacing_mm: SpacingMM | None = None,
-    landmarks: AnyPath | None = None,
+    landmarks: AnyPath | Mapping[str, AnyPath] | None = None,
     split: AnyPath | None = None,
     licence: str | None = None,
     exogenous: Mapping[str, AnyPath] | None = None,
@@ -56,7 +56,7 @@ def scan(
     Args:
         paths: Folders or files.
         spacing_mm: Pixel size of 2D images whose file does not say; without it such images are rejected.
-        landmarks: A landmark file or folder; its points must lie inside their images.
+        landmarks: A landmark file or folder; its points must lie inside their images. Of several readers: name to file.
         split: A CSV that gives every image a split; images that it does not name are rejected.
         licence: Licence of the images.
         exogenous: Name of a channel to the folder of its files (:class:`medpixcl.data.exogenous.ExogenousFiles`);
@@ -74,9 +74,11 @@ def scan(
     """
     roots = [Path(one).absolute() for one in ([paths] if isinstance(paths, str | PathLike) else paths)]
     base_dir = _common_folder(roots)
-    points = None if landmarks is None else read_landmarks(landmarks)
+    several = isinstance(landmarks, Mapping)
+    readers = landmarks if isinstance(landmarks, Mapping) else {} if landmarks is None else {"": landmarks}
+    points = {name: read_landmarks(file) for name, file in readers.items()}
     splits = None if split is None else SplitFile(Path(split))
-    tables = [table.path.absolute() for table in (points, splits) if table is not None]
+    tables = [table.path.absolute() for table in (*points.values(), splits) if table is not None]
     channels = [ExogenousFiles(name, folder) for name, folder in (exogenous or {}).items()]
     named = labels if isinstance(labels, Mapping) else {"label": labels} if labels is not None else {}
     label_files = [ExogenousFiles(name, folder, what="label") for name, folder in named.items()]
@@ -95,8 +97,8 @@ def scan(
             manifest.rejected.append(_rejected_source(source, error, base_dir))
         if progress is not None:
             progress(done, len(sources))
-    if points is not None:
-        _add_landmarks(found, points, manifest)
+    for reader, file in points.items():
+        _add_landmarks(found, file, manifest, reader if several else None)
     declared = [] if splits is None else _add_splits(found, splits, manifest)
     groups = duplicate_groups([one.content for one in found], declared=declared)
     for one, group in zip(found, groups, strict=True):
@@ -182,14 +184,15 @@ def _fitting(one: Found, channel: ExogenousFiles, roots: Sequence[Path], *, kind
     return path
 
 
-def _add_landmarks(found: Sequence[Found], points: LandmarkFile, manifest: Manifest) -> None:
+def _add_landmarks(found: Sequence[Found], points: LandmarkFile, manifest: Manifest, reader: str | None) -> None:
     """Name the landmark file in the entries of the images that it holds, after a check that the points lie inside."""
+    file = _relative(points.path.absolute(), manifest.base_dir)
     named = set()
     for one in found:
         key = points.find(one.source.place)
         if key is not None:
             points.for_image(one.source.place, one.affine, one.entry["shape"])
-            one.entry["landmarks"] = _relative(points.path.absolute(), manifest.base_dir)
+            one.entry["landmarks"] = file if reader is None else {**(one.entry["landmarks"] or {}), reader: file}
             named.add(key)
     _note_absent(points.path, [key for key in points.images if key not in named], "landmarks", manifest)
 

@@ -1,5 +1,6 @@
 """Random views that depend on (seed, epoch, index) alone: the same on any number of workers, and after a resume."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
@@ -111,9 +112,19 @@ class EpochSampler(DistributedSampler):
         seed: Of the shuffling.
         shuffle: Off for a fixed order.
         balance: Take the same number of items of each of the dataset's ``sources`` (:func:`balanced_indices`).
+        items: Take only so many of every epoch's order, all processes together, so that an epoch has as many steps
+            whatever the number of images.
     """
 
-    def __init__(self, dataset: Sized, *, seed: int = 0, shuffle: bool = True, balance: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Sized,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        balance: bool = False,
+        items: int | None = None,
+    ) -> None:
         from torch import distributed
 
         ready = distributed.is_available() and distributed.is_initialized()
@@ -125,9 +136,13 @@ class EpochSampler(DistributedSampler):
             self.repeats = len(dataset) // len(self.sources)
             sampled = balanced_indices(self.sources, self.repeats, seed=seed, epoch=0)
         super().__init__(sampled, num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        self.taken = self.num_samples if items is None else min(self.num_samples, -(-items // replicas))
+
+    def __len__(self) -> int:
+        return self.taken
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        places = super().__iter__()
+        places = itertools.islice(super().__iter__(), self.taken)
         if not self.sources:
             return ((self.epoch, index) for index in places)
         order = balanced_indices(self.sources, self.repeats, seed=self.seed, epoch=self.epoch if self.shuffle else 0)

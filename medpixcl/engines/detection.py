@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from medpixcl.coordinates import apply_affine
 from medpixcl.data.landmark_writing import DEFAULT_FORMATS
 from medpixcl.engines.image_list import ImageList
 from medpixcl.engines.landmark_results import LandmarkResults
+from medpixcl.engines.readers import compare_readers, read_readers, write_reader_table
 from medpixcl.networks.landmark import LandmarkNet, MixedPrecision, decode_output
 from medpixcl.views import affine_view, resample, view_positions
 
@@ -186,6 +188,7 @@ class LandmarkDetectionHandler(LandmarkResults):
         comparisons: Name and metrics of other runs over the same images, shown beside this one's.
         formats: Of the landmarks, see :mod:`medpixcl.data.landmark_writing`.
         keep_patient: Copy patient and study into DICOM SR.
+        readers: Landmark files of several readers by name: how far this run lies from each, and they from each other.
 
     Raises:
         ValueError: If there are not as many names as the network has landmarks.
@@ -205,6 +208,7 @@ class LandmarkDetectionHandler(LandmarkResults):
         comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
         formats: Sequence[str] = DEFAULT_FORMATS,
         keep_patient: bool = False,
+        readers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             images,
@@ -219,6 +223,7 @@ class LandmarkDetectionHandler(LandmarkResults):
             keep_patient=keep_patient,
         )
         self.names, self.min_confidence, self.max_spread_mm = tuple(names), min_confidence, max_spread_mm
+        self.readers = {name: Path(path) for name, path in (readers or {}).items()}
 
     def attach(self, engine: Engine) -> None:
         """Take the landmarks of every image, write at the end."""
@@ -233,3 +238,12 @@ class LandmarkDetectionHandler(LandmarkResults):
             doubtful = (confidence < self.min_confidence) | ~(spread <= self.max_spread_mm)
             flags = tuple("unsure" if doubt else "" for doubt in doubtful.tolist())
             self.add(image, Detected(points, confidence, flags))
+
+    def finish(self, engine: Engine) -> None:
+        """Compare with the readers, and write everything."""
+        if self.readers:
+            found = {one.image: dict(zip(one.points.names, one.lps_mm.tolist(), strict=True)) for one in self.landmarks}
+            compared = compare_readers({"this run": found, **read_readers(self.readers)})
+            write_reader_table(self.output_dir / "readers.csv", compared)
+            self.comparisons = [*self.comparisons, *compared]
+        super().finish(engine)

@@ -142,6 +142,26 @@ class BestWeights:
             write_checkpoint(self.path, {name: state[name] for name in state if name.startswith(self.part)})
 
 
+class LastWeights:
+    """Writes the weights after every epoch, so that those of the last one remain: no image chooses an epoch.
+
+    Args:
+        network: What is saved, as a flat state dict.
+        path: Weights file; replaced in one step.
+    """
+
+    def __init__(self, network: torch.nn.Module, path: str) -> None:
+        self.network, self.path = network, Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        """Write at the end of every epoch."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the file."""
+        write_checkpoint(self.path, self.network.state_dict())
+
+
 class EarlyStop(EarlyStopHandler):
     """Stops the training when a validation metric, smaller being better, has not improved for a while; resumable.
 

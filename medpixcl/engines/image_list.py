@@ -25,6 +25,7 @@ class ImageList:
         spacing_mm: Pixel size of pictures that do not say theirs.
         exclude: Image that is left out of a folder or manifest: the template.
         spatial_dims: Images of another dimension are rejected.
+        sections: Of a manifest, in which images are searched.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class ImageList:
         spacing_mm: Sequence[float] | float | None = None,
         exclude: str = "",
         spatial_dims: int | None = None,
+        sections: Sequence[str] = SECTIONS,
     ) -> None:
         self.path, self.spacing_mm, self.spatial_dims = Path(path), spacing_mm, spatial_dims
+        self.sections = tuple(sections)
         self.left_out = Path(exclude).resolve() if exclude else None
 
     @cached_property
@@ -97,7 +100,8 @@ class ImageList:
 
     @cached_property
     def _entries(self) -> list[Entry]:
-        entries = [entry for section in SECTIONS for entry in self.manifest.datalist(section)]
+        asked = self.sections if self.path.suffix == ".json" else SECTIONS
+        entries = [entry for section in asked for entry in self.manifest.datalist(section)]
         if self.path.is_file() and self.path.suffix != ".json":
             return entries  # asked for by name, so searched, be it the template
         return [entry for entry in entries if not self._is_left_out(entry)]

@@ -1,0 +1,190 @@
+"""Images with landmarks to train on: which ones, whose landmarks, and where they lie.
+
+An entry of a manifest names the file of its landmarks, or a file for each of several readers. What is trained towards,
+the target, is one reader, or the mean of several by weight.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl._typing import PointsMM
+from medpixcl.coordinates import spatial_affine, voxel_to_mm
+from medpixcl.data.datalist import Datalist, hold_out, items_of
+from medpixcl.data.landmark_files import LandmarkFile, read_landmarks
+from medpixcl.data.manifest import Manifest
+
+Files = str | Mapping[str, str]
+"""A landmark file, or the file of each reader by name."""
+Target = str | Mapping[str, float | int] | None
+"""Name of a reader; ``mean`` of all; or the weight of each."""
+ANNOTATED_KEYS = ("image", "spacing_mm", "landmarks")
+MEAN = "mean"
+
+
+def split_annotated(
+    path: str | os.PathLike[str], *, fraction: float | int = 0.1, seed: int = 0, images: int | None = None
+) -> dict[str, Datalist]:
+    """The images with landmarks to train on, and those held out to validate on; the test section is never touched.
+
+    A validation section of the manifest is taken as it is. Without one, a share of the training images is held out,
+    rounded down; where that leaves none, as of a few images, the validation looks at the training images themselves and
+    says how well they are fitted, no more. Repeats of one picture stay on one side.
+
+    Args:
+        path: Manifest.
+        fraction: Share held out, from 0 to below 1.
+        seed: Of the choice of images and of those held out.
+        images: Draw so many of the training images, those held out among them; all when None.
+
+    Returns:
+        ``training`` and ``validation``: items with image, spacing and landmark file (or files by reader).
+
+    Raises:
+        ValueError: If no image of the training section has landmarks, fewer than asked for have, or ``fraction`` is no
+            share.
+    """
+    manifest = Manifest.read(path)
+    training, validation = (
+        [entry for entry in manifest.datalist(section) if entry.get("landmarks")]
+        for section in ("training", "validation")
+    )
+    if not training:
+        raise ValueError(
+            f"{path} has no training image with landmarks; make a manifest with `medpixcl scan --landmarks`"
+        )
+    if images is not None:
+        training = draw_images(training, images, seed=seed, path=path)
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction is {fraction}; expected a share from 0 to below 1, such as 0.1")
+    if not validation:
+        training, validation = hold_out(training, int(fraction * len(training) + 1e-9), seed=seed)
+    sides = {"training": training, "validation": validation or training}
+    return {side: items_of(entries, ANNOTATED_KEYS) for side, entries in sides.items()}
+
+
+def draw_images(
+    entries: Datalist, number: int, *, seed: int, path: str | os.PathLike[str] = "the manifest"
+) -> Datalist:
+    """Some entries drawn at random, in their own order; more of the same seed hold fewer.
+
+    Raises:
+        ValueError: If there are not so many.
+    """
+    if not 1 <= number <= len(entries):
+        raise ValueError(f"{path} has {len(entries)} training images with landmarks; {number} are asked for")
+    order = torch.randperm(len(entries), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [entries[index] for index in sorted(order[:number])]
+
+
+def landmark_names(path: str | os.PathLike[str], default: Sequence[str]) -> list[str]:
+    """Names of all landmarks that a manifest's training images may have, in the order of their files.
+
+    Args:
+        path: Manifest.
+        default: Given back where there is no such file, so that a network can be built.
+    """
+    if not Path(path).is_file():
+        return list(default)
+    entries = [entry for entry in Manifest.read(path).datalist("training") if entry.get("landmarks")]
+    files = dict.fromkeys(file for entry in entries for file in reader_files(entry["landmarks"]).values())
+    names = list(dict.fromkeys(name for file in files for name in _table(file, _changed(file)).names))
+    return names or list(default)
+
+
+def reader_files(landmarks: Files) -> dict[str, str]:
+    """File of each reader; a single file is that of the mean."""
+    return {MEAN: landmarks} if isinstance(landmarks, str) else dict(landmarks)
+
+
+def target_weights(readers: Sequence[str], target: Target) -> dict[str, float]:
+    """Weight of each reader, those of weight 0 left out.
+
+    Args:
+        readers: Their names.
+        target: See :data:`Target`; None is the mean.
+
+    Raises:
+        ValueError: If the target names another reader, or a weight is negative or all are 0.
+
+    Example:
+        >>> target_weights(["senior", "junior"], "mean"), target_weights(["senior", "junior"], "senior")
+        ({'senior': 1.0, 'junior': 1.0}, {'senior': 1.0})
+    """
+    if target is None or (target == MEAN and MEAN not in readers):
+        return dict.fromkeys(readers, 1.0)
+    wanted = {target: 1.0} if isinstance(target, str) else {name: float(weight) for name, weight in target.items()}
+    if unknown := [name for name in wanted if name not in readers]:
+        raise ValueError(f"target names the reader {unknown[0]!r}; the manifest has {', '.join(readers)}")
+    chosen = {name: weight for name, weight in wanted.items() if weight != 0}
+    if not chosen or min(chosen.values()) < 0:
+        raise ValueError(f"the weights of the readers are {wanted}; expected none below 0, and one above")
+    return chosen
+
+
+def weighted_mean(points: Float[Tensor, "r k d"], weights: Sequence[float | int]) -> Float[Tensor, "k d"]:
+    """Mean of several readers' landmarks by weight, for each landmark over those who have it; NaN where nobody has.
+
+    Args:
+        points: Shape (R, K, D), NaN where missing.
+        weights: Of the R readers, positive.
+
+    Example:
+        >>> weighted_mean(torch.tensor([[[1.0], [5.0]], [[3.0], [torch.nan]]]), [1, 3])
+        tensor([[2.5000],
+                [5.0000]])
+    """
+    there = ~points.isnan().any(dim=2, keepdim=True)
+    shares = there * torch.tensor(list(weights)).to(points)[:, None, None]
+    total = shares.sum(dim=0)
+    mean = (shares * points.nan_to_num(0)).sum(dim=0) / total
+    return torch.where(total > 0, mean, torch.nan)
+
+
+def target_points(
+    landmarks: Files, target: Target, names: Sequence[str], image: str, affine: Tensor, shape: Sequence[int]
+) -> PointsMM:
+    """Target landmarks of one image.
+
+    Args:
+        landmarks: Of the item.
+        target: See :data:`Target`.
+        names: K landmarks, in the order wanted; further ones of the files are left out.
+        image: Path of the image.
+        affine: Voxel to mm of its file, RAS+, (4, 4).
+        shape: Spatial shape of its file.
+
+    Returns:
+        Shape (K, D), mm, RAS+, NaN where missing.
+
+    Raises:
+        ValueError: As :meth:`medpixcl.data.landmark_table.LandmarkFile.for_image` and :func:`target_weights` say.
+    """
+    files = reader_files(landmarks)
+    weights = target_weights(list(files), target)
+    readers = [_points_mm(files[reader], names, image, affine, shape) for reader in weights]
+    return weighted_mean(torch.stack(readers), list(weights.values()))
+
+
+def _points_mm(file: str, names: Sequence[str], image: str, affine: Tensor, shape: Sequence[int]) -> PointsMM:
+    table = _table(file, _changed(file))
+    place = Path(image) if table.find(image) is not None else Path(image).parent  # of a series the folder is named
+    found = table.for_image(place if table.find(place) is not None else image, affine, shape)
+    mm = dict(zip(found.names, voxel_to_mm(found.voxels, spatial_affine(affine, found.dims)), strict=True))
+    nothing = torch.full((found.dims,), torch.nan, dtype=torch.float64)
+    return torch.stack([mm.get(name, nothing) for name in names])
+
+
+def _changed(file: str) -> float:
+    return Path(file).stat().st_mtime if Path(file).exists() else 0.0
+
+
+@lru_cache(maxsize=16)
+def _table(file: str, changed: float) -> LandmarkFile:
+    """A landmark file, read once until it changes."""
+    return read_landmarks(file)
