@@ -210,6 +210,28 @@ def heatmap_covariance(
     return covariance.unflatten(0, maps.shape[:2])
 
 
+def expected_positions(maps: Heatmaps, *, stride: int) -> Float[Tensor, "b k d"]:
+    """Mean position over the whole of every map, weighted by it: where it is differentiable, as a loss needs it.
+
+    Args:
+        maps: Not negative, shape (B, K, *cells).
+        stride: Voxels per cell.
+
+    Returns:
+        Voxel indices in array order (B, K, D); the first cell where a map is empty.
+
+    Reference: Nibali et al., Numerical Coordinate Regression with Convolutional Neural Networks, arXiv 1801.07372.
+    """
+    dims = maps.ndim - 2
+    total = maps.flatten(2).sum(dim=2).clamp_min(TINY)
+    along = []
+    for axis, count in enumerate(maps.shape[2:]):
+        others = [2 + other for other in range(dims) if other != axis]
+        profile = maps.sum(dim=others) if others else maps
+        along.append((profile * torch.arange(count).to(maps)).sum(dim=2) / total)
+    return cell_to_voxel(torch.stack(along, dim=-1), stride)
+
+
 class _Peaks(NamedTuple):
     """Windows of N maps around their greatest cells."""
 

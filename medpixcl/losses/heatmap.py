@@ -1,9 +1,10 @@
-"""Losses of landmark networks: a softmax over the cells against a Gaussian, and offsets from the cells to the landmark.
+"""Losses of landmark networks: heatmaps against Gaussians, expected positions and offsets against the landmark.
 
-Every landmark has a weight: 0 where it is missing, outside the view or not to be trusted.
+Every landmark has a weight: 0 where it is missing, outside the view or not to be trusted. A loss is the mean over the
+landmarks by weight, and over the cells where it has a value for each of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from medpixcl._typing import Heatmaps
 from medpixcl.coordinates import cell_to_voxel, voxel_positions
-from medpixcl.landmarks.heatmaps import encode_heatmaps, on_grid
+from medpixcl.landmarks.heatmaps import TINY, activate_heatmaps, encode_heatmaps, expected_positions, on_grid
 
 
 def heatmap_cross_entropy(logits: Heatmaps, target: Heatmaps, weights: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
@@ -28,6 +29,100 @@ def heatmap_cross_entropy(logits: Heatmaps, target: Heatmaps, weights: Float[Ten
     """
     each = -(target.flatten(2) * logits.flatten(2).log_softmax(dim=2)).sum(dim=2)
     return _weighted_mean(each, weights)
+
+
+def heatmap_mse(output: Heatmaps, target: Heatmaps, weights: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+    """Mean squared difference.
+
+    Args:
+        output: Shape (B, K, *cells).
+        target: With a peak of one, or all zero, shape (B, K, *cells).
+        weights: Not negative, shape (B, K).
+
+    Returns:
+        A number, 0 where all weights are 0.
+    """
+    return _weighted_mean((output - target).square().flatten(2).mean(dim=2), weights)
+
+
+def heatmap_bce(logits: Heatmaps, target: Heatmaps, weights: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+    """Mean binary cross-entropy between the sigmoid of logits and the target; see :func:`heatmap_mse`."""
+    each = F.binary_cross_entropy_with_logits(logits, target.to(logits), reduction="none")
+    return _weighted_mean(each.flatten(2).mean(dim=2), weights)
+
+
+def adaptive_wing(
+    output: Heatmaps,
+    target: Heatmaps,
+    weights: Float[Tensor, "b k"],
+    *,
+    alpha: float = 2.1,
+    omega: float = 14.0,
+    epsilon: float = 1.0,
+    theta: float = 0.5,
+    foreground: float = 10.0,
+) -> Float[Tensor, ""]:
+    """Adaptive wing loss with its weighted loss map: strict where the target is high, like a square where it is low.
+
+    For a target ``y`` and a difference ``d = |y - output|``, with ``p = alpha - y``, it is
+    ``omega * log(1 + (d / epsilon)^p)`` below ``theta``, and the tangent there above; times ``1 + foreground`` in cells
+    in or beside which the target is at least 0.2.
+
+    Args:
+        output: Shape (B, K, *cells).
+        target: With a peak of one, or all zero, shape (B, K, *cells).
+        weights: Not negative, shape (B, K).
+        alpha: More than the largest target by at least 1, so that the loss is smooth at 0.
+        omega: Height.
+        epsilon: Width of the part that is steep.
+        theta: Where the tangent begins.
+        foreground: Additional weight of cells near the landmark; 0 for none.
+
+    Returns:
+        A number, 0 where all weights are 0.
+
+    Reference: Wang et al., Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression, ICCV 2019, arXiv
+    1904.07399 (the loss and its weighted loss map; the defaults are theirs).
+    """
+    power = alpha - target
+    away = (output - target).abs()
+    border = (theta / epsilon) ** power
+    slope = omega * power / epsilon * (theta / epsilon) ** (power - 1) / (1 + border)
+    near = omega * torch.log1p((away / epsilon) ** power)
+    far = slope * (away - theta) + omega * torch.log1p(border)
+    pool = F.max_pool2d if target.ndim == 4 else F.max_pool3d
+    emphasis = 1 + foreground * (pool(target, 3, stride=1, padding=1) >= 0.2)
+    each = torch.where(away < theta, near, far) * emphasis
+    return _weighted_mean(each.flatten(2).mean(dim=2), weights)
+
+
+def coordinate_loss(
+    maps: Heatmaps,
+    points: Float[Tensor, "b k d"],
+    weights: Float[Tensor, "b k"],
+    *,
+    stride: int,
+    spacing_mm: Sequence[float],
+) -> Float[Tensor, ""]:
+    """Distance in mm between the expected position of every map and the landmark.
+
+    Args:
+        maps: Not negative, shape (B, K, *cells); an empty one does not count.
+        points: Voxel indices in array order, shape (B, K, D); NaN where missing (the weight is then ignored).
+        weights: Not negative, shape (B, K).
+        stride: Voxels per cell.
+        spacing_mm: Size of a voxel along each array axis.
+
+    Returns:
+        A number, 0 where nothing counts.
+
+    Reference: Nibali et al., arXiv 1801.07372 (the Euclidean loss; no regularisation of the maps' shape, for
+    which a loss of the heatmaps stands beside it).
+    """
+    there = ~points.isnan().any(dim=2) & (maps.flatten(2).sum(dim=2) > TINY)
+    away = expected_positions(maps, stride=stride) - points
+    away = torch.where(there[..., None], away, 0) * away.new_tensor(list(spacing_mm))
+    return _weighted_mean(torch.linalg.vector_norm(away, dim=2), weights * there)
 
 
 def offset_loss(
@@ -72,8 +167,18 @@ def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (weights * values).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
+HEATMAP_LOSSES: dict[str, tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]] = {
+    "cross_entropy": (heatmap_cross_entropy, "softmax"),
+    "bce": (heatmap_bce, "sigmoid"),
+    "mse": (heatmap_mse, "none"),
+    "adaptive_wing": (adaptive_wing, "none"),
+}
+"""Losses of heatmaps by name, and how a network trained with each is read: see
+:func:`medpixcl.landmarks.heatmaps.activate_heatmaps`."""
+
+
 class LandmarkLoss(nn.Module):
-    """Loss of a :class:`medpixcl.networks.LandmarkNet`: cross-entropy of the heatmaps, and the offsets'.
+    """Loss of a :class:`medpixcl.networks.LandmarkNet`: of the heatmaps, of their expected positions, of the offsets.
 
     Args:
         spacing_mm: Size of a voxel of the network's input along each array axis.
@@ -81,6 +186,18 @@ class LandmarkLoss(nn.Module):
         sigma_mm: Standard deviation of the target.
         radius_mm: Around the landmark, within which offsets count.
         offset_weight: Of the offsets' loss; 0 leaves it out.
+        heatmap: Loss of the heatmaps: ``cross_entropy`` (a softmax over the cells), ``bce``, ``mse`` or
+            ``adaptive_wing``. The last two regress the map itself.
+        heatmap_weight: Of the heatmaps' loss; 0 leaves it out. The mean over many cells of ``mse`` is small: 100 to
+            1000 is a start.
+        coordinate_weight: Of the expected positions' loss, per mm; 0 leaves it out.
+        landmark_weights: Of every landmark, beside the target's; None for equal ones.
+
+    Attributes:
+        activation: How the heatmaps have to be read.
+
+    Raises:
+        ValueError: If there is no such loss, or a batch has another number of landmarks than there are weights.
     """
 
     def __init__(
@@ -90,10 +207,19 @@ class LandmarkLoss(nn.Module):
         sigma_mm: float = 2.0,
         radius_mm: float = 4.0,
         offset_weight: float = 1.0,
+        heatmap: str = "cross_entropy",
+        heatmap_weight: float = 1.0,
+        coordinate_weight: float = 0.0,
+        landmark_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        if heatmap not in HEATMAP_LOSSES:
+            raise ValueError(f"heatmap is {heatmap!r}; expected one of {', '.join(HEATMAP_LOSSES)}")
         self.spacing_mm, self.stride = tuple(spacing_mm), stride
         self.sigma_mm, self.radius_mm, self.offset_weight = sigma_mm, radius_mm, offset_weight
+        self.heatmap, self.heatmap_weight, self.coordinate_weight = heatmap, heatmap_weight, coordinate_weight
+        self.landmark_weights = None if landmark_weights is None else tuple(landmark_weights)
+        self.activation = HEATMAP_LOSSES[heatmap][1]
 
     def forward(self, output: Tensor, target: Mapping[str, Tensor]) -> Tensor:
         """Loss of a batch.
@@ -104,16 +230,40 @@ class LandmarkLoss(nn.Module):
         """
         points = target["points"].float()
         count, dims = points.shape[1:]
-        cells = output.shape[2:]
-        logits, offsets = output[:, :count].float(), output[:, count:].float().unflatten(1, (count, dims))
-        weights = target["weights"].float() * on_grid(points, cells, self.stride)
-        heatmaps = encode_heatmaps(
-            points, cells, stride=self.stride, sigma_mm=self.sigma_mm, spacing_mm=self.spacing_mm
-        )
-        loss = heatmap_cross_entropy(logits, heatmaps, weights)
-        if self.offset_weight > 0:
-            ways = offset_loss(
-                offsets, points, weights, stride=self.stride, radius_mm=self.radius_mm, spacing_mm=self.spacing_mm
+        heatmaps, offsets = output[:, :count].float(), output[:, count:].float()
+        weights = self._weights(target["weights"].float() * on_grid(points, output.shape[2:], self.stride))
+        stride, spacing = self.stride, self.spacing_mm
+        loss = output.new_zeros((), dtype=torch.float32)
+        if self.heatmap_weight > 0:
+            loss = loss + self.heatmap_weight * self._of_heatmaps(heatmaps, points, weights)
+        if self.coordinate_weight > 0:
+            maps = activate_heatmaps(heatmaps, self.activation)
+            loss = loss + self.coordinate_weight * coordinate_loss(
+                maps, points, weights, stride=stride, spacing_mm=spacing
             )
+        if self.offset_weight > 0:
+            offsets = offsets.unflatten(1, (count, dims))
+            ways = offset_loss(offsets, points, weights, stride=stride, radius_mm=self.radius_mm, spacing_mm=spacing)
             loss = loss + self.offset_weight * ways
         return loss
+
+    def _weights(self, weights: Tensor) -> Tensor:
+        if self.landmark_weights is None:
+            return weights
+        if len(self.landmark_weights) != weights.shape[1]:
+            raise ValueError(
+                f"landmark_weights has {len(self.landmark_weights)} values for {weights.shape[1]} landmarks; "
+                "give one for each, or None"
+            )
+        return weights * weights.new_tensor(self.landmark_weights)
+
+    def _of_heatmaps(self, heatmaps: Tensor, points: Tensor, weights: Tensor) -> Tensor:
+        target = encode_heatmaps(
+            points,
+            heatmaps.shape[2:],
+            stride=self.stride,
+            sigma_mm=self.sigma_mm,
+            spacing_mm=self.spacing_mm,
+            normalise=self.activation == "softmax",
+        )
+        return HEATMAP_LOSSES[self.heatmap][0](heatmaps, target, weights)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -67,3 +68,44 @@ def covariance(values: Tensor, peak: tuple[int, ...], radius: int, stride: int, 
         ],
         dtype=torch.float64,
     )
+
+
+def cell_mean(output: Tensor, target: Tensor, weights: Tensor, loss: Callable[[float, float], float]) -> float:
+    """Sum over images and landmarks of weight * mean over cells of the loss, divided by the sum of the weights."""
+    total = 0.0
+    for image, landmark in itertools.product(range(weights.shape[0]), range(weights.shape[1])):
+        pairs = list(
+            zip(output[image, landmark].flatten().tolist(), target[image, landmark].flatten().tolist(), strict=True)
+        )
+        total += float(weights[image, landmark]) * sum(loss(o, t) for o, t in pairs) / len(pairs)
+    return total / float(weights.sum())
+
+
+def square(output: float, target: float) -> float:
+    """(output - target)^2."""
+    return (output - target) ** 2
+
+
+def binary_cross_entropy(logit: float, target: float) -> float:
+    """-(t log p + (1 - t) log(1 - p)) of the sigmoid p."""
+    probability = 1 / (1 + math.exp(-logit))
+    return -(target * math.log(probability) + (1 - target) * math.log(1 - probability))
+
+
+def wing(output: float, target: float, alpha: float, omega: float, epsilon: float, theta: float) -> float:
+    """The loss of arXiv 1904.07399, with A and C as they stand there."""
+    away, p = abs(target - output), alpha - target
+    if away < theta:
+        return omega * math.log(1 + (away / epsilon) ** p)
+    a = omega * (1 / (1 + (theta / epsilon) ** p)) * p * ((theta / epsilon) ** (p - 1)) * (1 / epsilon)
+    return a * away - (theta * a - omega * math.log(1 + (theta / epsilon) ** p))
+
+
+def expected(values: Tensor, stride: int) -> list[float]:
+    """Sum over cells of value * centre, over the sum of the values; voxels."""
+    place, total = [0.0] * values.ndim, 0.0
+    for cell in itertools.product(*[range(n) for n in values.shape]):
+        total += float(values[cell])
+        for axis, c in enumerate(cell):
+            place[axis] += float(values[cell]) * ((c + 0.5) * stride - 0.5)
+    return [p / total for p in place]
