@@ -1,5 +1,6 @@
 """What the commands print."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,19 @@ def say_left_out(rejected: Mapping[str, str], not_written: Sequence[Any] = ()) -
         say(f"rejected {path}: {reason}", style="yellow")
     for one in not_written:
         say(f"no {one.format} of {one.image}: {one.reason}", style="yellow")
+
+
+class _Saying(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+def say_log() -> None:
+    """Print what the package logs while a command runs, such as which weights fitted."""
+    logger = logging.getLogger("medpixcl")
+    if not any(isinstance(handler, _Saying) for handler in logger.handlers):
+        logger.addHandler(_Saying())
+    logger.setLevel(logging.INFO)
 
 
 def print_table(rows: Iterable[Sequence[Any]], title: str | None = None) -> None:

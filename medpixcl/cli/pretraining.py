@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medpixcl.cli.console import say
+from medpixcl.cli.console import say, say_log
 from medpixcl.cli.options import Settings, checked_device
 
 
@@ -21,6 +21,7 @@ def pretrain(
     """Pretrain a network without labels; TensorBoard logs, checkpoints and the best weights go to the run's folder."""
     from medpixcl.engines.workflow import find_bundle, parse_settings, run_bundle
 
+    say_log()
     manifests = [str(path) for path in data]
     overrides: dict[str, Any] = {"data_list_file_path": manifests[0] if len(manifests) == 1 else manifests}
     overrides |= {"output_dir": str(output), "ckpt_dir": str(output / "models")}

@@ -114,6 +114,19 @@ def test_linear_probe_by_training_leaves_the_encoder(tmp_path: Path) -> None:
     assert all(torch.equal(state[name], value) for name, value in encoder.state_dict().items())
 
 
+def test_command_says_which_weights_fitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = write_stripes(tmp_path / "data")
+    torch.save(EncoderNet(**NET).state_dict(), tmp_path / "encoder.pt")
+    config = tmp_path / "tiny.json"
+    quiet = {f"validate::handlers::{number}::_disabled_": True for number in (1, 2)}
+    config.write_text(json.dumps({**TINY, **quiet, "start_weights": str(tmp_path / "encoder.pt")}))
+    options = ["--data", manifest, "-o", tmp_path / "out", "--epochs", 1, "--config", config]
+    assert medpixcl("pretrain", CLASSIFY, *options) == 0
+    out = capsys.readouterr().out
+    assert "tensors matched, 2 missing, 0 unexpected" in out
+    assert "missing: head.weight, head.bias" in out
+
+
 def test_one_class_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_stripes(tmp_path / "data", classes=1)
     err = capsys.readouterr().err
