@@ -103,10 +103,3 @@ class ClassifierNet(EncoderNet):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, *spatial)."""
         return self.head(self.dropout(self.embedding(x))).float()
-
-
-def parameter_groups(network: ClassifierNet, learning_rate: float, head_learning_rate: float) -> list[dict[str, Any]]:
-    """Groups for an optimizer: what learns of the encoder, if anything, and the head."""
-    trunk = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
-    head = {"params": list(network.head.parameters()), "lr": head_learning_rate}
-    return [{"params": trunk, "lr": learning_rate}, head] if trunk else [head]

@@ -8,8 +8,9 @@ import torch
 from monai.networks.nets import DynUNet, FlexibleUNet
 
 from medpixcl.networks import EncoderNet, LandmarkNet, load_weights
-from medpixcl.networks.classifier import ClassifierNet, parameter_groups
+from medpixcl.networks.classifier import ClassifierNet
 from medpixcl.networks.contrast import InstanceContrastNet
+from medpixcl.networks.finetuning import parameter_groups
 from medpixcl.networks.mixup import DenseOpacityNet, MixUpNet
 from medpixcl.networks.weights import adapt_input_channels, transfer_weights
 
