@@ -30,7 +30,7 @@ class SegmentationNet(nn.Module):
         channels: Widths of the backbone, finest first.
         strides: Of the maps that the head sees, finest first; all of the backbone's when None.
         encoder_only: Without the backbone's up path, as in the ``BackboneNet`` whose weights are taken.
-        head: ``linear``: see :class:`LinearProbe`; ``decoder``: see :class:`LightDecoder`.
+        head: ``linear``: see :class:`LinearProbe`; ``decoder``: see :class:`FusionDecoder`.
         decoder_channels: Width of the decoder.
         frozen: The backbone takes no gradient and keeps its statistics, in whatever mode the network is.
         pretrained: Start the encoder from its published weights.
@@ -80,7 +80,7 @@ class SegmentationNet(nn.Module):
         self.head: nn.Module = (
             LinearProbe(spatial_dims, widths, classes, frozen)
             if head == "linear"
-            else LightDecoder(spatial_dims, widths, classes, decoder_channels)
+            else FusionDecoder(spatial_dims, widths, classes, decoder_channels)
         )
         if frozen:
             self.backbone.requires_grad_(False)
@@ -144,7 +144,7 @@ class LinearProbe(nn.Module):
         return logits
 
 
-class LightDecoder(nn.Module):
+class FusionDecoder(nn.Module):
     """A decoder of two layers: every map is brought to one width and to the finest cells, and their sum is convolved.
 
     Args:
