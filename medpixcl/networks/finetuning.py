@@ -1,8 +1,41 @@
-"""What networks on a pretrained backbone share: parts that stay as they are, and learning rates of trunk and head."""
+"""What networks on a pretrained backbone share: layers that stay as they are, and learning rates of trunk and head."""
 
 from typing import Any
 
 from torch import nn
+
+from medpixcl.networks.backbones import FlexibleUNetLevels
+from medpixcl.networks.encoders import encoder_layers
+
+
+def backbone_layers(backbone: nn.Module) -> list[nn.Module]:
+    """Layers of a backbone that have weights, in the order in which the image meets them: down, then up again."""
+    if isinstance(backbone, FlexibleUNetLevels):
+        return [*encoder_layers(backbone.encoder), *backbone.decoder]
+    return encoder_layers(backbone)
+
+
+def freeze_layers(backbone: nn.Module, trained_layers: int | None) -> None:
+    """Let the last layers of a backbone learn, and no others; :func:`hold_frozen` then keeps their statistics, too.
+
+    Args:
+        backbone: See :func:`backbone_layers`.
+        trained_layers: Layers that learn, counted from the last one: None all (fine-tuning), 0 none (frozen), a number
+            in between (partial).
+
+    Raises:
+        ValueError: If it is not between 0 and the number of layers.
+    """
+    if trained_layers is None:
+        return
+    layers = backbone_layers(backbone)
+    if not 0 <= trained_layers <= len(layers):
+        raise ValueError(
+            f"trained_layers is {trained_layers}; the backbone has {len(layers)} layers, expected 0 to {len(layers)}, "
+            "or None for all"
+        )
+    for layer in layers[: len(layers) - trained_layers] if trained_layers > 0 else [backbone]:
+        layer.requires_grad_(False)
 
 
 def hold_frozen(network: nn.Module) -> None:
@@ -23,10 +56,38 @@ def hold_frozen(network: nn.Module) -> None:
             module.eval()
 
 
-def parameter_groups(network: nn.Module, learning_rate: float, head_learning_rate: float) -> list[dict[str, Any]]:
-    """Groups for an optimizer: what learns of the ``backbone``, if anything, and all the rest, the head."""
-    learning = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    trunk = [parameter for name, parameter in learning if name.startswith("backbone.")]
-    head = [parameter for name, parameter in learning if not name.startswith("backbone.")]
-    groups = [{"params": trunk, "lr": learning_rate}] if trunk else []
+def parameter_groups(
+    network: nn.Module, learning_rate: float, head_learning_rate: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Groups for an optimizer: what learns of the ``backbone``, if anything, and all the rest, the head.
+
+    Args:
+        network: Has a ``backbone``.
+        learning_rate: Of the backbone's last layer.
+        head_learning_rate: Of the rest of the network.
+        layer_decay: Every layer of the backbone learns this much slower than the next one (0.65 to 0.9 are usual); with
+            1 all are one group.
+
+    Returns:
+        Groups with ``params`` and ``lr``, from the image to the head, which is always the last one.
+
+    Raises:
+        ValueError: If ``layer_decay`` is not above 0 and at most 1.
+
+    Reference: Clark et al., ELECTRA, ICLR 2020, arXiv 2003.10555 (learning rates of layers).
+    """
+    if not 0 < layer_decay <= 1:
+        raise ValueError(f"layer_decay is {layer_decay}; expected a factor above 0 and at most 1")
+    learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    head = [parameter for name, parameter in learning.items() if not name.startswith("backbone.")]
+    trunk = [parameter for name, parameter in learning.items() if name.startswith("backbone.")]
+    layers = backbone_layers(network.get_submodule("backbone")) if layer_decay < 1 else []
+    depth = {id(parameter): number for number, layer in enumerate(layers) for parameter in layer.parameters()}
+    groups = []
+    for number in range(max(len(layers), 1)):
+        # What no layer holds, the unused classifier of an encoder, never gets a gradient.
+        members = [parameter for parameter in trunk if depth.get(id(parameter), 0) == number]
+        if members:
+            slower = layer_decay ** (len(layers) - 1 - number) if layers else 1.0
+            groups.append({"params": members, "lr": learning_rate * slower})
     return [*groups, {"params": head, "lr": head_learning_rate}]

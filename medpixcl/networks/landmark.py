@@ -1,7 +1,6 @@
 """A landmark network: the trunk of a pixel-embedding network with heatmaps and offsets on top."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,16 +8,22 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medpixcl.landmarks.heatmaps import decode_heatmaps
+from medpixcl.landmarks.heatmaps import activate_heatmaps, decode_heatmaps
 from medpixcl.networks.backbones import build_backbone
+from medpixcl.networks.configuration import SpatialConfiguration
+from medpixcl.networks.encoders import build_encoder
+from medpixcl.networks.finetuning import freeze_layers, hold_frozen, parameter_groups
+
+__all__ = ["LandmarkNet", "MixedPrecision", "decode_output", "parameter_groups"]
 
 
 class LandmarkNet(nn.Module):
     """Backbone of a :class:`medpixcl.networks.PixelEmbeddingNet` with K heatmaps and K * D offsets at a fine stride.
 
     A landmark's heatmap is the sum of what every level says of it, interpolated to the finest cells, as in matching the
-    similarities of all levels are joined. The offsets come from the finest level. Weights of a pixel-embedding network
-    fit into the backbone by name (:func:`medpixcl.networks.load_weights` with ``strict=False``).
+    similarities of all levels are joined. The offsets come from the finest level. Weights of every pretraining of this
+    package fit into the backbone by name (:func:`medpixcl.networks.load_weights` with ``strict=False``, and
+    ``required=["backbone."]`` to be sure that nothing of it is left out).
 
     Images are expected between 0 and 1; their sizes should be multiples of the coarsest stride.
 
@@ -29,6 +34,14 @@ class LandmarkNet(nn.Module):
         backbone: See :func:`medpixcl.networks.build_backbone`.
         channels: Widths of the backbone, finest first.
         stride: Of the output; the backbone must have a map there.
+        encoder_only: Without the backbone's up path, as in pretrainings that have none.
+        trained_layers: Layers of the backbone that learn, counted from the last one, see
+            :func:`medpixcl.networks.finetuning.freeze_layers`: None all, 0 none, a number in between. The others keep
+            their batch statistics, too.
+        configuration_stride: Stride at which a :class:`medpixcl.networks.configuration.SpatialConfiguration` looks at
+            the heatmaps, whose factors they are then multiplied with; None for none.
+        configuration_channels: Its width.
+        configuration_kernel: Its kernel; in 3D a smaller one is enough.
         pretrained: Start the encoder from its published weights.
         norm: Normalisation of backbones trained from scratch.
 
@@ -36,7 +49,8 @@ class LandmarkNet(nn.Module):
         coarsest_stride: What image sizes should be a multiple of.
 
     Raises:
-        ValueError: If there is no landmark, or the backbone has no map at the stride.
+        ValueError: If there is no landmark, the backbone has no map at the stride or not so many layers, or the
+            configuration's stride is no multiple of the output's.
     """
 
     def __init__(
@@ -48,13 +62,21 @@ class LandmarkNet(nn.Module):
         backbone: str = "efficientnet-lite0",
         channels: Sequence[int] = (32, 48, 80, 112),
         stride: int = 2,
+        encoder_only: bool = False,
+        trained_layers: int | None = None,
+        configuration_stride: int | None = None,
+        configuration_channels: int = 64,
+        configuration_kernel: int = 11,
         pretrained: bool = False,
         norm: str | Sequence = "instance",
     ) -> None:
         super().__init__()
         if landmarks < 1:
             raise ValueError(f"landmarks is {landmarks}; expected the number of landmarks, at least 1")
-        self.backbone = build_backbone(
+        if configuration_stride is not None and configuration_stride % stride:
+            raise ValueError(f"configuration_stride is {configuration_stride}; expected a multiple of {stride=}")
+        build = build_encoder if encoder_only else build_backbone
+        self.backbone = build(
             backbone,
             spatial_dims=spatial_dims,
             in_channels=in_channels,
@@ -62,26 +84,43 @@ class LandmarkNet(nn.Module):
             pretrained=pretrained,
             norm=norm,
         )
-        if stride not in self.backbone.strides:
-            raise ValueError(f"the backbone {backbone} has maps at strides {self.backbone.strides}, found {stride=}")
-        self.backbone.drop_finest(self.backbone.strides.index(stride))
+        self.taps = self.backbone.keep_strides([stride, *[s for s in self.backbone.strides if s > stride]], backbone)
+        freeze_layers(self.backbone, trained_layers)
         self.landmarks, self.spatial_dims, self.stride = landmarks, spatial_dims, stride
         self.coarsest_stride = self.backbone.strides[-1]
-        conv = Conv[Conv.CONV, spatial_dims]
-        self.heatmap_heads = nn.ModuleList([conv(width, landmarks, 1) for width in self.backbone.channels])
-        self.offset_head = conv(self.backbone.channels[0], landmarks * spatial_dims, 1)
+        conv, widths = Conv[Conv.CONV, spatial_dims], [self.backbone.channels[tap] for tap in self.taps]
+        self.heatmap_heads = nn.ModuleList([conv(width, landmarks, 1) for width in widths])
+        self.offset_head = conv(widths[0], landmarks * spatial_dims, 1)
+        self.configuration: nn.Module | None = None
+        if configuration_stride is not None:
+            self.configuration = SpatialConfiguration(
+                landmarks,
+                spatial_dims,
+                factor=configuration_stride // stride,
+                channels=configuration_channels,
+                kernel=configuration_kernel,
+            )
         self.mode = "bilinear" if spatial_dims == 2 else "trilinear"
+        self.train()
+
+    def train(self, mode: bool = True) -> "LandmarkNet":
+        """Training mode; frozen layers stay in evaluation mode."""
+        super().train(mode)
+        hold_frozen(self)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """K heatmaps of logits, then the D offsets of each landmark in cells: (B, K * (1 + D), *cells)."""
         maps: list[Tensor] = self.backbone(2 * x - 1)
-        finest = maps[0]
+        finest = maps[self.taps[0]]
         logits = torch.zeros(1, device=x.device)
         for number, head in enumerate(self.heatmap_heads):
-            level = head(maps[number]).float()
+            level = head(maps[self.taps[number]]).float()
             if number > 0:
                 level = F.interpolate(level, size=finest.shape[2:], mode=self.mode, align_corners=False)
             logits = logits + level
+        if self.configuration is not None:
+            logits = logits * self.configuration(logits)
         return torch.cat([logits, self.offset_head(finest).float()], dim=1)
 
 
@@ -123,17 +162,14 @@ def _refuse_two_cells(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
         )
 
 
-def parameter_groups(network: LandmarkNet, learning_rate: float, head_learning_rate: float) -> list[dict[str, Any]]:
-    """Groups for an optimizer: the trunk, which knows something already, and the heads, which start from nothing."""
-    heads = [parameter for name, parameter in network.named_parameters() if "backbone" not in name]
-    return [
-        {"params": list(network.backbone.parameters()), "lr": learning_rate},
-        {"params": heads, "lr": head_learning_rate},
-    ]
-
-
 def decode_output(
-    output: Float[Tensor, "b c *cells"], landmarks: int, *, stride: int, radius: int = 3, use_offsets: bool = True
+    output: Float[Tensor, "b c *cells"],
+    landmarks: int,
+    *,
+    stride: int,
+    radius: int = 3,
+    use_offsets: bool = True,
+    activation: str = "softmax",
 ) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b k"]]:
     """Landmarks of a :class:`LandmarkNet`'s output: where the cells around each peak point to, on average.
 
@@ -143,12 +179,12 @@ def decode_output(
         stride: Of the network.
         radius: Cells to either side of the peak that are averaged.
         use_offsets: Off: the mean of the cells themselves.
+        activation: ``activation`` of the loss that the network was trained with.
 
     Returns:
         Voxel indices in array order, not rounded, (B, K, D), and confidences (B, K): the share of the heatmap within
         the window, 0 to 1.
     """
-    logits = output[:, :landmarks].float()
-    maps = logits.flatten(2).softmax(dim=2).view_as(logits)
+    maps = activate_heatmaps(output[:, :landmarks].float(), activation)
     offsets = output[:, landmarks:].float().unflatten(1, (landmarks, output.ndim - 2)) if use_offsets else None
     return decode_heatmaps(maps, stride=stride, radius=radius, offsets=offsets)
