@@ -1,0 +1,277 @@
+"""Where a found landmark may truly be: split-conformal ellipses and ellipsoids from the shape of its heatmap.
+
+The score of an example is the Mahalanobis distance of the true place from the found one, under the covariance of the
+heatmap's peak. The score of rank ``ceil((N + 1) * coverage)`` of N examples, exchangeable with a new image, is how many
+of its own standard deviations a new region has to reach: however wrong the covariances are in size, as many regions
+hold the true place as promised, and the better their shapes, the smaller the regions. Where a covariance has no shape
+(one cell, a line, nothing) the region is a ball whose radius is calibrated on the examples that have none either.
+
+Regions are matrices ``A`` in mm^2: a place ``x`` lies in the region around ``c`` if ``(x - c)^T A^-1 (x - c) <= 1``.
+
+Reference: Vovk, Conditional Validity of Inductive Conformal Predictors, ACML 2012, section 3 (a quantile for every
+group); Johnstone and Cox, Conformal uncertainty sets for robust optimization, COPA 2021 (ellipsoids).
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from medpixcl.landmarks.calibration import conformal_quantile
+
+MIN_SD_MM = 1e-3
+"""Least standard deviation along any direction of a covariance that has a shape."""
+MAX_ELONGATION = 100.0
+"""Most that such a covariance may be longer than wide."""
+
+
+def has_shape(covariance: Float[Tensor, "*n d d"]) -> Bool[Tensor, "*n"]:
+    """True for covariances that a region can be made of: finite, and wide enough in every direction.
+
+    Example:
+        >>> has_shape(torch.stack([torch.eye(2), torch.zeros(2, 2), torch.diag(torch.tensor([1.0, 0.0]))]))
+        tensor([ True, False, False])
+    """
+    finite = covariance.isfinite().all(dim=-1).all(dim=-1)
+    variances = torch.linalg.eigvalsh(torch.where(finite[..., None, None], covariance, 0).double())
+    least, most = variances[..., 0], variances[..., -1]
+    return finite & (least >= MIN_SD_MM**2) & (most <= MAX_ELONGATION**2 * least)
+
+
+def mahalanobis_distance(away: Float[Tensor, "*n d"], covariance: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n"]:
+    """``sqrt(away^T covariance^-1 away)``; NaN where the covariance has no shape, or either is not known.
+
+    Example:
+        >>> mahalanobis_distance(torch.tensor([4.0, 0.0]), torch.diag(torch.tensor([4.0, 1.0])))
+        tensor(2., dtype=torch.float64)
+    """
+    shaped = has_shape(covariance)[..., None, None]
+    unit = torch.eye(covariance.shape[-1], dtype=torch.float64, device=covariance.device)
+    whole = torch.where(shaped, covariance.double(), unit)
+    square = (away.double() * torch.linalg.solve(whole, away.double()[..., None])[..., 0]).sum(dim=-1)
+    return torch.where(shaped[..., 0, 0], square.clamp_min(0).sqrt(), torch.nan)
+
+
+def semi_axes(regions: Float[Tensor, "*n d d"]) -> tuple[Float[Tensor, "*n d"], Float[Tensor, "*n d d"]]:
+    """Half lengths in mm, longest first, and in the columns of a matrix their directions; NaN where there is no region.
+
+    Example:
+        >>> semi_axes(torch.diag(torch.tensor([4.0, 9.0])))[0]
+        tensor([3., 2.])
+    """
+    known = regions.isfinite().all(dim=-1).all(dim=-1)
+    squares, directions = torch.linalg.eigh(torch.where(known[..., None, None], regions, 0))
+    lengths = squares.clamp_min(0).sqrt().flip(-1)
+    return (
+        torch.where(known[..., None], lengths, torch.nan),
+        torch.where(known[..., None, None], directions.flip(-1), torch.nan),
+    )
+
+
+def region_size(regions: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n"]:
+    """Radius in mm of the ball of the same area or volume; NaN where there is no region."""
+    return semi_axes(regions)[0].log().mean(dim=-1).exp()
+
+
+@dataclass(frozen=True)
+class RegionCalibration:
+    """What makes regions of covariances, so that they hold the true place with a given probability.
+
+    Attributes:
+        names: K landmarks.
+        coverage: The probability.
+        scales: Of every landmark, the standard deviations that a region reaches; None where too few examples were seen.
+        radii_mm: Of every landmark, the radius where the covariance has no shape; None where too few were seen.
+        unsure_above_mm: Of every landmark, the size (see :func:`region_size`) above which a region tells that the
+            network is unsure; None where nothing was seen.
+        examples: Of every landmark, the numbers of examples with and without a shape.
+    """
+
+    names: tuple[str, ...]
+    coverage: float
+    scales: tuple[float | None, ...]
+    radii_mm: tuple[float | None, ...]
+    unsure_above_mm: tuple[float | None, ...]
+    examples: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        rows = (self.scales, self.radii_mm, self.unsure_above_mm, self.examples)
+        if any(len(row) != len(self.names) for row in rows):
+            raise ValueError(f"a calibration of regions needs {len(self.names)} values of each kind, one per landmark.")
+
+    def regions_of(self, names: Sequence[str], covariance: Float[Tensor, "*n k d d"]) -> Float[Tensor, "*n k d d"]:
+        """Regions in mm^2 around found landmarks, NaN where none is known.
+
+        Args:
+            names: Of the K landmarks.
+            covariance: Of their peaks in mm^2, shape (..., K, D, D); NaN where a landmark is missing.
+
+        Raises:
+            ValueError: If a landmark was not calibrated.
+        """
+        scales, radii = self._values(names, self.scales), self._values(names, self.radii_mm)
+        spread = covariance.double()
+        ball = torch.eye(spread.shape[-1], dtype=torch.float64) * radii.square()[:, None, None]
+        missing = spread.isnan().any(dim=-1).any(dim=-1)[..., None, None]
+        region = torch.where(has_shape(spread)[..., None, None], spread * scales.square()[:, None, None], ball)
+        return torch.where(missing, torch.nan, region)
+
+    def unsure(self, names: Sequence[str], regions: Float[Tensor, "*n k d d"]) -> Bool[Tensor, "*n k"]:
+        """True for landmarks whose region is larger than nearly all were in the examples, or is not known."""
+        return ~(region_size(regions) <= self._values(names, self.unsure_above_mm))
+
+    def _values(self, names: Sequence[str], row: Sequence[float | None]) -> Float[Tensor, " k"]:
+        if unknown := sorted(set(names) - set(self.names)):
+            raise ValueError(
+                f"the calibration has no landmark {unknown[0]!r}; expected one made with the same detector on images "
+                "with known landmarks"
+            )
+        by_name = dict(zip(self.names, row, strict=True))
+        chosen = [by_name[name] for name in names]
+        return torch.tensor([math.nan if value is None else value for value in chosen], dtype=torch.float64)
+
+    def to_json(self) -> str:
+        """As text, for :meth:`read`."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "RegionCalibration":
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: If the file is no calibration of regions; names it.
+        """
+        try:
+            record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            scales, radii, limits = (tuple(record[key]) for key in ("scales", "radii_mm", "unsure_above_mm"))
+            examples = tuple((int(shaped), int(other)) for shaped, other in record["examples"])
+            return cls(tuple(record["names"]), float(record["coverage"]), scales, radii, limits, examples)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"{path} is no calibration of regions; give a file made by RegionCalibration.") from None
+
+
+def calibrate_regions(
+    away_mm: Float[Tensor, "n k d"],
+    covariance: Float[Tensor, "n k d d"],
+    names: Sequence[str],
+    *,
+    coverage: float = 0.9,
+    sure_share: float = 0.95,
+) -> RegionCalibration:
+    """Calibrate on examples: images with known landmarks that took no part in the training.
+
+    Where a landmark has too few examples of a kind for a finite quantile, that of all landmarks is taken, and none
+    where they are too few together.
+
+    Args:
+        away_mm: True less found position of N examples and K landmarks, along the array axes, shape (N, K, D); NaN
+            where either is missing.
+        covariance: Of the peaks in mm^2, along the same axes, shape (N, K, D, D).
+        names: Of the landmarks.
+        coverage: Probability that a true place lies within its region.
+        sure_share: Share of the examples' regions that count as sure.
+
+    Raises:
+        ValueError: If the numbers of landmarks differ, or a share is not between 0 and 1.
+    """
+    if len(names) != away_mm.shape[1]:
+        raise ValueError(f"found {len(names)} names for {away_mm.shape[1]} landmarks; expected one for each")
+    found = ~covariance.isnan().any(dim=-1).any(dim=-1) & ~away_mm.isnan().any(dim=-1)
+    scores = torch.where(found, mahalanobis_distance(away_mm, covariance), torch.nan)
+    distance = torch.linalg.vector_norm(away_mm.double(), dim=-1)
+    others = torch.where(found & ~has_shape(covariance), distance, torch.nan)
+    counts = zip(*[(~values.isnan()).sum(dim=0).tolist() for values in (scores, others)], strict=True)
+    calibration = RegionCalibration(
+        tuple(names),
+        coverage,
+        _quantiles(scores, coverage),
+        _quantiles(others, coverage),
+        (None,) * len(names),
+        tuple((int(one), int(other)) for one, other in counts),
+    )
+    known = torch.where(found[..., None, None], covariance.double(), torch.nan)
+    limits = _quantiles(region_size(calibration.regions_of(names, known)), sure_share)
+    return RegionCalibration(**{**vars(calibration), "unsure_above_mm": limits})
+
+
+def _quantiles(scores: Float[Tensor, "n k"], share: float) -> tuple[float | None, ...]:
+    """Of every landmark, or of all where it has too few; None where these are too few."""
+    each, pooled = conformal_quantile(scores, share), conformal_quantile(scores.flatten(), share)
+    chosen = torch.where(each.isfinite(), each, pooled)
+    return tuple(value if math.isfinite(value) else None for value in chosen.tolist())
+
+
+def covered(away_mm: Float[Tensor, "*n d"], regions: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n"]:
+    """1 where the true place lies in the region, 0 where not, NaN where either is not known.
+
+    Args:
+        away_mm: True less found position, shape (..., D).
+        regions: Shape (..., D, D), mm^2.
+    """
+    known = regions.isfinite().all(dim=-1).all(dim=-1) & ~away_mm.isnan().any(dim=-1)
+    unit = torch.eye(regions.shape[-1], dtype=torch.float64, device=regions.device)
+    whole = torch.where(known[..., None, None], regions.double(), unit)
+    square = (away_mm.double() * torch.linalg.solve(whole, away_mm.double()[..., None])[..., 0]).sum(dim=-1)
+    return torch.where(known, (square <= 1).double(), torch.nan)
+
+
+def coverage_report(
+    calibration: RegionCalibration,
+    names: Sequence[str],
+    away_mm: Float[Tensor, "n k d"],
+    covariance: Float[Tensor, "n k d d"],
+) -> dict[str, Any]:
+    """How many true places lie in their regions, on images that the calibration has not seen.
+
+    Args:
+        calibration: Of these landmarks.
+        names: Of the K landmarks.
+        away_mm: True less found position, shape (N, K, D).
+        covariance: Of the peaks in mm^2, shape (N, K, D, D).
+
+    Returns:
+        ``target``; over all landmarks and under ``landmarks`` for each: ``coverage`` (None where nothing is known), the
+        95 % ``interval`` of it (Wilson's; over all landmarks it is too narrow, since those of an image are alike),
+        ``examples``, the median ``size_mm`` of the regions, and the share that is ``unsure``.
+    """
+    regions = calibration.regions_of(names, covariance)
+    hits, sizes = covered(away_mm, regions), region_size(regions)
+    unsure = calibration.unsure(names, regions)
+    each = {name: _summary(hits[:, number], sizes[:, number], unsure[:, number]) for number, name in enumerate(names)}
+    return {"target": calibration.coverage, **_summary(hits, sizes, unsure), "landmarks": each}
+
+
+def _summary(hits: Tensor, sizes: Tensor, unsure: Tensor) -> dict[str, Any]:
+    known = ~hits.isnan()
+    count = int(known.sum())
+    if count == 0:
+        return {"coverage": None, "interval": None, "examples": 0, "size_mm": None, "unsure": None}
+    share = float(hits[known].mean())
+    return {
+        "coverage": share,
+        "interval": wilson_interval(share, count),
+        "examples": count,
+        "size_mm": float(sizes[known].median()),
+        "unsure": float(unsure[known].double().mean()),
+    }
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a probability from the share of ``count`` independent trials.
+
+    Reference: Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
+
+    Example:
+        >>> wilson_interval(0.9, 100)
+        (0.8256..., 0.9447...)
+    """
+    z = 1.959963984540054
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return centre - half, centre + half
