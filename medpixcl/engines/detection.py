@@ -23,6 +23,7 @@ from medpixcl.data.landmark_writing import DEFAULT_FORMATS
 from medpixcl.engines.image_list import ImageList
 from medpixcl.engines.landmark_results import LandmarkResults
 from medpixcl.engines.readers import compare_readers, read_readers, write_reader_table
+from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
 from medpixcl.networks.landmark import LandmarkNet, MixedPrecision, decode_output
 from medpixcl.views import affine_view, resample, view_positions
 
@@ -42,6 +43,8 @@ class LandmarkInferer(Inferer):
         radius: See :func:`medpixcl.networks.landmark.decode_output`.
         use_offsets: See there.
         bfloat16: Convolutions in bfloat16.
+        activation: ``activation`` of the loss that the network was trained with.
+        covariance_radius: Cells to either side of the peak over which the spread of a heatmap is measured.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class LandmarkInferer(Inferer):
         radius: int = 3,
         use_offsets: bool = True,
         bfloat16: bool = False,
+        activation: str = "softmax",
+        covariance_radius: int = 8,
     ) -> None:
         super().__init__()
         self.definition, self.spacing_mm = network, list(spacing_mm)
@@ -60,25 +65,34 @@ class LandmarkInferer(Inferer):
             radius,
             use_offsets,
         )
-        self.bfloat16 = bfloat16
+        self.bfloat16, self.activation, self.covariance_radius = bfloat16, activation, covariance_radius
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Landmarks of images (B, C, *spatial).
 
         Returns:
-            ``points`` (B, K, D), voxels of the images, ``confidence`` (B, K), and ``spread_mm`` (B, K): the root mean
-            square distance of the views' positions from the result.
+            ``points`` (B, K, D), voxels of the images, ``confidence`` (B, K), ``spread_mm`` (B, K): the root mean
+            square distance of the views' positions from the result, and ``covariance_mm2`` (B, K, D, D), along the
+            array axes: the mean of the heatmaps' covariances and the spread of the views' positions together.
         """
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        found, confidences = zip(*[self._one_view(images, network, *view) for view in self.views], strict=True)
+        found, confidences, spreads = zip(*[self._one_view(images, network, *view) for view in self.views], strict=True)
         positions = torch.stack(found)
         points = positions.mean(dim=0) if len(found) < 3 else positions.median(dim=0).values
         away = (positions - points) * positions.new_tensor(self.spacing_mm)
         spread = away.square().sum(dim=-1).mean(dim=0).sqrt()
-        return {"points": points, "confidence": torch.stack(confidences).mean(dim=0), "spread_mm": spread}
+        between = (away[..., :, None] * away[..., None, :]).mean(dim=0)
+        return {
+            "points": points,
+            "confidence": torch.stack(confidences).mean(dim=0),
+            "spread_mm": spread,
+            "covariance_mm2": torch.stack(spreads).mean(dim=0) + between,
+        }
 
-    def _one_view(self, images: Tensor, network: nn.Module, degrees: float, scale: float) -> tuple[Tensor, Tensor]:
-        """Positions in the images' voxels and confidences."""
+    def _one_view(
+        self, images: Tensor, network: nn.Module, degrees: float, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions in the images' voxels, confidences and covariances in mm^2."""
         dims, shape = images.ndim - 2, list(images.shape[2:])
         matrix = None
         if degrees != 0 or scale != 1:
@@ -102,8 +116,21 @@ class LandmarkInferer(Inferer):
             stride=self.definition.stride,
             radius=self.radius,
             use_offsets=self.use_offsets,
+            activation=self.activation,
         )
-        return (points if matrix is None else apply_affine(matrix, points)), confidence
+        spread = self._covariance(output, matrix)
+        return (points if matrix is None else apply_affine(matrix, points)), confidence, spread
+
+    def _covariance(self, output: Tensor, matrix: Tensor | None) -> Tensor:
+        """Spread of the heatmaps in mm^2 along the image's axes, of a view whose voxels ``matrix`` takes there."""
+        maps = activate_heatmaps(output[:, : self.definition.landmarks].float(), self.activation)
+        voxels = heatmap_covariance(
+            maps, stride=self.definition.stride, spacing_mm=[1.0] * (maps.ndim - 2), radius=self.covariance_radius
+        )
+        to_mm = torch.diag(voxels.new_tensor(self.spacing_mm))
+        if matrix is not None:
+            to_mm = to_mm @ matrix[0, :-1, :-1].to(voxels)
+        return to_mm @ voxels @ to_mm.T
 
 
 class LandmarkPrepareBatch(PrepareBatch):

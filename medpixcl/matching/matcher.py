@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from medpixcl.coordinates import cell_to_voxel
+from medpixcl.landmarks.heatmaps import heatmap_covariance
 from medpixcl.matching.consistency import Placement, peak_near, place_together, similarity_weight
 from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.peaks import FLOOR, local_peaks, refine_peaks, second_peaks
@@ -39,6 +40,8 @@ class MatchResult:
         cycle_mm: Shape (K,), distance in the template between the landmark and the best match of what was found.
         residual_mm: Shape (K,), distance from the place that the other landmarks predict; NaN without geometry.
         flags: For each landmark ``""``, ``"unsure"``, ``"no geometry"`` or ``"missing"``.
+        covariance_mm2: Shape (K, D, D), spread in mm^2, along the array axes, of the upper half of the similarity
+            around the position; for :mod:`medpixcl.landmarks.regions`, which needs its shape, not its size.
     """
 
     voxels: Float[Tensor, "k d"]
@@ -47,6 +50,7 @@ class MatchResult:
     cycle_mm: Float[Tensor, " k"]
     residual_mm: Float[Tensor, " k"]
     flags: tuple[str, ...]
+    covariance_mm2: Float[Tensor, "k d d"] | None = None
 
 
 class LandmarkMatcher:
@@ -207,10 +211,11 @@ class LandmarkMatcher:
         ratios, cycle = second / scores.clamp_min(FLOOR), self._cycle(levels, voxels)
         doubtful = (scores < self.min_score) | (ratios > self.max_ratio) | (cycle > self._longest_cycle(grid))
         doubtful |= residual > self.max_deviations * placement.deviation_mm
-        voxels, scores, ratios, cycle, residual = (
-            _among_all(templates.there, column) for column in (voxels, scores, ratios, cycle, residual)
+        spread = self._spread(product, placement.cells, grid)
+        voxels, scores, ratios, cycle, residual, spread = (
+            _among_all(templates.there, column) for column in (voxels, scores, ratios, cycle, residual, spread)
         )
-        return MatchResult(voxels, scores, ratios, cycle, residual, self._flags(doubtful))
+        return MatchResult(voxels, scores, ratios, cycle, residual, self._flags(doubtful), spread)
 
     def _levels(self, image: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Chosen level maps (E, *cells) of an image or of all its levels."""
@@ -245,6 +250,14 @@ class LandmarkMatcher:
         templates = self.templates
         rows = torch.arange(len(templates.owner), device=starts.device)
         return templates.combine(product.windows(rows, starts[templates.owner], size))
+
+    def _spread(self, product: ProductMap, cells: Tensor, grid: CellGrid) -> Tensor:
+        """Covariance in mm^2 of the upper half of the similarity, from the least to the greatest in a window."""
+        starts, size = refinement_window(grid, cells)
+        values = self._values(product, starts, size)
+        least, greatest = values.flatten(1).aminmax(dim=1)
+        upper = (values - ((least + greatest) / 2).view(-1, *[1] * len(size))).clamp_min(0)[None]
+        return heatmap_covariance(upper, stride=grid.stride, spacing_mm=grid.spacing, radius=max(size) - 1)[0]
 
     def _place(
         self, product: ProductMap, peaks: Tensor, scores: Tensor, levels: list[Tensor], grid: CellGrid
