@@ -1,4 +1,4 @@
-"""`medpixcl match` and `medpixcl evaluate`."""
+"""`medpixcl match`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,22 +61,3 @@ def match(
     if metrics is not None:
         print_metrics(metrics)
     say(f"report: {output / 'report.html'}; landmarks: {output / 'landmarks.csv'}")
-
-
-def evaluate(
-    predictions: Annotated[Path, typer.Option(help="Landmark file with predicted positions.")],
-    reference: Annotated[Path, typer.Option(help="Landmark file with true positions.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="metrics.json")],
-    exclude: Annotated[Path | None, typer.Option(help="Text file, one image per line, left out.")] = None,
-) -> None:
-    """Measure predicted against true landmarks: MRE, median, p95, SDR, each landmark, bootstrap intervals."""
-    from medpixcl.data.landmark_files import read_landmarks
-    from medpixcl.landmarks.metrics import evaluate_positions
-    from medpixcl.reports.tables import write_metrics_json
-
-    lines = [] if exclude is None else exclude.read_text(encoding="utf-8-sig").splitlines()
-    excluded = [line.strip() for line in lines if line.strip()]
-    predicted, true = (read_landmarks(path).positions_mm() for path in (predictions, reference))
-    metrics = evaluate_positions(predicted, true, exclude=excluded)
-    write_metrics_json(output, metrics)
-    print_metrics(metrics)

@@ -13,10 +13,11 @@ from medpixcl.cli.calibration import calibrate
 from medpixcl.cli.console import console
 from medpixcl.cli.controls import compare_controls
 from medpixcl.cli.detection import detect, selftrain
+from medpixcl.cli.evaluation import evaluate
 from medpixcl.cli.finetuning import finetune
 from medpixcl.cli.jitter import estimate_jitter
 from medpixcl.cli.listing import scan
-from medpixcl.cli.matching import evaluate, match
+from medpixcl.cli.matching import match
 from medpixcl.cli.measure import measure
 from medpixcl.cli.mixup import leak_probe
 from medpixcl.cli.pretraining import pretrain

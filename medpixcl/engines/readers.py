@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from medpixcl.data.annotated import weighted_mean
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.landmark_files import read_landmarks
-from medpixcl.landmarks.metrics import Points, evaluate_positions, pair_images
+from medpixcl.landmarks.metrics import Points, evaluate_positions, in_plane, pair_images
 from medpixcl.reports.tables import comparison_rows, to_csv
 
 Positions = Mapping[str, Points]
@@ -59,10 +59,15 @@ def mean_positions(readers: Collection[Positions]) -> dict[str, dict[str, list[f
         {'a.png': {'sella': [2.0, 2.0], 'nasion': [5.0, 5.0]}}
     """
     mean = {}
+    every = [point for positions in readers for points in positions.values() for point in points.values()]
+    dims = min((len(point) for point in every if point is not None), default=2)
     for image in dict.fromkeys(image for positions in readers for image in positions):
         given = [positions.get(image, {}) for positions in readers]
         names = dict.fromkeys(name for points in given for name in points)
-        found = {name: [point for points in given if _is_there(point := points.get(name))] for name in names}
+        found = {
+            name: [list(in_plane(point, dims)) for points in given if (point := _known(points.get(name))) is not None]
+            for name in names
+        }
         mean[image] = {
             name: weighted_mean(torch.tensor(points, dtype=torch.float64)[:, None], [1.0] * len(points))[0].tolist()
             for name, points in found.items()
@@ -76,8 +81,8 @@ def write_reader_table(path: Path, compared: Compared) -> None:
     write_text_atomically(path, to_csv(comparison_rows(compared)))
 
 
-def _is_there(point: Any) -> bool:
-    return point is not None and not any(math.isnan(value) for value in point)
+def _known(point: Sequence[float] | None) -> Sequence[float] | None:
+    return None if point is None or any(math.isnan(value) for value in point) else point
 
 
 def _on_images(positions: Positions, judged: Positions) -> dict[str, Points]:

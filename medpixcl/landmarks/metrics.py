@@ -21,6 +21,8 @@ from medpixcl._typing import PointsMM
 from medpixcl.landmarks.resampling import TIE_MM, means_of, named_means, percentile_intervals, point_moments
 
 THRESHOLDS_MM = (2.0, 2.5, 3.0, 4.0)
+OFF_PLANE_MM = 1.0
+"""A point of a picture may lie so far from its plane."""
 Points = Mapping[str, Sequence[float] | None]
 """Landmark name to position in mm; ``None`` or NaN is a missing point."""
 
@@ -218,6 +220,16 @@ def file_name(key: str) -> str:
     return re.sub(r"(?<=.)\.[A-Za-z]\w*$", "", name)
 
 
+def in_plane(point: Sequence[float], dims: int) -> Sequence[float]:
+    """A position without its third coordinate where others have two: 3D Slicer writes a picture's points with z = 0.
+
+    Example:
+        >>> in_plane((3.0, 4.0, 0.0), 2), in_plane((3.0, 4.0, 7.0), 2)
+        ((3.0, 4.0), (3.0, 4.0, 7.0))
+    """
+    return point[:2] if dims == 2 and len(point) == 3 and abs(point[2]) <= OFF_PLANE_MM else point
+
+
 class RadialErrorMetric(CumulativeIterationMetric):
     """Collects radial errors; called with (B, K, D) positions in mm, or lists of (K, D), predicted then reference.
 
@@ -308,16 +320,18 @@ def _stack(
     guessed: Sequence[Points], given: Sequence[Points], names: Sequence[str]
 ) -> tuple[Float[Tensor, "n k d"], Float[Tensor, "n k d"]]:
     """Positions of both sides as arrays, NaN where missing."""
-    lengths = {len(point) for points in [*guessed, *given] for point in points.values() if point is not None}
+    sides = [*guessed, *given]
+    dims = min((len(point) for points in sides for point in points.values() if point is not None), default=2)
+    lengths = {len(in_plane(point, dims)) for points in sides for point in points.values() if point is not None}
     if len(lengths) > 1:
         raise ValueError(f"found positions of {sorted(lengths)} coordinates; expected the same number everywhere.")
-    shape = len(given), len(names), max(lengths, default=2)
+    shape = len(given), len(names), dims
     found, expected = torch.full((2, *shape), float("nan"), dtype=torch.float64)
     for array, side in ((found, guessed), (expected, given)):
         for image, points in enumerate(side):
             for index, name in enumerate(names):
                 if (point := points.get(name)) is not None:
-                    array[image, index] = torch.as_tensor(point, dtype=torch.float64)
+                    array[image, index] = torch.as_tensor(in_plane(point, dims), dtype=torch.float64)
     return found, expected
 
 

@@ -68,6 +68,7 @@ class RandLandmarkViewd(RandViewd):
         elastic_mm: Standard deviation of the displacement at control points.
         points_key: Landmarks in mm, shape (K, D).
         weights_key: Their weights, shape (K,).
+        centred: Put the centre of the view on one of the landmarks that are there, before it is shifted.
     """
 
     def __init__(
@@ -80,15 +81,19 @@ class RandLandmarkViewd(RandViewd):
         elastic_mm: float = 2.0,
         points_key: str = "points",
         weights_key: str = "weights",
+        centred: bool = False,
     ) -> None:
         super().__init__(keys, view_shape, rotation_degrees, scale_range, shift_mm, elastic_mm)
-        self.points_key, self.weights_key = points_key, weights_key
+        self.points_key, self.weights_key, self.centred = points_key, weights_key, centred
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the view in place of the image."""
         image = data[self.keys[0]]
-        view = self.randomize(image)
-        points = locate(view, _in_voxels(data[self.points_key], working_affine(image)))
+        voxels = _in_voxels(data[self.points_key], working_affine(image))
+        there = voxels[~voxels.isnan().any(dim=1) & (data[self.weights_key] > 0).to(voxels.device)]
+        on_one = self.centred and len(there) > 0
+        view = self.randomize(image, there[self.R.randint(len(there))].tolist() if on_one else None)
+        points = locate(view, voxels)
         item = self.shown(data, view)
         item[self.points_key] = points.float()
         item[self.weights_key] = item[self.weights_key].float() * inside(points, view.shape)

@@ -45,13 +45,14 @@ class RandViewd(MapTransform, Randomizable):
         self.rotation_degrees, self.shift_mm, self.elastic_mm = rotation_degrees, shift_mm, elastic_mm
         self.nearest_keys = tuple(nearest_keys)
 
-    def randomize(self, image: MetaTensor) -> View:
-        """Sample the geometry of the view."""
+    def randomize(self, image: MetaTensor, around: Sequence[float] | None = None) -> View:
+        """Sample the geometry of the view; its centre lies anywhere in the image, or near the voxel ``around``."""
         shape, dims = np.array(image.shape[1:]), image.ndim - 1
         spacing = np.array(working_spacing(image))
         half = np.minimum(self.view_shape, shape) / 2
-        centre = half - 0.5 + self.R.uniform(size=dims) * (shape - 2 * half)
-        centre += self.R.uniform(-1, 1, size=dims) * self.shift_mm / spacing
+        anywhere = half - 0.5 + self.R.uniform(size=dims) * (shape - 2 * half)
+        centre = anywhere if around is None else np.array(around)
+        centre = centre + self.R.uniform(-1, 1, size=dims) * self.shift_mm / spacing
         angles = self.R.uniform(-self.rotation_degrees, self.rotation_degrees, size=1 if dims == 2 else 3)
         low, high = np.log(self.scale_range)
         view = affine_view(

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.data.manifest import Manifest
+from medpixcl.engines.workflow import run_bundle
 from medpixcl.networks import PixelEmbeddingNet
 from tests.bundles.detection import BUNDLES, NAMES, apply, settings, train, write_manifest
 from tests.engines.tiny import MATCHING
@@ -28,12 +29,16 @@ def test_inference_sees_what_was_trained(dims: int) -> None:
     training = read(dims, "train")
     written = training["detector_settings"]
     assert written == {key: f"@{key}" for key in written}
+    parser = ConfigParser({**training, "data_list_file_path": "none.json"})
+    values = {key: parser.get_parsed_content(key) for key in written}
     for other in (read(dims, "inference"), read(dims, "evaluate")):
-        assert other["network_def"] | {"pretrained": "@imagenet"} == training["network_def"]
+        learning = {"pretrained": "@imagenet", "trained_layers": "@trained_layers"}
+        assert other["network_def"] | learning == training["network_def"]
         assert other["preprocessing"] == training["preprocessing"]
-        assert {key: other[key] for key in written} == {
-            key: training[key]["default"] if key == "landmark_names" else training[key] for key in written
-        }
+        assert {key: other[key] for key in written} == values
+        asked = [value for key in ("network_def", "inferer") for value in other[key].values()]
+        ids = {value.removeprefix("@") for value in asked if isinstance(value, str) and value.startswith("@")}
+        assert ids - {"network_def", "views"} <= set(written)
 
 
 @BOTH
@@ -171,3 +176,37 @@ def test_initialises_without_data(dims: int, config: str, tmp_path: Path) -> Non
     made.initialize()
     if config == "inference":
         assert made.check_properties() == []
+
+
+def test_coarse_to_fine(tmp_path: Path) -> None:
+    """Two stages into one folder of weights; refined landmarks lie within half a crop of the coarse ones."""
+    manifest = write_manifest(tmp_path / "data", 3)
+    models = tmp_path / "models"
+    train(manifest, tmp_path / "coarse", 3, ckpt_dir=str(models), working_spacing_mm=[2.0] * 3, view_shape=[16] * 3)
+    fine = BUNDLES[3] / "configs" / "fine.json"
+    places = {"data_list_file_path": str(manifest), "output_dir": str(tmp_path / "fine"), "ckpt_dir": str(models)}
+    workflow = run_bundle(BUNDLES[3], "train", {**settings(3), **places, "shift_mm": 1.0}, extra_configs=[fine])
+    assert {path.name for path in models.iterdir()} == {"model.pt", "inference.json", "fine.pt", "fine.json"}
+    for name in ("train::dataset", "validate::dataset"):
+        item = workflow.parser.get_parsed_content(name)[0]
+        known = item["points"][item["weights"] > 0]
+        assert ((known - 9.5).abs() < 4).all(dim=1).any()  # one of them lies near the centre of a crop of 20
+    found = {}
+    for name, configs in (("coarse", []), ("refined", [BUNDLES[3] / "configs" / "refine.json", models / "fine.json"])):
+        run_bundle(
+            BUNDLES[3],
+            "inference",
+            {
+                "images": str(manifest),
+                "output_dir": str(tmp_path / name),
+                "overlays": False,
+                "weights": str(models / "model.pt"),
+                **({"fine_weights": str(models / "fine.pt")} if configs else {}),
+            },
+            extra_configs=[models / "inference.json", *configs],
+            kind="infer",
+        )
+        positions = read_landmarks(tmp_path / name / "landmarks.csv").positions_mm()
+        found[name] = torch.tensor([list(point) for image in positions.values() for point in image.values()])
+    moved = (found["refined"] - found["coarse"]).abs()
+    assert 0 < moved.max() < 12

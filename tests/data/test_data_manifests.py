@@ -26,7 +26,8 @@ def test_every_entry_is_complete_and_holds_no_values(name: str) -> None:
         assert not Path(entry["image"]).is_absolute()
         assert ".." not in entry["image"]
         assert len(entry["sha256"]) == 64
-        assert entry["landmarks"] == "landmarks.csv"
+        unlabelled = entry["split"].endswith("unlabelled")
+        assert entry["landmarks"] == (None if unlabelled else "landmarks.csv")
         assert entry["licence"]
 
 
@@ -38,6 +39,14 @@ def test_twenty_cephalograms_of_the_test_section_repeat_one_of_training() -> Non
     assert len({entry["duplicate_group"] for _, entry in manifest.entries()} - {None}) == 23
 
 
+def test_mouse_heads_are_divided_as_their_table_says() -> None:
+    manifest = Manifest.read(FOLDER / "mouse_head_ct.json")
+    assert sum(entry["landmarks"] is not None for entry in manifest.training) == 15
+    assert (len(manifest.training), len(manifest.test)) == (20, 5)
+    table = dict(line.split(",") for line in (FOLDER / "mouse_head_ct_splits.csv").read_text().splitlines()[1:])
+    assert {Path(entry["image"]).name: entry["split"] for _, entry in manifest.entries()} == table
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", NAMES)
 def test_entries_match_the_files(data_dir: Path, name: str) -> None:
@@ -46,4 +55,4 @@ def test_entries_match_the_files(data_dir: Path, name: str) -> None:
     for section in ("training", "validation", "test"):
         for item in manifest.datalist(section):
             assert content_sha256([Path(item["image"])]) == item["sha256"]
-            assert landmarks.find(item["image"]) is not None
+            assert (landmarks.find(item["image"]) is not None) == (item["landmarks"] is not None)

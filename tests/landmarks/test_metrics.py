@@ -249,7 +249,9 @@ class TestEvaluatePositions:
 
     def test_mixed_dimensions(self) -> None:
         with pytest.raises(ValueError, match=r"positions of \[2, 3\] coordinates"):
-            evaluate_positions({"1.png": {"a": (0.0, 0.0)}}, {"1.png": {"a": (0.0, 0.0, 0.0)}})
+            evaluate_positions({"1.png": {"a": (0.0, 0.0)}}, {"1.png": {"a": (0.0, 0.0, 5.0)}})
+        flat = evaluate_positions({"1.png": {"a": (0.0, 0.0)}}, {"1.png": {"a": (3.0, 4.0, 0.0)}})
+        assert flat["mre_mm"] == 5.0  # a picture's points as 3D Slicer writes them
 
     def test_reference_without_points(self) -> None:
         assert evaluate_positions({"1.png": {"a": (0.0, 0.0)}}, {"1.png": {}})["mre_mm"] is None

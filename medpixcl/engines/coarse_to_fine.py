@@ -1,0 +1,139 @@
+"""Landmarks found in a coarse volume, and again in fine crops around each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medpixcl.coordinates import apply_affine, spatial_affine
+from medpixcl.engines.detection import LandmarkInferer
+from medpixcl.networks.landmark import LandmarkNet, MixedPrecision, decode_output
+
+
+def crops_around(
+    image: Float[Tensor, "c ..."], centres: Float[Tensor, "k d"], shape: Sequence[int]
+) -> tuple[Float[Tensor, "k c ..."], Float[Tensor, "k d"]]:
+    """Crops of one shape around voxels; zero beyond the image.
+
+    Args:
+        image: Shape (C, *spatial).
+        centres: K voxels in array order; those far outside give crops of zeros.
+        shape: Of the crops.
+
+    Returns:
+        The crops, and which voxel of the image the first voxel of each is, (K, D).
+
+    Example:
+        >>> crops, starts = crops_around(torch.arange(5.0)[None, :, None], torch.tensor([[4.2, 0.0]]), [3, 1])
+        >>> crops.flatten().tolist(), starts.tolist()
+        ([3.0, 4.0, 0.0], [[3.0, 0.0]])
+    """
+    sizes = torch.tensor(list(shape), device=centres.device)
+    limits = torch.tensor(image.shape[1:], device=centres.device)
+    inside = torch.minimum(centres.clamp_min(0), limits - 1.0)
+    starts = (inside - (sizes - 1) / 2).round().long()
+    margin = [int(size) for size in reversed(shape)]
+    padded = F.pad(image, [amount for size in margin for amount in (size, size)])
+    crops = []
+    for start in starts.tolist():
+        window = [slice(one + size, one + 2 * size) for one, size in zip(start, shape, strict=True)]
+        crops.append(padded[(slice(None), *window)])
+    return torch.stack(crops), starts.to(centres)
+
+
+class CoarseToFineInferer(Inferer):
+    """Finds landmarks in whole coarse images, then each of them again in a crop of the same image at a finer spacing.
+
+    The fine network has seen crops around landmarks alone, so its word counts within the crop of each.
+
+    Args:
+        coarse: Finds the landmarks in the coarse images, by the network that the call passes.
+        network: The fine network, of the same landmarks.
+        crop_shape: Of the crops, in fine voxels; a multiple of the network's coarsest stride.
+        radius: See :func:`medpixcl.networks.landmark.decode_output`.
+        crops_at_once: Crops in one batch.
+        bfloat16: Convolutions of the fine network in bfloat16.
+        use_offsets: See :func:`medpixcl.networks.landmark.decode_output`.
+        activation: Of the fine network's loss.
+
+    Raises:
+        ValueError: If the networks have different landmarks, or the crop does not fit the strides.
+    """
+
+    def __init__(
+        self,
+        coarse: LandmarkInferer,
+        network: LandmarkNet,
+        crop_shape: Sequence[int],
+        radius: int = 3,
+        crops_at_once: int = 8,
+        bfloat16: bool = False,
+        use_offsets: bool = True,
+        activation: str = "softmax",
+    ) -> None:
+        super().__init__()
+        if network.landmarks != coarse.definition.landmarks:
+            raise ValueError(
+                f"the fine network has {network.landmarks} landmarks and the coarse one {coarse.definition.landmarks}; "
+                "take two that were trained on the same landmarks"
+            )
+        if any(size % network.coarsest_stride for size in crop_shape):
+            raise ValueError(
+                f"crop_shape is {list(crop_shape)}; expected multiples of the network's coarsest stride, "
+                f"{network.coarsest_stride}"
+            )
+        self.coarse, self.fine, self.crop_shape = coarse, network, tuple(crop_shape)
+        self.radius, self.crops_at_once, self.bfloat16 = radius, crops_at_once, bfloat16
+        self.use_offsets, self.activation = use_offsets, activation
+
+    def __call__(self, inputs: Tensor, network: nn.Module, detail: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+        """Landmarks of coarse images (B, C, *spatial), with the same images at the fine spacing, both with affines.
+
+        Returns:
+            As :class:`medpixcl.engines.detection.LandmarkInferer`, in voxels of the coarse images; the confidence is
+            the fine network's, and ``spread_mm`` the way from the coarse to the fine position.
+        """
+        if not (isinstance(inputs, MetaTensor) and isinstance(detail, MetaTensor)):
+            raise ValueError("coarse and fine images carry no affines; expected MetaTensors of the same images")
+        found = self.coarse(inputs, network)
+        points, confidences = found["points"].clone(), found["confidence"].clone()
+        spacing = points.new_tensor(self.coarse.spacing_mm)
+        for number, coarse in enumerate(found["points"]):
+            dims = coarse.shape[1]
+            affines = [spatial_affine(one.affine[number].double().cpu(), dims) for one in (inputs, detail)]
+            to_fine = (torch.linalg.inv(affines[1]) @ affines[0]).to(coarse)
+            fine, confidences[number] = self._refine(detail.as_tensor()[number], apply_affine(to_fine, coarse))
+            points[number] = apply_affine(torch.linalg.inv(to_fine), fine)
+        spread = torch.linalg.vector_norm((points - found["points"]) * spacing, dim=-1)
+        return {"points": points, "confidence": confidences, "spread_mm": spread}
+
+    def _refine(self, image: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+        """Fine positions (K, D) and confidences (K,) of the landmarks of one image."""
+        crops, starts = crops_around(image, centres, self.crop_shape)
+        places, confidences = [], []
+        for first in range(0, len(crops), self.crops_at_once):
+            batch = crops[first : first + self.crops_at_once]
+            output = MixedPrecision(self.fine, self.bfloat16)(batch)
+            own = torch.arange(first, first + len(batch), device=output.device)
+            place, confidence = decode_output(
+                self._of_landmark(output, own),
+                1,
+                stride=self.fine.stride,
+                radius=self.radius,
+                use_offsets=self.use_offsets,
+                activation=self.activation,
+            )
+            places.append(place[:, 0])
+            confidences.append(confidence[:, 0])
+        return torch.cat(places) + starts, torch.cat(confidences)
+
+    def _of_landmark(self, output: Tensor, landmark: Tensor) -> Tensor:
+        """Heatmap and offsets of one landmark in each crop: (N, 1 + D, *cells)."""
+        count, rows = self.fine.landmarks, torch.arange(len(output), device=output.device)
+        offsets = output[:, count:].unflatten(1, (count, output.ndim - 2))
+        return torch.cat([output[rows, landmark][:, None], offsets[rows, landmark]], dim=1)

@@ -1,0 +1,148 @@
+"""Measures a landmark file against those of readers: distances, regions, cephalometric measurements."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medpixcl.data.landmark_files import read_landmarks
+from medpixcl.data.naming import image_stem
+from medpixcl.engines.measurement import compare_files, measure_file
+from medpixcl.engines.readers import Compared, compare_readers
+from medpixcl.landmarks.calibration import coverage_of
+from medpixcl.landmarks.cephalometry import ReaderComparison
+from medpixcl.landmarks.metrics import evaluate_positions
+
+RADIUS_COLUMN = "radius_mm"
+
+
+@dataclass
+class Evaluation:
+    """What :func:`evaluate_files` found.
+
+    Attributes:
+        metrics: Against the first reference, for JSON; with ``radius_coverage`` and ``readers`` where there are any.
+        compared: With several references: every two of them all, and the predictions against the references' mean.
+        angles: Cephalometric measurements of every two, if asked for.
+    """
+
+    metrics: dict[str, Any]
+    compared: Compared = field(default_factory=list)
+    angles: list[ReaderComparison] = field(default_factory=list)
+
+
+def evaluate_files(
+    predictions: Path,
+    references: Sequence[Path],
+    *,
+    exclude: Sequence[str] = (),
+    angles: bool = False,
+    names: Mapping[str, str] | None = None,
+    spacing_mm: float | None = None,
+) -> Evaluation:
+    """Compare predicted landmarks with those of one or several readers.
+
+    Args:
+        predictions: Any landmark file; of a CSV the column ``radius_mm`` is compared with the errors, too.
+        references: Files of the readers; the first is the one that the errors are taken from.
+        exclude: Images left out, as the files name them, or their file names.
+        angles: Compare the cephalometric measurements, too.
+        names: What the landmarks are, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
+        spacing_mm: For the measurements: size of pixels of files that do not say it.
+
+    Raises:
+        ValueError: Of bad input, in one sentence.
+    """
+    paths = [predictions, *references]
+    positions = [read_landmarks(path).positions_mm() for path in paths]
+    result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
+    if radii := read_radii(predictions):
+        result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)
+    if len(references) > 1:
+        result.compared = compare_readers(dict(zip(_titles(paths), positions, strict=True)), exclude=exclude)
+        result.metrics["readers"] = {title: _overall(metrics) for title, metrics in result.compared}
+    if angles:
+        shared = {"names": names, "spacing_mm": spacing_mm}
+        measured = measure_file(predictions, exclude=exclude, **shared)  # type: ignore[arg-type]
+        readers = [measure_file(path, **shared) for path in references]  # type: ignore[arg-type]
+        result.angles = compare_files(measured, readers)
+        result.metrics["measurements"] = {
+            f"{one.first} against {one.second}": _measurements(one) for one in result.angles
+        }
+    return result
+
+
+def read_radii(path: Path) -> dict[str, dict[str, float]]:
+    """Radius in mm of every landmark of a CSV by image; empty where the file has none."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(RADIUS_COLUMN)]
+    radii: dict[str, dict[str, float]] = {}
+    for row in rows:
+        radii.setdefault(row.get("image") or row["volume"], {})[row["landmark"]] = float(row[RADIUS_COLUMN])
+    return radii
+
+
+def radius_coverage(metrics: Mapping[str, Any], radii: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Share of the measured points that lie within their radius, over all and for each landmark.
+
+    Args:
+        metrics: From :func:`medpixcl.landmarks.metrics.evaluate_positions`.
+        radii: Image and landmark to radius in mm.
+
+    Returns:
+        ``measured`` (None where no point has both), ``points``, ``mean_radius_mm`` and ``per_landmark``.
+    """
+    pairs = [
+        (name, error, radii[image][name])
+        for image, entry in metrics["per_image"].items()
+        for name, error in entry["errors_mm"].items()
+        if error is not None and name in radii.get(image, {})
+    ]
+    names = dict.fromkeys(name for name, _, _ in pairs)
+    return {
+        "measured": _share(pairs),
+        "points": len(pairs),
+        "mean_radius_mm": sum(radius for _, _, radius in pairs) / len(pairs) if pairs else None,
+        "per_landmark": {name: _share([pair for pair in pairs if pair[0] == name]) for name in names},
+    }
+
+
+def _share(pairs: Sequence[tuple[str, float, float]]) -> float | None:
+    if not pairs:
+        return None
+    errors, radii = (torch.tensor([pair[column] for pair in pairs]) for column in (1, 2))
+    return coverage_of(errors, radii)
+
+
+def _overall(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers over all points."""
+    return {key: metrics[key] for key in ("images", "measured", "mre_mm", "median_mm", "p95_mm", "sdr_percent")}
+
+
+def _measurements(comparison: ReaderComparison) -> dict[str, Any]:
+    """Mean absolute difference, bias and images of every measurement that both have."""
+    return {
+        one.measurement: {
+            "unit": one.unit,
+            "images": one.images,
+            "mean_absolute": one.mean_absolute,
+            "bias": one.bias,
+            "sd": None if one.images < 2 else one.sd,
+        }
+        for one in comparison.measurements
+        if one.images > 0
+    }
+
+
+def _titles(paths: Sequence[Path]) -> list[str]:
+    """Stems of the files, all different."""
+    titles: list[str] = []
+    for number, path in enumerate(paths):
+        stem = image_stem(path.name)
+        titles.append(stem if stem not in titles else f"{stem} {number}")
+    return titles

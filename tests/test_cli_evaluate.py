@@ -1,0 +1,79 @@
+"""`medpixcl evaluate` with several readers, radii and cephalometric measurements; numbers by hand."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.engines.tiny import medpixcl
+
+NAMES = {"S": (40.0, 30.0), "N": (90.0, 25.0), "A": (88.0, 75.0), "B": (84.0, 100.0)}
+
+
+def write(path: Path, *, shift: tuple[float, float] = (0, 0), radius: float | None = None, without: str = "") -> Path:
+    """The same four landmarks of two images, point A moved."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "landmark", "x_mm", "y_mm", *(["radius_mm"] if radius else [])])
+        for image in ("one.png", "two.png"):
+            for name, (x, y) in NAMES.items():
+                moved = (x + shift[0], y + shift[1]) if name == "A" else (x, y)
+                cells = ["", ""] if name == without else moved
+                table.writerow([image, name, *cells, *([radius] if radius else [])])
+    return path
+
+
+def test_several_readers_and_radii(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A lies 5 mm (3, 4) from the first reader's and 3 mm from the second's; the readers' lie 4 mm apart."""
+    found = write(tmp_path / "found.csv", shift=(3, 4), radius=2.0, without="B")
+    senior, junior = write(tmp_path / "senior.csv"), write(tmp_path / "junior.csv", shift=(0, 4))
+    words = ["evaluate", "--predictions", found, "--reference", senior, "--reference", junior]
+    assert medpixcl(*words, "-o", tmp_path / "metrics.json") == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["mre_mm"] == pytest.approx(5 / 3)
+    readers = {title: entry["mre_mm"] for title, entry in metrics["readers"].items()}
+    assert readers == {
+        "found against senior": pytest.approx(5 / 3),
+        "found against junior": pytest.approx(3 / 3),
+        "found against mean of readers": pytest.approx(13**0.5 / 3),  # A: (3, 2)
+        "senior against junior": pytest.approx(4 / 4),
+    }
+    coverage = metrics["radius_coverage"]
+    assert coverage["measured"] == pytest.approx(2 / 3)
+    assert (coverage["points"], coverage["mean_radius_mm"]) == (6, 2.0)
+    assert coverage["per_landmark"] == {"S": 1.0, "N": 1.0, "A": 0.0}
+    shown = capsys.readouterr().out
+    assert "within their radius: 66.7 % of 6 points" in shown
+    assert "Readers" in shown
+    (tmp_path / "exclude.txt").write_text("one.png\n")
+    assert medpixcl(*words, "-o", tmp_path / "metrics.json", "--exclude", tmp_path / "exclude.txt") == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {entry["images"] for entry in metrics["readers"].values()} == {1}
+    assert metrics["radius_coverage"]["points"] == 3
+
+
+def test_angles_beside_what_the_readers_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SNA by hand: the angle at N between S and A, for A moved and not."""
+    from math import atan2, degrees
+
+    def sna(x: float, y: float) -> float:
+        (sx, sy), (nx, ny) = NAMES["S"], NAMES["N"]
+        return abs(degrees(atan2(y - ny, x - nx) - atan2(sy - ny, sx - nx))) % 360
+
+    found = write(tmp_path / "found.csv", shift=(3, 0))
+    senior, junior = write(tmp_path / "senior.csv"), write(tmp_path / "junior.csv", shift=(-1, 0))
+    words = ["evaluate", "--predictions", found, "--reference", senior, "--reference", junior, "--angles"]
+    assert medpixcl(*words, "-o", tmp_path / "metrics.json") == 0
+    measured = json.loads((tmp_path / "metrics.json").read_text())["measurements"]
+    angle = {shift: sna(NAMES["A"][0] + shift, NAMES["A"][1]) for shift in (3, 0, -1)}
+    for title, one, other in (
+        ("found against senior", 3, 0),
+        ("found against junior", 3, -1),
+        ("senior against junior", 0, -1),
+    ):
+        entry = measured[title]["SNA"]
+        assert entry["mean_absolute"] == pytest.approx(abs(angle[one] - angle[other]), abs=1e-6)
+        assert entry["images"] == 2
+        assert "FMA" not in measured[title]  # its landmarks are not there
+    assert "SNA" in capsys.readouterr().out
