@@ -14,6 +14,7 @@ from medpixcl.cli.console import console
 from medpixcl.cli.controls import compare_controls
 from medpixcl.cli.detection import detect, selftrain
 from medpixcl.cli.evaluation import evaluate
+from medpixcl.cli.export import export
 from medpixcl.cli.finetuning import finetune
 from medpixcl.cli.jitter import estimate_jitter
 from medpixcl.cli.listing import scan
@@ -35,6 +36,7 @@ COMMANDS = (
     selftrain,
     finetune,
     detect,
+    export,
     evaluate,
     measure,
     demo,
