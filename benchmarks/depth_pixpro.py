@@ -42,13 +42,17 @@ ORGANS = {
 }
 """Names and labels (TotalSegmentator's)."""
 SCRATCH, IMAGENET = "scratch", "ImageNet start"
+CONTRAST = {"objective": "contrast", "propagation": False}
 PRETRAININGS: dict[str, dict[str, Any]] = {
-    "PixContrast": {"control": "no_depth", "objective": "contrast", "propagation": False},
     "PixPro, T 0.7 alone": {"control": "no_depth", "scales": [[0.7, 1.0]]},
     "PixPro": {"control": "no_depth"},
     "PixPro + depth": {"control": "none"},
     "PixPro + shuffled depth": {"control": "shuffled"},
     "PixPro + random deletion": {"control": "random_deletion"},
+    "PixContrast": {"control": "no_depth", **CONTRAST},
+    "PixContrast + depth": {"control": "none", **CONTRAST},
+    "PixContrast + shuffled depth": {"control": "shuffled", **CONTRAST},
+    "PixContrast + random deletion": {"control": "random_deletion", **CONTRAST},
 }
 """Settings of the pretraining bundle; all start from ImageNet weights, and have T 0.7, 1.4 and 2.8 unless said."""
 ROWS = (SCRATCH, IMAGENET, *PRETRAININGS)
