@@ -20,6 +20,7 @@ from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figu
 from medpixcl.reports.markers import (
     REFERENCE,
     draw_circles,
+    draw_ellipses,
     draw_points,
     join,
     label_points,
@@ -41,6 +42,7 @@ def landmark_overlay(
     names: Sequence[str] | None = None,
     unsure: Shaped[Array, " k"] | Sequence[bool] | None = None,
     radii_mm: Shaped[Array, " k"] | None = None,
+    regions_mm2: Shaped[Array, "k d d"] | None = None,
     spacing: Sequence[float] | None = None,
     affine: Shaped[Array, "n n"] | None = None,
     projection: Projection = "mean",
@@ -55,6 +57,8 @@ def landmark_overlay(
         names: K names, listed beside the picture; names of up to three letters stand at the points themselves.
         unsure: K flags; such points are drawn hollow.
         radii_mm: Shape (K,), radius of a circle around each point, NaN for none.
+        regions_mm2: Shape (K, D, D), along the array axes, region around each point as in
+            :mod:`medpixcl.landmarks.regions`, NaN for none; of a volume the outlines of the ellipsoids are drawn.
         spacing: Size of a voxel in mm along each array axis.
         affine: RAS+ voxel-to-mm matrix; replaces ``spacing`` and turns volumes upright.
         projection: How a volume is projected.
@@ -71,6 +75,8 @@ def landmark_overlay(
         draw_points(place, panel.place(points), flags, None if truth is None else panel.place(truth))
         if radii_mm is not None:
             draw_circles(place, panel.place(points), as_array(radii_mm), panel.spacing)
+        if regions_mm2 is not None:
+            draw_ellipses(place, panel.place(points), panel.shadow(as_array(regions_mm2)))
     known = ~np.isnan(points).any(axis=1)
     point_legend(figure, sure=any(known & ~flags), unsure=any(known & flags), reference=truth is not None)
     at, drawn = points, points

@@ -42,6 +42,19 @@ def draw_circles(
             axes.add_artist(Ellipse((float(point[0]), float(point[1])), width, height, **style))
 
 
+def draw_ellipses(axes: "matplotlib.axes.Axes", points: Places, shapes: Float[np.ndarray, "k 2 2"]) -> None:
+    """Thin ellipses around points: ``(x - c)^T S^-1 (x - c) = 1`` of a shape S, (x, y) in pixels; NaN is not drawn."""
+    from matplotlib.patches import Ellipse
+
+    for point, shape in zip(points, shapes, strict=True):
+        if np.isfinite(point).all() and np.isfinite(shape).all():
+            squares, directions = np.linalg.eigh(shape)
+            width, height = 2 * np.sqrt(np.clip(squares, 0, None))
+            angle = float(np.degrees(np.arctan2(directions[1, 0], directions[0, 0])))
+            style: dict[str, Any] = {"fill": False, "edgecolor": PREDICTED, "linewidth": 0.6, "alpha": 0.9}
+            axes.add_artist(Ellipse((float(point[0]), float(point[1])), width, height, angle=angle, **style))
+
+
 def join(axes: "matplotlib.axes.Axes", starts: Places, ends: Places, colours: Sequence[Any]) -> None:
     """Thin line from each start to its end."""
     from matplotlib.collections import LineCollection

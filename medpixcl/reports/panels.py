@@ -83,6 +83,15 @@ class Panel:
         )
         return np.stack([column, row], axis=-1)
 
+    def shadow(self, regions: Float[np.ndarray, "k d d"]) -> Float[np.ndarray, "k 2 2"]:
+        """Ellipses or ellipsoids in mm^2 along the array axes to their outlines in the picture, (x, y) in pixels.
+
+        The outline of an ellipsoid, seen along an axis, is the ellipse of the part of its matrix that is not of it.
+        """
+        seen = regions[:, self.view.axes][:, :, self.view.axes]
+        steps = np.array([-1 if flip else 1 for flip in self.view.flips]) / np.array(self.spacing)
+        return (seen * steps[:, None] * steps)[:, ::-1, ::-1]
+
 
 def panels(
     image: Shaped[Array, "*s"],
