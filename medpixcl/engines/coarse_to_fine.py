@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from medpixcl.coordinates import apply_affine, spatial_affine
 from medpixcl.engines.detection import LandmarkInferer
-from medpixcl.networks.landmark import LandmarkNet, MixedPrecision, decode_output
+from medpixcl.networks.landmark import LandmarkNet, decode_output
+from medpixcl.networks.precision import MixedPrecision
 
 
 def crops_around(

@@ -24,7 +24,8 @@ from medpixcl.engines.image_list import ImageList
 from medpixcl.engines.landmark_results import LandmarkResults
 from medpixcl.engines.readers import compare_readers, read_readers, write_reader_table
 from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
-from medpixcl.networks.landmark import LandmarkNet, MixedPrecision, decode_output
+from medpixcl.networks.landmark import LandmarkNet, decode_output
+from medpixcl.networks.precision import MixedPrecision
 from medpixcl.views import affine_view, resample, view_positions
 
 Views = Sequence[Sequence[float | int]]

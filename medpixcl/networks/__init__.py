@@ -5,8 +5,9 @@ from medpixcl.networks.classifier import ClassifierNet, EncoderNet
 from medpixcl.networks.contrast import InstanceContrastNet
 from medpixcl.networks.efficientnet_lite import EfficientNetLiteEncoder
 from medpixcl.networks.embedding import BackboneNet, PixelEmbeddingNet, SiameseNet
-from medpixcl.networks.landmark import LandmarkNet, MixedPrecision
+from medpixcl.networks.landmark import LandmarkNet
 from medpixcl.networks.mixup import DenseOpacityNet, MixUpNet
+from medpixcl.networks.precision import MixedPrecision
 from medpixcl.networks.weights import TransferReport, load_weights, transfer_weights
 
 __all__ = [

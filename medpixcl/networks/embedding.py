@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from medpixcl.networks.backbones import build_backbone
 from medpixcl.networks.encoders import build_encoder
+from medpixcl.networks.precision import refuse_wrong_gradients
 
 
 def dense_embedding(levels: list[Tensor]) -> Tensor:
@@ -189,6 +190,8 @@ class SiameseNet(nn.Module):
         super().__init__()
         self.network = network
         self.use_bfloat16 = bfloat16
+        if bfloat16:
+            refuse_wrong_gradients(network)
 
     def forward(self, query: Tensor, anchor: Tensor) -> list[list[Tensor]]:
         """Levels of the query view and of the anchor view.

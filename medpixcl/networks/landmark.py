@@ -12,9 +12,7 @@ from medpixcl.landmarks.heatmaps import activate_heatmaps, decode_heatmaps
 from medpixcl.networks.backbones import build_backbone
 from medpixcl.networks.configuration import SpatialConfiguration
 from medpixcl.networks.encoders import build_encoder
-from medpixcl.networks.finetuning import freeze_layers, hold_frozen, parameter_groups
-
-__all__ = ["LandmarkNet", "MixedPrecision", "decode_output", "parameter_groups"]
+from medpixcl.networks.finetuning import freeze_layers, hold_frozen
 
 
 class LandmarkNet(nn.Module):
@@ -122,44 +120,6 @@ class LandmarkNet(nn.Module):
         if self.configuration is not None:
             logits = logits * self.configuration(logits)
         return torch.cat([logits, self.offset_head(finest).float()], dim=1)
-
-
-class MixedPrecision(nn.Module):
-    """Runs a network with its convolutions in bfloat16; weights, and what the network keeps in float32, stay so.
-
-    It needs no gradient scaling and is about 1.6 times as fast on a CPU with AVX-512. The module that
-    ``DistributedDataParallel`` wraps in training.
-
-    Args:
-        network: The network.
-        bfloat16: Off: the network as it is.
-
-    Raises:
-        ValueError: From a call in training on a CPU, if a 3D convolution gets a map of two cells along its first axis:
-            there torch (2.13, oneDNN) computes the gradient of the weights from memory that it never wrote.
-    """
-
-    def __init__(self, network: nn.Module, bfloat16: bool = True) -> None:
-        super().__init__()
-        self.network = network
-        self.use_bfloat16 = bfloat16
-        for layer in network.modules() if bfloat16 else ():
-            if isinstance(layer, nn.Conv3d) and _refuse_two_cells not in layer._forward_pre_hooks.values():
-                layer.register_forward_pre_hook(_refuse_two_cells)
-
-    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
-        """Output of the network, whatever it is."""
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.use_bfloat16):
-            return self.network(x)
-
-
-def _refuse_two_cells(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-    wrong = given[0].device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
-    if wrong and given[0].shape[2] == 2:
-        raise ValueError(
-            f"a 3D convolution got a map of {tuple(given[0].shape[2:])} cells, and bfloat16 gradients on a CPU are "
-            "wrong where the first axis has 2: take larger or smaller patches, or set bfloat16 to false"
-        )
 
 
 def decode_output(

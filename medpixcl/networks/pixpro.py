@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medpixcl.networks.embedding import BackboneNet, LevelsNet
+from medpixcl.networks.precision import refuse_wrong_gradients
 
 
 class ProjectionHead(nn.Sequential):
@@ -209,6 +210,8 @@ class PixProNet(nn.Module):
         if instance:
             self.predictor = ProjectionHead(dims, projection_size, projection_size, hidden_channels, norm)
         self.strides, self.use_bfloat16 = network.strides, bfloat16
+        if bfloat16:
+            refuse_wrong_gradients(self)
 
     @property
     def network(self) -> LevelsNet:

@@ -10,9 +10,11 @@ from monai.bundle import ConfigParser
 from torch.nn import functional as F
 
 from medpixcl.landmarks.heatmaps import encode_heatmaps
-from medpixcl.networks import LandmarkNet, MixedPrecision, load_weights
+from medpixcl.networks import BackboneNet, LandmarkNet, MixedPrecision, SiameseNet, load_weights
 from medpixcl.networks.configuration import SpatialConfiguration
-from medpixcl.networks.landmark import decode_output, parameter_groups
+from medpixcl.networks.finetuning import parameter_groups
+from medpixcl.networks.landmark import decode_output
+from medpixcl.networks.pixpro import PixProNet
 from tests.networks.cases import CHANNELS, SIZE, make, picture
 
 CASES = [("efficientnet-lite0", 2), ("dynunet", 2), ("dynunet", 3), ("unet", 3)]
@@ -229,3 +231,11 @@ def test_refuses_maps_on_which_bfloat16_gradients_are_garbage():
     with torch.no_grad():
         net(image)
     MixedPrecision(torch.nn.Conv3d(8, 8, 3, padding=1), False)(image)
+
+
+@pytest.mark.parametrize("wrapper", [SiameseNet, PixProNet])
+def test_two_views_refuse_them_too(wrapper):
+    net = BackboneNet(spatial_dims=3, backbone="dynunet", channels=[4, 8, 8], strides=[2])
+    view = torch.rand(1, 1, 8, 16, 16)
+    with pytest.raises(ValueError, match=r"a map of \(2, 4, 4\) cells"):
+        wrapper(net, bfloat16=True)(view, view)
