@@ -53,7 +53,8 @@ def hold_frozen(network: nn.Module) -> None:
     for module in network.modules():
         needed = [parameter.requires_grad for parameter in module.parameters()]
         if needed and not any(needed):
-            module.eval()
+            for layer in module.modules():  # not eval(): the network's own would come back here
+                layer.training = False
 
 
 def parameter_groups(

@@ -81,3 +81,10 @@ def test_what_no_layer_holds_is_in_a_group():
 def test_bad_decay(decay):
     with pytest.raises(ValueError, match="expected a factor above 0 and at most 1"):
         parameter_groups(make("unet", 2), 0.1, 0.1, layer_decay=decay)
+
+
+def test_a_wholly_frozen_copy_goes_into_evaluation():
+    """As Ignite's EMAHandler makes one of the network that is trained."""
+    copy = make("dynunet", 2).requires_grad_(False)
+    assert not any(module.training for module in copy.train().modules())
+    assert not any(module.training for module in copy.eval().modules())
