@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from medpixcl.data.landmark_files import read_landmarks
-from medpixcl.data.naming import image_stem
-from medpixcl.engines.measurement import compare_files, measure_file
+from medpixcl.engines.measurement import compare_files, measure_file, reader_names
 from medpixcl.engines.readers import Compared, compare_readers
 from medpixcl.landmarks.calibration import coverage_of
 from medpixcl.landmarks.cephalometry import ReaderComparison
@@ -62,7 +61,7 @@ def evaluate_files(
     if radii := read_radii(predictions):
         result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)
     if len(references) > 1:
-        result.compared = compare_readers(dict(zip(_titles(paths), positions, strict=True)), exclude=exclude)
+        result.compared = compare_readers(dict(zip(reader_names(paths), positions, strict=True)), exclude=exclude)
         result.metrics["readers"] = {title: _overall(metrics) for title, metrics in result.compared}
     if angles:
         shared = {"names": names, "spacing_mm": spacing_mm}
@@ -137,12 +136,3 @@ def _measurements(comparison: ReaderComparison) -> dict[str, Any]:
         for one in comparison.measurements
         if one.images > 0
     }
-
-
-def _titles(paths: Sequence[Path]) -> list[str]:
-    """Stems of the files, all different."""
-    titles: list[str] = []
-    for number, path in enumerate(paths):
-        stem = image_stem(path.name)
-        titles.append(stem if stem not in titles else f"{stem} {number}")
-    return titles

@@ -78,7 +78,7 @@ def measure_file(
 def compare_files(measured: Measured, references: Sequence[Measured]) -> list[ReaderComparison]:
     """Compare the measurements of a file with those of other readers, over its images; NaN where they have none."""
     readers = {}
-    names = _reader_names([measured.file.path, *(one.file.path for one in references)])
+    names = reader_names([measured.file.path, *(one.file.path for one in references)])
     folder = image_folder(measured.file)
     for name, reader in zip(names, (measured, *references), strict=True):
         rows = [reader.file.find(folder / image) for image in measured.images]
@@ -178,7 +178,7 @@ def _scaled(file: LandmarkFile, image: str, spacing_mm: float | None, picture: P
     return voxel_to_mm(points.voxels, spatial_affine(affine, 2))
 
 
-def _reader_names(paths: Sequence[Path]) -> list[str]:
+def reader_names(paths: Sequence[Path]) -> list[str]:
     """Short names of files: the stem, with the folder where two are the same, with a number where that is too."""
     stems = [image_stem(path.name) for path in paths]
     longer = [f"{path.parent.name}/{stem}" for path, stem in zip(paths, stems, strict=True)]

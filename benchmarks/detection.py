@@ -1,0 +1,75 @@
+"""What the detection benchmarks share: a training that is resumed, the landmarks it finds, tables over seeds."""
+
+import json
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medpixcl.engines.evaluation import evaluate_files
+from medpixcl.engines.workflow import run_bundle
+
+MODEL = "model"
+FILES = ("model.pt", "inference.json")
+
+
+def train_and_measure(
+    bundle: Path,
+    run: Path,
+    training: Mapping[str, Any],
+    measuring: Mapping[str, Any],
+    references: Sequence[Path],
+    *,
+    configs: Sequence[Path] = (),
+    names: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Metrics of one training on some images, kept in ``result.json`` of its folder; a second call reads it.
+
+    Args:
+        bundle: Landmark detection bundle.
+        run: Folder of the training; one that was stopped goes on.
+        training: Settings of it.
+        measuring: Settings of the inference, its images among them.
+        references: Landmark files; the first is the target that the errors are of.
+        configs: Put over the bundle's training.
+        names: For cephalograms: what the landmarks are; adds the measurements.
+    """
+    result = run / "result.json"
+    if not result.is_file():
+        models = run / "models"
+        places = {"output_dir": str(run), "ckpt_dir": str(models), "silent": True}
+        run_bundle(bundle, "train", places | dict(training), extra_configs=configs)
+        detect(bundle, models, run / "found", measuring)
+        found = shutil.copy(run / "found" / "landmarks.csv", run / f"{MODEL}.csv")  # its name in the comparisons
+        metrics = measure(found, references, names)
+        result.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+    return json.loads(result.read_text(encoding="utf-8"))
+
+
+def detect(
+    bundle: Path, models: Path, output: Path, measuring: Mapping[str, Any], configs: Sequence[Path] = ()
+) -> None:
+    """Find the landmarks with the weights and settings of a training."""
+    weights, settings = (models / name for name in FILES)
+    places = {"weights": str(weights), "output_dir": str(output), "overlays": False, "formats": ["csv"]}
+    run_bundle(bundle, "inference", places | dict(measuring), extra_configs=[settings, *configs], kind="infer")
+
+
+def measure(found: Path, references: Sequence[Path], names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Metrics against the references; the landmarks of single images are left out."""
+    metrics = evaluate_files(found, references, angles=names is not None, names=names).metrics
+    return {key: value for key, value in metrics.items() if key not in ("per_image", "images_without_prediction")}
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean, and the standard deviation over the seeds where there are several."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """A table in Markdown, the first row its header."""
+    header, *body = rows
+    for row in (header, ["---"] * len(header), *body):
+        print("| " + " | ".join(row) + " |")
