@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint type bench bench-accuracy bench-ablation docs clean
+.PHONY: demo test test-all lint type bench bench-accuracy bench-ablation bench-depth docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medpixcl demo -o demo
@@ -36,6 +36,10 @@ bench-accuracy: $(VENV)/.dev
 bench-ablation: $(VENV)/.dev
 	mkdir -p runs
 	$(BIN)/python benchmarks/ablation.py --runs runs/ablation --json runs/ablation.json
+
+bench-depth: $(VENV)/.demo
+	mkdir -p runs
+	$(BIN)/python benchmarks/depth_pixpro.py --runs runs/depth_pixpro --json runs/depth_pixpro.json
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
