@@ -115,16 +115,16 @@ class RegionCalibration:
         Raises:
             ValueError: If a landmark was not calibrated.
         """
-        scales, radii = self._values(names, self.scales), self._values(names, self.radii_mm)
         spread = covariance.double()
-        ball = torch.eye(spread.shape[-1], dtype=torch.float64) * radii.square()[:, None, None]
+        scales, radii = (self._values(names, row).to(spread) for row in (self.scales, self.radii_mm))
+        ball = torch.eye(spread.shape[-1]).to(spread) * radii.square()[:, None, None]
         missing = spread.isnan().any(dim=-1).any(dim=-1)[..., None, None]
         region = torch.where(has_shape(spread)[..., None, None], spread * scales.square()[:, None, None], ball)
         return torch.where(missing, torch.nan, region)
 
     def unsure(self, names: Sequence[str], regions: Float[Tensor, "*n k d d"]) -> Bool[Tensor, "*n k"]:
         """True for landmarks whose region is larger than nearly all were in the examples, or is not known."""
-        return ~(region_size(regions) <= self._values(names, self.unsure_above_mm))
+        return ~(region_size(regions) <= self._values(names, self.unsure_above_mm).to(regions.device))
 
     def _values(self, names: Sequence[str], row: Sequence[float | None]) -> Float[Tensor, " k"]:
         if unknown := sorted(set(names) - set(self.names)):
