@@ -77,3 +77,26 @@ def test_angles_beside_what_the_readers_differ(tmp_path: Path, capsys: pytest.Ca
         assert entry["images"] == 2
         assert "FMA" not in measured[title]  # its landmarks are not there
     assert "SNA" in capsys.readouterr().out
+
+
+def test_regions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An ellipse of semi-axes 5 and 1 mm, turned by 30 degrees: the place 4 mm along it lies in it, 2 mm across not."""
+    c, s = 3**0.5 / 2, 0.5
+    axes = [5, c, s, 1, -s, c]
+    header = ["image", "landmark", "x_mm", "y_mm", "size_mm", "unsure"]
+    header += [f"axis{n}_{what}" for n in (1, 2) for what in ("mm", "x", "y")]
+    true = {"along": (10 + 4 * c, 20 + 4 * s), "across": (10 - 2 * s, 20 + 2 * c)}
+    with (tmp_path / "regions.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        table.writerows([["a.png", name, 10, 20, 2.2, "", *axes] for name in true])
+    with (tmp_path / "true.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "landmark", "x_mm", "y_mm"])
+        table.writerows([["a.png", name, *place] for name, place in true.items()])
+    words = ["evaluate", "--predictions", tmp_path / "regions.csv", "--reference", tmp_path / "true.csv"]
+    assert medpixcl(*words, "-o", tmp_path / "metrics.json") == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["region_coverage"] == {"measured": 0.5, "points": 2, "per_landmark": {"along": 1.0, "across": 0.0}}
+    assert metrics["mre_mm"] == pytest.approx(3.0)
+    assert "within their region: 50.0 % of 2 points" in capsys.readouterr().out

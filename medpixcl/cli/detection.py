@@ -56,6 +56,7 @@ def detect(
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
     formats: Formats = None,
     keep_patient: KeepPatient = False,
+    config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
 ) -> None:
@@ -76,7 +77,7 @@ def detect(
         beside = weights.parent / "inference.json"  # names and network of these weights, written by the training
         extra = [beside] if beside.is_file() else []
     overrides |= format_settings(formats, keep_patient) | parse_settings(settings or [])
-    workflow = run_bundle(folder, "inference", overrides, extra_configs=extra, kind="infer")
+    workflow = run_bundle(folder, "inference", overrides, extra_configs=[*extra, *(config or [])], kind="infer")
     handler = workflow.parser.get_parsed_content("handlers")[1]
     say_left_out(workflow.parser.get_parsed_content("found").rejected, handler.not_written)
     if handler.metrics is not None:

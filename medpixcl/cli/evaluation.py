@@ -37,9 +37,10 @@ def evaluate(
     )
     write_metrics_json(output, result.metrics)
     print_metrics(result.metrics)
-    if coverage := result.metrics.get("radius_coverage"):
-        share = "-" if coverage["measured"] is None else f"{100 * coverage['measured']:.1f} %"
-        say(f"within their radius: {share} of {coverage['points']} points")
+    for kind in ("radius", "region"):
+        if coverage := result.metrics.get(f"{kind}_coverage"):
+            share = "-" if coverage["measured"] is None else f"{100 * coverage['measured']:.1f} %"
+            say(f"within their {kind}: {share} of {coverage['points']} points")
     if result.compared:
         print_table(comparison_rows(result.compared), title="Readers")
     if result.angles:

@@ -10,8 +10,9 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medpixcl.coordinates import apply_affine, spatial_affine
+from medpixcl.coordinates import apply_affine, spacing_of, spatial_affine
 from medpixcl.engines.detection import LandmarkInferer
+from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
 from medpixcl.networks.landmark import LandmarkNet, decode_output
 from medpixcl.networks.precision import MixedPrecision
 
@@ -96,42 +97,48 @@ class CoarseToFineInferer(Inferer):
         """Landmarks of coarse images (B, C, *spatial), with the same images at the fine spacing, both with affines.
 
         Returns:
-            As :class:`medpixcl.engines.detection.LandmarkInferer`, in voxels of the coarse images; the confidence is
-            the fine network's, and ``spread_mm`` the way from the coarse to the fine position.
+            As :class:`medpixcl.engines.detection.LandmarkInferer`, in voxels of the coarse images; confidence and
+            covariance are those of the fine heatmaps, and ``spread_mm`` the way from the coarse to the fine position.
         """
         if not (isinstance(inputs, MetaTensor) and isinstance(detail, MetaTensor)):
             raise ValueError("coarse and fine images carry no affines; expected MetaTensors of the same images")
         found = self.coarse(inputs, network)
-        points, confidences = found["points"].clone(), found["confidence"].clone()
+        points, confidences, covariances = (found[key].clone() for key in ("points", "confidence", "covariance_mm2"))
         spacing = points.new_tensor(self.coarse.spacing_mm)
         for number, coarse in enumerate(found["points"]):
             dims = coarse.shape[1]
             affines = [spatial_affine(one.affine[number].double().cpu(), dims) for one in (inputs, detail)]
             to_fine = (torch.linalg.inv(affines[1]) @ affines[0]).to(coarse)
-            fine, confidences[number] = self._refine(detail.as_tensor()[number], apply_affine(to_fine, coarse))
+            fine, confidences[number], covariances[number] = self._refine(
+                detail.as_tensor()[number], apply_affine(to_fine, coarse), spacing_of(affines[1]).tolist()
+            )
             points[number] = apply_affine(torch.linalg.inv(to_fine), fine)
         spread = torch.linalg.vector_norm((points - found["points"]) * spacing, dim=-1)
-        return {"points": points, "confidence": confidences, "spread_mm": spread}
+        return {"points": points, "confidence": confidences, "spread_mm": spread, "covariance_mm2": covariances}
 
-    def _refine(self, image: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-        """Fine positions (K, D) and confidences (K,) of the landmarks of one image."""
+    def _refine(self, image: Tensor, centres: Tensor, spacing_mm: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+        """Fine positions (K, D), confidences (K,) and covariances in mm^2 (K, D, D) of the landmarks of one image."""
         crops, starts = crops_around(image, centres, self.crop_shape)
-        places, confidences = [], []
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for first in range(0, len(crops), self.crops_at_once):
             batch = crops[first : first + self.crops_at_once]
-            output = MixedPrecision(self.fine, self.bfloat16)(batch)
-            own = torch.arange(first, first + len(batch), device=output.device)
+            landmarks = torch.arange(first, first + len(batch), device=image.device)
+            output = self._of_landmark(MixedPrecision(self.fine, self.bfloat16)(batch), landmarks)
             place, confidence = decode_output(
-                self._of_landmark(output, own),
+                output,
                 1,
                 stride=self.fine.stride,
                 radius=self.radius,
                 use_offsets=self.use_offsets,
                 activation=self.activation,
             )
-            places.append(place[:, 0])
-            confidences.append(confidence[:, 0])
-        return torch.cat(places) + starts, torch.cat(confidences)
+            maps = activate_heatmaps(output[:, :1].float(), self.activation)
+            covariance = heatmap_covariance(
+                maps, stride=self.fine.stride, spacing_mm=spacing_mm, radius=self.coarse.covariance_radius
+            )
+            parts.append((place[:, 0], confidence[:, 0], covariance[:, 0]))
+        places, confidences, covariances = (torch.cat(column) for column in zip(*parts, strict=True))
+        return places + starts, confidences, covariances
 
     def _of_landmark(self, output: Tensor, landmark: Tensor) -> Tensor:
         """Heatmap and offsets of one landmark in each crop: (N, 1 + D, *cells)."""

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.engines.measurement import compare_files, measure_file, reader_names
-from medpixcl.engines.readers import Compared, compare_readers
+from medpixcl.engines.readers import Compared, Positions, compare_readers
 from medpixcl.landmarks.calibration import coverage_of
 from medpixcl.landmarks.cephalometry import ReaderComparison
-from medpixcl.landmarks.metrics import evaluate_positions
+from medpixcl.landmarks.metrics import evaluate_positions, in_plane, pair_images
+from medpixcl.landmarks.regions import covered
 
 RADIUS_COLUMN = "radius_mm"
+Regions = dict[str, dict[str, Tensor]]
+"""Image to landmark to the matrix of its region in mm^2, LPS+, see :mod:`medpixcl.landmarks.regions`."""
 
 
 @dataclass
@@ -23,7 +27,8 @@ class Evaluation:
     """What :func:`evaluate_files` found.
 
     Attributes:
-        metrics: Against the first reference, for JSON; with ``radius_coverage`` and ``readers`` where there are any.
+        metrics: Against the first reference, for JSON; with ``radius_coverage``, ``region_coverage`` and ``readers``
+            where there are any.
         compared: With several references: every two of them all, and the predictions against the references' mean.
         angles: Cephalometric measurements of every two, if asked for.
     """
@@ -45,7 +50,8 @@ def evaluate_files(
     """Compare predicted landmarks with those of one or several readers.
 
     Args:
-        predictions: Any landmark file; of a CSV the column ``radius_mm`` is compared with the errors, too.
+        predictions: Any landmark file; of a CSV with radii (``radius_mm``) or regions (``regions.csv``) it is counted
+            how many true places they hold.
         references: Files of the readers; the first is the one that the errors are taken from.
         exclude: Images left out, as the files name them, or their file names.
         angles: Compare the cephalometric measurements, too.
@@ -60,6 +66,8 @@ def evaluate_files(
     result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
     if radii := read_radii(predictions):
         result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)
+    if regions := read_regions(predictions):
+        result.metrics["region_coverage"] = region_coverage(positions[0], positions[1], regions, result.metrics)
     if len(references) > 1:
         result.compared = compare_readers(dict(zip(reader_names(paths), positions, strict=True)), exclude=exclude)
         result.metrics["readers"] = {title: _overall(metrics) for title, metrics in result.compared}
@@ -108,6 +116,52 @@ def radius_coverage(metrics: Mapping[str, Any], radii: Mapping[str, Mapping[str,
         "points": len(pairs),
         "mean_radius_mm": sum(radius for _, _, radius in pairs) / len(pairs) if pairs else None,
         "per_landmark": {name: _share([pair for pair in pairs if pair[0] == name]) for name in names},
+    }
+
+
+def read_regions(path: Path) -> Regions:
+    """Ellipses or ellipsoids of a ``regions.csv``; empty where the file has none."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("axis1_mm")]
+    regions: Regions = {}
+    for row in rows:
+        axes = "xyz" if "axis3_mm" in row else "xy"
+        whole = torch.zeros(len(axes), len(axes), dtype=torch.float64)
+        for number in range(1, len(axes) + 1):
+            along = torch.tensor([float(row[f"axis{number}_{axis}"]) for axis in axes], dtype=torch.float64)
+            whole += float(row[f"axis{number}_mm"]) ** 2 * torch.outer(along, along)
+        regions.setdefault(row["image"], {})[row["landmark"]] = whole
+    return regions
+
+
+def region_coverage(found: Positions, true: Positions, regions: Regions, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Share of the true places that lie in their regions, over all and for each landmark.
+
+    Args:
+        found: Positions that the regions lie around, LPS+ mm.
+        true: True positions.
+        regions: By the images of ``found``.
+        metrics: Of the two; the points that it measured count.
+
+    Returns:
+        ``measured`` (None where no point has both), ``points`` and ``per_landmark``.
+    """
+    hits: dict[str, list[bool]] = {}
+    for image, other in pair_images(metrics["per_image"], true).items():
+        for name in metrics["per_image"][image]["errors_mm"]:
+            region = regions.get(image, {}).get(name)
+            places = [side[key][name] for side, key in ((found, image), (true, other))]
+            if region is not None:
+                here, there = (in_plane(place or (), len(region)) for place in places)
+                away = torch.tensor(there, dtype=torch.float64) - torch.tensor(here, dtype=torch.float64)
+                hits.setdefault(name, []).append(bool(covered(away, region)))
+    every = [hit for row in hits.values() for hit in row]
+    return {
+        "measured": sum(every) / len(every) if every else None,
+        "points": len(every),
+        "per_landmark": {name: sum(row) / len(row) for name, row in hits.items()},
     }
 
 

@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medpixcl.data.landmark_files import read_landmarks
 from medpixcl.data.manifest import Manifest
+from medpixcl.engines.evaluation import evaluate_files
 from medpixcl.engines.workflow import run_bundle
 from medpixcl.networks import PixelEmbeddingNet
 from tests.bundles.detection import BUNDLES, NAMES, apply, settings, train, write_manifest
@@ -210,3 +211,30 @@ def test_coarse_to_fine(tmp_path: Path) -> None:
         found[name] = torch.tensor([list(point) for image in positions.values() for point in image.values()])
     moved = (found["refined"] - found["coarse"]).abs()
     assert 0 < moved.max() < 12
+
+
+@BOTH
+def test_regions_calibrated_and_counted(dims: int, tmp_path: Path) -> None:
+    """Calibrated on the training images, the regions of the test images go into a table that `evaluate` can count."""
+    manifest = write_manifest(tmp_path / "data", dims, number=14)
+    own = str(tmp_path / "data" / "landmarks.csv")
+    models = tmp_path / "run" / "models"
+    train(manifest, tmp_path / "run", dims)
+    regions = BUNDLES[dims] / "configs" / "regions.json"
+    places = {"images": str(manifest), "reference": own, "overlays": False, "weights": str(models / "model.pt")}
+    for output, changes in (
+        ("calibration", {"sections": ["training"]}),
+        ("found", {"sections": ["test"], "region_calibration": "calibration/region_calibration.json"}),
+    ):
+        changes = {key: str(tmp_path / one) if key == "region_calibration" else one for key, one in changes.items()}
+        run_bundle(
+            BUNDLES[dims],
+            "inference",
+            {**places, **changes, "output_dir": str(tmp_path / output)},
+            extra_configs=[models / "inference.json", regions],
+            kind="infer",
+        )
+    report = json.loads((tmp_path / "found" / "region_coverage.json").read_text())
+    counted = evaluate_files(tmp_path / "found" / "regions.csv", [Path(own)]).metrics["region_coverage"]
+    assert (counted["points"], counted["measured"]) == (8, pytest.approx(report["coverage"]))
+    assert report["target"] == 0.9

@@ -81,6 +81,8 @@ def test_positions_go_through_both_grids(dims: int) -> None:
     moved = (found["points"] - first(images[0], network)["points"])[0].norm(dim=1)
     torch.testing.assert_close(found["spread_mm"][0], moved)
     assert (moved > 0.5).all()
+    shape = torch.eye(dims) * 0.5**2  # of a Gaussian of one fine voxel, of 0.5 mm
+    torch.testing.assert_close(found["covariance_mm2"][0], shape.expand(2, dims, dims), atol=0.005, rtol=0)
 
 
 def test_bad_arguments() -> None:
