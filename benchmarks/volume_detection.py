@@ -47,7 +47,7 @@ def refined(run: Path, fine: Path, name: str, training: dict[str, Any], measured
         places = {"output_dir": str(fine), "ckpt_dir": str(run / "models"), "silent": True}
         run_bundle(BUNDLE, "train", training | places, extra_configs=FINE[name])
         measuring = {"images": str(measured), "fine_weights": str(run / "models" / "fine.pt")}
-        stages = [CONFIGS / "refine.json", run / "models" / "fine.json"]
+        stages = [CONFIGS / "inference_refine.json", run / "models" / "fine.json"]
         detect(BUNDLE, run / "models", fine / "found", measuring, stages)
         result.write_text(json.dumps(measure(fine / "found" / "landmarks.csv", [reference])), encoding="utf-8")
     return json.loads(result.read_text(encoding="utf-8"))

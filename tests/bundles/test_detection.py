@@ -193,7 +193,10 @@ def test_coarse_to_fine(tmp_path: Path) -> None:
         known = item["points"][item["weights"] > 0]
         assert ((known - 9.5).abs() < 4).all(dim=1).any()  # one of them lies near the centre of a crop of 20
     found = {}
-    for name, configs in (("coarse", []), ("refined", [BUNDLES[3] / "configs" / "refine.json", models / "fine.json"])):
+    for name, configs in (
+        ("coarse", []),
+        ("refined", [BUNDLES[3] / "configs" / "inference_refine.json", models / "fine.json"]),
+    ):
         run_bundle(
             BUNDLES[3],
             "inference",
@@ -220,7 +223,7 @@ def test_regions_calibrated_and_counted(dims: int, tmp_path: Path) -> None:
     own = str(tmp_path / "data" / "landmarks.csv")
     models = tmp_path / "run" / "models"
     train(manifest, tmp_path / "run", dims)
-    regions = BUNDLES[dims] / "configs" / "regions.json"
+    regions = BUNDLES[dims] / "configs" / "inference_regions.json"
     places = {"images": str(manifest), "reference": own, "overlays": False, "weights": str(models / "model.pt")}
     for output, changes in (
         ("calibration", {"sections": ["training"]}),
