@@ -1,0 +1,107 @@
+"""Do 90 % regions hold 90 % of the true places? Cephalograms, detector and one-shot matching of the shipped bundles.
+
+``python benchmarks/region_coverage.py [--images 130] [--repeats 50]``
+
+The images are training images of ISBI 2015, whose labels neither network has seen, so this is development data: the
+test images are left for the final table. It takes about two seconds for an image on one core. In every repeat 50 random
+images calibrate, the others are measured.
+"""
+
+import argparse
+from pathlib import Path
+
+import timing  # noqa: F401  first, for one thread  # isort: skip
+import torch
+from ceph import Cephalograms
+from torch import Tensor
+
+from medpixcl.engines.detection import LandmarkInferer
+from medpixcl.engines.matching import LevelsInferer
+from medpixcl.landmarks.calibration import conformal_quantile
+from medpixcl.landmarks.regions import calibrate_regions, covered, region_size
+from medpixcl.matching import LandmarkMatcher
+from medpixcl.networks import LandmarkNet, load_weights
+
+TEMPLATE, SPACING, COVERAGE, CALIBRATING = "125", [0.5, 0.5], 0.9, 50
+BUNDLES = Path(__file__).parents[1] / "bundles"
+NAMES = [str(number) for number in range(1, 20)]
+COLUMNS = (
+    "held",
+    "median mm",
+    "mean mm",
+    "held by circles",
+    "median mm",
+    "mean mm",
+    "unsure",
+    "mm, unsure",
+    "mm, sure",
+)
+
+
+def spreads(cephalograms: Cephalograms, images: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """True less found positions in mm (N, K, 2) and covariances (N, K, 2, 2), of the detector and of the matching."""
+    detector = LandmarkNet(19).eval()
+    load_weights(detector, BUNDLES / "xray_landmark_selftraining" / "models" / "model.pt")
+    embedding = cephalograms.config.get_parsed_content("network_def").eval()
+    load_weights(embedding, BUNDLES / "xray_landmark_matching" / "models" / "model.pt", strict=False)
+    inferer, levels = LandmarkInferer(detector, SPACING), LevelsInferer()
+
+    def embed(image: Tensor) -> list[Tensor]:
+        return levels(image, embedding)
+
+    template = cephalograms.load(TEMPLATE)
+    marks = cephalograms.truth(TEMPLATE, template)
+    matcher = LandmarkMatcher().fit(embed, embedding.strides, template.as_tensor()[None], marks, SPACING)
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {"detector": [], "one-shot matching": []}
+    for name in images:
+        picture = cephalograms.load(name)
+        true, batch = cephalograms.truth(name, picture), picture.as_tensor()[None]
+        detected, matched = inferer(batch, detector), matcher.match(embed(batch), picture.shape[1:], SPACING)
+        found["detector"].append((true - detected["points"][0], detected["covariance_mm2"][0]))
+        found["one-shot matching"].append((true - matched.voxels, matched.covariance_mm2))
+    return {
+        kind: (
+            torch.stack([away for away, _ in rows]).double() * SPACING[0],
+            torch.stack([c for _, c in rows]).double(),
+        )
+        for kind, rows in found.items()
+    }
+
+
+def one_split(away: Tensor, covariance: Tensor, order: Tensor) -> list[float]:
+    """Numbers of ``COLUMNS``."""
+    known, new = order[:CALIBRATING], order[CALIBRATING:]
+    errors = torch.linalg.vector_norm(away, dim=-1)
+    calibration = calibrate_regions(away[known], covariance[known], NAMES, coverage=COVERAGE)
+    regions = calibration.regions_of(NAMES, covariance[new])
+    sizes, unsure = region_size(regions), calibration.unsure(NAMES, regions)
+    radii = conformal_quantile(errors[known], COVERAGE)
+    numbers = [covered(away[new], regions).mean(), sizes.median(), sizes.mean()]
+    numbers += [(errors[new] <= radii).double().mean(), radii.median(), radii.mean()]
+    numbers += [unsure.double().mean(), errors[new][unsure].mean(), errors[new][~unsure].mean()]
+    return [float(number) for number in numbers]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=130)
+    parser.add_argument("--repeats", type=int, default=50)
+    options = parser.parse_args()
+    cephalograms, generator = Cephalograms(), torch.Generator().manual_seed(0)
+    free = [name for name in cephalograms.images("train") if name != TEMPLATE]
+    images = [free[number] for number in torch.randperm(len(free), generator=generator)[: options.images].tolist()]
+    if len(images) <= CALIBRATING:
+        raise SystemExit(f"{len(images)} images are too few: {CALIBRATING} calibrate, the others are measured")
+    with torch.no_grad():
+        found = spreads(cephalograms, images)
+    for kind, (away, covariance) in found.items():
+        orders = [torch.randperm(len(images), generator=generator) for _ in range(options.repeats)]
+        table = torch.tensor([one_split(away, covariance, order) for order in orders])
+        print(f"\n{kind}: {len(images)} images, MRE {float(torch.linalg.vector_norm(away, dim=-1).mean()):.2f} mm")
+        for title, mean, spread in zip(COLUMNS, table.nanmean(0).tolist(), table.std(0).tolist(), strict=True):
+            print(f"  {title:16s} {mean:6.3f} (sd over splits {spread:.3f})")
+
+
+if __name__ == "__main__":
+    main()
