@@ -245,6 +245,11 @@ class TestBadInput:
         said = self.fails(write_manifest(tmp_path), capsys, 'exogenous=[{"key": "skin", "threshold": 1}]')
         assert "the exogenous channel 'skin' is asked for, but the manifest names only depth" in said
 
+    def test_negative_spacing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        manifest = write_manifest(tmp_path)
+        manifest.write_text(manifest.read_text().replace("[1.0, 1.0]", "[1.0, -1.0]"))
+        assert "spacing_mm is [1.0, -1.0]; expected one positive number in mm" in self.fails(manifest, capsys)
+
     def test_unknown_control(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         said = self.fails(write_manifest(tmp_path), capsys, "control=shufled")
         assert "control is 'shufled'; expected one of none, shuffled" in said
