@@ -34,8 +34,10 @@ def expected_calibration_error(
     Reference: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
 
     Example:
-        >>> expected_calibration_error(torch.tensor([[0.9, 0.1], [0.9, 0.1]]), torch.tensor([0, 1]), bins=1)
-        0.4000...
+        >>> import torch
+        >>> sure = torch.tensor([[0.75, 0.25], [0.75, 0.25]])
+        >>> expected_calibration_error(sure, torch.tensor([0, 1]), bins=1)
+        0.25
     """
     sure, chosen = probabilities.max(dim=1)
     right = (chosen == labels).to(sure)
