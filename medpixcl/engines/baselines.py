@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.engines import PrepareBatch
 from torch import Tensor
+
+from medpixcl.engines.prepare_batch import plain_tensor
 
 
 class ViewsPrepareBatch(PrepareBatch):
@@ -27,7 +28,7 @@ class ViewsPrepareBatch(PrepareBatch):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Move both to the device."""
-        views = torch.stack([_plain(batchdata[key]) for key in self.keys], dim=1)
+        views = torch.stack([plain_tensor(batchdata[key]) for key in self.keys], dim=1)
         return views.to(device, non_blocking=non_blocking), torch.arange(len(views), device=device)
 
 
@@ -50,11 +51,7 @@ class OpacityClassesPrepareBatch(PrepareBatch):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Move both to the device; an opacity between two levels counts as the nearer one."""
-        opacity = _plain(batchdata[f"{self.image_key}_opacity_map"])
+        opacity = plain_tensor(batchdata[f"{self.image_key}_opacity_map"])
         classes = (opacity[..., None] - self.levels).abs().argmin(dim=-1)
-        mixed = _plain(batchdata[self.image_key])
+        mixed = plain_tensor(batchdata[self.image_key])
         return mixed.to(device, non_blocking=non_blocking), classes.to(device, non_blocking=non_blocking)
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.as_tensor() if isinstance(value, MetaTensor) else value

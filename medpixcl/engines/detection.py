@@ -22,6 +22,7 @@ from medpixcl.coordinates import apply_affine
 from medpixcl.data.landmark_writing import DEFAULT_FORMATS
 from medpixcl.engines.image_list import ImageList
 from medpixcl.engines.landmark_results import LandmarkResults
+from medpixcl.engines.prepare_batch import plain_tensor
 from medpixcl.engines.readers import compare_readers, read_readers, write_reader_table
 from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
 from medpixcl.networks.landmark import LandmarkNet, decode_output
@@ -147,9 +148,7 @@ class LandmarkPrepareBatch(PrepareBatch):
         """Move them to the device."""
 
         def moved(key: str) -> Tensor:
-            value = batchdata[key]
-            plain = value.as_tensor() if isinstance(value, MetaTensor) else value
-            return plain.to(device, non_blocking=non_blocking)
+            return plain_tensor(batchdata[key], device, non_blocking)
 
         return moved("image"), {key: moved(key) for key in ("points", "weights")}
 

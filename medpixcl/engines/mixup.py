@@ -12,12 +12,12 @@ from ignite.exceptions import NotComputableError
 from ignite.metrics import Metric
 from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
 from jaxtyping import Float
-from monai.data import MetaTensor
 from monai.engines import PrepareBatch
 from PIL import Image
 from torch import Tensor
 
 from medpixcl._typing import Image as ImageTensor
+from medpixcl.engines.prepare_batch import plain_tensor
 from medpixcl.losses.mixup import pool_opacity
 from medpixcl.reports.figures import figure_to_array
 from medpixcl.reports.mixup import opacity_agreement, unmixed_images
@@ -57,21 +57,17 @@ class MixUpPrepareBatch(PrepareBatch):
         if absent:
             raise ValueError(f"the batch has no {absent[0]!r}; mix the images by RandCrossDomainMixUpd")
         truth = {
-            name: _plain(batchdata[key]).to(device, non_blocking=non_blocking)
+            name: plain_tensor(batchdata[key], device, non_blocking)
             for name, key in self.keys.items()
             if key in batchdata
         }
-        mixed = _plain(batchdata[self.image_key]).to(device, non_blocking=non_blocking)
+        mixed = plain_tensor(batchdata[self.image_key], device, non_blocking)
         opacity = truth["opacity"].float()
         if self.shuffle_opacity:
             if len(opacity) < 2:
                 raise ValueError("opacities can be shuffled in batches of at least 2; found a batch of 1")
             opacity = opacity.roll(1, dims=0)
         return mixed, truth | {"opacity": opacity, "mixed": mixed}
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.as_tensor() if isinstance(value, MetaTensor) else torch.as_tensor(value)
 
 
 def opacity_pairs(output: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from monai.engines import PrepareBatch
 
 from medpixcl.coordinates import spatial_affine
+from medpixcl.engines.prepare_batch import plain_tensor
 from medpixcl.positives import cells_of_map, draw_cells
 
 VIEWS = ("query", "anchor")
@@ -51,17 +51,17 @@ class PixProPrepareBatch(PrepareBatch):
         target: dict[str, Any] = {}
         for view in VIEWS:
             image = batchdata[f"{self.image_key}_{view}"]
-            coords = _plain(batchdata[f"coords_{self.image_key}_{view}"], device, non_blocking)
+            coords = plain_tensor(batchdata[f"coords_{self.image_key}_{view}"], device, non_blocking)
             dims = coords.ndim - 2
             affines = torch.stack([spatial_affine(matrix, dims) for matrix in torch.as_tensor(image.affine)])
             target[f"coords_{view}"], target[f"affine_{view}"] = coords, affines.to(coords)
             for key in self.exogenous:
-                target[f"{key}_{view}"] = _plain(self._channel(batchdata, key, view), device, non_blocking)
+                target[f"{key}_{view}"] = plain_tensor(self._channel(batchdata, key, view), device, non_blocking)
         if "item_seed" in batchdata:
             target["item_seed"] = torch.as_tensor(batchdata["item_seed"])
         drawn = self._draw(target)
         target |= {f"cells_{view}": drawn[f"{view}_cells"] for view in VIEWS if drawn}
-        query, anchor = (_plain(batchdata[f"{self.image_key}_{view}"], device, non_blocking) for view in VIEWS)
+        query, anchor = (plain_tensor(batchdata[f"{self.image_key}_{view}"], device, non_blocking) for view in VIEWS)
         return query, target, (anchor,), drawn
 
     def _channel(self, batchdata: Mapping[str, Any], key: str, view: str) -> torch.Tensor:
@@ -84,8 +84,3 @@ class PixProPrepareBatch(PrepareBatch):
             drawn["query_cells"].append(draw_cells(query, anchor, self.cells, generator=generator))
             drawn["anchor_cells"].append(draw_cells(anchor, query, self.cells, generator=generator))
         return drawn
-
-
-def _plain(value: torch.Tensor, device: str | torch.device | None, non_blocking: bool) -> torch.Tensor:
-    tensor = value.as_tensor() if isinstance(value, MetaTensor) else value
-    return tensor.to(device, non_blocking=non_blocking)

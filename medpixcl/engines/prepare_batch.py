@@ -14,6 +14,12 @@ PAIRS = ("query", "positive", "valid")
 OF_PAIRS = ("informativeness", "pixel_class")
 
 
+def plain_tensor(value: Any, device: str | torch.device | None = None, non_blocking: bool = False) -> torch.Tensor:
+    """A tensor without MONAI's metadata, which would slow down every layer; on the device if one is given."""
+    tensor = value.as_tensor() if isinstance(value, MetaTensor) else torch.as_tensor(value)
+    return tensor.to(device=device, non_blocking=non_blocking)
+
+
 class PixelPairsPrepareBatch(PrepareBatch):
     """The query view as input, the anchor view as second argument, the pixel pairs as target.
 
@@ -35,9 +41,7 @@ class PixelPairsPrepareBatch(PrepareBatch):
         """Move the views and pairs to the device."""
 
         def moved(key: str) -> torch.Tensor:
-            value = batchdata[key]
-            plain = value.as_tensor() if isinstance(value, MetaTensor) else value
-            return plain.to(device, non_blocking=non_blocking)
+            return plain_tensor(batchdata[key], device, non_blocking)
 
         pairs = {key: moved(key) for key in (*PAIRS, *(key for key in OF_PAIRS if key in batchdata))}
         return moved(f"{self.image_key}_query"), pairs, (moved(f"{self.image_key}_anchor"),), {}

@@ -8,7 +8,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor, NibabelWriter, PILWriter
+from monai.data import NibabelWriter, PILWriter
 from monai.engines import PrepareBatch
 from monai.handlers.utils import write_metrics_reports
 from monai.utils import string_list_all_gather
@@ -17,6 +17,7 @@ from torch import Tensor
 from medpixcl.data.labels import Classes, class_names
 from medpixcl.engines.handlers import batch_files
 from medpixcl.engines.image_list import ImageList
+from medpixcl.engines.prepare_batch import plain_tensor
 
 METRIC = "val_mean_dice"
 """Name of the mean Dice in the evaluator's metrics; that of class ``heart`` is ``val_dice_heart``."""
@@ -33,8 +34,8 @@ class SegmentationPrepareBatch(PrepareBatch):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Move them to the device."""
-        image, label = (torch.as_tensor(_plain(batchdata[key])) for key in ("image", "label"))
-        return image.to(device, non_blocking=non_blocking), label.to(device, non_blocking=non_blocking)
+        image, label = (plain_tensor(batchdata[key], device, non_blocking) for key in ("image", "label"))
+        return image, label
 
 
 class DiceByClass:
@@ -119,11 +120,11 @@ class SegmentationWriter:
             found = output["pred"]
             if self.overlapping:
                 value = 255 if found.ndim == 3 else 1
-                for name, mask in zip(self.names, _plain(found), strict=True):
+                for name, mask in zip(self.names, plain_tensor(found), strict=True):
                     self._write(f"{stem}_{name}", mask * value, found.affine)
             else:
                 numbers = torch.tensor([0, *self.numbers], device=found.device)
-                self._write(stem, numbers[_plain(found).argmax(dim=0)], found.affine)
+                self._write(stem, numbers[plain_tensor(found).argmax(dim=0)], found.affine)
 
     def _write(self, name: str, values: Tensor, affine: Tensor) -> None:
         picture = values.ndim == 2
@@ -139,7 +140,3 @@ class SegmentationWriter:
             volume.set_data_array(whole, channel_dim=None)
             volume.set_metadata({"affine": np.asarray(affine.cpu(), dtype=float)}, resample=False)
             volume.write(str(path))
-
-
-def _plain(value: Any) -> Any:
-    return value.as_tensor() if isinstance(value, MetaTensor) else value

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medpixcl.networks.encoders import build_encoder, encoder_layers
-from medpixcl.networks.finetuning import hold_frozen
+from medpixcl.networks.encoders import build_encoder
+from medpixcl.networks.finetuning import freeze_layers, hold_frozen
 
 
 class EncoderNet(nn.Module):
@@ -82,15 +82,7 @@ class ClassifierNet(EncoderNet):
         super().__init__(**encoder)
         if classes < 1:
             raise ValueError(f"classes is {classes}; expected the number of logits, at least 1")
-        layers = encoder_layers(self.backbone)
-        if trained_layers is not None and not 0 <= trained_layers <= len(layers):
-            raise ValueError(
-                f"trained_layers is {trained_layers}; the encoder has {len(layers)} layers, expected 0 to "
-                f"{len(layers)}, or None for all"
-            )
-        self.frozen_layers = 0 if trained_layers is None else len(layers) - trained_layers
-        for layer in layers[: self.frozen_layers]:
-            layer.requires_grad_(False)
+        freeze_layers(self.backbone, trained_layers)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.embedding_size, classes)
 
