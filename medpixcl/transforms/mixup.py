@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medpixcl.data.textures import lift_picture
+from medpixcl.transforms.source_matching import MATCHES, match_source
 
 FILE = ImageMetaKey.FILENAME_OR_OBJ
 LARGEST_WINDOWED = 100.0
@@ -58,21 +59,6 @@ def window_intensity(image: Float[Tensor, " c *s"], window: Numbers) -> Float[Te
     return ((image - low) / (high - low)).clamp(0, 1)
 
 
-def match_moments(
-    source: Float[Tensor, " c *s"], target: Float[Tensor, " c *s"], foreground: Bool[Tensor, " 1 *s"]
-) -> Float[Tensor, " c *s"]:
-    """Give the source the mean and the standard deviation that the target has, per channel, both in the foreground.
-
-    A source that is flat there becomes the target's mean.
-    """
-    inside = foreground[0]
-    own, wanted = source[:, inside], target[:, inside]
-    spread = own.std(dim=1, correction=0)
-    factor = wanted.std(dim=1, correction=0) / spread.clamp_min(1e-6)
-    shape = (-1, *[1] * (source.ndim - 1))
-    return (source - own.mean(dim=1).view(shape)) * factor.view(shape) + wanted.mean(dim=1).view(shape)
-
-
 def grid_opacity(control: Float[np.ndarray, "*g"], shape: Sequence[int]) -> Float[Tensor, " 1 *s"]:
     """Opacity interpolated linearly between control points that reach from edge to edge."""
     mode = "bilinear" if len(shape) == 2 else "trilinear"
@@ -83,7 +69,7 @@ def grid_opacity(control: Float[np.ndarray, "*g"], shape: Sequence[int]) -> Floa
 class RandCrossDomainMixUp(Randomizable, Transform):
     """Mix an image with one drawn from a stream of sources, by an opacity drawn for it.
 
-    Windowing comes first, then the source is made grey, cut to size and matched to the target's moments, then both are
+    Windowing comes first, then the source is made grey, cut to size and given statistics of the target, then both are
     mixed: opacity is not to be read from the brightness, contrast or colour alone.
 
     Args:
@@ -98,7 +84,8 @@ class RandCrossDomainMixUp(Randomizable, Transform):
         boxes: Least and greatest number of boxes.
         window: Intensities of the target that become 0 and 1; None for images that are windowed already.
         source_window: The same for the sources, where they are medical images.
-        moments: Match the source's mean and spread to the target's.
+        match: Statistics that the source gets from the target: ``none``; ``moments``, mean and spread; ``spectrum``, the
+            power at every frequency and the histogram (:func:`medpixcl.transforms.source_matching.match_source`).
         foreground_threshold: Windowed values above are foreground; None for all.
         mix_background: Mix outside the foreground too; otherwise the target stays as it is there.
         grey_source: One channel, the mean, of a source of several; otherwise channels are mixed one by one.
@@ -120,18 +107,20 @@ class RandCrossDomainMixUp(Randomizable, Transform):
         boxes: Sequence[int] = (10, 40),
         window: Numbers | None = None,
         source_window: Numbers | None = None,
-        moments: bool = True,
+        match: str = "moments",
         foreground_threshold: float | int | None = None,
         mix_background: bool = False,
         grey_source: bool = True,
         source_key: str = "image",
     ) -> None:
-        _check(sources, opacity_range, beta, opacity_map)
+        _check(sources, opacity_range, beta)
+        _check_choice("opacity_map", opacity_map, MAPS)
+        _check_choice("match", match, MATCHES)
         _check_levels(opacity_levels)
         self.sources, self.opacity_range, self.beta = sources, tuple(opacity_range), beta
         self.opacity_levels = opacity_levels
         self.opacity_map, self.grid_points, self.boxes = opacity_map, grid_points, tuple(boxes)
-        self.window, self.source_window, self.moments = window, source_window, moments
+        self.window, self.source_window, self.match = window, source_window, match
         self.foreground_threshold, self.mix_background = foreground_threshold, mix_background
         self.grey_source, self.source_key = grey_source, source_key
 
@@ -140,9 +129,7 @@ class RandCrossDomainMixUp(Randomizable, Transform):
         name = str(image.meta.get(FILE, "the image")) if isinstance(image, MetaTensor) else "the image"
         target = self._target(image, name)
         seen = self._foreground(target, foreground)
-        source = self._source(target, name)
-        if self.moments:
-            source = match_moments(source, target, seen)
+        source = match_source(self._source(target, name), target, seen, self.match)
         opacity = self._draw_map(target.shape[1:])
         if not self.mix_background:
             opacity = torch.where(seen, opacity, 1.0)
@@ -301,7 +288,7 @@ def _check_finite(values: Tensor, name: str) -> None:
         raise ValueError(f"{name} holds {bad} voxels that are not finite (NaN or Inf); repair or leave out the image.")
 
 
-def _check(sources: Sized, opacity_range: Numbers, beta: float | int | None, opacity_map: str) -> None:
+def _check(sources: Sized, opacity_range: Numbers, beta: float | int | None) -> None:
     if len(sources) == 0:
         raise ValueError("the stream of sources is empty; give at least one image to mix with.")
     low, high = opacity_range
@@ -309,8 +296,11 @@ def _check(sources: Sized, opacity_range: Numbers, beta: float | int | None, opa
         raise ValueError(f"opacity_range is {low} to {high}; expected two ascending numbers from 0 to 1.")
     if beta is not None and beta <= 0:
         raise ValueError(f"beta is {beta}; expected a number above 0, or None for the uniform law.")
-    if opacity_map not in MAPS:
-        raise ValueError(f"opacity_map is {opacity_map!r}; expected one of {', '.join(MAPS)}.")
+
+
+def _check_choice(option: str, given: str, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise ValueError(f"{option} is {given!r}; expected one of {', '.join(choices)}.")
 
 
 def _check_levels(levels: Numbers | None) -> None:

@@ -184,9 +184,9 @@ def test_leak_probe_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (tmp_path / "flat").mkdir()
     for number, entry in enumerate(flat):
         Image.fromarray(np.random.default_rng(number).integers(0, 60, (30, 30)).astype(np.uint8)).save(entry["image"])
-    changes = {**settings, "moments": False, "split": {"training": flat, "validation": flat}}
+    changes = {**settings, "match": "none", "split": {"training": flat, "validation": flat}}
     loud = probe_bundle(XRAY, manifest, mixtures=150, overrides=changes)
-    quiet = probe_bundle(XRAY, manifest, mixtures=150, overrides={**changes, "moments": True})
+    quiet = probe_bundle(XRAY, manifest, mixtures=150, overrides={**changes, "match": "spectrum"})
     assert loud.leak.r2 > quiet.leak.r2
     assert quiet.network_r2 is None
 

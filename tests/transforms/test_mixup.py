@@ -13,7 +13,8 @@ from scipy.ndimage import map_coordinates
 from medpixcl.data.seeded import EpochSampler, SeededDataset
 from medpixcl.data.textures import ProceduralSources
 from medpixcl.transforms import RandCrossDomainMixUp, RandCrossDomainMixUpd
-from medpixcl.transforms.mixup import grid_opacity, match_moments, mix_images, window_intensity
+from medpixcl.transforms.mixup import grid_opacity, mix_images, window_intensity
+from medpixcl.transforms.source_matching import match_moments
 from tests.reference import mixing as reference
 
 SHAPES = {2: (24, 20), 3: (12, 10, 8)}
@@ -52,7 +53,7 @@ class TestMix:
 
     def test_the_transform_windows_before_it_mixes(self):
         source = torch.full((1, 4, 4), 200 / 255)
-        found = fixed(source, 0.7, window=(-1000, 1000), moments=False)(torch.full((1, 4, 4), 40.0))
+        found = fixed(source, 0.7, window=(-1000, 1000), match="none")(torch.full((1, 4, 4), 40.0))
         torch.testing.assert_close(found.image, torch.full((1, 4, 4), 0.599294))
 
     @DIMS
@@ -124,7 +125,7 @@ class TestMoments:
         target, source = 0.2 * rand(1, 16, 16, seed=1), 0.8 + 0.2 * rand(1, 16, 16, seed=2)
         for opacity in (0.2, 0.5, 0.8):
             assert fixed(source, opacity)(target).image.mean().item() == pytest.approx(target.mean().item(), abs=1e-5)
-            plain = fixed(source, opacity, moments=False)(target).image.mean().item()
+            plain = fixed(source, opacity, match="none")(target).image.mean().item()
             assert plain == pytest.approx(
                 opacity * target.mean().item() + (1 - opacity) * source.mean().item(), abs=1e-5
             )
@@ -135,9 +136,9 @@ class TestLeaks:
         """A grey target and a coloured source: R - G of the mix is 0.7 (1 - opacity) unless the source is grey."""
         target = torch.full((3, 2, 2), 0.6)
         source = torch.tensor([0.9, 0.2, 0.4]).view(3, 1, 1).expand(3, 2, 2)
-        leaky = fixed(source, 0.7, moments=False, grey_source=False)(target).image
+        leaky = fixed(source, 0.7, match="none", grey_source=False)(target).image
         torch.testing.assert_close(leaky[:, 0, 0], torch.tensor([0.69, 0.48, 0.54]))
-        tight = fixed(source, 0.7, moments=False)(target).image
+        tight = fixed(source, 0.7, match="none")(target).image
         torch.testing.assert_close(tight[0], tight[1])
         torch.testing.assert_close(tight[0], torch.full((2, 2), 0.7 * 0.6 + 0.3 * 0.5))
 
@@ -190,7 +191,7 @@ class TestLaw:
     def test_crops_and_flips(self):
         """Every crop of a larger source, in every orientation, comes up."""
         source = torch.arange(6.0).view(1, 2, 3)
-        mixup = RandCrossDomainMixUp([source], opacity_range=(0, 0), moments=False).set_random_state(0)
+        mixup = RandCrossDomainMixUp([source], opacity_range=(0, 0), match="none").set_random_state(0)
         seen = {tuple(mixup(torch.zeros(1, 2, 2)).image.flatten().tolist()) for _ in range(300)}
         wanted = set()
         for start in (0, 1):
@@ -252,7 +253,7 @@ class TestDictionary:
 
     def test_within_a_domain_never_with_itself(self):
         data = items(3)
-        mixup = RandCrossDomainMixUpd("image", Dataset(data), moments=False, opacity_range=[0, 0]).set_random_state(0)
+        mixup = RandCrossDomainMixUpd("image", Dataset(data), match="none", opacity_range=[0, 0]).set_random_state(0)
         seen = set()
         for _ in range(60):
             mixed = mixup(data[1])["image"].as_tensor()
@@ -264,7 +265,7 @@ class TestDictionary:
 
     def test_windows_of_both(self):
         target, source = torch.full((1, 2, 2), 40.0), torch.full((1, 2, 2), -350.0)
-        found = fixed(source, 0.5, moments=False, window=(-1000, 1000), source_window=(-1000, 1000))(target)
+        found = fixed(source, 0.5, match="none", window=(-1000, 1000), source_window=(-1000, 1000))(target)
         torch.testing.assert_close(found.image, torch.full((1, 2, 2), (0.52 + 0.325) / 2))
 
     def test_built_from_json(self):
@@ -288,6 +289,8 @@ class TestWhatDoesNotFit:
             RandCrossDomainMixUp([rand(1, 2, 2)], beta=-1.0)
         with pytest.raises(ValueError, match=r"opacity_map is 'patch'; expected one of constant, grid, boxes"):
             RandCrossDomainMixUp([rand(1, 2, 2)], opacity_map="patch")
+        with pytest.raises(ValueError, match=r"match is 'mean'; expected one of none, moments, spectrum"):
+            RandCrossDomainMixUp([rand(1, 2, 2)], match="mean")
 
     def test_images(self):
         broken = rand(1, 8, 8)
