@@ -7,7 +7,8 @@ measured and the repeats of them: settings are chosen there. Images of ``test1``
 
     python benchmarks/ceph_detection.py --split dev --runs runs/ceph_detection --spacing-mm 1.0 --set steps=600
 
-Runs that are there already are read, and those that were stopped go on.
+``--picture`` draws the few-shot curve: the error against the target by number of images and start, and the readers'
+difference. Runs that are there already are read, and those that were stopped go on.
 """
 
 import argparse
@@ -25,6 +26,8 @@ from selftraining import images_to_train_on
 from medpixcl.data.manifest import Manifest
 from medpixcl.engines.measurement import read_names
 from medpixcl.engines.workflow import parse_settings
+from medpixcl.reports.few_shot import FewShotResult, few_shot_curve
+from medpixcl.reports.figures import save_png
 
 BUNDLE = ROOT / "bundles" / "cephalometric_landmark_detection"
 PRETRAINING = ROOT / "bundles" / "xray_infoaug_pretraining" / "models" / "model.pt"
@@ -80,6 +83,17 @@ def table(results: dict[tuple[str, str], list[dict]]) -> list[list[str]]:
     return rows
 
 
+def draw_curve(results: dict[tuple[str, str], list[dict]], all_images: int, path: Path) -> None:
+    """The few-shot curve of the grid as PNG; "all" stands for so many images."""
+    curve = [
+        FewShotResult(all_images if images == ALL else int(images), start, _mre(cell))
+        for (images, start), cells in results.items()
+        for cell in cells
+    ]
+    between = _between_readers(next(iter(results.values()))[0])["mre_mm"]
+    save_png(few_shot_curve(curve, between_readers_mm=between), path)
+
+
 def _mre(cell: dict) -> float:
     return cell["mre_mm"]
 
@@ -107,6 +121,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="Setting of the training.")
     parser.add_argument("--measured", type=int, help="Measure so many images alone: to try this program.")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path, help="PNG of the few-shot curve.")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -114,9 +129,8 @@ def main() -> None:
     measured = cephalograms.images(options.split)[: options.measured]
     references = [cephalograms.folder / f"{file}.csv" for file in READERS.values()]
     folder = options.runs.absolute() / options.split
-    write_manifest(
-        cephalograms, images_to_train_on(cephalograms, cephalograms.images(options.split)), folder / "train.json"
-    )
+    trained = images_to_train_on(cephalograms, cephalograms.images(options.split))
+    write_manifest(cephalograms, trained, folder / "train.json")
     write_manifest(cephalograms, measured, folder / "measured.json")
     pretrainings = {"infoaug": str(PRETRAINING)} | dict(text.split("=", 1) for text in options.pretraining)
     side = VIEW * FILE_SPACING / options.spacing_mm
@@ -149,9 +163,14 @@ def main() -> None:
                 f"{images} {start} seed {seed}: {_mre(metrics):.2f} mm, {_sdr(metrics):.1f} % ({seconds:.0f} s)",
                 flush=True,
             )
-    first = next(iter(results.values()))[0]["readers"]
-    print(f"{options.split}: {len(measured)} images; {_readers(first)}")
+    between = _between_readers(next(iter(results.values()))[0])
+    print(
+        f"{options.split}: {len(measured)} images; the readers lie {between['mre_mm']:.2f} mm apart, "
+        f"{between['sdr_percent']['2']:.1f} % within 2 mm"
+    )
     print_rows(table(results))
+    if options.picture:
+        draw_curve(results, len(trained), options.picture)
     if options.json:
         rows = [
             {"images": images, "start": start, "seed": seed, **cell}
@@ -162,9 +181,8 @@ def main() -> None:
         options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _readers(readers: dict[str, dict]) -> str:
-    between = readers[f"{READERS['senior']} against {READERS['junior']}"]
-    return f"the readers lie {between['mre_mm']:.2f} mm apart, {between['sdr_percent']['2']:.1f} % within 2 mm"
+def _between_readers(cell: dict) -> dict:
+    return cell["readers"][f"{READERS['senior']} against {READERS['junior']}"]
 
 
 if __name__ == "__main__":
