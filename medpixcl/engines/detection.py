@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from medpixcl.coordinates import apply_affine
 from medpixcl.data.landmark_writing import DEFAULT_FORMATS
+from medpixcl.engines.few_shot import TRAINED_ON, EarlierRun, few_shot_report, read_earlier_runs
 from medpixcl.engines.image_list import ImageList
-from medpixcl.engines.landmark_results import LandmarkResults
+from medpixcl.engines.landmark_results import METRICS_FILE, LandmarkResults
 from medpixcl.engines.prepare_batch import plain_tensor
 from medpixcl.engines.readers import compare_readers, read_readers, write_reader_table
 from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
@@ -216,6 +217,9 @@ class LandmarkDetectionHandler(LandmarkResults):
         formats: Of the landmarks, see :mod:`medpixcl.data.landmark_writing`.
         keep_patient: Copy patient and study into DICOM SR.
         readers: Landmark files of several readers by name: how far this run lies from each, and they from each other.
+        trained_on: What the weights were trained on, ``images`` (a number) and ``start`` (a name): kept in the metrics.
+        earlier_runs: ``metrics.json`` of evaluations of other trainings on the same images: with this one they make the
+            curve of the error against the number of training images. This run's own file is passed over.
 
     Raises:
         ValueError: If there are not as many names as the network has landmarks.
@@ -236,6 +240,8 @@ class LandmarkDetectionHandler(LandmarkResults):
         formats: Sequence[str] = DEFAULT_FORMATS,
         keep_patient: bool = False,
         readers: Mapping[str, str] | None = None,
+        trained_on: Mapping[str, Any] | None = None,
+        earlier_runs: Sequence[str] = (),
     ) -> None:
         super().__init__(
             images,
@@ -251,6 +257,21 @@ class LandmarkDetectionHandler(LandmarkResults):
         )
         self.names, self.min_confidence, self.max_spread_mm = tuple(names), min_confidence, max_spread_mm
         self.readers = {name: Path(path) for name, path in (readers or {}).items()}
+        self.trained_on = None if trained_on is None else dict(trained_on)
+        self.earlier_runs, self.earlier = earlier_runs, list[EarlierRun]()
+        self.between_readers_mm: float | None = None
+
+    def check(self) -> None:
+        """Read the earlier runs, the reference, and find the images.
+
+        Raises:
+            ValueError: One sentence that names the file.
+        """
+        own = (self.output_dir / METRICS_FILE).resolve()
+        self.earlier = read_earlier_runs([file for file in self.earlier_runs if Path(file).resolve() != own])
+        if self.earlier and self.reference is None:
+            raise ValueError("earlier_runs are compared by their error, and there is no reference to measure; give one")
+        super().check()
 
     def attach(self, engine: Engine) -> None:
         """Take the landmarks of every image, write at the end."""
@@ -273,4 +294,17 @@ class LandmarkDetectionHandler(LandmarkResults):
             compared = compare_readers({"this run": found, **read_readers(self.readers)})
             write_reader_table(self.output_dir / "readers.csv", compared)
             self.comparisons = [*self.comparisons, *compared]
+            between = [metrics["mre_mm"] for _, metrics in compared[len(self.readers) + 1 :]]
+            self.between_readers_mm = sum(between) / len(between) if between else None
         super().finish(engine)
+
+    def _measure(self) -> dict[str, Any] | None:
+        metrics = super()._measure()
+        return metrics and metrics | ({TRAINED_ON: self.trained_on} if self.trained_on else {})
+
+    def _in_report(self) -> dict[str, Any]:
+        report = super()._in_report()
+        if self.metrics is None:
+            return report
+        curve, warnings = few_shot_report(self.metrics, self.earlier, self.between_readers_mm)
+        return report | {"pictures": [*report["pictures"], *curve], "warnings": warnings}

@@ -28,6 +28,8 @@ from medpixcl.reports.html import Picture, write_match_report
 from medpixcl.reports.match import match_report
 from medpixcl.reports.tables import write_metrics_json
 
+METRICS_FILE = "metrics.json"
+
 
 def working_voxels(voxels: Tensor, image: MetaTensor) -> Tensor:
     """Voxels of the file's image (K, D) as voxels of the image at the working spacing."""
@@ -177,12 +179,10 @@ class LandmarkResults:
             self.output_dir, self.landmarks, self.formats, keep_patient=self.keep_patient
         )
         self._write_rejected()
-        if self.true_positions is not None:
-            found = read_landmarks(self.output_dir / "landmarks.csv").positions_mm()
-            self.metrics = evaluate_positions(found, self.true_positions)
+        self.metrics = self._measure()
         circles = self.radii.measure({name: found.flags for name, (_, found) in self.results.items()}, self.metrics)
         if self.metrics is not None:
-            write_metrics_json(self.output_dir / "metrics.json", self.metrics)
+            write_metrics_json(self.output_dir / METRICS_FILE, self.metrics)
         report = match_report(
             title=self.title,
             images=list(self.results),
@@ -194,14 +194,21 @@ class LandmarkResults:
             metrics=self.metrics,
             rejected=self.images.rejected,
             comparisons=[*self.comparisons, ("this run", self.metrics or {})] if self.comparisons else (),
-            pictures=[Picture(image=Path(file).read_bytes(), caption=caption) for file, caption in self.pictures],
-            **self._template_in_report(),
+            **self._in_report(),
         )
         write_match_report(self.output_dir / "report.html", report)
 
-    def _template_in_report(self) -> dict[str, Any]:
-        """What the report says of an annotated image, as arguments of ``match_report``."""
-        return {"template_name": ""}
+    def _measure(self) -> dict[str, Any] | None:
+        """Metrics of the landmarks as they were written; None without a reference."""
+        if self.true_positions is None:
+            return None
+        found = read_landmarks(self.output_dir / "landmarks.csv").positions_mm()
+        return evaluate_positions(found, self.true_positions)
+
+    def _in_report(self) -> dict[str, Any]:
+        """What else the report says, of an annotated image for instance, as arguments of ``match_report``."""
+        pictures = [Picture(image=Path(file).read_bytes(), caption=caption) for file, caption in self.pictures]
+        return {"template_name": "", "pictures": pictures}
 
     def _picture_of(self, name: str) -> Any:
         """Overlay of one image for the report."""

@@ -177,14 +177,14 @@ class LandmarkMatchHandler(LandmarkResults):
             ours = [level[number : number + 1] for level in levels]
             self.add(image, self.matcher.match(ours, image.shape[1:], working_spacing(image)))
 
-    def _template_in_report(self) -> dict[str, Any]:
+    def _in_report(self) -> dict[str, Any]:
         picture = landmark_overlay(
             self.template.image.as_tensor()[0],
             torch.full_like(self.template.voxels, torch.nan),
             reference=self.template.voxels,
             names=self.names,
         )
-        return {
+        return super()._in_report() | {
             "template_name": self.template.path.name,
             "template_picture": Picture(image=picture, caption="Template with its landmarks"),
             "warnings": [self.warning] if self.warning else [],

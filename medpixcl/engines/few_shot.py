@@ -1,0 +1,122 @@
+"""How the error falls with the number of annotated images: this evaluation among earlier ones of other trainings.
+
+A training writes into ``inference.json`` how many images it was trained on and from what it started (``trained_on``);
+the evaluation carries that into its ``metrics.json``, from which the evaluations of other trainings draw their curve.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medpixcl.landmarks.metrics import file_name
+from medpixcl.reports.few_shot import FewShotResult, few_shot_curve
+from medpixcl.reports.html import Picture
+
+TRAINED_ON = "trained_on"
+SCRATCH, IMAGENET = "scratch", "imagenet"
+
+
+def start_name(weights: str | None, imagenet: bool = False) -> str:
+    """Short name of what a training starts from, without folders.
+
+    Args:
+        weights: File of the weights; of ``RUN/models/model.pt`` the name is ``RUN``, else it is the file's own.
+        imagenet: Without weights: whether the encoder is that of ImageNet.
+
+    Example:
+        >>> start_name("bundles/xray_infoaug_pretraining/models/model.pt"), start_name("/data/pretrained.pt")
+        ('xray_infoaug_pretraining', 'pretrained')
+        >>> start_name(None), start_name(None, imagenet=True)
+        ('scratch', 'imagenet')
+    """
+    if weights is None:
+        return IMAGENET if imagenet else SCRATCH
+    folder, name = Path(weights).parent.resolve(), Path(weights).stem
+    return folder.parent.name if (folder.name, name) == ("models", "model") else name
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """What the metrics of an evaluation say of its training, and the sorted names of the images that it measured."""
+
+    file: str
+    result: FewShotResult
+    measured: tuple[str, ...]
+
+
+def result_of(metrics: Any, file: str) -> FewShotResult:
+    """Error and training of an evaluation.
+
+    Args:
+        metrics: Of it, a mapping with ``trained_on``: ``images`` and ``start``.
+        file: Named in the error.
+
+    Raises:
+        ValueError: If the metrics do not say them.
+    """
+    match metrics:
+        case {"mre_mm": float() | int() as error, "trained_on": {"images": int() as images, "start": str() as start}}:
+            if images > 0:
+                return FewShotResult(images, start, float(error))
+    raise ValueError(
+        f"{file} does not say how many images the detector was trained on (trained_on) and its error; expected the "
+        "metrics.json of an evaluation that was run with the inference.json of a training, so run it again with that"
+    )
+
+
+def read_earlier_runs(files: Sequence[str]) -> list[EarlierRun]:
+    """What the ``metrics.json`` of other evaluations say.
+
+    Raises:
+        ValueError: If a file cannot be read as metrics, or does not say the number of images; one sentence.
+    """
+    runs = []
+    for file in files:
+        try:
+            metrics = json.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            reason = "is not there" if isinstance(error, FileNotFoundError) else "cannot be read as JSON"
+            raise ValueError(f"{file} {reason}: earlier_runs takes the metrics.json of other evaluations") from error
+        result = result_of(metrics, file)
+        runs.append(EarlierRun(file, result, _measured(metrics)))
+    return runs
+
+
+def few_shot_report(
+    metrics: Mapping[str, Any], earlier: Sequence[EarlierRun], between_readers_mm: float | None = None
+) -> tuple[list[Picture], list[str]]:
+    """The curve of this evaluation and the earlier ones for the report, and what its reader must know.
+
+    Args:
+        metrics: Of this evaluation.
+        earlier: Other evaluations; without any there is no curve.
+        between_readers_mm: Mean distance of the readers.
+
+    Returns:
+        The picture, or none where fewer than two numbers of images are known; warnings.
+    """
+    if not earlier:
+        return [], []
+    if not metrics.get(TRAINED_ON):
+        return [], ["No few-shot curve: these weights do not say how many images they were trained on."]
+    if metrics["mre_mm"] is None:
+        return [], ["No few-shot curve: no landmark of this evaluation was measured."]
+    own = result_of(metrics, "this evaluation")
+    results = [*(run.result for run in earlier), own]
+    if len({one.images for one in results}) < 2:
+        return [], [f"No few-shot curve: all {len(results)} trainings have the same number of images, {own.images}."]
+    others = sum(run.measured != _measured(metrics) for run in earlier)
+    warnings = [f"{others} of {len(earlier)} earlier runs in the few-shot curve were measured on other images."]
+    picture = Picture(
+        image=few_shot_curve(results, own=own, between_readers_mm=between_readers_mm),
+        caption="Error by number of annotated training images: means, and one standard deviation of several trainings.",
+        alt="Curves: mean radial error in mm against the number of training images, one for each start.",
+    )
+    return [picture], warnings if others else []
+
+
+def _measured(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Without folders, since the same images can be given as a folder and as a manifest."""
+    return tuple(sorted(map(file_name, metrics.get("per_image", {}))))
