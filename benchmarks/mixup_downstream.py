@@ -58,17 +58,26 @@ def labelled_manifest(name: str, data: Path, runs: Path) -> Path:
 
 
 def unlabelled_manifest(labelled: Path, seed: int) -> Path:
-    """Manifest of the images that a seed does not test on, in its training and validation section."""
+    """Manifest of the images that a seed does not test on, in its training and validation section.
+
+    Beside it stands ``*_tested.json``, with the tested images for validation: to measure a pretraining itself on images
+    that took no part in it, by ``medpixcl leak-probe``.
+    """
     path = labelled.with_name(f"{labelled.stem}_seed{seed}.json")
     if not path.exists():
         manifest, sides = Manifest.read(labelled), split_labelled(labelled, seed=seed)
         every = {
-            entry["image"]: entry for section in ("training", "validation") for entry in manifest.datalist(section)
+            entry["image"]: {key: value for key, value in entry.items() if key != "label"}
+            for section in ("training", "validation")
+            for entry in manifest.datalist(section)
         }
-        for side in ("training", "validation"):
-            entries = [dict(every[item["image"]]) for item in sides[side]]
-            setattr(manifest, side, [{k: v for k, v in entry.items() if k != "label"} for entry in entries])
+        training, validation, tested = (
+            [every[item["image"]] for item in sides[side]] for side in ("training", "validation", "test")
+        )
         manifest.test = []
+        manifest.training, manifest.validation = training, tested
+        manifest.write(path.with_name(f"{path.stem}_tested.json"))
+        manifest.validation = validation
         manifest.write(path)
     return path
 
