@@ -270,8 +270,8 @@ class EpochProgress:
         shown = {"epoch": f"{engine.state.epoch}/{engine.state.max_epochs}"}
         shown["loss"] = f"{engine.state.output['loss'].item():.3f}"
         if self.evaluator is not None:
-            for name, value in self.evaluator.state.metrics.items():
-                shown[name] = f"{value:.3g}"
+            state = self.evaluator.state
+            shown |= {name: f"{value:.3g}" for name, value in state.metrics.items() if name == state.key_metric_name}
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 

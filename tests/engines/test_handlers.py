@@ -102,7 +102,7 @@ def test_batch_files() -> None:
 
 def test_progress_shows_epoch_loss_and_metric(capfd: pytest.CaptureFixture[str]) -> None:
     evaluator = Engine(lambda engine, batch: None)
-    evaluator.state.metrics = {"error": 1.25}
+    evaluator.state.metrics, evaluator.state.key_metric_name = {"error": 1.25, "other": 7.5}, "error"
     progress = EpochProgress(evaluator)
     trainer = make_trainer([progress], [[1.0, 0.0], [0.0, 1.0]], epochs=2)
     trainer.run()
@@ -111,6 +111,7 @@ def test_progress_shows_epoch_loss_and_metric(capfd: pytest.CaptureFixture[str])
     assert "epoch=2/2" in shown
     assert "loss=-1.0" in shown  # a = -1 after the first epoch, and so on
     assert "error=1.25" in shown
+    assert "other" not in shown
     assert progress.bar is None
 
 
