@@ -84,8 +84,8 @@ class RandCrossDomainMixUp(Randomizable, Transform):
         boxes: Least and greatest number of boxes.
         window: Intensities of the target that become 0 and 1; None for images that are windowed already.
         source_window: The same for the sources, where they are medical images.
-        match: Statistics that the source gets from the target: ``none``; ``moments``, mean and spread; ``spectrum``, the
-            power at every frequency and the histogram (:func:`medpixcl.transforms.source_matching.match_source`).
+        match: Statistics that the source gets from the target: ``none``; ``moments``, mean and spread; ``spectrum``,
+            the power at every frequency and the histogram (:func:`medpixcl.transforms.source_matching.match_source`).
         foreground_threshold: Windowed values above are foreground; None for all.
         mix_background: Mix outside the foreground too; otherwise the target stays as it is there.
         grey_source: One channel, the mean, of a source of several; otherwise channels are mixed one by one.

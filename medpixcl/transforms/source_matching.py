@@ -1,4 +1,4 @@
-"""Statistics of the medical image given to a source, so that a mixture of both tells their shares by its content alone."""
+"""Statistics of the medical image given to a source, so that only its content tells them apart in a mixture."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 MATCHES = ("none", "moments", "spectrum")
 FLAT = 1e-6
-"""A source of less spread, or a frequency of less power, is taken for empty and stays as it is."""
+"""Spread of values, and power of a band, below which a source is taken for empty."""
 
 
 def match_source(
@@ -60,8 +60,8 @@ def match_histogram(
 def match_spectrum(source: Float[Tensor, " c *s"], target: Float[Tensor, " c *s"]) -> Float[Tensor, " c *s"]:
     """Give the source the power that the target has in every band of frequencies, per channel; phases stay.
 
-    Bands are rings (in 3D shells) around frequency zero, as wide as the longest axis resolves; the mean is a band of its
-    own. A band in which the source is empty stays empty.
+    Bands are rings (in 3D shells) around frequency zero, as wide as the longest axis resolves; the mean is a band of
+    its own. A band in which the source is empty stays empty.
     """
     axes = tuple(range(1, source.ndim))
     steps = [torch.fft.fftfreq(size, device=source.device) for size in source.shape[1:]]
