@@ -71,6 +71,7 @@ def test_inference_sees_what_was_trained() -> None:
 def test_learns_measures_probes_and_predicts(tmp_path: Path) -> None:
     """Stripes are told apart on other patients, fine-tuned and by both probes of a random encoder."""
     manifest, output = write_stripes(tmp_path / "data"), tmp_path / "out"
+    torch.manual_seed(0)  # of the encoder: whatever ran before must not decide
     encoder = EncoderNet(**NET)
     torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
     places = {"data_list_file_path": str(manifest), "ckpt_dir": str(output / "models"), "output_dir": str(output)}
