@@ -20,12 +20,17 @@ def match_source(
         foreground: Shape (1, *spatial); where values are compared. There is at least one such voxel.
         how: ``none``; ``moments``, see :func:`match_moments`; ``spectrum``, see :func:`match_spectrum` and then
             :func:`match_histogram`.
+
+    Raises:
+        ValueError: If there is no such way.
     """
     if how == "none":
         return source
     if how == "moments":
         return match_moments(source, target, foreground)
-    return match_histogram(match_spectrum(source, target), target, foreground)
+    if how == "spectrum":
+        return match_histogram(match_spectrum(source, target), target, foreground)
+    raise ValueError(f"match is {how!r}; expected one of {', '.join(MATCHES)}.")
 
 
 def match_moments(

@@ -85,6 +85,12 @@ class TestSpectrum:
         torch.testing.assert_close(match_spectrum(torch.full((1, 8, 8), 0.3), target), target.mean().expand(1, 8, 8))
 
 
+def test_an_unknown_way():
+    image = rand(1, 4, 4)
+    with pytest.raises(ValueError, match=r"match is 'mean'; expected one of none, moments, spectrum"):
+        match_source(image, image, whole(image), "mean")
+
+
 @DIMS
 def test_less_is_left_for_the_leak_probe(dims):
     """Rough targets under smooth sources, on both sides of what is held to be little (0.25)."""
