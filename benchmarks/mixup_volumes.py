@@ -104,12 +104,12 @@ def main() -> None:
                 own = {"train_images": images, "seed": seed}
                 training = common | own | start_settings(weights)
                 found = train_and_measure(BUNDLE, place / f"images{images}", training, measuring, [reference])
-                records.append({"row": row, "images": images, "seed": seed, **found})
+                records.append({**found, "row": row, "volumes": images, "seed": seed})
                 print(f"{row} | {images} volumes | seed {seed} | {found['mre_mm']:.2f} mm", flush=True)
     rows = [["start", "volumes", "MRE (mm)", "SDR 2 mm (%)"]]
     for row in options.rows:
         for images in options.images:
-            cells = [one for one in records if (one["row"], one["images"]) == (row, images)]
+            cells = [one for one in records if (one["row"], one["volumes"]) == (row, images)]
             columns = [[cell["mre_mm"] for cell in cells], [cell["sdr_percent"]["2"] for cell in cells]]
             rows.append([row, str(images), *(spread(column) for column in columns)])
     print(f"{options.steps} steps of {BATCH} patches, then {options.finetune_steps} steps of landmarks")
