@@ -24,6 +24,7 @@ from detection import MODEL, print_rows, spread, train_and_measure
 from selftraining import images_to_train_on
 
 from medpixcl.data.manifest import Manifest
+from medpixcl.engines.few_shot import IMAGENET, SCRATCH
 from medpixcl.engines.measurement import read_names
 from medpixcl.engines.workflow import parse_settings
 from medpixcl.reports.few_shot import FewShotResult, few_shot_curve
@@ -32,7 +33,6 @@ from medpixcl.reports.figures import save_png
 BUNDLE = ROOT / "bundles" / "cephalometric_landmark_detection"
 PRETRAINING = ROOT / "bundles" / "xray_infoaug_pretraining" / "models" / "model.pt"
 READERS = {"mean": "landmarks", "senior": "landmarks_senior", "junior": "landmarks_junior"}
-SCRATCH, IMAGENET = "scratch", "imagenet"
 ALL = "all"
 VIEW = 256
 """Pixels of a training view at 0.5 mm."""

@@ -87,13 +87,14 @@ def epochs_for(steps: int, images: int, batch: int) -> int:
     return max(1, round(steps / max(1, images // batch)))
 
 
-def pretrain(row: str, labelled: Path, seed: int, folder: Path, options: argparse.Namespace) -> Path:
-    """Encoder of a row, trained unless it is there."""
+def pretrain(
+    bundle: Path, row: str, manifest: Path, seed: int, folder: Path, *, steps: int, batch: int, **settings: Any
+) -> Path:
+    """Encoder of a row, trained on a manifest for about so many steps unless it is there."""
     weights = folder / "models" / "model.pt"
     if not (folder / "done").exists():
-        overlays, settings = PRETRAINED[row]
-        manifest = unlabelled_manifest(labelled, seed)
-        epochs = epochs_for(options.steps, len(Manifest.read(manifest).training), options.batch)
+        overlays, own = PRETRAINED[row]
+        epochs = epochs_for(steps, len(Manifest.read(manifest).training), batch)
         changes = {
             "data_list_file_path": str(manifest),
             "output_dir": str(folder),
@@ -101,14 +102,11 @@ def pretrain(row: str, labelled: Path, seed: int, folder: Path, options: argpars
             "seed": seed,
             "max_epochs": epochs,
             "val_interval": epochs,
-            "batch_size": options.batch,
-            "image_side": options.side * 9 // 8,
-            "patch_shape": [options.side] * 2,
-            "imagenet": options.imagenet,
+            "batch_size": batch,
             "pictures": False,
         }
-        extra = [PRETRAINING / "configs" / f"{name}.json" for name in overlays]
-        run_bundle(PRETRAINING, "train", changes | settings, extra_configs=extra)
+        extra = [bundle / "configs" / f"{name}.json" for name in overlays]
+        run_bundle(bundle, "train", changes | settings | own, extra_configs=extra)
         (folder / "done").touch()
     return weights
 
@@ -158,7 +156,19 @@ def run_all(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 place = options.runs / name / row.replace(", ", "_").replace(" ", "_") / f"seed{seed}"
                 start: dict[str, Any] = {"start_weights": None, "imagenet": row == IMAGENET}
                 if row in PRETRAINED:
-                    start["start_weights"] = str(pretrain(row, labelled, seed, place, options))
+                    weights = pretrain(
+                        PRETRAINING,
+                        row,
+                        unlabelled_manifest(labelled, seed),
+                        seed,
+                        place,
+                        steps=options.steps,
+                        batch=options.batch,
+                        image_side=options.side * 9 // 8,
+                        patch_shape=[options.side] * 2,
+                        imagenet=options.imagenet,
+                    )
+                    start["start_weights"] = str(weights)
                 for share in options.shares:
                     scores = measure(start, labelled, seed, share, place / f"labels{100 * share:g}", options)
                     yield {"dataset": name, "row": row, "seed": seed, "share": share, **scores}

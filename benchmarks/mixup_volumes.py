@@ -15,11 +15,8 @@ from typing import Any
 import torch
 from ceph import DATA, ROOT
 from detection import print_rows, spread, train_and_measure
-from mixup_downstream import PRETRAINED, SCRATCH, epochs_for
+from mixup_downstream import PRETRAINED, SCRATCH, pretrain
 from volume_detection import BUNDLE, SETS, divide
-
-from medpixcl.data.manifest import Manifest
-from medpixcl.engines.workflow import run_bundle
 
 PRETRAINING = ROOT / "bundles" / "ct_mixup_pretraining"
 NAME = "hippocampus"
@@ -28,36 +25,17 @@ CHANNELS = [16, 32, 64, 128]
 """Widths of the landmark network and of the encoder that is pretrained."""
 NORM = ["group", {"num_groups": 8}]
 """The batches of both trainings are too small for their own statistics."""
-PATCH, BATCH = [32, 48, 32], 6
-
-
-def pretrain(row: str, manifest: Path, seed: int, folder: Path, options: argparse.Namespace) -> Path:
-    """Encoder of a row, trained unless it is there."""
-    weights = folder / "models" / "model.pt"
-    if not (folder / "done").exists():
-        overlays, settings = PRETRAINED[row]
-        epochs = epochs_for(options.steps, len(Manifest.read(manifest).training), BATCH)
-        changes = {
-            "data_list_file_path": str(manifest),
-            "output_dir": str(folder),
-            "ckpt_dir": str(weights.parent),
-            "seed": seed,
-            "spacing_mm": [1.0] * 3,
-            "window": None,
-            "crop_foreground": False,
-            "patch_shape": PATCH,
-            "channels": CHANNELS,
-            "norm": NORM,
-            "batch_size": BATCH,
-            "repeats": 1,
-            "max_epochs": epochs,
-            "val_interval": epochs,
-            "pictures": False,
-        }
-        extra = [PRETRAINING / "configs" / f"{name}.json" for name in overlays]
-        run_bundle(PRETRAINING, "train", changes | settings, extra_configs=extra)
-        (folder / "done").touch()
-    return weights
+BATCH = 6
+SETTINGS: dict[str, Any] = {
+    "spacing_mm": [1.0] * 3,
+    "window": None,
+    "crop_foreground": False,
+    "patch_shape": [32, 48, 32],
+    "channels": CHANNELS,
+    "norm": NORM,
+    "repeats": 1,
+}
+"""Of the pretraining, on MR."""
 
 
 def start_settings(weights: Path | None) -> dict[str, Any]:
@@ -99,7 +77,11 @@ def main() -> None:
     for seed in range(options.seeds):
         for row in options.rows:
             place = folder / row.replace(", ", "_").replace(" ", "_") / f"seed{seed}"
-            weights = pretrain(row, manifest, seed, place, options) if row in PRETRAINED else None
+            weights = None
+            if row in PRETRAINED:
+                weights = pretrain(
+                    PRETRAINING, row, manifest, seed, place, steps=options.steps, batch=BATCH, **SETTINGS
+                )
             for images in options.images:
                 own = {"train_images": images, "seed": seed}
                 training = common | own | start_settings(weights)

@@ -1,14 +1,18 @@
 """`medpixcl estimate-jitter`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
 
 from medpixcl.cli.console import console, print_table, say
 from medpixcl.cli.options import Settings
+
+if TYPE_CHECKING:
+    from medpixcl.engines.jitter import ClassJitter
 
 
 def estimate_jitter(
@@ -60,6 +64,12 @@ def estimate_jitter(
             progress=show,
         )
     write_text_atomically(output, json.dumps(fragment, indent=4) + "\n")
+    _print_classes(classes, measure)
+    say(f"config: {output}; use it with `medpixcl pretrain ... --config {output}`")
+
+
+def _print_classes(classes: "Sequence[ClassJitter]", measure: str) -> None:
+    """What was found for each class of informativeness."""
     header = ("class", "pairs", "mean", "SD", "kept", "brightness", "contrast", "at limit")
     rows = [
         (
@@ -75,4 +85,3 @@ def estimate_jitter(
         for one in classes
     ]
     print_table([header, *rows], title=f"Changes by informativeness; {measure} information in nats")
-    say(f"config: {output}; use it with `medpixcl pretrain ... --config {output}`")
