@@ -22,7 +22,7 @@ from medpixcl.engines.workflow import parse_settings, run_bundle
 BUNDLE = ROOT / "bundles" / "volume_landmark_detection"
 CONFIGS = BUNDLE / "configs"
 SETS = {"hippocampus": "hippocampus_mr", "mouse": "mouse_head_ct"}
-COARSE = {"hippocampus": [], "mouse": [CONFIGS / "mouse_head_ct.json"]}
+COARSE = {name: [CONFIGS / f"{file}.json"] for name, file in SETS.items()}
 FINE = {"mouse": [CONFIGS / "mouse_head_ct_fine.json", CONFIGS / "fine.json"]}
 
 
