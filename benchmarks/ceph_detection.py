@@ -173,7 +173,7 @@ def main() -> None:
         draw_curve(results, len(trained), options.picture)
     if options.json:
         rows = [
-            {"images": images, "start": start, "seed": seed, **cell}
+            {"trained_on": images, "start": start, "seed": seed, **cell}
             for (images, start), cells in results.items()
             for seed, cell in enumerate(cells)
         ]

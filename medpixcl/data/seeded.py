@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from monai.data import CacheDataset
-from monai.transforms import Randomizable
+from monai.transforms import Compose, Randomizable
 from torch.utils.data import Dataset, DistributedSampler
 
 from medpixcl.data.datalist import SOURCE
@@ -52,8 +52,10 @@ class SeededDataset(Dataset):
         progress: bool = True,
     ) -> None:
         self.data, self.transform, self.seed, self.repeats = data, transform, seed, repeats
+        # MONAI caches the result of no Compose within a Compose: it counts as random
+        steps = prepare.flatten() if isinstance(prepare, Compose) else prepare
         self.prepared = CacheDataset(
-            data, prepare, cache_rate=cache_rate, num_workers=cache_workers, progress=progress, copy_cache=False
+            data, steps, cache_rate=cache_rate, num_workers=cache_workers, progress=progress, copy_cache=False
         )
 
     def __len__(self) -> int:

@@ -83,14 +83,18 @@ class TestSeededDataset:
         first = [np.random.RandomState(seed).uniform() for seed in seeds]
         assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 4 / np.sqrt(len(first))
 
-    def test_prepare_is_cached_and_runs_once(self):
+    @pytest.mark.parametrize("nest", [lambda step: step, lambda step: Compose([Compose([step]), Lambda(dict)])])
+    def test_prepare_is_cached_and_runs_once(self, nest):
+        """A Compose within a Compose, too: MONAI's CacheDataset takes it for random."""
         calls = []
 
         def prepare(item: dict[str, Any]) -> dict[str, Any]:
             calls.append(item["number"])
             return {**item, "prepared": True}
 
-        source = SeededDataset([{"number": n} for n in range(3)], Noise(), prepare=Lambda(prepare), progress=False)
+        source = SeededDataset(
+            [{"number": n} for n in range(3)], Noise(), prepare=nest(Lambda(prepare)), progress=False
+        )
         for key in [(1, 0), (1, 1), (2, 0), (2, 2)]:
             assert source[key]["prepared"]
         assert sorted(calls) == [0, 1, 2]
