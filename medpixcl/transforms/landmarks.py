@@ -62,7 +62,7 @@ class RandLandmarkViewd(RandViewd):
     Args:
         keys: The image.
         view_shape: See :class:`medpixcl.transforms.view.RandViewd`, as for the next four.
-        rotation_degrees: The view turns by an angle from minus to plus this.
+        rotation_degrees: The view turns by an angle from minus to plus this, or one for each axis.
         scale_range: Enlargement.
         shift_mm: The view's centre moves by up to this.
         elastic_mm: Standard deviation of the displacement at control points.
@@ -75,7 +75,7 @@ class RandLandmarkViewd(RandViewd):
         self,
         keys: KeysCollection,
         view_shape: Sequence[int],
-        rotation_degrees: float = 15.0,
+        rotation_degrees: float | Sequence[float] = 15.0,
         scale_range: Sequence[float] = (0.85, 1.18),
         shift_mm: float = 10.0,
         elastic_mm: float = 2.0,

@@ -21,7 +21,8 @@ class RandViewd(MapTransform, Randomizable):
     Args:
         keys: Image first, then maps on its grid, such as its label; each is replaced by the view of it.
         view_shape: Spatial shape of the view; where it is larger than the image, there is zero around it.
-        rotation_degrees: The view turns by an angle from minus to plus this (about every axis in 3D).
+        rotation_degrees: The view turns by an angle from minus to plus this; in 3D about every axis, or three numbers,
+            about array axes 0, 1 and 2.
         scale_range: Enlargement, drawn on a logarithmic scale.
         shift_mm: The view's centre moves by up to this along each axis.
         elastic_mm: Standard deviation of the displacement at control points; 0 for affine views.
@@ -32,7 +33,7 @@ class RandViewd(MapTransform, Randomizable):
         self,
         keys: KeysCollection,
         view_shape: Sequence[int],
-        rotation_degrees: float = 15.0,
+        rotation_degrees: float | Sequence[float] = 15.0,
         scale_range: Sequence[float] = (0.85, 1.18),
         shift_mm: float = 10.0,
         elastic_mm: float = 2.0,
@@ -53,7 +54,8 @@ class RandViewd(MapTransform, Randomizable):
         anywhere = half - 0.5 + self.R.uniform(size=dims) * (shape - 2 * half)
         centre = anywhere if around is None else np.array(around)
         centre = centre + self.R.uniform(-1, 1, size=dims) * self.shift_mm / spacing
-        angles = self.R.uniform(-self.rotation_degrees, self.rotation_degrees, size=1 if dims == 2 else 3)
+        most = np.broadcast_to(self.rotation_degrees, 1 if dims == 2 else 3)
+        angles = self.R.uniform(-most, most)
         low, high = np.log(self.scale_range)
         view = affine_view(
             shape=self.view_shape,
