@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medpixcl._typing import Affine, PointsVoxel
-from medpixcl.coordinates import apply_affine, inside, voxel_positions, voxel_to_grid
+from medpixcl.coordinates import apply_affine, inside, spacing_of, voxel_positions, voxel_to_grid
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def affine_view(
     rotation_degrees: Sequence[float] = (0.0,),
     scale: float = 1.0,
     flip: Sequence[bool] | None = None,
+    axes: Float[Tensor, "d d"] | None = None,
 ) -> View:
     """View round a point of the image, rigid up to a scale in mm, whatever the spacing.
 
@@ -80,17 +81,32 @@ def affine_view(
         rotation_degrees: See :func:`rotation_matrix`.
         scale: Above 1 shows things larger.
         flip: Mirror along each axis of the view.
+        axes: Directions of the view's axes in the image before they turn by ``rotation_degrees``, in columns, along
+            the array axes; those of the image when None.
     """
     dims = len(shape)
     spacing = torch.as_tensor(list(spacing_mm), dtype=torch.float64)
     pixel = spacing if pixel_mm is None else torch.as_tensor(list(pixel_mm), dtype=torch.float64)
     signs = torch.tensor([-1.0 if f else 1.0 for f in (flip or [False] * dims)], dtype=torch.float64)
-    linear = (rotation_matrix(rotation_degrees) * (pixel * signs / scale)) / spacing[:, None]
+    turned = rotation_matrix(rotation_degrees)
+    directions = turned if axes is None else axes.to(turned) @ turned
+    linear = (directions * (pixel * signs / scale)) / spacing[:, None]
     middle = (torch.as_tensor(list(shape), dtype=torch.float64) - 1) / 2
     matrix = torch.eye(dims + 1, dtype=torch.float64)
     matrix[:dims, :dims] = linear
     matrix[:dims, dims] = torch.as_tensor(list(centre), dtype=torch.float64) - linear @ middle
     return View(matrix=matrix, shape=tuple(shape))
+
+
+def upright_axes(affine: Affine, rotation: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """``axes`` of a view (:func:`affine_view`) that shows something turned in the image as it stands by itself.
+
+    Args:
+        affine: Of the image, voxel -> mm.
+        rotation: From its own frame into that of the affine.
+    """
+    directions = affine[:-1, :-1] / spacing_of(affine)
+    return torch.linalg.inv(directions) @ rotation.to(directions)
 
 
 def view_positions(

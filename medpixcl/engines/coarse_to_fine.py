@@ -12,14 +12,17 @@ from torch.nn import functional as F
 
 from medpixcl.coordinates import apply_affine, spacing_of, spatial_affine
 from medpixcl.engines.detection import LandmarkInferer
+from medpixcl.landmarks.geometry import rotation_of, transform
 from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
+from medpixcl.matching.shape import robust_similarity
 from medpixcl.networks.landmark import LandmarkNet, decode_output
 from medpixcl.networks.precision import MixedPrecision
+from medpixcl.views import affine_view, resample, upright_axes, view_positions
 
 
 def crops_around(
     image: Float[Tensor, "c ..."], centres: Float[Tensor, "k d"], shape: Sequence[int]
-) -> tuple[Float[Tensor, "k c ..."], Float[Tensor, "k d"]]:
+) -> tuple[Float[Tensor, "k c ..."], Float[Tensor, "k d1 d1"]]:
     """Crops of one shape around voxels; zero beyond the image.
 
     Args:
@@ -28,12 +31,12 @@ def crops_around(
         shape: Of the crops.
 
     Returns:
-        The crops, and which voxel of the image the first voxel of each is, (K, D).
+        The crops, and the matrix of each, crop voxel -> image voxel, (K, D+1, D+1).
 
     Example:
-        >>> crops, starts = crops_around(torch.arange(5.0)[None, :, None], torch.tensor([[4.2, 0.0]]), [3, 1])
-        >>> crops.flatten().tolist(), starts.tolist()
-        ([3.0, 4.0, 0.0], [[3.0, 0.0]])
+        >>> crops, matrices = crops_around(torch.arange(5.0)[None, :, None], torch.tensor([[4.2, 0.0]]), [3, 1])
+        >>> crops.flatten().tolist(), matrices[0, :2, 2].tolist()
+        ([3.0, 4.0, 0.0], [3.0, 0.0])
     """
     sizes = torch.tensor(list(shape), device=centres.device)
     limits = torch.tensor(image.shape[1:], device=centres.device)
@@ -45,7 +48,44 @@ def crops_around(
     for start in starts.tolist():
         window = [slice(one + size, one + 2 * size) for one, size in zip(start, shape, strict=True)]
         crops.append(padded[(slice(None), *window)])
-    return torch.stack(crops), starts.to(centres)
+    matrices = torch.eye(len(shape) + 1).repeat(len(centres), 1, 1).to(centres)
+    matrices[:, :-1, -1] = starts.to(centres)
+    return torch.stack(crops), matrices
+
+
+def turned_crops_around(
+    image: Float[Tensor, "c ..."],
+    centres: Float[Tensor, "k d"],
+    shape: Sequence[int],
+    spacing_mm: Sequence[float],
+    axes: Float[Tensor, "d d"],
+) -> tuple[Float[Tensor, "k c ..."], Float[Tensor, "k d1 d1"]]:
+    """The same with crops whose axes point into other directions (:func:`medpixcl.views.affine_view`), interpolated."""
+    views = [
+        affine_view(shape=shape, centre=centre, spacing_mm=spacing_mm, axes=axes.cpu()) for centre in centres.tolist()
+    ]
+    matrices = torch.stack([view.matrix for view in views]).to(centres)
+    positions = view_positions(matrices, shape)
+    crops = resample(image[None], positions.flatten(0, 1)[None])[0]
+    return crops.unflatten(1, (len(views), shape[0])).movedim(1, 0), matrices
+
+
+def upright_centres(
+    shape: Float[Tensor, "k d"], found: Float[Tensor, "k d"], affine: Float[Tensor, "d1 d1"]
+) -> tuple[Float[Tensor, "k d"], Float[Tensor, "d d"]]:
+    """Where a shape brought to found landmarks has its own, and the axes of views in which it stands upright.
+
+    Args:
+        shape: Landmarks of a typical image in mm; those that it does not have (NaN) stay where they were found.
+        found: Voxels of the image, some of them far off.
+        affine: Of the image, voxel -> mm.
+    """
+    known = ~shape.isnan().any(dim=1)
+    mm = apply_affine(affine, found.double().cpu())
+    matrix, shift = robust_similarity(shape[known], mm[known])
+    placed = mm.clone()
+    placed[known] = transform(shape[known], matrix, shift)
+    return apply_affine(torch.linalg.inv(affine), placed).to(found), upright_axes(affine, rotation_of(matrix))
 
 
 class CoarseToFineInferer(Inferer):
@@ -62,9 +102,12 @@ class CoarseToFineInferer(Inferer):
         bfloat16: Convolutions of the fine network in bfloat16.
         use_offsets: See :func:`medpixcl.networks.landmark.decode_output`.
         activation: Of the fine network's loss.
+        shape_mm: Landmarks of a typical image, (K, D) in mm, for a fine network that was trained on views that stand as
+            these do (:class:`medpixcl.transforms.landmarks.RandLandmarkViewd`). The shape is brought to the coarse
+            landmarks, most of them deciding; the crops lie around where it then has its own, and stand as it does.
 
     Raises:
-        ValueError: If the networks have different landmarks, or the crop does not fit the strides.
+        ValueError: If the networks or the shape have different landmarks, or the crop does not fit the strides.
     """
 
     def __init__(
@@ -77,6 +120,7 @@ class CoarseToFineInferer(Inferer):
         bfloat16: bool = False,
         use_offsets: bool = True,
         activation: str = "softmax",
+        shape_mm: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         if network.landmarks != coarse.definition.landmarks:
@@ -89,6 +133,12 @@ class CoarseToFineInferer(Inferer):
                 f"crop_shape is {list(crop_shape)}; expected multiples of the network's coarsest stride, "
                 f"{network.coarsest_stride}"
             )
+        if shape_mm is not None and len(shape_mm) != network.landmarks:
+            raise ValueError(
+                f"shape_mm has {len(shape_mm)} landmarks and the networks have {network.landmarks}; "
+                "take the settings written beside the fine weights"
+            )
+        self.shape = None if shape_mm is None else torch.tensor(shape_mm, dtype=torch.float64)
         self.coarse, self.fine, self.crop_shape = coarse, network, tuple(crop_shape)
         self.radius, self.crops_at_once, self.bfloat16 = radius, crops_at_once, bfloat16
         self.use_offsets, self.activation = use_offsets, activation
@@ -109,21 +159,29 @@ class CoarseToFineInferer(Inferer):
             dims = coarse.shape[1]
             affines = [spatial_affine(one.affine[number].double().cpu(), dims) for one in (inputs, detail)]
             to_fine = (torch.linalg.inv(affines[1]) @ affines[0]).to(coarse)
+            centres, axes = apply_affine(to_fine, coarse), None
+            if self.shape is not None:
+                centres, axes = upright_centres(self.shape, centres, affines[1])
             fine, confidences[number], covariances[number] = self._refine(
-                detail.as_tensor()[number], apply_affine(to_fine, coarse), spacing_of(affines[1]).tolist()
+                detail.as_tensor()[number], centres, spacing_of(affines[1]).tolist(), axes
             )
             points[number] = apply_affine(torch.linalg.inv(to_fine), fine)
         spread = torch.linalg.vector_norm((points - found["points"]) * spacing, dim=-1)
         return {"points": points, "confidence": confidences, "spread_mm": spread, "covariance_mm2": covariances}
 
-    def _refine(self, image: Tensor, centres: Tensor, spacing_mm: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+    def _refine(
+        self, image: Tensor, centres: Tensor, spacing_mm: Sequence[float], axes: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Fine positions (K, D), confidences (K,) and covariances in mm^2 (K, D, D) of the landmarks of one image."""
-        crops, starts = crops_around(image, centres, self.crop_shape)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for first in range(0, len(crops), self.crops_at_once):
-            batch = crops[first : first + self.crops_at_once]
-            landmarks = torch.arange(first, first + len(batch), device=image.device)
-            output = self._of_landmark(MixedPrecision(self.fine, self.bfloat16)(batch), landmarks)
+        for first in range(0, len(centres), self.crops_at_once):
+            around = centres[first : first + self.crops_at_once]
+            if axes is None:
+                crops, matrices = crops_around(image, around, self.crop_shape)
+            else:
+                crops, matrices = turned_crops_around(image, around, self.crop_shape, spacing_mm, axes)
+            landmarks = torch.arange(first, first + len(around), device=image.device)
+            output = self._of_landmark(MixedPrecision(self.fine, self.bfloat16)(crops), landmarks)
             place, confidence = decode_output(
                 output,
                 1,
@@ -136,9 +194,12 @@ class CoarseToFineInferer(Inferer):
             covariance = heatmap_covariance(
                 maps, stride=self.fine.stride, spacing_mm=spacing_mm, radius=self.coarse.covariance_radius
             )
-            parts.append((place[:, 0], confidence[:, 0], covariance[:, 0]))
+            parts.append((apply_affine(matrices, place)[:, 0], confidence[:, 0], covariance[:, 0]))
         places, confidences, covariances = (torch.cat(column) for column in zip(*parts, strict=True))
-        return places + starts, confidences, covariances
+        if axes is not None:
+            turn = axes.to(covariances)
+            covariances = turn @ covariances @ turn.mT
+        return places, confidences, covariances
 
     def _of_landmark(self, output: Tensor, landmark: Tensor) -> Tensor:
         """Heatmap and offsets of one landmark in each crop: (N, 1 + D, *cells)."""

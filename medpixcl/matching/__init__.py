@@ -1,7 +1,7 @@
 """One-shot landmark matching: the landmarks of an annotated template, found in other images by their embeddings."""
 
+from medpixcl.landmarks.geometry import fit_similarity
 from medpixcl.matching.consistency import place_together
-from medpixcl.matching.geometry import fit_similarity
 from medpixcl.matching.matcher import LandmarkMatcher, MatchResult
 from medpixcl.matching.population import Population
 from medpixcl.matching.search import best_match, product_match

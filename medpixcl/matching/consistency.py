@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from medpixcl.matching.geometry import consensus_similarity, transform
+from medpixcl.landmarks.geometry import consensus_similarity, transform
 from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.peaks import FLOOR, refine_peaks
 from medpixcl.matching.search import unravel

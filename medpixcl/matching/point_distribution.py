@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.matching.geometry import fit_similarity
+from medpixcl.landmarks.geometry import fit_similarity
 from medpixcl.matching.shape import LINEAR, NOISE, REACH, SMOOTH, robust_weights, spread
 
 PRIOR_IMAGES = 20.0

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from medpixcl.matching.geometry import fit_similarity, transform
+from medpixcl.landmarks.geometry import mean_shape
 from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.reciprocity import surroundings
 from medpixcl.matching.similarity import describe
@@ -86,20 +86,3 @@ class TemplateSet:
         how = "amax" if self.combine_by == "max" else "mean"
         empty = values.new_zeros(count, *values.shape[1:])
         return empty.scatter_reduce_(0, spread_owner, values, how, include_self=False)
-
-
-def mean_shape(shapes: Sequence[Float[Tensor, "k d"]]) -> Float[Tensor, "k d"]:
-    """Mean of shapes after each has been brought to the first by a similarity transform; NaN where none has a point.
-
-    Raises:
-        ValueError: If a shape shares no point with the first.
-    """
-    first = shapes[0]
-    aligned = [first]
-    for number, shape in enumerate(shapes[1:], start=2):
-        both = ~(shape.isnan() | first.isnan()).any(dim=1)
-        if not both.any():
-            raise ValueError(f"template {number} shares no landmark with the first one; expected at least one")
-        matrix, shift = fit_similarity(shape[both], first[both], torch.ones_like(first[both][:, 0]))
-        aligned.append(transform(shape, matrix, shift))
-    return torch.stack(aligned).nanmean(dim=0)

@@ -1,6 +1,6 @@
 """One random view of an image together with its landmarks: the image is resampled, the points are mapped."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,13 @@ from medpixcl.coordinates import (
     inside,
     mm_to_voxel,
     sample_at,
+    voxel_to_mm,
     working_affine,
 )
+from medpixcl.landmarks.geometry import fit_similarity, mean_shape, rotation_of
 from medpixcl.transforms.intensity import IntensityRanges
 from medpixcl.transforms.view import RandViewd
-from medpixcl.views import View, smooth_field
+from medpixcl.views import View, smooth_field, upright_axes
 
 TURNS = 20  # of the fixed-point search of a point in a deformed view; the error falls by the field's slope at each
 
@@ -69,6 +71,8 @@ class RandLandmarkViewd(RandViewd):
         points_key: Landmarks in mm, shape (K, D).
         weights_key: Their weights, shape (K,).
         centred: Put the centre of the view on one of the landmarks that are there, before it is shifted.
+        shape_mm: Landmarks of a typical image, (K, D) in mm (:func:`mean_landmarks`). Where given, a view first turns
+            so that the image's landmarks stand as these do; its random angle is one from there.
     """
 
     def __init__(
@@ -82,22 +86,54 @@ class RandLandmarkViewd(RandViewd):
         points_key: str = "points",
         weights_key: str = "weights",
         centred: bool = False,
+        shape_mm: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__(keys, view_shape, rotation_degrees, scale_range, shift_mm, elastic_mm)
+        self.shape = None if shape_mm is None else torch.tensor(shape_mm, dtype=torch.float64)
         self.points_key, self.weights_key, self.centred = points_key, weights_key, centred
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the view in place of the image."""
         image = data[self.keys[0]]
-        voxels = _in_voxels(data[self.points_key], working_affine(image))
-        there = voxels[~voxels.isnan().any(dim=1) & (data[self.weights_key] > 0).to(voxels.device)]
-        on_one = self.centred and len(there) > 0
-        view = self.randomize(image, there[self.R.randint(len(there))].tolist() if on_one else None)
+        affine = working_affine(image)
+        voxels = _in_voxels(data[self.points_key], affine)
+        known = ~voxels.isnan().any(dim=1) & (data[self.weights_key] > 0).to(voxels.device)
+        around = axes = None
+        if known.any():
+            around = voxels[known][self.R.randint(int(known.sum()))].tolist() if self.centred else None
+            axes = None if self.shape is None else _upright(self.shape, voxels, known, affine)
+        view = self.randomize(image, around, axes)
         points = locate(view, voxels)
         item = self.shown(data, view)
         item[self.points_key] = points.float()
         item[self.weights_key] = item[self.weights_key].float() * inside(points, view.shape)
         return item
+
+
+def _upright(shape: Tensor, voxels: Tensor, known: Tensor, affine: Tensor) -> Tensor:
+    """Axes of a view in which the known landmarks stand as the shape."""
+    both = known & ~shape.isnan().any(dim=1)
+    mm = voxel_to_mm(voxels[both], affine)
+    matrix, _ = fit_similarity(shape[both], mm, torch.ones_like(mm[:, 0]))
+    return upright_axes(affine, rotation_of(matrix))
+
+
+def mean_landmarks(
+    items: Sequence[Mapping[Hashable, Any]],
+    prepare: Callable[[Any], Mapping[Hashable, Any]],
+    points_key: str = "points",
+) -> list[list[float]]:
+    """Mean shape of annotated images, as ``shape_mm`` of :class:`RandLandmarkViewd` wants it.
+
+    Args:
+        items: Of a datalist.
+        prepare: Loads an item with its landmarks in mm.
+        points_key: Landmarks of a loaded item, (K, D).
+
+    Returns:
+        K landmarks in mm, in the frame of the first item; NaN for one that no item has.
+    """
+    return mean_shape([prepare(item)[points_key].double() for item in items]).tolist()
 
 
 class LandmarkVoxelsd(MapTransform):

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
+from torch import Tensor
 
 from medpixcl.coordinates import working_spacing
 from medpixcl.views import View, affine_view, resample, view_positions
@@ -46,8 +48,19 @@ class RandViewd(MapTransform, Randomizable):
         self.rotation_degrees, self.shift_mm, self.elastic_mm = rotation_degrees, shift_mm, elastic_mm
         self.nearest_keys = tuple(nearest_keys)
 
-    def randomize(self, image: MetaTensor, around: Sequence[float] | None = None) -> View:
-        """Sample the geometry of the view; its centre lies anywhere in the image, or near the voxel ``around``."""
+    def randomize(
+        self,
+        image: MetaTensor,
+        around: Sequence[float] | None = None,
+        axes: Float[Tensor, "d d"] | None = None,
+    ) -> View:
+        """Sample the geometry of the view.
+
+        Args:
+            image: The image.
+            around: Voxel near which the centre lies; anywhere in the image when None.
+            axes: See :func:`medpixcl.views.affine_view`.
+        """
         shape, dims = np.array(image.shape[1:]), image.ndim - 1
         spacing = np.array(working_spacing(image))
         half = np.minimum(self.view_shape, shape) / 2
@@ -63,6 +76,7 @@ class RandViewd(MapTransform, Randomizable):
             spacing_mm=spacing.tolist(),
             rotation_degrees=angles.tolist(),
             scale=float(np.exp(self.R.uniform(low, high))),
+            axes=axes,
         )
         if self.elastic_mm == 0:
             return view

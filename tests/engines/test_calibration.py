@@ -14,8 +14,8 @@ from medpixcl.data.phantoms import write_phantoms
 from medpixcl.engines.calibration import collect_examples, detour_errors, match_image, shape_errors
 from medpixcl.engines.radii import Radii
 from medpixcl.landmarks.calibration import RadiusCalibration
+from medpixcl.landmarks.geometry import transform
 from medpixcl.matching import LandmarkMatcher
-from medpixcl.matching.geometry import transform
 from tests.engines.tiny import MATCHING, NETWORK, medpixcl
 from tests.matching.fields import WaveField, turned
 

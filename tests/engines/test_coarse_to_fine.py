@@ -42,9 +42,10 @@ def test_crops(dims: int) -> None:
     shape, size = (7, 8, 9)[:dims], (3, 4, 5)[:dims]
     image = torch.arange(1.0, 1 + torch.Size(shape).numel()).reshape(1, *shape)
     centres = torch.tensor([[0.0] * dims, [3.2] * dims, [100.0] * dims])
-    crops, starts = crops_around(image, centres, size)
+    crops, matrices = crops_around(image, centres, size)
     assert crops.shape == (3, 1, *size)
-    for crop, start, centre in zip(crops, starts.long().tolist(), centres, strict=True):
+    assert torch.equal(matrices[:, :-1, :-1], torch.eye(dims).expand(3, dims, dims))
+    for crop, start, centre in zip(crops, matrices[:, :-1, -1].long().tolist(), centres, strict=True):
         for axis, (one, length) in enumerate(zip(start, size, strict=True)):
             middle = min(float(centre[axis]), shape[axis] - 1)
             assert abs(one + (length - 1) / 2 - middle) <= 0.5

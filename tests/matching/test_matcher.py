@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medpixcl.landmarks.geometry import transform
 from medpixcl.matching import LandmarkMatcher
-from medpixcl.matching.geometry import transform
 from tests.matching.fields import WaveField, turned
 
 STRIDES = [2, 4, 8]

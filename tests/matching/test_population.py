@@ -7,8 +7,8 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 from torch.nn import functional as F
 
+from medpixcl.landmarks.geometry import transform
 from medpixcl.matching import LandmarkMatcher, MatchResult, Population
-from medpixcl.matching.geometry import transform
 from medpixcl.matching.reciprocity import AROUND
 from tests.matching.fields import WaveField, turned
 

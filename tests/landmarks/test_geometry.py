@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from medpixcl.matching.geometry import consensus_similarity, fit_similarity, transform
+from medpixcl.landmarks.geometry import consensus_similarity, fit_similarity, transform
 from medpixcl.matching.shape import ShapePrior, robust_weights, spread
 from tests.matching.fields import turned
 

@@ -1,5 +1,7 @@
 """Fits of one set of landmarks to another: similarity transforms, weighted and robust, in 2D and 3D."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -40,6 +42,11 @@ def fit_similarity(
     scale = torch.where(variance > 1e-9, scale, 1)
     matrix = scale[..., None, None] * rotation
     return matrix, goal - (matrix @ centre[..., None])[..., 0]
+
+
+def rotation_of(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """The rotation of a similarity transform, without its scale."""
+    return matrix / torch.det(matrix).abs() ** (1 / len(matrix))
 
 
 def transform(
@@ -93,3 +100,20 @@ def consensus_similarity(
     total = (costs + distance.square() / (2 * sigma**2)).amin(dim=-1).clamp_max(cap).sum(dim=-1)
     best = torch.where(possible, total, torch.inf).argmin()
     return matrix[best], shift[best]
+
+
+def mean_shape(shapes: Sequence[Float[Tensor, "k d"]]) -> Float[Tensor, "k d"]:
+    """Mean of shapes after each has been brought to the first by a similarity transform; NaN where none has a point.
+
+    Raises:
+        ValueError: If a shape shares no point with the first.
+    """
+    first = shapes[0]
+    aligned = [first]
+    for number, shape in enumerate(shapes[1:], start=2):
+        both = ~(shape.isnan() | first.isnan()).any(dim=1)
+        if not both.any():
+            raise ValueError(f"shape {number} shares no landmark with the first one; expected at least one")
+        matrix, shift = fit_similarity(shape[both], first[both], torch.ones_like(first[both][:, 0]))
+        aligned.append(transform(shape, matrix, shift))
+    return torch.stack(aligned).nanmean(dim=0)
