@@ -66,7 +66,7 @@ def affine_view(
     centre: Sequence[float],
     spacing_mm: Sequence[float],
     pixel_mm: Sequence[float] | None = None,
-    rotation_degrees: Sequence[float] = (0.0,),
+    rotation_degrees: Sequence[float] | None = None,
     scale: float = 1.0,
     flip: Sequence[bool] | None = None,
     axes: Float[Tensor, "d d"] | None = None,
@@ -78,7 +78,7 @@ def affine_view(
         centre: Image voxel shown at the middle of the view.
         spacing_mm: Spacing of the image, array order.
         pixel_mm: Size of a view pixel before scaling; that of the image when None.
-        rotation_degrees: See :func:`rotation_matrix`.
+        rotation_degrees: See :func:`rotation_matrix`; not turned when None.
         scale: Above 1 shows things larger.
         flip: Mirror along each axis of the view.
         axes: Directions of the view's axes in the image before they turn by ``rotation_degrees``, in columns, along
@@ -88,7 +88,7 @@ def affine_view(
     spacing = torch.as_tensor(list(spacing_mm), dtype=torch.float64)
     pixel = spacing if pixel_mm is None else torch.as_tensor(list(pixel_mm), dtype=torch.float64)
     signs = torch.tensor([-1.0 if f else 1.0 for f in (flip or [False] * dims)], dtype=torch.float64)
-    turned = rotation_matrix(rotation_degrees)
+    turned = torch.eye(dims).double() if rotation_degrees is None else rotation_matrix(rotation_degrees)
     directions = turned if axes is None else axes.to(turned) @ turned
     linear = (directions * (pixel * signs / scale)) / spacing[:, None]
     middle = (torch.as_tensor(list(shape), dtype=torch.float64) - 1) / 2

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from monai.data import MetaTensor
+from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
+from medpixcl.coordinates import voxel_positions
 from medpixcl.engines.coarse_to_fine import CoarseToFineInferer, crops_around
 from medpixcl.engines.detection import LandmarkInferer
 from medpixcl.landmarks.heatmaps import encode_heatmaps
@@ -86,11 +88,74 @@ def test_positions_go_through_both_grids(dims: int) -> None:
     torch.testing.assert_close(found["covariance_mm2"][0], shape.expand(2, dims, dims), atol=0.005, rtol=0)
 
 
+class Centre(Seer):
+    """Sees every landmark at the centre of mass of the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells, images = x.shape[2:], x[:, 0]
+        places = voxel_positions(cells)
+        mass = images[..., None].clamp_min(0)
+        axes = list(range(1, 1 + len(cells)))
+        middle = (mass * places).sum(dim=axes) / mass.sum(dim=axes).clamp_min(1e-6)
+        points = middle[:, None].expand(-1, self.landmarks, -1)
+        sigmas = [2.0, *[1.0] * (len(cells) - 1)]
+        heatmaps = torch.exp(-((places - points[:, :, *[None] * len(cells)]) / torch.tensor(sigmas)).square() / 2)
+        offsets = torch.zeros(len(x), self.landmarks * len(cells), *cells)
+        return torch.cat([heatmaps.prod(dim=-1).clamp_min(1e-20).log(), offsets], dim=1)
+
+
+class Given(LandmarkInferer):
+    """Finds what it is told."""
+
+    def __init__(self, network: LandmarkNet, points: Tensor) -> None:
+        super().__init__(network, [1.0] * points.shape[1])
+        self.points = points
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: object, **kwargs: object) -> dict[str, Tensor]:
+        count, dims = self.points.shape
+        return {
+            "points": self.points[None].clone(),
+            "confidence": torch.ones(1, count),
+            "covariance_mm2": torch.eye(dims).expand(1, count, dims, dims),
+        }
+
+
+@BOTH
+def test_the_shape_turns_the_crops_and_finds_the_lost(dims: int) -> None:
+    """Blobs at a turned shape; one coarse landmark lies far outside its crop.
+
+    The heatmaps are twice as wide along the first axis of the crops: in the image the covariance is turned with them.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = torch.cartesian_prod(*[torch.tensor([-11.0, 11.0])] * dims).double()
+    shape = shape + 4 * torch.rand(shape.shape, generator=generator, dtype=torch.float64)
+    turn = Rotation.from_euler("xyz", [0, 0, 35] if dims == 2 else [10, -20, 35], degrees=True).as_matrix()
+    rotation = torch.from_numpy(turn[:dims, :dims])
+    truth = (shape @ rotation.T + 32).float()
+    places = voxel_positions([64] * dims)
+    image = sum(torch.exp(-(places - place).square().sum(dim=-1) / (2 * 1.5**2)) for place in truth)[None, None]
+    coarse = truth + 0.3 * torch.randn(truth.shape, generator=generator)
+    coarse[0] += 15
+    picture = MetaTensor(image, affine=torch.eye(4)[None])
+    network = Centre(len(shape), dims)
+    inferer = CoarseToFineInferer(
+        Given(network, coarse), network, [16] * dims, radius=7, crops_at_once=3, shape_mm=shape.tolist()
+    )
+    found = inferer(picture, network, picture)
+    torch.testing.assert_close(found["points"][0], truth, atol=0.05, rtol=0)
+    wide = rotation @ torch.diag(torch.tensor([4.0, *[1.0] * (dims - 1)]).double()) @ rotation.T
+    torch.testing.assert_close(
+        found["covariance_mm2"][0], wide.float().expand(len(shape), dims, dims), atol=0.3, rtol=0
+    )
+
+
 def test_bad_arguments() -> None:
     coarse = LandmarkInferer(Seer(2, 2), [1.0, 1.0])
     with pytest.raises(ValueError, match="the fine network has 3 landmarks and the coarse one 2"):
         CoarseToFineInferer(coarse, Seer(3, 2), [8, 8])
     with pytest.raises(ValueError, match=r"crop_shape is \[8, 9\]; expected multiples"):
         CoarseToFineInferer(coarse, Seer(2, 2), [8, 9])
+    with pytest.raises(ValueError, match="shape_mm has 1 landmarks and the networks have 2"):
+        CoarseToFineInferer(coarse, Seer(2, 2), [8, 8], shape_mm=[[0.0, 0.0]])
     with pytest.raises(ValueError, match="carry no affines"):
         CoarseToFineInferer(coarse, Seer(2, 2), [8, 8])(torch.zeros(1, 1, 8, 8), Seer(2, 2), torch.zeros(1, 1, 8, 8))

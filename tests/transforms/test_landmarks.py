@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from scipy.spatial.transform import Rotation
 
 from medpixcl.coordinates import apply_affine, inside, sample_at, spatial_affine, voxel_positions
 from medpixcl.landmarks.pseudo import PseudoLandmarks
 from medpixcl.transforms import LandmarkVoxelsd, PseudoLandmarksd, RandIntensityd, RandLandmarkViewd
-from medpixcl.transforms.landmarks import locate
+from medpixcl.transforms.landmarks import locate, mean_landmarks
 from medpixcl.views import view_positions
 from tests.geometry import SHAPES, random_image, random_points
 
@@ -53,6 +54,69 @@ def test_weight_tells_what_is_in_view(dims):
     assert not there[3]
     assert 0 < int(there.sum()) < 11
     torch.testing.assert_close(view["weights"], torch.where(there, item["weights"], 0))
+
+
+def own_angles(view: MetaTensor) -> list[float]:
+    """How far a view of an image of its own indices turns about axes 0, 1 and 2 (small for all but the last)."""
+    middle = view.as_tensor()[:, 2:-2, 2:-2, 2:-2]
+    steps = np.stack([np.diff(middle.numpy(), axis=axis + 1).mean(axis=(1, 2, 3)) for axis in range(3)], axis=1)
+    return np.abs(Rotation.from_matrix(steps).as_euler("xyz", degrees=True)).tolist()
+
+
+def test_an_angle_for_each_axis():
+    """The view's axes in the image, read off an image of its own indices, against scipy's Euler angles."""
+    image = MetaTensor(voxel_positions((48, 48, 48)).movedim(-1, 0).clone(), affine=torch.eye(4))
+    item = {"image": image, "points": torch.full((1, 3), 24.0), "weights": torch.ones(1)}
+    view = RandLandmarkViewd(
+        keys="image",
+        view_shape=[8, 8, 8],
+        rotation_degrees=[0.0, 5.0, 90.0],
+        scale_range=(1.0, 1.0),
+        shift_mm=0.0,
+        elastic_mm=0.0,
+        centred=True,
+    )
+    angles = np.array([own_angles(view.set_random_state(seed)(item)["image"]) for seed in range(30)])
+    assert angles[:, 0].max() < 0.01
+    assert 3 < angles[:, 1].max() < 5.01
+    assert 50 < angles[:, 2].max() < 90.01
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_views_stand_as_the_shape_does(dims):
+    """Landmarks that are the shape, turned, enlarged and shifted: a view that does not turn further shows the shape."""
+    item, voxels = item_of(dims, number=6)
+    affine = spatial_affine(torch.as_tensor(item["image"].affine), dims)
+    mm = apply_affine(affine, voxels)
+    turn = Rotation.from_euler("xyz", [0, 0, 70] if dims == 2 else [20, -50, 130], degrees=True).as_matrix()
+    rotation = torch.from_numpy(turn[:dims, :dims])
+    shape = 0.8 * (mm - mm.mean(dim=0)) @ rotation + 5  # turned back
+    shape[5] = torch.nan  # no item had the last one
+    item["weights"][4], item["points"][4] = 0, torch.nan
+    view = RandLandmarkViewd(
+        keys="image",
+        view_shape=VIEWS[dims],
+        rotation_degrees=0.0,
+        scale_range=(1.0, 1.0),
+        shift_mm=0.0,
+        elastic_mm=0.0,
+        centred=True,
+        shape_mm=shape.tolist(),
+    )
+    spacing = torch.linalg.vector_norm(affine[:dims, :dims], dim=0)
+    for seed in range(3):
+        shown = view.set_random_state(seed)(item)["points"][:4].double() * spacing
+        assert (shown - shown[0] - (shape[:4] - shape[0]) / 0.8).abs().max() < 0.01
+
+
+def test_mean_landmarks():
+    """Two items that are one shape, differently placed; a point that one of them misses comes from the other."""
+    shape = torch.tensor([[0.0, 0], [4, 0], [0, 3], [5, 5]], dtype=torch.float64)
+    quarter = torch.tensor([[0.0, 1], [-1, 0]], dtype=torch.float64)
+    items = {"one": shape.clone(), "other": 2 * shape @ quarter + 7}
+    items["one"][3] = torch.nan
+    mean = mean_landmarks([{"name": name} for name in items], lambda item: {"points": items[item["name"]]})
+    torch.testing.assert_close(torch.tensor(mean, dtype=torch.float64), shape, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from medpixcl.landmarks.geometry import consensus_similarity, fit_similarity, transform
-from medpixcl.matching.shape import ShapePrior, robust_weights, spread
+from medpixcl.matching.shape import ShapePrior, robust_similarity, robust_weights, spread
 from tests.matching.fields import turned
 
 
@@ -100,3 +100,17 @@ def test_far_residuals_count_little() -> None:
 
 def test_spread_of_a_square() -> None:
     assert spread(torch.tensor([[0.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 2.0]])).item() == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_third_of_the_landmarks_far_off(dims: int, generator: torch.Generator) -> None:
+    """The others decide: to a hundredth of the spread, where a plain fit is thrown by a tenth."""
+    shape = 10 * torch.randn(15, dims, generator=generator, dtype=torch.float64)
+    matrix, shift = turned(dims, 140, 1.1).double(), torch.arange(1.0, dims + 1, dtype=torch.float64)
+    truth = transform(shape, matrix, shift)
+    found = truth + 0.02 * torch.randn(15, dims, generator=generator, dtype=torch.float64)
+    found[:5] += 20 * torch.randn(5, dims, generator=generator, dtype=torch.float64)
+    away = (transform(shape, *robust_similarity(shape, found)) - truth).norm(dim=1)
+    plain = (transform(shape, *fit_similarity(shape, found, torch.ones_like(found[:, 0]))) - truth).norm(dim=1)
+    assert away.max() < 0.01 * spread(shape)
+    assert plain.max() > 0.1 * spread(shape)
