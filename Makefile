@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint type bench bench-accuracy bench-ablation bench-depth docs clean
+.PHONY: demo test test-all lint type bench bench-accuracy bench-ablation bench-depth bench-detection docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medpixcl demo -o demo
@@ -40,6 +40,14 @@ bench-ablation: $(VENV)/.dev
 bench-depth: $(VENV)/.demo
 	mkdir -p runs
 	$(BIN)/python benchmarks/depth_pixpro.py --runs runs/depth_pixpro --json runs/depth_pixpro.json
+
+bench-detection: $(VENV)/.dev
+	mkdir -p runs
+	$(BIN)/python benchmarks/ceph_detection.py --split test1 --images all --spacing-mm 0.5 --starts infoaug --runs runs/ceph_full
+	$(BIN)/python benchmarks/ceph_detection.py --split test1 --spacing-mm 1.0 --set steps=400 --picture runs/few_shot.png
+	$(BIN)/python benchmarks/region_coverage.py --split test1
+	$(BIN)/python benchmarks/volume_detection.py hippocampus --split test --set steps=2500
+	$(BIN)/python benchmarks/volume_detection.py mouse --split test --refine --set steps=1000
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
