@@ -113,7 +113,7 @@ def mean_shape(shapes: Sequence[Float[Tensor, "k d"]]) -> Float[Tensor, "k d"]:
     for number, shape in enumerate(shapes[1:], start=2):
         both = ~(shape.isnan() | first.isnan()).any(dim=1)
         if not both.any():
-            raise ValueError(f"shape {number} shares no landmark with the first one; expected at least one")
+            raise ValueError(f"annotated image {number} shares no landmark with the first one; expected at least one")
         matrix, shift = fit_similarity(shape[both], first[both], torch.ones_like(first[both][:, 0]))
         aligned.append(transform(shape, matrix, shift))
     return torch.stack(aligned).nanmean(dim=0)

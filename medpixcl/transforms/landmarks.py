@@ -98,10 +98,9 @@ class RandLandmarkViewd(RandViewd):
         affine = working_affine(image)
         voxels = _in_voxels(data[self.points_key], affine)
         known = ~voxels.isnan().any(dim=1) & (data[self.weights_key] > 0).to(voxels.device)
-        around = axes = None
-        if known.any():
-            around = voxels[known][self.R.randint(int(known.sum()))].tolist() if self.centred else None
-            axes = None if self.shape is None else _upright(self.shape, voxels, known, affine)
+        on_one = self.centred and bool(known.any())
+        around = voxels[known][self.R.randint(int(known.sum()))].tolist() if on_one else None
+        axes = None if self.shape is None else _upright(self.shape, voxels, known, affine)
         view = self.randomize(image, around, axes)
         points = locate(view, voxels)
         item = self.shown(data, view)
@@ -110,9 +109,11 @@ class RandLandmarkViewd(RandViewd):
         return item
 
 
-def _upright(shape: Tensor, voxels: Tensor, known: Tensor, affine: Tensor) -> Tensor:
-    """Axes of a view in which the known landmarks stand as the shape."""
+def _upright(shape: Tensor, voxels: Tensor, known: Tensor, affine: Tensor) -> Tensor | None:
+    """Axes of a view in which the known landmarks stand as the shape; None where it has none of them."""
     both = known & ~shape.isnan().any(dim=1)
+    if not both.any():
+        return None
     mm = voxel_to_mm(voxels[both], affine)
     matrix, _ = fit_similarity(shape[both], mm, torch.ones_like(mm[:, 0]))
     return upright_axes(affine, rotation_of(matrix))

@@ -44,6 +44,10 @@ class RandViewd(MapTransform, Randomizable):
         super().__init__(keys)
         if not 0 < scale_range[0] <= scale_range[1]:
             raise ValueError(f"scale_range must be two positive ascending numbers, found {list(scale_range)}")
+        if (given := np.size(rotation_degrees)) not in (1, wanted := 1 if len(view_shape) == 2 else 3):
+            raise ValueError(
+                f"rotation_degrees has {given} angles; expected one number, or {wanted}, one for each axis"
+            )
         self.view_shape, self.scale_range = tuple(view_shape), tuple(scale_range)
         self.rotation_degrees, self.shift_mm, self.elastic_mm = rotation_degrees, shift_mm, elastic_mm
         self.nearest_keys = tuple(nearest_keys)

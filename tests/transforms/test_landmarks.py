@@ -109,6 +109,20 @@ def test_views_stand_as_the_shape_does(dims):
         assert (shown - shown[0] - (shape[:4] - shape[0]) / 0.8).abs().max() < 0.01
 
 
+def test_a_shape_without_the_known_landmarks_turns_nothing():
+    item, _ = item_of(2, number=3)
+    item["weights"][0] = 0
+    options = {"keys": "image", "view_shape": VIEWS[2]}
+    nothing_shared = [[1.0, 2.0], [float("nan")] * 2, [float("nan")] * 2]
+    shown = RandLandmarkViewd(**options, shape_mm=nothing_shared).set_random_state(0)(item)["image"]
+    assert torch.equal(shown, RandLandmarkViewd(**options).set_random_state(0)(item)["image"])
+
+
+def test_angles_that_fit_no_axes():
+    with pytest.raises(ValueError, match="rotation_degrees has 2 angles; expected one number, or 3, one for each axis"):
+        RandLandmarkViewd(keys="image", view_shape=[8, 8, 8], rotation_degrees=[10.0, 20.0])
+
+
 def test_mean_landmarks():
     """Two items that are one shape, differently placed; a point that one of them misses comes from the other."""
     shape = torch.tensor([[0.0, 0], [4, 0], [0, 3], [5, 5]], dtype=torch.float64)
