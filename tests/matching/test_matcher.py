@@ -246,5 +246,5 @@ class TestErrors:
     def test_templates_without_a_common_landmark(self) -> None:
         first, second = torch.full((2, 2), 30.0), torch.full((2, 2), 40.0)
         first[0], second[1] = torch.nan, torch.nan
-        with pytest.raises(ValueError, match="template 2 shares no landmark with the first one"):
+        with pytest.raises(ValueError, match="annotated image 2 shares no landmark with the first one"):
             two_templates(first, second)
