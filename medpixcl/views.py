@@ -98,14 +98,15 @@ def affine_view(
     return View(matrix=matrix, shape=tuple(shape))
 
 
-def upright_axes(affine: Affine, rotation: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+def upright_axes(affine: Affine, matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     """``axes`` of a view (:func:`affine_view`) that shows something turned in the image as it stands by itself.
 
     Args:
         affine: Of the image, voxel -> mm.
-        rotation: From its own frame into that of the affine.
+        matrix: Rotation and scale from its own frame into that of the affine; the scale does not count.
     """
     directions = affine[:-1, :-1] / spacing_of(affine)
+    rotation = matrix / torch.det(matrix).abs() ** (1 / len(matrix))
     return torch.linalg.inv(directions) @ rotation.to(directions)
 
 

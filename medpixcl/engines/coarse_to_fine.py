@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from medpixcl.coordinates import apply_affine, spacing_of, spatial_affine
 from medpixcl.engines.detection import LandmarkInferer
-from medpixcl.landmarks.geometry import rotation_of, transform
+from medpixcl.landmarks.geometry import transform
 from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
 from medpixcl.matching.shape import robust_similarity
 from medpixcl.networks.landmark import LandmarkNet, decode_output
@@ -61,9 +61,7 @@ def turned_crops_around(
     axes: Float[Tensor, "d d"],
 ) -> tuple[Float[Tensor, "k c ..."], Float[Tensor, "k d1 d1"]]:
     """The same with crops whose axes point into other directions (:func:`medpixcl.views.affine_view`), interpolated."""
-    views = [
-        affine_view(shape=shape, centre=centre, spacing_mm=spacing_mm, axes=axes.cpu()) for centre in centres.tolist()
-    ]
+    views = [affine_view(shape=shape, centre=centre, spacing_mm=spacing_mm, axes=axes) for centre in centres.tolist()]
     matrices = torch.stack([view.matrix for view in views]).to(centres)
     positions = view_positions(matrices, shape)
     crops = resample(image[None], positions.flatten(0, 1)[None])[0]
@@ -85,7 +83,7 @@ def upright_centres(
     matrix, shift = robust_similarity(shape[known], mm[known])
     placed = mm.clone()
     placed[known] = transform(shape[known], matrix, shift)
-    return apply_affine(torch.linalg.inv(affine), placed).to(found), upright_axes(affine, rotation_of(matrix))
+    return apply_affine(torch.linalg.inv(affine), placed).to(found), upright_axes(affine, matrix)
 
 
 class CoarseToFineInferer(Inferer):

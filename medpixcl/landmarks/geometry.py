@@ -44,11 +44,6 @@ def fit_similarity(
     return matrix, goal - (matrix @ centre[..., None])[..., 0]
 
 
-def rotation_of(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    """The rotation of a similarity transform, without its scale."""
-    return matrix / torch.det(matrix).abs() ** (1 / len(matrix))
-
-
 def transform(
     points: Float[Tensor, "k d"], matrix: Float[Tensor, "*b d d"], shift: Float[Tensor, "*b d"]
 ) -> Float[Tensor, "*b k d"]:

@@ -16,10 +16,9 @@ from medpixcl.coordinates import (
     inside,
     mm_to_voxel,
     sample_at,
-    voxel_to_mm,
     working_affine,
 )
-from medpixcl.landmarks.geometry import fit_similarity, mean_shape, rotation_of
+from medpixcl.landmarks.geometry import fit_similarity, mean_shape
 from medpixcl.transforms.intensity import IntensityRanges
 from medpixcl.transforms.view import RandViewd
 from medpixcl.views import View, smooth_field, upright_axes
@@ -100,7 +99,7 @@ class RandLandmarkViewd(RandViewd):
         known = ~voxels.isnan().any(dim=1) & (data[self.weights_key] > 0).to(voxels.device)
         on_one = self.centred and bool(known.any())
         around = voxels[known][self.R.randint(int(known.sum()))].tolist() if on_one else None
-        axes = None if self.shape is None else _upright(self.shape, voxels, known, affine)
+        axes = None if self.shape is None else _upright(self.shape, data[self.points_key].double(), known, affine)
         view = self.randomize(image, around, axes)
         points = locate(view, voxels)
         item = self.shown(data, view)
@@ -109,14 +108,13 @@ class RandLandmarkViewd(RandViewd):
         return item
 
 
-def _upright(shape: Tensor, voxels: Tensor, known: Tensor, affine: Tensor) -> Tensor | None:
+def _upright(shape: Tensor, mm: Tensor, known: Tensor, affine: Tensor) -> Tensor | None:
     """Axes of a view in which the known landmarks stand as the shape; None where it has none of them."""
     both = known & ~shape.isnan().any(dim=1)
     if not both.any():
         return None
-    mm = voxel_to_mm(voxels[both], affine)
-    matrix, _ = fit_similarity(shape[both], mm, torch.ones_like(mm[:, 0]))
-    return upright_axes(affine, rotation_of(matrix))
+    matrix, _ = fit_similarity(shape[both], mm[both], torch.ones_like(mm[both][:, 0]))
+    return upright_axes(affine, matrix)
 
 
 def mean_landmarks(

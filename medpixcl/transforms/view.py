@@ -44,12 +44,14 @@ class RandViewd(MapTransform, Randomizable):
         super().__init__(keys)
         if not 0 < scale_range[0] <= scale_range[1]:
             raise ValueError(f"scale_range must be two positive ascending numbers, found {list(scale_range)}")
-        if (given := np.size(rotation_degrees)) not in (1, wanted := 1 if len(view_shape) == 2 else 3):
+        given, angles = np.size(rotation_degrees), 1 if len(view_shape) == 2 else 3
+        if given not in (1, angles):
             raise ValueError(
-                f"rotation_degrees has {given} angles; expected one number, or {wanted}, one for each axis"
+                f"rotation_degrees has {given} angles; expected one number, or {angles}, one for each axis"
             )
+        self.rotation_degrees = np.broadcast_to(rotation_degrees, angles)
         self.view_shape, self.scale_range = tuple(view_shape), tuple(scale_range)
-        self.rotation_degrees, self.shift_mm, self.elastic_mm = rotation_degrees, shift_mm, elastic_mm
+        self.shift_mm, self.elastic_mm = shift_mm, elastic_mm
         self.nearest_keys = tuple(nearest_keys)
 
     def randomize(
@@ -71,8 +73,7 @@ class RandViewd(MapTransform, Randomizable):
         anywhere = half - 0.5 + self.R.uniform(size=dims) * (shape - 2 * half)
         centre = anywhere if around is None else np.array(around)
         centre = centre + self.R.uniform(-1, 1, size=dims) * self.shift_mm / spacing
-        most = np.broadcast_to(self.rotation_degrees, 1 if dims == 2 else 3)
-        angles = self.R.uniform(-most, most)
+        angles = self.R.uniform(-self.rotation_degrees, self.rotation_degrees)
         low, high = np.log(self.scale_range)
         view = affine_view(
             shape=self.view_shape,
