@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from ceph import DATA, FILE_SPACING, Cephalograms, one_line, summaries
 
+from medpixcl.apps.bundles import run_bundle
+from medpixcl.apps.estimate_jitter import JitterSettings, estimate_for_bundle
 from medpixcl.data.scan import scan
-from medpixcl.engines.jitter_run import JitterSettings, estimate_for_bundle
-from medpixcl.engines.workflow import run_bundle
 from medpixcl.networks import load_weights
 
 ROOT = Path(__file__).parents[1]

@@ -15,10 +15,11 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medpixcl.data.landmark_files import read_landmarks
-from medpixcl.engines.matching import LevelsInferer, working_voxels
+from medpixcl.coordinates import working_voxels
+from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.matching import LandmarkMatcher
+from medpixcl.networks.inferers import LevelsInferer
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "bundles" / "xray_landmark_matching"

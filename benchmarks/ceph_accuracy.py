@@ -23,14 +23,13 @@ from monai.data import MetaTensor
 from selftraining import images_to_train_on, write_manifest
 from torch import Tensor
 
-from medpixcl.engines.calibration import calibrate_from_bundle
-from medpixcl.engines.detection import LandmarkInferer
-from medpixcl.engines.matching import LevelsInferer
+from medpixcl.apps.calibrate import calibrate_from_bundle
 from medpixcl.landmarks.calibration import RadiusCalibration, coverage_of
 from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.networks import LandmarkNet, load_weights
 from medpixcl.networks.embedding import LevelsNet
+from medpixcl.networks.inferers import LandmarkInferer, LevelsInferer
 
 DETECTOR = ROOT / "bundles" / "xray_landmark_selftraining"
 MATCHING, LEARNT, DETECTED = "matching", "matching, learnt from unlabelled images", "detector"

@@ -23,10 +23,10 @@ from ceph import DATA, FILE_SPACING, ROOT, Cephalograms
 from detection import MODEL, print_rows, spread, train_and_measure
 from selftraining import images_to_train_on
 
+from medpixcl.apps.bundles import parse_settings
+from medpixcl.apps.few_shot import IMAGENET, SCRATCH
+from medpixcl.apps.measurement import read_names
 from medpixcl.data.manifest import Manifest
-from medpixcl.engines.few_shot import IMAGENET, SCRATCH
-from medpixcl.engines.measurement import read_names
-from medpixcl.engines.workflow import parse_settings
 from medpixcl.reports.few_shot import FewShotResult, few_shot_curve
 from medpixcl.reports.figures import save_png
 

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from medpixcl.apps.bundles import run_bundle
+from medpixcl.apps.compare_controls import trained_metrics
 from medpixcl.data.demo import FIELD_MM, View, locate_demo_ct, make_demo_data, plan_views
 from medpixcl.data.drr import ConeBeam
 from medpixcl.data.drr_labels import project_labels
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.scan import scan
 from medpixcl.data.volumes import read_nifti
-from medpixcl.engines.control_runs import trained_metrics
-from medpixcl.engines.workflow import run_bundle
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 PRETRAINING = BUNDLES / "xray_depth_pixpro_pretraining"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medpixcl.engines.evaluation import evaluate_files
-from medpixcl.engines.workflow import run_bundle
+from medpixcl.apps.bundles import run_bundle
+from medpixcl.apps.evaluate import evaluate_files
 
 MODEL = "model"
 FILES = ("model.pt", "inference.json")

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from medpixcl.apps.bundles import run_bundle
 from medpixcl.data.class_labels import ClassTable, split_labelled
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.scan import scan
-from medpixcl.engines.workflow import run_bundle
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"

@@ -17,12 +17,11 @@ import torch
 from ceph import Cephalograms
 from torch import Tensor
 
-from medpixcl.engines.detection import LandmarkInferer
-from medpixcl.engines.matching import LevelsInferer
 from medpixcl.landmarks.calibration import conformal_quantile
 from medpixcl.landmarks.regions import calibrate_regions, covered, region_size
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.networks import LandmarkNet, load_weights
+from medpixcl.networks.inferers import LandmarkInferer, LevelsInferer
 
 TEMPLATE, SPACING, COVERAGE, CALIBRATING = "125", [0.5, 0.5], 0.9, 50
 BUNDLES = Path(__file__).parents[1] / "bundles"

@@ -17,11 +17,11 @@ import torch
 from ceph import DATA, FILE_SPACING, ROOT, TARGETS, Cephalograms, one_line, summaries
 from torch import Tensor
 
+from medpixcl.apps.bundles import parse_settings, run_bundle
 from medpixcl.data.manifest import Manifest
-from medpixcl.engines.detection import LandmarkInferer
-from medpixcl.engines.workflow import parse_settings, run_bundle
 from medpixcl.landmarks.metrics import paired_bootstrap
 from medpixcl.networks import LandmarkNet, load_weights
+from medpixcl.networks.inferers import LandmarkInferer
 
 BUNDLE = ROOT / "bundles" / "xray_landmark_selftraining"
 

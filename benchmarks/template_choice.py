@@ -22,9 +22,9 @@ import torch
 from ceph import BUNDLE, DATA, TEMPLATES, Cephalograms
 from torch import Tensor
 
-from medpixcl.engines.matching import LevelsInferer
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.networks import load_weights
+from medpixcl.networks.inferers import LevelsInferer
 
 
 def spearman(first: Tensor, second: Tensor) -> float:

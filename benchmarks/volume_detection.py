@@ -16,8 +16,8 @@ import torch
 from ceph import DATA, ROOT
 from detection import detect, measure, print_rows, spread, train_and_measure
 
+from medpixcl.apps.bundles import parse_settings, run_bundle
 from medpixcl.data.manifest import Manifest
-from medpixcl.engines.workflow import parse_settings, run_bundle
 
 BUNDLE = ROOT / "bundles" / "volume_landmark_detection"
 CONFIGS = BUNDLE / "configs"

@@ -4,6 +4,8 @@ Axes: ``b`` batch, ``c`` channels, ``*s`` the spatial axes in array order, ``k``
 coordinates (2 or 3).
 """
 
+from collections.abc import Callable
+
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -30,3 +32,6 @@ PointsMM = Float[Tensor, "*b k d"]
 
 Affine = Float[Tensor, "*b d1 d1"]
 """Homogeneous matrix, (D+1, D+1)."""
+
+Embed = Callable[[Tensor], list[Tensor]]
+"""From images (B, C, *spatial) to level maps (B, E, *cells), finest first."""

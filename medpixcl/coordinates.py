@@ -155,3 +155,22 @@ def sample_at(image: Float[Tensor, "b c *s"], points: Float[Tensor, "b k d"]) ->
     grid = voxel_to_grid(points, image.shape[2:]).to(image.dtype).view(batch, count, *[1] * (dims - 1), dims)
     values = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return values.flatten(2).mT
+
+
+def working_voxels(voxels: Tensor, image: MetaTensor) -> Tensor:
+    """Voxels of the file's image (K, D) as voxels of the image at the working spacing."""
+    original, working = affines_of(image)
+    return mm_to_voxel(voxel_to_mm(voxels, original), working)
+
+
+def original_voxels(voxels: Tensor, image: MetaTensor) -> Tensor:
+    """Inverse of :func:`working_voxels`."""
+    original, working = affines_of(image)
+    return mm_to_voxel(voxel_to_mm(voxels.to(original), working), original)
+
+
+def affines_of(image: MetaTensor) -> tuple[Tensor, Tensor]:
+    """Voxel -> mm of the file's image and of the image as it is now."""
+    dims = image.ndim - 1
+    original = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
+    return spatial_affine(original, dims), working_affine(image)

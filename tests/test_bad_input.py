@@ -15,7 +15,7 @@ import torch
 from medpixcl.data.phantoms import draw_phantom, write_phantoms
 from medpixcl.networks import PixelEmbeddingNet
 from tests.data.dicom_files import NOBODY, write_series
-from tests.engines.tiny import MATCHING, NETWORK, PRETRAINING, medpixcl, write_config, write_manifest
+from tests.tiny import MATCHING, NETWORK, PRETRAINING, medpixcl, write_config, write_manifest
 
 SMALL = [word for key, value in NETWORK.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 RANDOM = [*SMALL, "--set", "weights=null"]

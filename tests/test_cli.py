@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 import medpixcl as package
-from medpixcl.data.landmark_files import read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.phantoms import draw_phantom, write_phantoms
-from tests.engines.tiny import MATCHING, NETWORK, PRETRAINING, ROOT, checkpoint, medpixcl, write_config, write_manifest
+from tests.tiny import MATCHING, NETWORK, PRETRAINING, ROOT, checkpoint, medpixcl, write_config, write_manifest
 
 SCHEMA = ROOT / ".." / "shared" / "schemas" / "slicer-markups-schema-v1.0.3.json"
 SMALL = [word for key, value in NETWORK.items() for word in ("--set", f"{key}={json.dumps(value)}")]

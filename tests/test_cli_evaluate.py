@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.tiny import medpixcl
+from tests.tiny import medpixcl
 
 NAMES = {"S": (40.0, 30.0), "N": (90.0, 25.0), "A": (88.0, 75.0), "B": (84.0, 100.0)}
 

@@ -10,7 +10,7 @@ import torch
 from medpixcl.data.phantoms import write_landmark_phantoms
 from medpixcl.networks import PixelEmbeddingNet
 from tests.bundles.detection import BUNDLES, NAMES, SHAPES
-from tests.engines.tiny import ROOT, medpixcl
+from tests.tiny import ROOT, medpixcl
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 

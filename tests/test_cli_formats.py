@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from medpixcl.data.images import read_image
-from medpixcl.data.landmark_files import read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.phantoms import draw_phantom, write_landmark_phantoms
 from tests.data.dicom_files import NOBODY, write_dicom, write_series
-from tests.engines.tiny import ROOT, medpixcl
 from tests.test_cli import match
+from tests.tiny import ROOT, medpixcl
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 DETECTOR = ROOT / "bundles" / "xray_landmark_selftraining"

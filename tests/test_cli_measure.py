@@ -11,9 +11,9 @@ from PIL import Image
 
 from medpixcl.landmarks.cephalometry import landmark_roles, measure, measurements
 from medpixcl.landmarks.cephalometry.definitions import measurement
-from tests.engines.tiny import medpixcl
 from tests.reports.test_html import Page
 from tests.reports.test_tracing import ROLES, XY
+from tests.tiny import medpixcl
 
 NAMES = [one.name for one in measurements()]
 SPACING = 0.5

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from nibabel.affines import apply_affine as nibabel_apply
-from nibabel.affines import voxel_sizes
+from nibabel.affines import apply_affine as nibabel_apply, voxel_sizes
 from scipy.ndimage import map_coordinates
 from torch.nn import functional as F
 

@@ -14,7 +14,6 @@ LEVELS = {
     "mutual_information": 2,
     "views": 2,
     "correspondence": 3,
-    "positives": 3,
     "landmarks": 3,
     "losses": 4,
     "data": 4,
@@ -22,9 +21,10 @@ LEVELS = {
     "networks": 5,
     "matching": 5,
     "reports": 6,
-    "engines": 7,
-    "cli": 8,
-    "__main__": 9,
+    "training": 7,
+    "apps": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 
 

@@ -19,9 +19,9 @@ def export(
     """Write a landmark network for other programs, and check that the file finds the same landmarks."""
     import json
 
+    from medpixcl.apps.bundles import find_bundle, parse_settings, read_bundle
+    from medpixcl.apps.export import export_network
     from medpixcl.data.atomic import write_text_atomically
-    from medpixcl.engines.export import export_network
-    from medpixcl.engines.workflow import find_bundle, parse_settings, read_bundle
     from medpixcl.networks import load_weights
 
     extra = []

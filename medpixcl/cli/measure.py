@@ -24,8 +24,8 @@ def measure(
     spacing_mm: Spacing = None,
 ) -> None:
     """Measure cephalometric angles, lengths and ratios from landmarks, with norms, classes and tracings."""
-    from medpixcl.engines.measurement import read_names
-    from medpixcl.engines.measurement_run import run_measurement
+    from medpixcl.apps.measure import run_measurement
+    from medpixcl.apps.measurement import read_names
     from medpixcl.reports.measurements import agreement_rows, class_agreement_rows, single_rows, summary_rows
 
     lines = [] if exclude is None else exclude.read_text(encoding="utf-8-sig").splitlines()

@@ -8,21 +8,23 @@ import typer
 from rich.console import Console
 
 import medpixcl
-from medpixcl.cli.about import demo, doctor
-from medpixcl.cli.calibration import calibrate
+from medpixcl.cli.calibrate import calibrate
+from medpixcl.cli.choose_template import choose_template
+from medpixcl.cli.compare_controls import compare_controls
 from medpixcl.cli.console import console
-from medpixcl.cli.controls import compare_controls
-from medpixcl.cli.detection import detect, selftrain
-from medpixcl.cli.evaluation import evaluate
+from medpixcl.cli.demo import demo
+from medpixcl.cli.detect import detect
+from medpixcl.cli.doctor import doctor
+from medpixcl.cli.estimate_jitter import estimate_jitter
+from medpixcl.cli.evaluate import evaluate
 from medpixcl.cli.export import export
-from medpixcl.cli.finetuning import finetune
-from medpixcl.cli.jitter import estimate_jitter
-from medpixcl.cli.listing import scan
-from medpixcl.cli.matching import match
+from medpixcl.cli.finetune import finetune
+from medpixcl.cli.leak_probe import leak_probe
+from medpixcl.cli.match import match
 from medpixcl.cli.measure import measure
-from medpixcl.cli.mixup import leak_probe
-from medpixcl.cli.pretraining import pretrain
-from medpixcl.cli.templates import choose_template
+from medpixcl.cli.pretrain import pretrain
+from medpixcl.cli.scan import scan
+from medpixcl.cli.selftrain import selftrain
 
 COMMANDS = (
     scan,

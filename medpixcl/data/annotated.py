@@ -16,7 +16,7 @@ from torch import Tensor
 from medpixcl._typing import PointsMM
 from medpixcl.coordinates import spatial_affine, voxel_to_mm
 from medpixcl.data.datalist import Datalist, hold_out, items_of
-from medpixcl.data.landmark_files import LandmarkFile, read_landmarks
+from medpixcl.data.landmarks.reading import LandmarkFile, read_landmarks
 from medpixcl.data.manifest import Manifest
 
 Files = str | Mapping[str, str]
@@ -163,7 +163,7 @@ def target_points(
         Shape (K, D), mm, RAS+, NaN where missing.
 
     Raises:
-        ValueError: As :meth:`medpixcl.data.landmark_table.LandmarkFile.for_image` and :func:`target_weights` say.
+        ValueError: As :meth:`medpixcl.data.landmarks.table.LandmarkFile.for_image` and :func:`target_weights` say.
     """
     files = reader_files(landmarks)
     weights = target_weights(list(files), target)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from medpixcl.data.datalist import ITEM_KEYS, Datalist, items_of
+from medpixcl.data.identity import ImageKeys
 from medpixcl.data.manifest import SECTIONS, Manifest
-from medpixcl.data.naming import ImageKeys
 
 IMAGE_COLUMNS = ("image", "volume", "id")
 LABELLED_KEYS = (*ITEM_KEYS, "label")

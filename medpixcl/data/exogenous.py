@@ -16,8 +16,8 @@ from jaxtyping import Float
 from monai.data import MetaTensor
 
 from medpixcl.coordinates import apply_affine, spacing_of, spatial_affine
+from medpixcl.data.identity import image_stem
 from medpixcl.data.images import read_pixels
-from medpixcl.data.naming import image_stem
 from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.sources import visible_files

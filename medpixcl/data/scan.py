@@ -16,7 +16,7 @@ from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.data.duplicates import Fingerprint, duplicate_groups, fingerprint
 from medpixcl.data.exogenous import ExogenousFiles, Grid, read_exogenous
 from medpixcl.data.images import read_image
-from medpixcl.data.landmark_files import LandmarkFile, read_landmarks
+from medpixcl.data.landmarks.reading import LandmarkFile, read_landmarks
 from medpixcl.data.manifest import Entry, Manifest
 from medpixcl.data.pixels import ImageFileError, SpacingMM
 from medpixcl.data.sources import Source, group_files, visible_files

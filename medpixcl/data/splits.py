@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from medpixcl.data.naming import ImageKeys
+from medpixcl.data.identity import ImageKeys
 
 _IMAGE_COLUMNS = ("image", "volume", "id")
 _SPLIT_COLUMNS = ("split", "official_split")

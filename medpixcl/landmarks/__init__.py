@@ -1,1 +1,5 @@
 """Landmarks: named points of one image, heatmaps, metrics."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

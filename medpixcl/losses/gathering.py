@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor
-from torch import distributed as dist
+from torch import Tensor, distributed as dist
 from torch.autograd.function import once_differentiable
 
 

@@ -11,14 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from medpixcl.losses.consistency import (
-    Average,
-    instance_consistency,
-    pixel_consistency,
-    pixel_contrast_multi_positive,
-    spread,
-)
-from medpixcl.positives import (
+from medpixcl.correspondence import (
     Cells,
     ExogenousChannel,
     PooledExogenous,
@@ -28,6 +21,13 @@ from medpixcl.positives import (
     pool_exogenous,
     positive_statistics,
     positive_weights,
+)
+from medpixcl.losses.consistency import (
+    Average,
+    instance_consistency,
+    pixel_consistency,
+    pixel_contrast_multi_positive,
+    spread,
 )
 
 VIEWS = ("query", "anchor")
@@ -42,13 +42,13 @@ class PixProLoss(nn.Module):
     Args:
         strides: Voxels per cell of each level, in the order of the levels that the network gives.
         scales: Pairs (T, factor): the spatial threshold and what multiplies every T_e there. PixPro is ``[[0.7, 1]]``;
-            in 3D see :func:`medpixcl.positives.threshold_3d`.
+            in 3D see :func:`medpixcl.correspondence.threshold_3d`.
         level_weights: Of each level; 1 by default.
         scale_weights: Of each scale; 1 by default. w_s is the product of the two.
-        exogenous: Exogenous channels, each a :class:`medpixcl.positives.ExogenousChannel` or its arguments; none in
-            PixPro. They only ever take positives away.
-        combine: Of several channels, see :func:`medpixcl.positives.positive_weights`.
-        metric: See :func:`medpixcl.positives.positive_mask`.
+        exogenous: Exogenous channels, each a :class:`medpixcl.correspondence.ExogenousChannel` or its arguments; none
+            in PixPro. They only ever take positives away.
+        combine: Of several channels, see :func:`medpixcl.correspondence.positive_weights`.
+        metric: See :func:`medpixcl.correspondence.positive_mask`.
         objective: ``consistency`` (PixPro) or ``contrast`` (PixContrast; the network then has no propagation).
         temperature: Of PixContrast.
         removed: With ``contrast``, what the filter makes of a spatial positive that it removes: a ``negative``, or
@@ -60,7 +60,7 @@ class PixProLoss(nn.Module):
 
     Attributes:
         latest: Statistics of the last call's positives by stride and T, such as ``kill_rate_stride8_T0.7``, query view
-            to anchor view, see :func:`medpixcl.positives.positive_statistics`; and by stride the :func:`spread` of
+            to anchor view, see :func:`medpixcl.correspondence.positive_statistics`; and by stride the :func:`spread` of
             the keys. Scalars on the device.
 
     Raises:

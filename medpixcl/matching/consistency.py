@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from medpixcl.landmarks.geometry import consensus_similarity, transform
+from medpixcl.landmarks.geometry import consensus_similarity, robust_weights, spread, transform
 from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.peaks import FLOOR, refine_peaks
 from medpixcl.matching.search import unravel
-from medpixcl.matching.shape import ShapePrior, robust_weights, spread
+from medpixcl.matching.shape import ShapePrior
 
 START = 0.22
 """Standard deviation of a landmark around the first fit, in units of the template's spread."""

@@ -1,12 +1,13 @@
 """From annotated images to landmarks in another one."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from medpixcl._typing import Embed
 from medpixcl.coordinates import cell_to_voxel
 from medpixcl.landmarks.heatmaps import heatmap_covariance
 from medpixcl.matching.consistency import Placement, peak_near, place_together, similarity_weight
@@ -18,7 +19,6 @@ from medpixcl.matching.search import cells_inside, product_match
 from medpixcl.matching.similarity import ProductMap, describe
 from medpixcl.matching.templates import COMBINE, Template, TemplateSet
 
-Embed = Callable[[Tensor], list[Tensor]]
 """Image (1, C, *spatial) to level maps (1, E, *cells), finest first."""
 PEAKS = 8
 """Peaks kept of every landmark's map."""

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.landmarks.geometry import fit_similarity
-from medpixcl.matching.shape import LINEAR, NOISE, REACH, SMOOTH, robust_weights, spread
+from medpixcl.landmarks.geometry import NOISE, fit_similarity, robust_weights, spread
+from medpixcl.matching.shape import LINEAR, REACH, SMOOTH
 
 PRIOR_IMAGES = 20.0
 """How many images the smooth deformation counts for."""
@@ -146,7 +146,7 @@ def transform_each(points: Float[Tensor, "n k d"], matrix: Float[Tensor, "n d d"
 def agreement(
     residuals: Float[Tensor, "n k d"], deviations: Float[Tensor, "n k"], *, reject: bool
 ) -> Float[Tensor, "n k"]:
-    """:func:`medpixcl.matching.shape.robust_weights` of many images; 0 beyond ``STRONG`` deviations if so wanted."""
+    """:func:`medpixcl.landmarks.geometry.robust_weights` of many images; 0 beyond ``STRONG`` deviations if asked."""
     weights = robust_weights(residuals.flatten(0, 1), deviations.flatten()).view(deviations.shape)
     far = torch.linalg.vector_norm(residuals, dim=2) > STRONG * deviations
     return torch.where(far, 0, weights) if reject else weights

@@ -13,22 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.landmarks.geometry import consensus_similarity, fit_similarity, transform
+from medpixcl.landmarks.geometry import NOISE, spread
 
 SHIFT = 0.18
 LINEAR = 0.1
 SMOOTH = 0.11
 REACH = 0.7
-NOISE = 0.045
-"""Standard deviations of shift, linear part, smooth part and found positions, and the smooth part's correlation
-length, in units of the spread. Chosen on cephalograms; the result hardly moves between half and twice each."""
-FREEDOM = 2.0
-"""Degrees of freedom of the residuals: how little far-off landmarks count."""
-
-
-def spread(points: Float[Tensor, "k d"]) -> Float[Tensor, ""]:
-    """Root mean square distance of points from their centre."""
-    return (points - points.mean(dim=0)).square().sum(dim=1).mean().sqrt()
+"""Standard deviations of shift, linear part and smooth part, and the smooth part's correlation length, in units of the
+spread. Chosen on cephalograms; the result hardly moves between half and twice each."""
 
 
 class ShapePrior:
@@ -64,33 +56,3 @@ class ShapePrior:
         predicted = found - inverse @ (found - self.expected) / diagonal[:, None]
         variance = (1 / diagonal - self.noise / weights).clamp_min(0) + self.noise
         return predicted, variance.sqrt()
-
-
-def robust_weights(residuals: Float[Tensor, "k d"], deviations: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
-    """How much landmarks count whose positions miss their prediction, 1 at most; shape (K,)."""
-    squares = residuals.square().sum(dim=1) / deviations.square()
-    return ((FREEDOM + residuals.shape[1]) / (FREEDOM + squares)).clamp_max(1)
-
-
-def robust_similarity(
-    shape: Float[Tensor, "k d"], found: Float[Tensor, "k d"], turns: int = 10
-) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
-    """The similarity transform that brings a shape to found landmarks where most of them lie about right.
-
-    The one that most landmarks agree on (:func:`medpixcl.landmarks.geometry.consensus_similarity`), fitted again with
-    landmarks the less weight the farther they lie from it.
-
-    Args:
-        shape: Shape (K, D), mm.
-        found: Shape (K, D), mm.
-        turns: Fits with weights from the one before.
-
-    Returns:
-        Matrix (D, D) and shift (D), as :func:`medpixcl.landmarks.geometry.fit_similarity`.
-    """
-    sigma = NOISE * spread(shape)
-    matrix, shift = consensus_similarity(shape, found[:, None], torch.zeros_like(found[:, :1]), sigma=float(sigma))
-    for _ in range(turns):
-        residuals = found - transform(shape, matrix, shift)
-        matrix, shift = fit_similarity(shape, found, robust_weights(residuals, sigma.expand(len(shape))))
-    return matrix, shift

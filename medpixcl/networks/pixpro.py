@@ -161,7 +161,7 @@ class PixProNet(nn.Module):
     """PixPro for training: two views in, what :class:`medpixcl.losses.pixpro.PixProLoss` needs out.
 
     The momentum copy takes part in the state dict, so a resumed training goes on exactly, and follows by
-    :meth:`follow` (see :class:`medpixcl.engines.momentum.MomentumEncoder`). It runs in the mode of the network: in
+    :meth:`follow` (see :class:`medpixcl.training.momentum.MomentumEncoder`). It runs in the mode of the network: in
     training its batch norms use statistics of their own. Each view goes through alone, as in PixPro. What is kept after
     training is ``network``; it has never seen an exogenous channel.
 

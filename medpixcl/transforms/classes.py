@@ -14,7 +14,7 @@ class PixelClasses:
     """Where the classes of informativeness are cut, and the share of the drawn pixels that each class gives.
 
     One object is named by the transforms, which read it, and by
-    :class:`medpixcl.engines.adaptive.AdaptiveClasses`, which moves it between epochs. The workers of a ``DataLoader``
+    :class:`medpixcl.training.adaptive.AdaptiveClasses`, which moves it between epochs. The workers of a ``DataLoader``
     are started anew every epoch (without ``persistent_workers``) and so see it as it stands.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 from monai.transforms import Randomizable, Transform
 
 from medpixcl.coordinates import spatial_affine
-from medpixcl.correspondence import correspond, draw_pixels, overlap
+from medpixcl.correspondence.pixels import correspond, draw_pixels, overlap
 from medpixcl.informativeness import sampling_weights
 from medpixcl.transforms.classes import PixelClasses
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from medpixcl.apps.bundles import run_bundle
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.phantoms import write_landmark_phantoms
-from medpixcl.engines.workflow import run_bundle
-from tests.engines.tiny import ROOT
+from tests.tiny import ROOT
 
 BUNDLES = {
     2: ROOT / "bundles" / "cephalometric_landmark_detection",

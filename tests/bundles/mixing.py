@@ -5,10 +5,10 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from medpixcl.apps.bundles import run_bundle
 from medpixcl.data.phantoms import write_phantoms
 from medpixcl.data.scan import scan
-from medpixcl.engines.workflow import run_bundle
-from tests.engines.tiny import ROOT
+from tests.tiny import ROOT
 
 XRAY = ROOT / "bundles" / "xray_mixup_pretraining"
 CT = ROOT / "bundles" / "ct_mixup_pretraining"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from medpixcl.networks import ClassifierNet, EncoderNet, load_weights
 from tests.bundles.mixing import CLASSIFY, NET, QUIET
-from tests.engines.tiny import medpixcl
+from tests.tiny import medpixcl
 
 TINY: dict[str, Any] = {
     **NET,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from medpixcl.networks import PixelEmbeddingNet
-from tests.engines.tiny import MATCHING, PRETRAINING, ROOT
+from tests.tiny import MATCHING, PRETRAINING, ROOT
 
 BUNDLES = [PRETRAINING, MATCHING]
 NETWORK = ("spatial_dims", "backbone", "channels", "norm", "embedding_size")

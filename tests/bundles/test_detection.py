@@ -9,13 +9,13 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from medpixcl.data.landmark_files import read_landmarks
+from medpixcl.apps.bundles import run_bundle
+from medpixcl.apps.evaluate import evaluate_files
+from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest
-from medpixcl.engines.evaluation import evaluate_files
-from medpixcl.engines.workflow import run_bundle
 from medpixcl.networks import PixelEmbeddingNet
 from tests.bundles.detection import BUNDLES, NAMES, apply, settings, train, write_manifest
-from tests.engines.tiny import MATCHING
+from tests.tiny import MATCHING
 
 BOTH = pytest.mark.parametrize("dims", [2, 3])
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from medpixcl.engines.few_shot import read_earlier_runs
-from medpixcl.engines.workflow import read_bundle
+from medpixcl.apps.bundles import read_bundle
+from medpixcl.apps.few_shot import read_earlier_runs
 from medpixcl.reports.few_shot import FewShotResult
 from tests.bundles.detection import BUNDLES, apply, train, write_manifest
-from tests.engines.tiny import medpixcl
+from tests.tiny import medpixcl
 
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 CAPTION = "Error by number of annotated training images"

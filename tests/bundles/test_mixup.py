@@ -11,12 +11,12 @@ import torch
 from monai.bundle import ConfigWorkflow, run
 from PIL import Image
 
+from medpixcl.apps.mixing_probe import probe_bundle
 from medpixcl.data.class_labels import ClassTable, split_labelled
 from medpixcl.data.scan import scan
-from medpixcl.engines.mixing_probe import probe_bundle
 from medpixcl.networks import ClassifierNet, EncoderNet, LandmarkNet, load_weights
 from tests.bundles.mixing import BASELINES, CT, NET, SMALL, TINY, XRAY, train, write_manifest
-from tests.engines.tiny import assert_identical, checkpoint, medpixcl
+from tests.tiny import assert_identical, checkpoint, medpixcl
 
 BUNDLES = {2: XRAY, 3: CT}
 NETWORK = ("spatial_dims", "backbone", "channels", "norm")
@@ -224,13 +224,13 @@ class TestBadInput:
 
     def test_empty_source_folder(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
-        sources = {"_target_": "medpixcl.data.textures.PictureSources", "images": str(tmp_path / "empty")}
+        sources = {"_target_": "medpixcl.data.PictureSources", "images": str(tmp_path / "empty")}
         found = self.said(capsys, tmp_path, {"train_sources": sources}, write_manifest(tmp_path))
         assert "empty holds no image to mix with; give a folder of pictures" in found
 
     def test_source_smaller_than_the_patch(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         manifest = write_manifest(tmp_path)
-        sources = {"_target_": "medpixcl.data.textures.PictureSources", "images": str(tmp_path / "images")}
+        sources = {"_target_": "medpixcl.data.PictureSources", "images": str(tmp_path / "images")}
         changes = {"train_sources": sources, "patch_shape": [40, 40]}
         assert "smaller than the patch (40, 40)" in self.said(capsys, tmp_path, changes, manifest)
 

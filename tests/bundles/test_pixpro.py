@@ -14,10 +14,10 @@ from monai.bundle import ConfigParser, ConfigWorkflow, run
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from medpixcl.apps.bundles import run_bundle
 from medpixcl.data.phantoms import write_depth_phantoms, write_phantoms
-from medpixcl.engines.workflow import run_bundle
 from medpixcl.networks import load_weights
-from tests.engines.tiny import PRETRAINING, ROOT, environment, medpixcl
+from tests.tiny import PRETRAINING, ROOT, environment, medpixcl
 
 XRAY = ROOT / "bundles" / "xray_depth_pixpro_pretraining"
 CT = ROOT / "bundles" / "ct_depth_pixpro_pretraining"

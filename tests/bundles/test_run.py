@@ -14,9 +14,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, run
 
-from medpixcl.data.landmark_files import read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.phantoms import write_phantoms
-from tests.engines.tiny import MATCHING, PRETRAINING, checkpoint, environment
+from tests.tiny import MATCHING, PRETRAINING, checkpoint, environment
 
 BUNDLES = {bundle.name: bundle for bundle in (PRETRAINING, MATCHING)}
 pytestmark = pytest.mark.filterwarnings(

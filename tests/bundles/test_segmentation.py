@@ -13,12 +13,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from medpixcl.apps.bundles import run_bundle
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.phantoms import write_organ_phantoms
-from medpixcl.engines.workflow import run_bundle
 from medpixcl.networks import load_weights
 from medpixcl.networks.pixpro import BackboneNet
-from tests.engines.tiny import PRETRAINING, ROOT
+from tests.tiny import PRETRAINING, ROOT
 
 BUNDLE = ROOT / "bundles" / "organ_segmentation_finetuning"
 NAMES = ["small", "middle", "large"]

@@ -10,7 +10,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, run
 
 from medpixcl.data.phantoms import write_landmark_phantoms
-from tests.engines.tiny import MATCHING, ROOT
+from tests.tiny import MATCHING, ROOT
 
 BUNDLE = ROOT / "bundles" / "xray_landmark_selftraining"
 NETWORK = ("spatial_dims", "backbone", "channels", "norm")

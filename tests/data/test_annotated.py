@@ -19,7 +19,7 @@ from medpixcl.data.manifest import Manifest
 from medpixcl.data.phantoms import write_landmark_phantoms, write_phantoms
 from medpixcl.data.scan import scan
 from medpixcl.data.seeded import EpochSampler
-from tests.engines.tiny import medpixcl
+from tests.tiny import medpixcl
 
 
 def entries(number: int, start: int = 0, **more: object) -> list[dict]:

@@ -9,7 +9,7 @@ import pytest
 from medpixcl.data.class_labels import ClassTable, split_labelled, tied_images
 from medpixcl.data.phantoms import write_phantoms
 from medpixcl.data.scan import scan
-from tests.engines.tiny import medpixcl
+from tests.tiny import medpixcl
 
 
 def write_rows(path, rows, header="image,sick,who"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medpixcl.data.landmark_files import read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.scan import content_sha256
 

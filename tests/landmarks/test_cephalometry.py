@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medpixcl.coordinates import image_affine
-from medpixcl.data.landmark_files import read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.cephalometry import (
     classifications,
     classify,

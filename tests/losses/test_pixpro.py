@@ -265,7 +265,7 @@ class TestPixProLoss:
 
     def test_from_json(self):
         config = {
-            "_target_": "medpixcl.losses.pixpro.PixProLoss",
+            "_target_": "medpixcl.losses.PixProLoss",
             "strides": [4],
             "scales": [[0.7, 1], [1.4, 1]],
             "exogenous": [{"key": "depth", "quantile": 0.8, "soft": True}],

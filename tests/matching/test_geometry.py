@@ -5,8 +5,15 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from medpixcl.landmarks.geometry import consensus_similarity, fit_similarity, transform
-from medpixcl.matching.shape import ShapePrior, robust_similarity, robust_weights, spread
+from medpixcl.landmarks.geometry import (
+    consensus_similarity,
+    fit_similarity,
+    robust_similarity,
+    robust_weights,
+    spread,
+    transform,
+)
+from medpixcl.matching.shape import ShapePrior
 from tests.matching.fields import turned
 
 

@@ -214,7 +214,7 @@ class TestForward:
 
     def test_from_json(self):
         trunk = {"_target_": "medpixcl.networks.BackboneNet", "backbone": "dynunet", "channels": [4, 8, 8]}
-        config = {"_target_": "medpixcl.networks.pixpro.PixProNet", "network": trunk, **SMALL}
+        config = {"_target_": "medpixcl.networks.PixProNet", "network": trunk, **SMALL}
         config["norm"] = ["group", {"num_groups": 2}]
         net = ConfigParser(json.loads(json.dumps({"net": config}))).get_parsed_content("net")
         assert len(net(*views(2))["query"]["online"]) == 3

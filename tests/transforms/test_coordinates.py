@@ -24,7 +24,7 @@ from monai.transforms import (
 )
 
 from medpixcl.coordinates import apply_affine, spatial_affine, voxel_positions
-from medpixcl.correspondence import FULLY_VALID, correspond
+from medpixcl.correspondence.pixels import FULLY_VALID, correspond
 from medpixcl.transforms import CoordinateMapd
 from medpixcl.transforms.views import apply_views
 from tests.geometry import SHAPES, random_image

@@ -15,9 +15,9 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from medpixcl.coordinates import apply_affine, spatial_affine, voxel_positions
+from medpixcl.correspondence import pool_exogenous
 from medpixcl.data.drr import ConeBeam, Poses, render_drr, volume_centre
 from medpixcl.data.exogenous import with_donors
-from medpixcl.positives import pool_exogenous
 from medpixcl.transforms import (
     BodyCoordinatesd,
     BodyDistanceMapd,

@@ -272,7 +272,7 @@ class TestDictionary:
         config = {
             "_target_": "medpixcl.transforms.RandCrossDomainMixUpd",
             "keys": ["image"],
-            "sources": {"_target_": "medpixcl.data.textures.ProceduralSources", "shape": [24, 20]},
+            "sources": {"_target_": "medpixcl.data.ProceduralSources", "shape": [24, 20]},
             "beta": 2.0,
         }
         mixup = ConfigParser({"mix": json.loads(json.dumps(config))}).get_parsed_content("mix")

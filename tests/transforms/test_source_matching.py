@@ -7,7 +7,7 @@ from skimage.exposure import match_histograms
 
 from medpixcl.data.textures import ProceduralSources
 from medpixcl.data.textures.fields import power_noise
-from medpixcl.engines.leak_probe import global_statistics, leak_probe
+from medpixcl.training.leak_probe import global_statistics, leak_probe
 from medpixcl.transforms import RandCrossDomainMixUp
 from medpixcl.transforms.source_matching import match_histogram, match_source, match_spectrum
 

@@ -1,0 +1,224 @@
+"""Calibration of the error radius without labels, from two ways in which matches disagree with each other.
+
+* **Detour**: the template's landmarks are found in unlabelled images; what was found in one then serves as the template
+  for the next. How far that match ends from the template's own is what matching alone may be off by.
+* **Shape**: how far each match lies from where the other landmarks of its image expect it, by a shape learnt from the
+  same matches.
+
+Both are joined, as if they were independent. Neither can see that the template's mark was set off the true place, or
+how far two readers differ: give what is known of readers, or the radii hold too little.
+"""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from monai.data import MetaTensor
+from torch import Tensor
+
+from medpixcl._typing import Embed
+from medpixcl.apps.bundles import own_errors, read_bundle
+from medpixcl.apps.images import ImageList
+from medpixcl.coordinates import working_spacing
+from medpixcl.landmarks.calibration import RadiusCalibration, calibrate_radii, with_readers
+from medpixcl.matching import LandmarkMatcher, MatchResult
+from medpixcl.matching.annotated_image import AnnotatedImage
+from medpixcl.matching.point_distribution import PointDistribution
+from medpixcl.networks.inferers import EmbeddingModel
+from medpixcl.networks.weights import load_weights
+
+"""Image (1, C, *spatial) to level maps (1, E, *cells), finest first."""
+LEAST_SHAPE = 3
+"""Landmarks that a shape needs."""
+LEAST_IMAGES = 11
+"""Fewer give no landmark a radius of 90 % of its own: ten examples, each between two images."""
+CONTENT = (
+    "template",
+    "landmarks",
+    "spacing_mm",
+    "found",
+    "preprocessing",
+    "inferer",
+    "network",
+    "weights",
+    "matcher",
+    "device",
+)
+"""What is taken from a bundle's configuration."""
+Progress = Callable[[int, int], None]
+"""What is done, what there is in all."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """An unlabelled image in which the landmarks were found.
+
+    Attributes:
+        picture: Shape (1, C, *spatial).
+        levels: Its maps, (1, E, *cells), finest first.
+        spacing: Size of a voxel in mm along the array axes.
+        result: The template's landmarks in it.
+    """
+
+    picture: Tensor
+    levels: list[Tensor]
+    spacing: list[float]
+    result: MatchResult
+
+
+def match_image(matcher: LandmarkMatcher, embed: Embed, image: MetaTensor) -> Matched:
+    """Find the template's landmarks in one prepared image (C, *spatial)."""
+    spacing, picture = working_spacing(image), image.as_tensor()[None]
+    levels = embed(picture)
+    return Matched(picture, levels, spacing, matcher.match(levels, picture.shape[2:], spacing))
+
+
+def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Matched, target: Matched) -> Tensor:
+    """Distances in mm between the landmarks in ``target`` found through ``via`` and those found directly.
+
+    Args:
+        matcher: How landmarks are matched; it keeps its own template.
+        strides: Voxels per cell of the levels, finest first.
+        via: The image whose found landmarks are taken as a template's.
+        target: The other image.
+
+    Returns:
+        Shape (K,), NaN where a landmark is missing.
+    """
+    other = copy.copy(matcher)
+    other.fit(lambda _: via.levels, strides, via.picture, via.result.voxels, via.spacing)
+    through = other.match(target.levels, target.picture.shape[2:], target.spacing)
+    step = through.voxels - target.result.voxels
+    return torch.linalg.vector_norm(step * step.new_tensor(target.spacing), dim=1).cpu()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Matches in N images, each of which was also reached through the image before it.
+
+    Attributes:
+        detour_mm: Distance between the two places, shape (N, K), NaN where there is none.
+        found_mm: The direct match, in mm along the array axes, shape (N, K, D), NaN where missing.
+        unsure: Whether that was flagged as unsure, shape (N, K).
+    """
+
+    detour_mm: Float[Tensor, "n k"]
+    found_mm: Float[Tensor, "n k d"]
+    unsure: Bool[Tensor, "n k"]
+
+
+def collect_examples(
+    matcher: LandmarkMatcher, embed: Embed, strides: Sequence[int], images: Iterable[MetaTensor]
+) -> Examples:
+    """Match all images, every one but the first also through the one before.
+
+    A landmark that is unsure in the image between is no example: the template's own mark is not of that kind.
+
+    Args:
+        matcher: Fitted to the template.
+        embed: The pretrained network.
+        strides: Voxels per cell of its levels, finest first.
+        images: At least two prepared images (C, *spatial); two are in memory at a time.
+    """
+    detours, found, unsure = [], [], []
+    matched = (match_image(matcher, embed, image) for image in images)
+    for via, target in itertools.pairwise(matched):
+        doubtful = torch.tensor([flag == "unsure" for flag in via.result.flags])
+        detours.append(detour_errors(matcher, strides, via, target).masked_fill(doubtful, torch.nan))
+        found.append(target.result.voxels.cpu() * torch.tensor(target.spacing))
+        unsure.append(torch.tensor([flag == "unsure" for flag in target.result.flags]))
+    return Examples(torch.stack(detours), torch.stack(found), torch.stack(unsure))
+
+
+def shape_errors(
+    found_mm: Float[Tensor, "n k d"], unsure: Bool[Tensor, "n k"], template_mm: Float[Tensor, "k d"]
+) -> Float[Tensor, "n k"]:
+    """Distance of each match from where the others of its image expect it, shape (N, K) in mm; 0 for fewer than three.
+
+    Args:
+        found_mm: Matches, NaN where missing.
+        unsure: Those that the shape is not learnt from.
+        template_mm: The template's landmarks, NaN where missing.
+    """
+    errors = torch.zeros_like(found_mm[..., 0])
+    there = ~(found_mm.isnan().any(dim=2).any(dim=0) | template_mm.isnan().any(dim=1))
+    if int(there.sum()) >= LEAST_SHAPE:
+        points, weights = found_mm[:, there].double(), (~unsure[:, there]).double()
+        shape = PointDistribution(points, weights, template_mm[there].double())
+        miss = torch.linalg.vector_norm(points - shape.judge(points, weights).predicted, dim=2)
+        errors[:, there] = miss.to(errors)
+    return errors
+
+
+def draw_items(images: ImageList, limit: int | None, seed: int) -> list[dict[str, Any]]:
+    """At most ``limit`` images in random order.
+
+    Raises:
+        ValueError: If there are too few of them.
+    """
+    usable = len(images.datalist)
+    if min(usable, usable if limit is None else limit) < LEAST_IMAGES:
+        raise ValueError(
+            f"{images.path} has {usable} usable images, of which at most {limit or usable} are taken; a calibration "
+            f"needs at least {LEAST_IMAGES} and is better with 50"
+        )
+    order = torch.randperm(usable, generator=torch.Generator().manual_seed(seed))[:limit]
+    return [images.datalist[number] for number in order.tolist()]
+
+
+def calibrate_from_bundle(
+    bundle: Path,
+    overrides: Mapping[str, Any],
+    *,
+    coverage: float = 0.9,
+    reader_mm: float = 0.0,
+    limit: int | None = 100,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> tuple[RadiusCalibration, dict[str, str]]:
+    """Calibrate with the template, matcher, network, weights and preprocessing of a matching bundle.
+
+    Args:
+        bundle: Its folder.
+        overrides: Config ids of its ``inference`` configuration to values: ``template``, ``landmarks``, ``images``.
+        coverage: Probability that a true place shall lie within the radius.
+        reader_mm: Standard deviation along an axis of a reader's mark; 0 leaves readers out.
+        limit: At most so many images, drawn at random; None for all.
+        seed: Of that, of the order and of the readers' marks.
+        progress: Called after every image.
+
+    Returns:
+        The calibration, and the reason for every file that was rejected.
+
+    Raises:
+        BundleError: If an override names no id of the configuration.
+        ValueError: Of bad input.
+    """
+    parser = read_bundle(bundle, "inference", overrides)
+    with own_errors():
+        template, landmarks, spacing, found, prepare, inferer, network, weights, matcher, device = (
+            parser.get_parsed_content(key) for key in CONTENT
+        )
+        annotated = AnnotatedImage(template, landmarks, prepare, spacing)
+    found.check()
+    items = draw_items(found, limit, seed)
+    if weights is not None:
+        load_weights(network, weights)
+    model = EmbeddingModel(network, device, inferer)
+    annotated.fit(matcher, model, model.strides)
+
+    def prepared() -> Iterator[MetaTensor]:
+        for number, item in enumerate(items):
+            yield prepare(item)["image"]
+            progress(number + 1, len(items))
+
+    examples = collect_examples(matcher, matcher.embed, network.strides, prepared())
+    marks = annotated.voxels.float() * torch.tensor(working_spacing(annotated.image))
+    errors = torch.hypot(examples.detour_mm, shape_errors(examples.found_mm, examples.unsure, marks))
+    errors = with_readers(errors, reader_mm, marks.shape[1], torch.Generator().manual_seed(seed))
+    return calibrate_radii(errors, examples.unsure, annotated.points.names, coverage=coverage), found.rejected

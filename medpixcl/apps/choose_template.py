@@ -1,0 +1,262 @@
+"""Which images are worth annotating: every image looked up in every other one, the result as a ranking."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from torch import Tensor
+
+from medpixcl._typing import Embed
+from medpixcl.apps.bundles import BundleError, own_errors
+from medpixcl.apps.candidates import Candidate, ChoiceSettings, candidates_of, check_count, read_candidate
+from medpixcl.apps.images import ImageList, first_file
+from medpixcl.coordinates import spacing_of, working_affine
+from medpixcl.data.atomic import write_text_atomically
+from medpixcl.matching import describe
+from medpixcl.matching.representativeness import choose_greedily, find_points, point_quality
+from medpixcl.networks.inferers import EmbeddingModel
+from medpixcl.networks.weights import load_weights
+from medpixcl.reports.canvas import SERIES, chart, panel_grid
+from medpixcl.reports.figures import save_png
+from medpixcl.reports.panels import panels
+
+Progress = Callable[[str, int, int], None]
+"""Name of the step, what is done, what there is in all."""
+FOUND_BACK_CELLS = 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What came out.
+
+    Attributes:
+        chosen: Images worth annotating, in the order of their choice.
+        worth: Mean quality over all points after each of these choices.
+        ranking: Name, score, similarity, cycle distance, of every image, best first, as :data:`COLUMNS` says.
+        rejected: Reason for every file that was not compared.
+        files: The file of each image by its name.
+        points: Its key points.
+        served: How well each of its key points was found in the others, on average.
+    """
+
+    chosen: list[str]
+    worth: list[float]
+    ranking: list[dict[str, Any]]
+    rejected: dict[str, str]
+    files: dict[str, str]
+    points: dict[str, Tensor]
+    served: dict[str, Tensor]
+
+
+COLUMNS = ("rank", "image", "score", "similarity", "cycle_mm", "found_back_percent", "chosen")
+"""Of the ranking: ``score`` is the mean quality, from 0 to 1, of the other images' points found in this one;
+``similarity`` the mean product of cosines, ``cycle_mm`` the median distance after the way back, and
+``found_back_percent`` the share of points that came back to within 2 cells; ``chosen`` numbers the chosen ones."""
+
+
+def choose_templates(
+    images: ImageList,
+    preprocessing: Compose,
+    embed: Embed,
+    strides: Sequence[int],
+    settings: ChoiceSettings,
+    *,
+    split: str | None = None,
+    progress: Progress = lambda step, done, total: None,
+) -> Choice:
+    """Rank images by how well the others are found in them, and choose those that serve all best.
+
+    Args:
+        images: Candidates. Of repeats of one picture only the first is compared, as a repeat proves nothing.
+        preprocessing: Transforms of the images.
+        embed: The pretrained network.
+        strides: Voxels per cell of its levels, finest first.
+        settings: How images are compared.
+        split: Section of the manifest, or the data set's own name of a split; None for all images.
+        progress: Called after every image of each step.
+
+    Raises:
+        ValueError: If fewer than two images can be compared, or fewer than are to be chosen.
+    """
+    items, rejected = candidates_of(images, split, settings)
+    candidates: list[Candidate] = []
+    for number, item in enumerate(items):
+        path = first_file(item)
+        try:
+            candidates.append(read_candidate(item, images.name(path), preprocessing, embed, strides, settings, number))
+        except (ValueError, RuntimeError, OSError) as error:
+            rejected[images.name(path)] = str(error).splitlines()[0]
+        progress("reading", number + 1, len(items))
+    check_count(candidates, settings.count, images.path, rejected)
+    used = strides[len(strides) - len(candidates[0].levels) :]
+    found = _find_all(candidates, used, progress)
+    return _ranked(candidates, found, settings, rejected)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All key points looked for in all images: R points, N images.
+
+    Attributes:
+        owner: Image of every point, shape (R,).
+        similarity: Product of cosines where each point was found in each image, shape (R, N).
+        cycle_mm: Distance from the point after the way back, shape (R, N).
+    """
+
+    owner: Tensor
+    similarity: Float[Tensor, "r n"]
+    cycle_mm: Float[Tensor, "r n"]
+
+
+def _find_all(candidates: list[Candidate], strides: Sequence[int], progress: Progress) -> Findings:
+    """Every image's points in every image, and back: each image's maps are unpacked twice, not once for every pair."""
+    counts = [len(one.points) for one in candidates]
+    vectors = [describe(one.maps(), strides, one.points) for one in candidates]
+    joined = [torch.cat(level) for level in zip(*vectors, strict=True)]
+    places, similarity = [], []
+    for number, one in enumerate(candidates):
+        found, scores = find_points(joined, one.maps(), strides, one.grid)
+        places.append(found.cpu())
+        similarity.append(scores.cpu())
+        progress("looking for key points", number + 1, len(candidates))
+    by_owner = torch.stack(places, dim=1).split(counts)
+    cycles = []
+    for number, (one, found) in enumerate(zip(candidates, by_owner, strict=True)):
+        there = [
+            describe(other.maps(), strides, found[:, other_number]) for other_number, other in enumerate(candidates)
+        ]
+        back, _ = find_points([torch.cat(level) for level in zip(*there, strict=True)], one.maps(), strides, one.grid)
+        steps = torch.tensor(one.grid.spacing)
+        miss = (back.cpu().unflatten(0, (len(candidates), -1)) - one.points) * steps
+        cycles.append(torch.linalg.vector_norm(miss, dim=2).T)
+        progress("looking back", number + 1, len(candidates))
+    owner = torch.arange(len(candidates)).repeat_interleave(torch.tensor(counts))
+    return Findings(owner, torch.stack(similarity, dim=1), torch.cat(cycles))
+
+
+def _ranked(candidates: list[Candidate], found: Findings, settings: ChoiceSettings, rejected: dict[str, str]) -> Choice:
+    """Scores of the images, the choice among them, and the table."""
+    names = [one.name for one in candidates]
+    quality = point_quality(found.similarity, found.cycle_mm)
+    own = found.owner[:, None] == torch.arange(len(names))
+    counts = found.owner.bincount()[found.owner]
+    chosen, worth = choose_greedily(torch.where(own, 1.0, quality), 1 / (counts * len(names)), settings.count)
+    # Every image counts alike, however many points it has; an image says nothing about itself.
+    weights = torch.where(own, 0.0, 1 / (counts * (len(names) - 1))[:, None])
+    scores = (weights * quality).sum(dim=0)
+    similarity = (weights * found.similarity).sum(dim=0)
+    back = (weights * (found.cycle_mm <= FOUND_BACK_CELLS * candidates[0].grid.cell_mm)).sum(dim=0)
+    cycle = torch.where(own, torch.nan, found.cycle_mm).nanmedian(dim=0).values
+    table = [
+        {
+            "rank": rank + 1,
+            "image": names[number],
+            "score": float(scores[number]),
+            "similarity": float(similarity[number]),
+            "cycle_mm": float(cycle[number]),
+            "found_back_percent": 100 * float(back[number]),
+            "chosen": chosen.index(number) + 1 if number in chosen else 0,
+        }
+        for rank, number in enumerate(scores.argsort(descending=True, stable=True).tolist())
+    ]
+    served = (torch.where(own, 0.0, quality).sum(dim=1) / (len(names) - 1)).split(found.owner.bincount().tolist())
+    return Choice(
+        chosen=[names[number] for number in chosen],
+        worth=worth,
+        ranking=table,
+        rejected=rejected,
+        files={one.name: one.path for one in candidates},
+        points={one.name: one.points for one in candidates},
+        served=dict(zip(names, served, strict=True)),
+    )
+
+
+def write_choice(choice: Choice, images: ImageList, preprocessing: Compose, output_dir: str | Path) -> None:
+    """Write ``ranking.csv``, ``scores.png`` and a picture of every chosen image with its key points.
+
+    The brighter a point, the better it was found in the other images.
+    """
+    folder = Path(output_dir)
+    text = io.StringIO()
+    rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    rows.writeheader()
+    for row in choice.ranking:
+        rounded = {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()}
+        rows.writerow(rounded | {"chosen": row["chosen"] or ""})
+    write_text_atomically(folder / "ranking.csv", text.getvalue())
+    figure, axes = chart(xlabel="score", ylabel="images")
+    scores = [row["score"] for row in choice.ranking]
+    axes.hist(scores, bins=min(30, max(5, len(scores) // 5)), color=SERIES[0])
+    for row in choice.ranking:
+        if row["chosen"]:
+            axes.axvline(row["score"], color=SERIES[1])
+    save_png(figure, folder / "scores.png")
+    for number, name in enumerate(choice.chosen, start=1):
+        image = preprocessing(images.entry(choice.files[name]))["image"]
+        picture = _picture(image, choice.points[name], choice.served[name])
+        save_png(picture, folder / f"chosen_{number}_{images.stem(choice.files[name])}.png".replace("/", "_"))
+
+
+def _picture(image: MetaTensor, points: Tensor, served: Tensor) -> Any:
+    """An image with its key points."""
+    affine = working_affine(image)
+    place: dict[str, Any] = {"affine": affine} if image.ndim == 4 else {"spacing": spacing_of(affine).tolist()}
+    views = panels(image.as_tensor()[0], **place)
+    figure, axes = panel_grid(views, height=5.0)
+    for panel, drawn in zip(views, axes, strict=True):
+        x, y = panel.place(points.numpy()).T
+        drawn.scatter(x, y, c=served.numpy(), s=18, cmap="inferno", vmin=0, vmax=1, edgecolors="white", linewidths=0.5)
+    return figure
+
+
+def choose_from_bundle(
+    bundle: Path,
+    overrides: Mapping[str, Any],
+    settings: ChoiceSettings,
+    *,
+    split: str | None = None,
+    progress: Progress = lambda step, done, total: None,
+) -> tuple[Choice, ImageList, Compose]:
+    """Run with the network, weights and preprocessing of a matching bundle.
+
+    Args:
+        bundle: Its folder.
+        overrides: Config ids of its ``inference`` configuration to values.
+        settings: How images are compared.
+        split: See :func:`choose_templates`.
+        progress: The same.
+
+    Returns:
+        The choice, the images and their transforms.
+
+    Raises:
+        BundleError: If an override names no id of the configuration.
+        ValueError: Of bad input.
+    """
+    file = bundle / "configs" / "inference.json"
+    parser = ConfigParser(ConfigParser.load_config_file(str(file)))
+    if unknown := [key for key in overrides if key not in parser]:
+        raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {file}")
+    parser.update({"bundle_root": str(bundle), **overrides})
+    with own_errors():
+        images, preprocessing, inferer, network, weights, device = (
+            parser.get_parsed_content(key)
+            for key in ("found", "preprocessing", "inferer", "network", "weights", "device")
+        )
+    images.check()
+    if weights is not None:
+        load_weights(network, weights)
+    model = EmbeddingModel(network, device, inferer)
+    return (
+        choose_templates(images, preprocessing, model, model.strides, settings, split=split, progress=progress),
+        images,
+        preprocessing,
+    )

@@ -1,0 +1,182 @@
+"""The estimate of the changes of intensity for a bundle: its images, its classes, its ranges, in one call."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from medpixcl.apps.bundles import own_errors, read_bundle
+from medpixcl.apps.jitter import (
+    BINS,
+    ClassJitter,
+    estimate_jitter,
+    information_measure,
+    jitter_fragment,
+)
+from medpixcl.apps.patches import (
+    EmbeddedImage,
+    corresponding_patches,
+    draw_image_pairs,
+    embed_item,
+)
+from medpixcl.data.datalist import items_of
+from medpixcl.data.manifest import Entry, Manifest
+from medpixcl.networks.embedding import BackboneNet, LevelsNet
+from medpixcl.networks.inferers import LevelsInferer
+from medpixcl.networks.weights import load_weights
+from medpixcl.transforms.classes import ClassifyViewsd, PixelClasses
+from medpixcl.transforms.intensity import CLASS_NAMES
+
+Progress = Callable[[str, int, int], None]
+"""Name of the step, what is done, what there is in all."""
+
+
+@dataclass(frozen=True)
+class JitterSettings:
+    """How the changes of intensity are estimated.
+
+    Attributes:
+        images: Unlabelled images of the manifest's training section, drawn at random.
+        pairs: Ordered pairs of these images, drawn at random.
+        points: Pixels drawn by informativeness per pair.
+        window_mm: Side of the patches.
+        measure: See :func:`medpixcl.apps.jitter.information_measure`.
+        stop: See :func:`medpixcl.apps.jitter.estimate_jitter`.
+        alpha: The same.
+        seed: Of all that is drawn.
+    """
+
+    images: int = 20
+    pairs: int = 40
+    points: int = 64
+    window_mm: float = 32.0
+    measure: str = "joint"
+    stop: str = "mean"
+    alpha: float = 1.0
+    seed: int = 0
+
+
+def estimate_for_bundle(
+    bundle: Path,
+    manifest: Path,
+    settings: JitterSettings,
+    *,
+    weights: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    extra_configs: Sequence[Path] = (),
+    progress: Progress = lambda step, done, total: None,
+) -> tuple[list[ClassJitter], dict[str, Any]]:
+    """Estimate the ranges of brightness and contrast on the images that a pretraining bundle would train on.
+
+    Images are prepared, and pixels classified, as the bundle's ``deterministic`` transforms do.
+
+    Args:
+        bundle: Folder of a pretraining bundle.
+        manifest: Images; only the training section is read, and no landmarks.
+        settings: How.
+        weights: Of the bundle's network, from a pretraining; the frozen ImageNet encoder when None.
+        overrides: Config ids of the bundle's ``train`` configuration to values.
+        extra_configs: Config files put over it, before the overrides.
+        progress: Called after every image, pair and class.
+
+    Returns:
+        What was found per class, and the part of a configuration that sets it.
+
+    Raises:
+        ValueError: If there are fewer than two different pictures, a class has no mutual matches, or input is bad.
+    """
+    information = information_measure(settings.measure)
+    parser = read_bundle(bundle, "train", overrides or {}, extra_configs=extra_configs)
+    generator = torch.Generator().manual_seed(settings.seed)
+    entries = draw_entries(manifest, settings.images, generator)
+    with own_errors():
+        network = embedding_network(parser, weights)
+        images = _embed(parser, network, entries, progress)
+    pairs = corresponding_patches(
+        images,
+        draw_image_pairs([image.group for image in images], settings.pairs, generator),
+        network,
+        window_mm=settings.window_mm,
+        points=settings.points,
+        exponent=float(parser.get_parsed_content("informativeness_exponent")),
+        generator=generator,
+        progress=lambda done, total: progress("matching", done, total),
+    )
+    classes = estimate_jitter(
+        pairs,
+        information,
+        alpha=settings.alpha,
+        stop=settings.stop,
+        progress=lambda done, total: progress("searching", done, total),
+    )
+    ranges = {name: parser.get_parsed_content(f"intensity_{name}") for name in CLASS_NAMES}
+    facts = {
+        "measure": settings.measure,
+        "bins": BINS[settings.measure],
+        "stop": settings.stop,
+        "alpha": settings.alpha,
+        "window_mm": settings.window_mm,
+        "images": len(images),
+        "pixels_drawn": pairs.drawn,
+        "embedding": "frozen encoder" if weights is None else "given weights",
+        "seed": settings.seed,
+    }
+    return classes, jitter_fragment(classes, ranges, facts)
+
+
+def draw_entries(manifest: Path, number: int, generator: torch.Generator) -> list[Entry]:
+    """Entries of the training section, one of every picture that is there repeatedly.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    entries = Manifest.read(manifest).datalist("training")
+    pictures = {_picture(entry): entry for entry in reversed(entries)}
+    if min(len(pictures), number) < 2:
+        raise ValueError(
+            f"different pictures among the training images of {manifest}: {len(pictures)}, to be used: {number}; "
+            "expected at least 2, as patches of different images are compared: give a manifest with more images"
+        )
+    order = sorted(pictures)
+    return [pictures[order[index]] for index in torch.randperm(len(order), generator=generator)[:number].tolist()]
+
+
+def _picture(entry: Entry) -> str:
+    """What repeats of one picture have in common."""
+    return str(entry.get("duplicate_group") or entry["image"])
+
+
+def embedding_network(parser: ConfigParser, weights: Path | None) -> LevelsNet:
+    """The bundle's network with weights from a file, or the frozen ImageNet encoder.
+
+    Raises:
+        ValueError: If the weights do not fit, or there is no encoder for images of this dimension.
+    """
+    if weights is not None:
+        parser["imagenet"] = False
+        network: LevelsNet = parser.get_parsed_content("network_def")
+        load_weights(network, weights)
+    elif (dims := parser.get_parsed_content("spatial_dims")) != 2:
+        raise ValueError(f"the bundle takes {dims}D images, for which there is no ImageNet encoder; give --weights")
+    else:
+        network = BackboneNet(encoder_only=True, pretrained=True, strides=[4, 8, 16, 32])
+    return network.to(parser.get_parsed_content("device")).eval()
+
+
+def _embed(
+    parser: ConfigParser, network: LevelsNet, entries: Sequence[Entry], progress: Progress
+) -> list[EmbeddedImage]:
+    """Prepare and embed all images; fixed cuts between the classes replace those that the images come with."""
+    prepare, inferer = parser.get_parsed_content("deterministic"), LevelsInferer()
+    cuts = parser.get_parsed_content("class_cuts") if "class_cuts" in parser else "quantiles"
+    classify = ClassifyViewsd("image", PixelClasses(cuts))
+    device = parser.get_parsed_content("device")
+    images = []
+    for number, (item, entry) in enumerate(zip(items_of(list(entries)), entries, strict=True)):
+        prepared = classify(prepare(item))
+        images.append(embed_item(prepared, lambda image: inferer(image.to(device), network), _picture(entry)))
+        progress("embedding", number + 1, len(entries))
+    return images

@@ -1,0 +1,192 @@
+"""Measures a landmark file against those of readers: distances, regions, cephalometric measurements."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medpixcl.apps.measurement import compare_files, measure_file, reader_names
+from medpixcl.apps.readers import Compared, Positions, compare_readers
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.landmarks.calibration import coverage_of
+from medpixcl.landmarks.cephalometry import ReaderComparison
+from medpixcl.landmarks.metrics import evaluate_positions, in_plane, pair_images
+from medpixcl.landmarks.regions import covered
+
+RADIUS_COLUMN = "radius_mm"
+Regions = dict[str, dict[str, Tensor]]
+"""Image to landmark to the matrix of its region in mm^2, LPS+, see :mod:`medpixcl.landmarks.regions`."""
+
+
+@dataclass
+class Evaluation:
+    """What :func:`evaluate_files` found.
+
+    Attributes:
+        metrics: Against the first reference, for JSON; with ``radius_coverage``, ``region_coverage`` and ``readers``
+            where there are any.
+        compared: With several references: every two of them all, and the predictions against the references' mean.
+        angles: Cephalometric measurements of every two, if asked for.
+    """
+
+    metrics: dict[str, Any]
+    compared: Compared = field(default_factory=list)
+    angles: list[ReaderComparison] = field(default_factory=list)
+
+
+def evaluate_files(
+    predictions: Path,
+    references: Sequence[Path],
+    *,
+    exclude: Sequence[str] = (),
+    angles: bool = False,
+    names: Mapping[str, str] | None = None,
+    spacing_mm: float | None = None,
+) -> Evaluation:
+    """Compare predicted landmarks with those of one or several readers.
+
+    Args:
+        predictions: Any landmark file; of a CSV with radii (``radius_mm``) or regions (``regions.csv``) it is counted
+            how many true places they hold.
+        references: Files of the readers; the first is the one that the errors are taken from.
+        exclude: Images left out, as the files name them, or their file names.
+        angles: Compare the cephalometric measurements, too.
+        names: What the landmarks are, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
+        spacing_mm: For the measurements: size of pixels of files that do not say it.
+
+    Raises:
+        ValueError: Of bad input, in one sentence.
+    """
+    paths = [predictions, *references]
+    positions = [read_landmarks(path).positions_mm() for path in paths]
+    result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
+    if radii := read_radii(predictions):
+        result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)
+    if regions := read_regions(predictions):
+        result.metrics["region_coverage"] = region_coverage(positions[0], positions[1], regions, result.metrics)
+    if len(references) > 1:
+        result.compared = compare_readers(dict(zip(reader_names(paths), positions, strict=True)), exclude=exclude)
+        result.metrics["readers"] = {title: _overall(metrics) for title, metrics in result.compared}
+    if angles:
+        shared = {"names": names, "spacing_mm": spacing_mm}
+        measured = measure_file(predictions, exclude=exclude, **shared)  # type: ignore[arg-type]
+        readers = [measure_file(path, **shared) for path in references]  # type: ignore[arg-type]
+        result.angles = compare_files(measured, readers)
+        result.metrics["measurements"] = {
+            f"{one.first} against {one.second}": _measurements(one) for one in result.angles
+        }
+    return result
+
+
+def read_radii(path: Path) -> dict[str, dict[str, float]]:
+    """Radius in mm of every landmark of a CSV by image; empty where the file has none."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(RADIUS_COLUMN)]
+    radii: dict[str, dict[str, float]] = {}
+    for row in rows:
+        radii.setdefault(row.get("image") or row["volume"], {})[row["landmark"]] = float(row[RADIUS_COLUMN])
+    return radii
+
+
+def radius_coverage(metrics: Mapping[str, Any], radii: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Share of the measured points that lie within their radius, over all and for each landmark.
+
+    Args:
+        metrics: From :func:`medpixcl.landmarks.metrics.evaluate_positions`.
+        radii: Image and landmark to radius in mm.
+
+    Returns:
+        ``measured`` (None where no point has both), ``points``, ``mean_radius_mm`` and ``per_landmark``.
+    """
+    pairs = [
+        (name, error, radii[image][name])
+        for image, entry in metrics["per_image"].items()
+        for name, error in entry["errors_mm"].items()
+        if error is not None and name in radii.get(image, {})
+    ]
+    names = dict.fromkeys(name for name, _, _ in pairs)
+    return {
+        "measured": _share(pairs),
+        "points": len(pairs),
+        "mean_radius_mm": sum(radius for _, _, radius in pairs) / len(pairs) if pairs else None,
+        "per_landmark": {name: _share([pair for pair in pairs if pair[0] == name]) for name in names},
+    }
+
+
+def read_regions(path: Path) -> Regions:
+    """Ellipses or ellipsoids of a ``regions.csv``; empty where the file has none."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("axis1_mm")]
+    regions: Regions = {}
+    for row in rows:
+        axes = "xyz" if "axis3_mm" in row else "xy"
+        whole = torch.zeros(len(axes), len(axes), dtype=torch.float64)
+        for number in range(1, len(axes) + 1):
+            along = torch.tensor([float(row[f"axis{number}_{axis}"]) for axis in axes], dtype=torch.float64)
+            whole += float(row[f"axis{number}_mm"]) ** 2 * torch.outer(along, along)
+        regions.setdefault(row["image"], {})[row["landmark"]] = whole
+    return regions
+
+
+def region_coverage(found: Positions, true: Positions, regions: Regions, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Share of the true places that lie in their regions, over all and for each landmark.
+
+    Args:
+        found: Positions that the regions lie around, LPS+ mm.
+        true: True positions.
+        regions: By the images of ``found``.
+        metrics: Of the two; the points that it measured count.
+
+    Returns:
+        ``measured`` (None where no point has both), ``points`` and ``per_landmark``.
+    """
+    hits: dict[str, list[bool]] = {}
+    for image, other in pair_images(metrics["per_image"], true).items():
+        for name in metrics["per_image"][image]["errors_mm"]:
+            region = regions.get(image, {}).get(name)
+            places = [side[key][name] for side, key in ((found, image), (true, other))]
+            if region is not None:
+                here, there = (in_plane(place or (), len(region)) for place in places)
+                away = torch.tensor(there, dtype=torch.float64) - torch.tensor(here, dtype=torch.float64)
+                hits.setdefault(name, []).append(bool(covered(away, region)))
+    every = [hit for row in hits.values() for hit in row]
+    return {
+        "measured": sum(every) / len(every) if every else None,
+        "points": len(every),
+        "per_landmark": {name: sum(row) / len(row) for name, row in hits.items()},
+    }
+
+
+def _share(pairs: Sequence[tuple[str, float, float]]) -> float | None:
+    if not pairs:
+        return None
+    errors, radii = (torch.tensor([pair[column] for pair in pairs]) for column in (1, 2))
+    return coverage_of(errors, radii)
+
+
+def _overall(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers over all points."""
+    return {key: metrics[key] for key in ("images", "measured", "mre_mm", "median_mm", "p95_mm", "sdr_percent")}
+
+
+def _measurements(comparison: ReaderComparison) -> dict[str, Any]:
+    """Mean absolute difference, bias and images of every measurement that both have."""
+    return {
+        one.measurement: {
+            "unit": one.unit,
+            "images": one.images,
+            "mean_absolute": one.mean_absolute,
+            "bias": one.bias,
+            "sd": None if one.images < 2 else one.sd,
+        }
+        for one in comparison.measurements
+        if one.images > 0
+    }

@@ -1,0 +1,214 @@
+"""How strongly brightness and contrast may change per class of informativeness, estimated without labels.
+
+The estimate asks how much two patches of the same anatomy in different people tell about each other, and takes the
+strongest change of a patch that leaves at least as much between the patch and its changed self.
+
+Reference: Quan et al., arXiv 2211.07118, section on the estimation of the augmentation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from medpixcl.apps.patches import PatchPairs
+from medpixcl.mutual_information import count_vector_mutual_information, joint_mutual_information
+from medpixcl.transforms.intensity import CLASS_NAMES
+
+BRIGHTNESS_STEP, CONTRAST_STEP = 0.03, 0.04
+STEPS_DOWN, STEPS_UP = 24, 100
+"""Ends of the search: brightness 0.28 and contrast 0.04 downwards, 4 and 5 upwards."""
+BINS = {"joint": 32, "counts": 256}
+"""Grey levels between 0 and 1: those of the informativeness, and those of the original."""
+PATCHES_AT_ONCE = 16
+
+Information = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ClassJitter:
+    """What was found for one class of informativeness.
+
+    Attributes:
+        name: ``low``, ``medium`` or ``high``.
+        mean: Of the mutual information of corresponding patches, in nats.
+        deviation: Its standard deviation between the pairs.
+        number: Pairs of patches.
+        threshold: Mutual information that a changed patch must keep.
+        brightness: Least and greatest factor, mean over the patches.
+        contrast: The same for the factor of contrast.
+        at_limit: Share of the patches that kept the threshold to the end of the search, downwards and upwards.
+    """
+
+    name: str
+    mean: float
+    deviation: float
+    number: int
+    threshold: float
+    brightness: tuple[float, float]
+    contrast: tuple[float, float]
+    at_limit: tuple[float, float]
+
+
+def change_intensity(patches: Float[Tensor, " n *s"], brightness: float, contrast: float) -> Float[Tensor, " n *s"]:
+    """``clip(((x - m) * contrast + m) * brightness, 0, 1)`` with m the mean of each patch.
+
+    The same as :class:`medpixcl.transforms.intensity.Intensity` does to a whole view.
+
+    Example:
+        >>> change_intensity(torch.tensor([[0.2, 0.6]]), 1.0, 3.0)
+        tensor([[0., 1.]])
+    """
+    mean = patches.flatten(1).mean(1).view(-1, *[1] * (patches.ndim - 1))
+    return ((patches - mean) * contrast + mean).mul_(brightness).clamp_(0, 1)
+
+
+def strongest_change(
+    patches: Float[Tensor, " n *s"], threshold: float, information: Information, *, upwards: bool
+) -> Int[Tensor, " n"]:
+    """Number of steps by which each patch can be changed before it tells too little of itself.
+
+    From no change on, brightness goes by steps of 0.03 and contrast, together with it, of 0.04. The search of a patch
+    ends before the first step with less information than the threshold.
+
+    Args:
+        patches: Grey levels between 0 and 1, shape (N, *window).
+        threshold: In nats.
+        information: Of two batches of patches, one value per pair.
+        upwards: Stronger brightness and contrast, or weaker.
+
+    Returns:
+        Steps, shape (N,), at most :data:`STEPS_UP` or :data:`STEPS_DOWN`.
+    """
+    parts = patches.split(PATCHES_AT_ONCE)  # small enough for the cache
+    return torch.cat([_steps_kept(part, threshold, information, upwards) for part in parts])
+
+
+def _steps_kept(patches: Tensor, threshold: float, information: Information, upwards: bool) -> Int[Tensor, " n"]:
+    steps = torch.zeros(len(patches), dtype=torch.long)
+    rows = torch.arange(len(patches))
+    sign, last = (1, STEPS_UP) if upwards else (-1, STEPS_DOWN)
+    for step in range(1, last + 1):
+        changed = change_intensity(patches[rows], *_factors(float(sign * step)))
+        rows = rows[information(patches[rows], changed) >= threshold]
+        if not len(rows):
+            break
+        steps[rows] = step
+    return steps
+
+
+def _factors(steps: float) -> tuple[float, float]:
+    """Brightness and contrast after so many steps, downwards if negative."""
+    return 1 + BRIGHTNESS_STEP * steps, 1 + CONTRAST_STEP * steps
+
+
+def information_measure(measure: str, bins: int | None = None) -> Information:
+    """Mutual information of patches with values between 0 and 1.
+
+    Args:
+        measure: ``joint``: of the grey levels at the same pixels. ``counts``: the original's, of the counts of the two
+            histograms.
+        bins: Grey levels; 32 or 256 when None.
+
+    Raises:
+        ValueError: If there is no such measure.
+    """
+    if measure not in BINS:
+        raise ValueError(f"measure is {measure!r}; expected 'joint' or 'counts'.")
+    function = joint_mutual_information if measure == "joint" else count_vector_mutual_information
+    return partial(function, bins=BINS[measure] if bins is None else bins, value_range=(0, 1))
+
+
+def estimate_jitter(
+    pairs: PatchPairs,
+    information: Information,
+    *,
+    alpha: float = 1.0,
+    stop: str = "mean",
+    most: int = 200,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[ClassJitter]:
+    """Ranges of brightness and contrast for each class of informativeness.
+
+    Args:
+        pairs: Corresponding patches.
+        information: See :func:`information_measure`.
+        alpha: Share of the mean information of corresponding patches that a changed patch must keep; 1 in the paper.
+        stop: ``mean``: the threshold is ``alpha * mean``. ``mean_minus_sd``: less one standard deviation, as in the
+            code of the paper.
+        most: Patches per class that are changed, the first ones; the mean is that of all.
+        progress: Called with the classes done and in all.
+
+    Returns:
+        One per class: low, medium, high.
+
+    Raises:
+        ValueError: If a class has fewer than two pairs, or an argument is out of range.
+    """
+    if alpha <= 0 or most < 1:
+        raise ValueError(f"alpha is {alpha} and most is {most}; expected positive numbers.")
+    if stop not in ("mean", "mean_minus_sd"):
+        raise ValueError(f"stop is {stop!r}; expected 'mean' or 'mean_minus_sd'.")
+    found = []
+    for label, name in enumerate(CLASS_NAMES):
+        rows = (pairs.classes == label).nonzero().squeeze(1)
+        if len(rows) < 2:
+            raise ValueError(
+                f"{len(rows)} of {pairs.drawn} pixels drawn are of {name} informativeness and have a mutual match; "
+                "expected at least 2 in every class: give more images or pairs, or another network"
+            )
+        patches = pairs.patches[rows]
+        values = information(patches, pairs.partners[rows]).double()
+        threshold = alpha * float(values.mean()) - (float(values.std()) if stop == "mean_minus_sd" else 0.0)
+        down, up = (strongest_change(patches[:most], threshold, information, upwards=up) for up in (False, True))
+        found.append(_summary(name, values, threshold, down, up))
+        progress(label + 1, len(CLASS_NAMES))
+    return found
+
+
+def _summary(name: str, values: Tensor, threshold: float, down: Tensor, up: Tensor) -> ClassJitter:
+    least, greatest = _factors(-float(down.double().mean())), _factors(float(up.double().mean()))
+    ends = float((down == STEPS_DOWN).double().mean()), float((up == STEPS_UP).double().mean())
+    return ClassJitter(
+        name=name,
+        mean=float(values.mean()),
+        deviation=float(values.std()),
+        number=len(values),
+        threshold=threshold,
+        brightness=(least[0], greatest[0]),
+        contrast=(least[1], greatest[1]),
+        at_limit=ends,
+    )
+
+
+def jitter_fragment(
+    classes: Sequence[ClassJitter], ranges: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Part of a configuration that sets the changes of intensity of every class.
+
+    Args:
+        classes: What was found.
+        ranges: The bundle's own ranges by class name; those other than brightness and contrast are taken over.
+        facts: How it was found, kept under ``jitter`` with what was found. No component of a bundle reads it.
+    """
+    fragment: dict[str, Any] = {}
+    report: dict[str, Any] = dict(facts)
+    for one in classes:
+        own = {"brightness": _rounded(one.brightness), "contrast": _rounded(one.contrast)}
+        fragment[f"intensity_{one.name}"] = {**ranges[one.name], **own}
+        report[one.name] = {
+            "information_mean": round(one.mean, 4),
+            "information_sd": round(one.deviation, 4),
+            "pairs": one.number,
+            "threshold": round(one.threshold, 4),
+            "share_at_limit": _rounded(one.at_limit),
+        }
+    return {**fragment, "jitter": report}
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 3) for value in values]

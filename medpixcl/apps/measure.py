@@ -1,0 +1,158 @@
+"""The folder that `medpixcl measure` makes: tables, tracings, the page."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import medpixcl
+from medpixcl.apps.measurement import Measured, compare_files, find_pictures, image_folder, measure_file
+from medpixcl.coordinates import working_spacing
+from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import image_stem
+from medpixcl.data.images import read_image
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.pixels import MissingSpacingError
+from medpixcl.landmarks.cephalometry import ReaderComparison
+from medpixcl.reports.figures import save_png
+from medpixcl.reports.html import Picture
+from medpixcl.reports.measurements import (
+    MeasurementReport,
+    agreement_table,
+    class_agreement_table,
+    class_table,
+    measurement_table,
+    write_measurement_report,
+)
+from medpixcl.reports.tables import short_name, to_csv
+from medpixcl.reports.tracing import cephalometric_tracing
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+Progress = Callable[[int, int], None]
+"""What is done, what there is in all."""
+SHOWN_TRACINGS = 6
+"""Tracings in the page; the others lie beside it."""
+
+
+@dataclass
+class MeasurementRun:
+    """What a run made.
+
+    Attributes:
+        measured: The measurements.
+        comparisons: Between the file and the references, and of these among themselves.
+        rejected: Pictures that could not be drawn, with the reason.
+        output: Folder of the results.
+        not_found: Excluded images that the file does not hold.
+    """
+
+    measured: Measured
+    comparisons: list[ReaderComparison]
+    output: Path
+    rejected: dict[str, str] = field(default_factory=dict)
+    not_found: list[str] = field(default_factory=list)
+
+
+def run_measurement(
+    landmarks: Path,
+    output: Path,
+    *,
+    images: Path | None = None,
+    references: Sequence[Path] = (),
+    names: Mapping[str, str] | None = None,
+    spacing_mm: float | None = None,
+    exclude: Sequence[str] = (),
+    progress: Progress = lambda done, total: None,
+) -> MeasurementRun:
+    """Write ``measurements.csv``, ``classes.csv``, the tracings, the comparisons and ``report.html``.
+
+    Args:
+        landmarks: Landmark file.
+        output: Folder of the results.
+        images: A picture, or a folder that is searched for the pictures of the file's images, to draw.
+        references: Landmark files of other readers, to compare with.
+        names: See :func:`measure_file`, as the others.
+        spacing_mm: There.
+        exclude: There.
+        progress: Called after every tracing.
+
+    Raises:
+        ValueError: Of bad input, in one sentence.
+    """
+    pictures = {} if images is None else find_pictures(read_landmarks(landmarks), images)
+    options = {"names": names, "spacing_mm": spacing_mm, "exclude": exclude, "pictures": pictures}
+    measured = measure_file(landmarks, **options)  # type: ignore[arg-type]
+    readers = [measure_file(path, names=names, spacing_mm=spacing_mm) for path in references]
+    run = MeasurementRun(measured, compare_files(measured, readers) if readers else [], output)
+    run.not_found = [line for line in exclude if measured.file.find(line) is None]
+    tables = {
+        "measurements.csv": measurement_table(measured.images, measured.values, measured.reasons),
+        "classes.csv": class_table(measured.images, measured.values),
+    }
+    if run.comparisons:
+        tables["agreement.csv"] = agreement_table(run.comparisons)
+        tables["class_agreement.csv"] = class_agreement_table(run.comparisons)
+    for name, table in tables.items():
+        write_text_atomically(output / name, to_csv(table))
+    shown = _draw_tracings(run, pictures, spacing_mm, progress)
+    facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": landmarks.name}
+    if references:
+        facts["compared with"] = ", ".join(path.name for path in references)
+    report = MeasurementReport(
+        facts=facts,
+        images=measured.images,
+        values=measured.values,
+        reasons=measured.reasons,
+        comparisons=run.comparisons,
+        tracings=shown,
+        rejected=[(short_name(image), reason) for image, reason in run.rejected.items()],
+    )
+    write_measurement_report(output / "report.html", report)
+    return run
+
+
+def _draw_tracings(
+    run: MeasurementRun, pictures: Mapping[str, Path], spacing_mm: float | None, progress: Progress
+) -> list[Picture]:
+    """Draw every picture that is there into ``tracings``; the first ones for the page."""
+    shown: list[Picture] = []
+    images = [image for image in run.measured.images if image in pictures]
+    stems = Counter(image_stem(short_name(image)) for image in images)
+    for number, image in enumerate(images):
+        stem = image_stem(short_name(image))
+        name = stem if stems[stem] == 1 else image.replace("/", "_")
+        try:
+            figure = _tracing(run.measured, image, pictures[image], spacing_mm)
+        except ValueError as error:
+            run.rejected[image] = str(error).replace(str(pictures[image]), short_name(image))
+            continue
+        save_png(figure, run.output / "tracings" / f"{name}.png")
+        if len(shown) < SHOWN_TRACINGS:
+            shown.append(Picture(image=figure, caption=short_name(image), alt=f"Tracing over {short_name(image)}"))
+        progress(number + 1, len(images))
+    return shown
+
+
+def _tracing(measured: Measured, image: str, picture: Path, spacing_mm: float | None) -> "matplotlib.figure.Figure":
+    pixels = read_image(picture, spacing_mm=spacing_mm, allow_missing_spacing=True)
+    points = measured.file.for_image(image_folder(measured.file) / image, pixels.affine, pixels.shape[1:], dims=2)
+    spacing = working_spacing(pixels)
+    if pixels.meta["spacing_source"] == "unknown":
+        spacing = [_pixel_size(measured.points[measured.images.index(image)], points.voxels, picture)] * 2
+    return cephalometric_tracing(pixels[0], points.voxels, measured.roles, spacing=spacing, title=short_name(image))
+
+
+def _pixel_size(mm: Float[Tensor, "k 2"], voxels: Float[Tensor, "k 2"], picture: Path) -> float:
+    """Size in mm of the pixels of a picture that does not say it, from landmarks known in both."""
+    there = ~(mm.isnan() | voxels.isnan()).any(dim=1)
+    size = (torch.pdist(mm[there]).sum() / torch.pdist(voxels[there]).sum()).item() if int(there.sum()) > 1 else 1.0
+    if abs(size - 1) < 1e-6:  # then the file has no pixels of its own, and where they lie in the picture is unknown
+        raise MissingSpacingError(picture, "has no pixel spacing; give --spacing-mm.")
+    return size

@@ -1,0 +1,187 @@
+"""Cephalometric measurements of all images of a landmark file, and how several readers' files compare."""
+
+import csv
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl.coordinates import image_affine, spatial_affine, voxel_to_mm
+from medpixcl.data.identity import image_stem
+from medpixcl.data.images import image_format, read_image
+from medpixcl.data.landmarks.reading import LandmarkFile, read_landmarks
+from medpixcl.data.pixels import MissingSpacingError
+from medpixcl.landmarks.cephalometry import ReaderComparison, compare_readers, landmark_roles, measure, why_not
+
+_ANYWHERE = (10**9, 10**9)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measurements of the images of one landmark file.
+
+    Attributes:
+        file: The file.
+        images: N images, as it names them.
+        roles: Abbreviation of each of its K landmarks, None for others.
+        points: Landmarks (x, y) in mm, shape (N, K, 2), NaN where missing.
+        values: Shape (N, M), see :func:`medpixcl.landmarks.cephalometry.measure`.
+    """
+
+    file: LandmarkFile
+    images: tuple[str, ...]
+    roles: tuple[str | None, ...]
+    points: Float[Tensor, "n k 2"]
+    values: Float[Tensor, "n m"]
+
+    @cached_property
+    def reasons(self) -> list[list[str]]:
+        """Why a measurement of an image cannot be computed, empty where it can."""
+        return why_not(self.points, self.roles)
+
+
+def measure_file(
+    path: Path,
+    *,
+    names: Mapping[str, str] | None = None,
+    spacing_mm: float | None = None,
+    exclude: Sequence[str] = (),
+    pictures: Mapping[str, Path] | None = None,
+) -> Measured:
+    """Measure all images of a landmark file.
+
+    Args:
+        path: Any file that :func:`medpixcl.data.landmarks.reading.read_landmarks` reads.
+        names: What its landmarks are, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
+        spacing_mm: Pixel size of positions in pixels whose file does not say it.
+        exclude: Images that are left out, as the file names them, or their file names.
+        pictures: Image to its file, which says the pixel size where the landmark file does not.
+
+    Raises:
+        ValueError: If the landmarks are unknown or not 2D, pixels have no size, or no image is left.
+    """
+    file = read_landmarks(path)
+    roles = landmark_roles(file.names, {name: known for name, known in (names or {}).items() if name in file.names})
+    left_out = {file.find(line) for line in exclude}
+    images = tuple(image for image in file.images if image not in left_out)
+    if not images:
+        raise ValueError(f"{path}: all of its {len(file.images)} images are excluded; there is nothing to measure.")
+    points = _positions(file, images, spacing_mm, pictures or {})
+    return Measured(file, images, roles, points, measure(points, roles))
+
+
+def compare_files(measured: Measured, references: Sequence[Measured]) -> list[ReaderComparison]:
+    """Compare the measurements of a file with those of other readers, over its images; NaN where they have none."""
+    readers = {}
+    names = reader_names([measured.file.path, *(one.file.path for one in references)])
+    folder = image_folder(measured.file)
+    for name, reader in zip(names, (measured, *references), strict=True):
+        rows = [reader.file.find(folder / image) for image in measured.images]
+        nothing = torch.full_like(reader.values[0], torch.nan)
+        at = dict(zip(reader.images, reader.values, strict=True))
+        readers[name] = torch.stack([nothing if row is None else at.get(row, nothing) for row in rows])
+        if not bool((~readers[name].isnan()).any()):
+            raise ValueError(
+                f"{reader.file.path} measures none of the images of {measured.file.path}; images are matched by path, "
+                "file name or name without suffix."
+            )
+    return compare_readers(readers)
+
+
+def find_pictures(file: LandmarkFile, where: Path) -> dict[str, Path]:
+    """The picture of every image of a landmark file that a folder (or its subfolders) holds.
+
+    Raises:
+        ValueError: If the folder does not exist, holds none of them, or two of one image.
+    """
+    if not where.exists():
+        raise ValueError(f"{where} does not exist; expected a picture or a folder of pictures.")
+    found: dict[str, Path] = {}
+    for path in [where] if where.is_file() else sorted(path for path in where.rglob("*") if path.is_file()):
+        image = file.find(path)
+        if image is None or image_format(path) is None:
+            continue
+        if image in found:
+            raise ValueError(f"{found[image]} and {path} are both the image {image!r}; keep one of the two in {where}.")
+        found[image] = path
+    if not found:
+        raise ValueError(
+            f"{where} holds no image of {file.path}, which names {file.images[0]!r} and {len(file.images) - 1} more; "
+            "they are matched by path, file name or name without suffix."
+        )
+    return found
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """What the landmarks of a file are, from a CSV with the columns ``landmark`` and ``name``.
+
+    Raises:
+        ValueError: If a column is missing, or no row is there.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; expected a CSV with the columns landmark and name.")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"landmark", "name"} <= rows[0].keys():
+        columns = ", ".join(rows[0]) if rows else "(no rows)"
+        raise ValueError(f"{path} has the columns {columns}; expected landmark and name, and a row for each landmark.")
+    return {row["landmark"].strip(): row["name"].strip() for row in rows if row["name"]}
+
+
+def image_folder(file: LandmarkFile) -> Path:
+    """Where the image names of a landmark file start."""
+    return file.path if file.path.is_dir() else file.path.parent
+
+
+def _positions(
+    file: LandmarkFile, images: Sequence[str], spacing_mm: float | None, pictures: Mapping[str, Path]
+) -> Float[Tensor, "n k 2"]:
+    """Landmarks in mm; the file's own word on sizes goes first, then the picture's, then the one given."""
+    try:
+        known = file.positions_mm()
+    except MissingSpacingError as error:
+        if spacing_mm is None and not pictures:
+            raise MissingSpacingError(error.path, f"{error.reason.rstrip('.')}, or give --spacing-mm.") from None
+        return torch.stack([_scaled(file, image, spacing_mm, pictures.get(image)) for image in images])
+    points = torch.full((len(images), len(file.names), 2), torch.nan, dtype=torch.float64)
+    for row, image in enumerate(images):
+        for column, name in enumerate(file.names):
+            if name in known[image]:
+                points[row, column] = _flat(file, image, known[image][name])
+    return points
+
+
+def _flat(file: LandmarkFile, image: str, position: tuple[float, ...]) -> Tensor:
+    if any(abs(value) > 1.0 for value in position[2:]):
+        raise ValueError(
+            f"{file.path}: a landmark of {image!r} lies at z = {position[2]:.1f} mm; cephalometry takes the landmarks "
+            "of a 2D radiograph, with z of 0 or none."
+        )
+    return torch.tensor(position[:2], dtype=torch.float64)
+
+
+def _scaled(file: LandmarkFile, image: str, spacing_mm: float | None, picture: Path | None) -> Float[Tensor, "k 2"]:
+    """Landmarks of one image in mm by its own pixel size, or the one given."""
+    if picture is None and spacing_mm is None:
+        raise MissingSpacingError(file.path, f"nothing says the pixel size of {image!r}; give --spacing-mm.")
+    if picture is None:
+        assert spacing_mm is not None
+        affine = image_affine((spacing_mm, spacing_mm))
+    else:
+        affine = torch.as_tensor(read_image(picture, spacing_mm=spacing_mm).affine, dtype=torch.float64)
+    points = file.for_image(image_folder(file) / image, affine, _ANYWHERE)
+    return voxel_to_mm(points.voxels, spatial_affine(affine, 2))
+
+
+def reader_names(paths: Sequence[Path]) -> list[str]:
+    """Short names of files: the stem, with the folder where two are the same, with a number where that is too."""
+    stems = [image_stem(path.name) for path in paths]
+    longer = [f"{path.parent.name}/{stem}" for path, stem in zip(paths, stems, strict=True)]
+    names = [stem if stems.count(stem) == 1 else long for stem, long in zip(stems, longer, strict=True)]
+    counter = itertools.count(1)
+    return [name if names.count(name) == 1 else f"{name} {next(counter)}" for name in names]

@@ -1,0 +1,90 @@
+"""How far a model lies from each of several readers, beside how far these lie from each other."""
+
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medpixcl.data.annotated import weighted_mean
+from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.landmarks.metrics import Points, evaluate_positions, in_plane, pair_images
+from medpixcl.reports.tables import comparison_rows, to_csv
+
+Positions = Mapping[str, Points]
+"""Image to landmark to position in mm, LPS+."""
+Compared = list[tuple[str, dict[str, Any]]]
+"""Who against whom, and the metrics of their distance."""
+
+
+def read_readers(files: Mapping[str, Path]) -> dict[str, Positions]:
+    """Positions in the landmark files of readers by name."""
+    return {name: read_landmarks(path).positions_mm() for name, path in files.items()}
+
+
+def compare_readers(readers: Mapping[str, Positions], *, exclude: Collection[str] = ()) -> Compared:
+    """Every two of them, on the images that the first one of all has; and the first one against the others' mean.
+
+    Args:
+        readers: Name to positions; the first are those that are judged, a model's as a rule.
+        exclude: Images to leave out.
+
+    Returns:
+        First those of the model, then those of the readers among themselves. SDR and the rest as
+        :func:`medpixcl.landmarks.metrics.evaluate_positions` says.
+
+    Raises:
+        ValueError: If two of them have no image in common.
+    """
+    judged, *others = readers
+    known: dict[str, Positions] = {name: _on_images(positions, readers[judged]) for name, positions in readers.items()}
+    pairs = [(judged, other) for other in others]
+    if len(others) > 1:
+        known["mean of readers"] = mean_positions([known[other] for other in others])
+        pairs += [(judged, "mean of readers"), *itertools.combinations(others, 2)]
+    return [
+        (f"{one} against {other}", evaluate_positions(known[one], known[other], exclude=exclude))
+        for one, other in pairs
+    ]
+
+
+def mean_positions(readers: Collection[Positions]) -> dict[str, dict[str, list[float]]]:
+    """Mean of several readers, for every landmark over those who have it.
+
+    Example:
+        >>> mean_positions([{"a.png": {"sella": (1.0, 2.0)}}, {"a.png": {"sella": (3.0, 2.0), "nasion": (5.0, 5.0)}}])
+        {'a.png': {'sella': [2.0, 2.0], 'nasion': [5.0, 5.0]}}
+    """
+    mean = {}
+    every = [point for positions in readers for points in positions.values() for point in points.values()]
+    dims = min((len(point) for point in every if point is not None), default=2)
+    for image in dict.fromkeys(image for positions in readers for image in positions):
+        given = [positions.get(image, {}) for positions in readers]
+        names = dict.fromkeys(name for points in given for name in points)
+        found = {
+            name: [list(in_plane(point, dims)) for points in given if (point := _known(points.get(name))) is not None]
+            for name in names
+        }
+        mean[image] = {
+            name: weighted_mean(torch.tensor(points, dtype=torch.float64)[:, None], [1.0] * len(points))[0].tolist()
+            for name, points in found.items()
+            if points
+        }
+    return mean
+
+
+def write_reader_table(path: Path, compared: Compared) -> None:
+    """The comparisons as CSV."""
+    write_text_atomically(path, to_csv(comparison_rows(compared)))
+
+
+def _known(point: Sequence[float] | None) -> Sequence[float] | None:
+    return None if point is None or any(math.isnan(value) for value in point) else point
+
+
+def _on_images(positions: Positions, judged: Positions) -> dict[str, Points]:
+    """Positions under the names of the images that are judged; of further images nothing."""
+    return {image: positions[other] for image, other in pair_images(judged, positions).items()}

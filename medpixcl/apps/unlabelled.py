@@ -1,0 +1,190 @@
+"""Unlabelled images from which the matching learns what the landmarks look like, before it starts."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from medpixcl.apps.images import SHOWN, ImageList, first_file
+from medpixcl.coordinates import spacing_of, working_affine
+from medpixcl.matching import LandmarkMatcher, Population
+
+SUFFIX = ".pt"
+"""Of a file with a population that was learnt before."""
+KEYS = {"names", "network", "vectors", "around", "weights", "images", "cell_mm"}
+
+Prepare = Callable[[dict[str, Any]], dict[str, Any]]
+"""Item of a datalist to its prepared image."""
+
+
+class UnlabelledImages:
+    """Where a population comes from: images, or a file of one that was learnt before.
+
+    Args:
+        path: A folder or manifest of images, or a ``population.pt``; None learns nothing.
+        limit: At most so many images, drawn at random; None for all.
+        spacing_mm: Pixel size of pictures that do not say theirs.
+        exclude: The template, which is left out.
+        spatial_dims: Images of another dimension are rejected.
+        seed: Of the draw.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        *,
+        limit: int | None = None,
+        spacing_mm: Sequence[float] | float | None = None,
+        exclude: str = "",
+        spatial_dims: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"the limit of unlabelled images must be at least 1, found {limit}")
+        self.path = None if path is None else Path(path)
+        self.limit, self.seed, self.left_out = limit, seed, Path(exclude).resolve()
+        self.images = ImageList(path or "", spacing_mm, exclude, spatial_dims)
+        self.items: list[dict[str, Any]] = []
+
+    @property
+    def _learnt_before(self) -> bool:
+        return self.path is not None and self.path.suffix == SUFFIX
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Reason for every file that cannot be learnt from."""
+        return {} if self.path is None or self._learnt_before else self.images.rejected
+
+    def check(self, names: Sequence[str]) -> None:
+        """Find the images, or look into the file.
+
+        Args:
+            names: The template's landmarks.
+
+        Raises:
+            ValueError: If no image is left beside the template, or the file does not fit.
+        """
+        if self._learnt_before:
+            read_population(str(self.path), names)
+        elif self.path is not None:
+            self.items = self._drawn()
+
+    def teach(
+        self, matcher: LandmarkMatcher, network: nn.Module, prepare: Prepare, names: Sequence[str]
+    ) -> Population | None:
+        """Adapt a matcher that was fitted to the template.
+
+        Args:
+            matcher: It is adapted in place.
+            network: Whose embedding it searches.
+            prepare: Transforms of the images.
+            names: The template's landmarks.
+
+        Returns:
+            What was learnt; None without a path.
+
+        Raises:
+            ValueError: If the file was learnt with other weights, or does not fit the template.
+        """
+        if self.path is None:
+            return None
+        if self._learnt_before:
+            population = read_population(str(self.path), names, network)
+        else:
+            population = matcher.learn(self._prepared(prepare))
+        matcher.adapt(population)
+        return population
+
+    def facts(self, population: Population, searched: ImageList) -> dict[str, str]:
+        """What a report shall say: how many images were learnt from, and how many of them are themselves searched."""
+        if self._learnt_before:
+            return {"unlabelled": f"learnt before, from {population.images} images"}
+        ours, theirs = (
+            {Path(first_file(item)).resolve() for item in items} for items in (self.items, searched.datalist)
+        )
+        both = len(ours & theirs)
+        shared = f"; {both} of them are matched here too (transductive)" if both else ""
+        return {"unlabelled": f"learnt from {population.images} images{shared}"}
+
+    def _drawn(self) -> list[dict[str, Any]]:
+        items = [item for item in self.images.datalist if Path(first_file(item)).resolve() != self.left_out]
+        if not items:
+            reasons = [f"{name} {reason.rstrip('.')}" for name, reason in self.rejected.items()][:SHOWN]
+            why = f" (rejected: {'; '.join(reasons)})" if reasons else ""
+            raise ValueError(
+                f"{self.path} holds no image to learn from beside the template{why}; give a folder or manifest with "
+                "unlabelled images"
+            )
+        order = torch.randperm(len(items), generator=torch.Generator().manual_seed(self.seed))[: self.limit]
+        return [items[number] for number in order.tolist()]
+
+    def _prepared(self, prepare: Prepare) -> Iterator[tuple[Tensor, list[int], list[float]]]:
+        for item in tqdm(self.items, desc="learning", unit="image", leave=False, disable=None):
+            image: MetaTensor = prepare(item)["image"]
+            affine = working_affine(image)
+            yield image.as_tensor()[None], list(image.shape[1:]), spacing_of(affine).tolist()
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Digest of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_population(path: Path, population: Population, names: Sequence[str], network: nn.Module) -> None:
+    """Write a population with the names of its landmarks and the digest of the network; nothing of any image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "names": list(names),
+        "network": fingerprint(network),
+        "vectors": [rows.cpu() for rows in population.vectors],
+        "around": [rows.cpu() for rows in population.around],
+        "weights": population.weights.cpu(),
+        "images": population.images,
+        "cell_mm": population.cell_mm,
+    }
+    torch.save(content, path)
+
+
+def read_population(path: str, names: Sequence[str], network: nn.Module | None = None) -> Population:
+    """A population from its file, in the order of the given landmarks.
+
+    Raises:
+        ValueError: If the file is none, lacks a landmark, or was learnt with other weights.
+    """
+    content = _content(path)
+    known = list(content["names"])
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{path} has no landmark {unknown[0]!r}: learn it again with this template")
+    if network is not None and content["network"] != fingerprint(network):
+        raise ValueError(f"{path} was learnt with other weights: learn it again with these")
+    order = [known.index(name) for name in names]
+    return Population(
+        vectors=tuple(rows[order] for rows in content["vectors"]),
+        around=tuple(rows[order] for rows in content["around"]),
+        weights=content["weights"][order],
+        images=content["images"],
+        cell_mm=content["cell_mm"],
+    )
+
+
+def _content(path: str) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise ValueError(f"no population at {path}: give the population.pt of an earlier run, or a folder of images")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # the bytes of another kind of file can raise anything
+        raise ValueError(f"{path} is no population: give the population.pt of an earlier run") from error
+    if not isinstance(content, dict) or content.keys() != KEYS:
+        raise ValueError(f"{path} is no population: give the population.pt of an earlier run")
+    return content

@@ -1,0 +1,59 @@
+"""`medpixcl choose-template`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress, TaskID
+
+from medpixcl.cli.console import console, print_table, say
+from medpixcl.cli.options import Settings, Spacing, checked_device
+
+SHOWN = 10
+
+
+def choose_template(
+    images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
+    count: Annotated[int, typer.Option("-k", "--count", min=1, help="Images to choose.")] = 1,
+    bundle: Annotated[str | None, typer.Option(help="Folder of a matching bundle.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
+    spacing_mm: Spacing = None,
+    split: Annotated[str | None, typer.Option(help="Section or split of a manifest; all of it by default.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Compare so many images, drawn at random.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all random choices.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    settings: Settings = None,
+) -> None:
+    """Name the image(s) worth annotating: those in which most of all the others is found again."""
+    from medpixcl.apps.bundles import find_bundle, parse_settings
+    from medpixcl.apps.choose_template import ChoiceSettings, choose_from_bundle, write_choice
+
+    overrides: dict[str, Any] = {"images": str(images), "template": "", "spacing_mm": spacing_mm}
+    if weights is not None:
+        overrides["weights"] = str(weights)
+    if device is not None:
+        overrides["device"] = checked_device(device)
+    overrides |= parse_settings(settings or [])
+    with Progress(console=console, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(step)
+            bar.update(tasks[step], completed=done, total=total)
+
+        choice, found, preprocessing = choose_from_bundle(
+            find_bundle(bundle, "xray_landmark_matching"),
+            overrides,
+            ChoiceSettings(count=count, limit=limit, seed=seed),
+            split=split,
+            progress=show,
+        )
+    write_choice(choice, found, preprocessing, output)
+    for path, reason in choice.rejected.items():
+        say(f"rejected {path}: {reason}", style="yellow")
+    rows = [(row["rank"], row["image"], f"{row['score']:.3f}") for row in choice.ranking]
+    print_table([("rank", "image", "score"), *rows[:SHOWN]], title=f"Best of {len(rows)} images")
+    say(f"annotate: {', '.join(choice.chosen)}")
+    say(f"all images: {output / 'ranking.csv'}")

@@ -1,0 +1,41 @@
+"""`medpixcl compare-controls`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medpixcl.cli.console import print_table, say
+from medpixcl.cli.options import Settings
+
+
+def compare_controls(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a PixPro bundle.")],
+    data: Annotated[Path, typer.Option(help="Manifest; for the control `labels` it names `labels`, too.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs; finished ones are kept.")],
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="none, shuffled, random_deletion, no_depth or labels; repeat for several; all but labels."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each control.")] = 3,
+    settings: Settings = None,
+) -> None:
+    """Train PixPro with its exogenous channel, and with each control in its place; a table of all."""
+    import csv
+    import io
+
+    from medpixcl.apps import compare_controls as control_runs
+    from medpixcl.apps.bundles import find_bundle, parse_settings
+    from medpixcl.data.atomic import write_text_atomically
+
+    overrides = {"data_list_file_path": str(data), **parse_settings(settings or [])}
+    chosen = {"controls": control} if control else {}
+    rows = control_runs.compare_controls(find_bundle(str(bundle), ""), output, overrides, seeds=range(seeds), **chosen)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_atomically(output / "controls.csv", text.getvalue())
+    shown = [[row["control"], *(f"{row[name]:.3f}" for name in list(row)[1:])] for row in rows]
+    print_table([list(rows[0]), *shown])
+    say(f"table: {output / 'controls.csv'}; whether the channel helps is a question to a downstream task")

@@ -1,0 +1,18 @@
+"""`medpixcl demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medpixcl.cli.console import print_comparison, say
+
+
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the demo.")] = Path("demo"),
+) -> None:
+    """Radiographs rendered from a chest CT, a small pretraining, landmarks matched from one view; minutes on a CPU."""
+    from medpixcl.apps.demo import run_demo
+
+    print_comparison(run_demo(output, report=say))
+    say(f"report: {output / 'report.html'}")

@@ -1,0 +1,48 @@
+"""`medpixcl selftrain`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medpixcl.cli.console import say
+from medpixcl.cli.options import Settings, Spacing, checked_device
+
+BUNDLE = "xray_landmark_selftraining"
+
+
+def selftrain(
+    template: Annotated[Path, typer.Option(help="The annotated image.")],
+    landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
+    data: Annotated[Path, typer.Option(help="Manifest of images to train on, from `medpixcl scan`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call resumes.")],
+    bundle: Annotated[str | None, typer.Option(help="Folder of a self-training bundle.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of the embedding network to start from.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; landmarks are found anew between them.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs in all.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    spacing_mm: Spacing = None,
+    settings: Settings = None,
+) -> None:
+    """Train a landmark detector from one annotated image and unlabelled ones."""
+    from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
+
+    overrides: dict[str, Any] = {
+        "template": str(template),
+        "landmarks": str(landmarks),
+        "data_list_file_path": str(data),
+        "output_dir": str(output),
+        "ckpt_dir": str(output / "models"),
+        "spacing_mm": spacing_mm,
+    }
+    if weights is not None:
+        overrides["start_weights"] = str(weights)
+    if epochs is not None:
+        overrides["max_epochs"] = epochs
+    if rounds is not None:
+        overrides["rounds"] = rounds
+    if device is not None:
+        overrides["device"] = checked_device(device)
+    overrides |= parse_settings(settings or [])
+    run_bundle(find_bundle(bundle, BUNDLE), "train", overrides)
+    say(f"weights: {output / 'models' / 'model.pt'}; curves: tensorboard --logdir {output}")

@@ -1,0 +1,1 @@
+"""Landmark files: CSV, JSON, COCO, 3D Slicer and DICOM structured reports."""

@@ -1,0 +1,133 @@
+"""Landmarks as CSV, one row per image and landmark.
+
+Columns: ``image`` (or ``volume``), ``landmark``, and pixels ``x_px,y_px[,z_px]`` or millimetres ``x_mm,y_mm[,z_mm]``,
+or both; ``spacing_mm``, ``score``, ``flag`` are optional. Pixels count from 0 at the centre of the first one: x is the
+column and y the row of a picture; x, y, z are i, j, k of a volume. Millimetres are LPS+. Empty cells are a missing
+landmark.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.landmarks.table import LandmarkRow, positions_lps_mm, positions_px
+from medpixcl.landmarks.points import LandmarkSet
+
+
+def read_csv_rows(path: Path) -> list[LandmarkRow]:
+    """Read the rows of a landmark CSV.
+
+    Raises:
+        ValueError: If columns are missing or a cell is no number; names the line.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            image, axes = _columns(path, columns)
+            records = _numbered(path, reader)
+            return [_row(path, record, line, image, axes) for line, record in records if any(record.values())]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text; save it as CSV (UTF-8).") from None
+
+
+def landmark_rows(image: str, points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> list[dict[str, str]]:
+    """Rows for :func:`write_landmarks_csv`.
+
+    Args:
+        image: How the rows name the image: its path relative to the CSV.
+        points: Landmarks in its voxels.
+        affine: Voxel to mm, RAS+.
+    """
+    positions = {"px": positions_px(points), "mm": positions_lps_mm(points, affine)}
+    rows = []
+    for index, name in enumerate(points.names):
+        row = {"image": image, "landmark": name}
+        for unit, values in positions.items():
+            cells = ["" if points.missing[index] else f"{value:.4f}" for value in values[index].tolist()]
+            row |= {f"{axis}_{unit}": cell for axis, cell in zip("xyz", cells, strict=False)}
+        row["score"] = "" if points.scores is None else f"{float(points.scores[index]):.4f}"
+        row["flag"] = "" if points.flags is None else points.flags[index]
+        rows.append(row)
+    return rows
+
+
+def write_landmarks_csv(path: str | PathLike[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Write the rows of :func:`landmark_rows`, of images of one dimension, under one header.
+
+    Raises:
+        ValueError: If there is no row, or 2D and 3D are mixed.
+    """
+    if not rows:
+        raise ValueError(f"{path}: no landmarks to write.")
+    header = list(rows[0])
+    if any(list(row) != header for row in rows):
+        raise ValueError(f"{path}: rows of 2D and 3D images in one table; write one table for each.")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_atomically(path, text.getvalue())
+
+
+def _columns(path: Path, columns: list[str]) -> tuple[str, dict[str, list[str]]]:
+    """Name of the image column, and the coordinate columns of each unit."""
+    image = next((name for name in ("image", "volume") if name in columns), None)
+    axes = {
+        unit: [f"{axis}_{unit}" for axis in "xyz" if f"{axis}_{unit}" in columns]
+        for unit in ("px", "mm")
+        if {f"x_{unit}", f"y_{unit}"} <= set(columns)
+    }
+    if image is None or "landmark" not in columns or not axes:
+        raise ValueError(
+            f"{path} has the columns {', '.join(columns) or '(none)'}; expected image (or volume), landmark, "
+            "and x_px,y_px[,z_px] or x_mm,y_mm[,z_mm]."
+        )
+    return image, axes
+
+
+def _numbered(path: Path, reader: csv.DictReader) -> Iterator[tuple[str, dict[str, str]]]:
+    for record in reader:
+        if None in record:
+            raise ValueError(
+                f"{path}: line {reader.line_num} has more cells than the header; is a comma a decimal point?"
+            )
+        yield f"line {reader.line_num}", {name: (cell or "").strip() for name, cell in record.items()}
+
+
+def _row(path: Path, record: dict[str, str], line: str, image: str, axes: dict[str, list[str]]) -> LandmarkRow:
+    if not record[image] or not record["landmark"]:
+        raise ValueError(f"{path}: {line}: no {image if not record[image] else 'landmark'} named; fill the cell.")
+    spacing = _numbers(path, record, line, ["spacing_mm"]) if record.get("spacing_mm") else None
+    if spacing is not None and spacing[0] <= 0:
+        raise ValueError(f"{path}: {line}: spacing_mm is {record['spacing_mm']}; expected a positive size in mm.")
+    return LandmarkRow(
+        image=record[image].replace("\\", "/"),
+        landmark=record["landmark"],
+        line=line,
+        px=_numbers(path, record, line, axes.get("px", [])),
+        mm=_numbers(path, record, line, axes.get("mm", [])),
+        spacing_mm=None if spacing is None else spacing[0],
+    )
+
+
+def _numbers(path: Path, record: dict[str, str], line: str, columns: list[str]) -> tuple[float, ...] | None:
+    """The cells as numbers, None if all are empty; an empty z of a 2D image is left out."""
+    cells = {name: record[name] for name in columns if record[name] or not name.startswith("z_")}
+    if not any(cells.values()):
+        return None
+    try:
+        values = tuple(float(cell) for cell in cells.values())
+    except ValueError:
+        values = (float("nan"),)
+    if not all(abs(value) < float("inf") for value in values):
+        shown = ", ".join(f"{name}={cell!r}" for name, cell in cells.items())
+        raise ValueError(f"{path}: {line}: {shown}; expected numbers, or all empty for a missing landmark.")
+    return values

@@ -1,0 +1,111 @@
+"""Landmark files in and out: CSV, JSON, COCO, Slicer ``.mrk.json`` and ``.fcsv``, DICOM SR, or a folder of them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+from medpixcl.data.dicom import is_dicom
+from medpixcl.data.identity import image_stem
+from medpixcl.data.landmarks.coco import read_coco_rows
+from medpixcl.data.landmarks.csv_file import landmark_rows, read_csv_rows, write_landmarks_csv
+from medpixcl.data.landmarks.json_file import FORMAT, read_json_rows
+from medpixcl.data.landmarks.slicer import read_fcsv_rows, read_markups_rows, write_markups
+from medpixcl.data.landmarks.sr_reading import is_report, read_sr_rows
+from medpixcl.data.landmarks.table import ImageLandmarks, LandmarkFile, LandmarkRow
+from medpixcl.data.landmarks.writing import NotWritten, checked_formats, write_landmarks
+
+__all__ = [
+    "ImageLandmarks",
+    "LandmarkFile",
+    "LandmarkRow",
+    "NotWritten",
+    "checked_formats",
+    "image_stem",
+    "landmark_rows",
+    "read_landmarks",
+    "write_landmarks",
+    "write_landmarks_csv",
+    "write_markups",
+]
+
+Reader = Callable[[Path], list[LandmarkRow]]
+REJECTED_TABLE = "rejected.csv"
+"""File beside the landmarks with the images that have none, and why."""
+
+
+def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
+    """Read landmarks of one or many images.
+
+    Args:
+        path: A CSV (see :mod:`medpixcl.data.landmarks.csv_file`), a JSON of this package or of COCO; a Slicer file or a
+            DICOM SR named after its image; or a folder: of its Slicer files if there are any, else of its CSV files,
+            else of its JSON files, else of its reports.
+
+    Raises:
+        ValueError: One sentence that names the file and the line.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; expected a landmark file or a folder of them.")
+    if path.is_file():
+        rows = _rows(path)
+    else:
+        rows = [_placed(row, file, path) for file in _landmark_files(path) for row in _rows(file)]
+    if not rows:
+        raise ValueError(f"{path} holds no landmarks.")
+    return LandmarkFile(path, rows)
+
+
+def _rows(file: Path) -> list[LandmarkRow]:
+    reader = _reader(file)
+    if reader is None:
+        raise ValueError(f"{file} is no landmark file; expected .csv, .mrk.json or .fcsv, COCO, or a DICOM SR.")
+    return reader(file)
+
+
+def _placed(row: LandmarkRow, file: Path, folder: Path) -> LandmarkRow:
+    """The row of a file in a subfolder, its image named relative to the folder."""
+    below = file.parent.relative_to(folder)
+    return replace(row, image=(below / row.image).as_posix()) if below.parts else row
+
+
+def _reader(file: Path) -> Reader | None:
+    """By suffix, and by content where that does not tell."""
+    name = file.name.lower()
+    if name.endswith(".csv"):
+        return read_csv_rows
+    if name.endswith(".fcsv"):
+        return read_fcsv_rows
+    if name.endswith(".json"):
+        return _own_or_coco(file) or read_markups_rows
+    return read_sr_rows if is_dicom(file) else None
+
+
+def _own_or_coco(file: Path) -> Reader | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or "markups" in content:
+        return None
+    if content.get("format") == FORMAT:
+        return read_json_rows
+    return read_coco_rows if {"images", "annotations"} <= content.keys() else None
+
+
+def _landmark_files(folder: Path) -> list[Path]:
+    """Those of the folder itself; if it holds none, those of its subfolders that belong to one image each."""
+    kinds: list[Callable[[Path], object]] = [
+        lambda file: file.name.lower().endswith((".mrk.json", ".fcsv")),
+        lambda file: file.suffix.lower() == ".csv" and file.name != REJECTED_TABLE,
+        lambda file: file.suffix.lower() == ".json" and _own_or_coco(file),
+        is_report,
+    ]
+    for files, wanted in ((folder.iterdir(), kinds), (folder.rglob("*"), [kinds[0], kinds[-1]])):
+        visible = sorted(file for file in files if file.is_file() and not file.name.startswith("."))
+        for kind in wanted:
+            if found := [file for file in visible if kind(file)]:
+                return found
+    raise ValueError(f"{folder} holds no landmark file; expected .mrk.json, .fcsv, .csv, .json or DICOM SR.")

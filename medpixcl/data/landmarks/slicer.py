@@ -1,0 +1,186 @@
+"""Landmarks of 3D Slicer: ``.mrk.json`` (Markups JSON 1.0) and the older ``.fcsv``.
+
+One file belongs to one image and bears its name. Slicer shows a PNG or JPEG with 1 mm per pixel unless told otherwise:
+set the volume's spacing there before marking, or mark on a DICOM or MetaImage, which carry theirs.
+"""
+
+import csv
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl.coordinates import flip_ras_lps
+from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import image_stem
+from medpixcl.data.landmarks.table import LandmarkRow, positions_lps_mm
+from medpixcl.landmarks.points import LandmarkSet
+
+_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
+    "markups-schema-v1.0.3.json#"
+)
+_FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
+_FRAMES = {"LPS": "LPS", "RAS": "RAS", "0": "RAS", "1": "LPS"}
+
+
+def read_markups_rows(path: Path) -> list[LandmarkRow]:
+    """Read the point lists of a ``.mrk.json``; points whose position is not defined are missing.
+
+    Raises:
+        ValueError: If it is no Markups file, holds no point list, or a point has no label or no position.
+    """
+    lists = read_document(path, ("Fiducial",))
+    if not lists:
+        raise ValueError(f"{path} holds no point list (Fiducial); expected one.")
+    return [row for one in lists for row in markup_rows(path, one)]
+
+
+def read_document(path: Path, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The markups of some kinds in a ``.mrk.json``.
+
+    Raises:
+        ValueError: If it is no Markups file.
+    """
+    try:
+        markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
+        wanted = [one for one in markups if one["type"] in kinds]
+        well_formed = all(isinstance(point, dict) for one in wanted for point in one.get("controlPoints", []))
+    except (ValueError, KeyError, TypeError):
+        well_formed = False
+    if not well_formed:
+        raise ValueError(f"{path} is not a Slicer Markups file; save the markups as .mrk.json.")
+    return wanted
+
+
+def read_fcsv_rows(path: Path) -> list[LandmarkRow]:
+    """Read a ``.fcsv``; its positions are RAS+ unless its header says LPS.
+
+    Raises:
+        ValueError: If the frame is unknown, or a row is too short, not numeric, or has no label.
+    """
+    frame, columns, rows = "RAS", _FCSV_COLUMNS.split(","), []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        key, _, value = line.lstrip("# ").partition("=")
+        if line.startswith("#"):
+            if key.strip() == "CoordinateSystem":
+                frame = _frame(path, value.strip())
+            elif key.strip() == "columns":
+                columns = [name.strip() for name in value.split(",")]
+        elif line.strip():
+            cells = dict(zip(columns, next(csv.reader([line])), strict=False))
+            position = [cells.get(axis) for axis in "xyz"]
+            rows.append(_row(path, f"line {number}", cells.get("label"), position, frame))
+    return rows
+
+
+def write_markups(path: str | PathLike[str], points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> None:
+    """Write one image's landmarks as a Slicer point list, LPS+, mm.
+
+    A missing landmark keeps its place with an undefined position; score and flag go into the description; points of a
+    2D image lie at z = 0.
+
+    Args:
+        path: A file named after the image, ending in ``.mrk.json``.
+        points: Landmarks in the image's voxels.
+        affine: Voxel to mm, RAS+.
+    """
+    flat = flat_positions(points, affine)
+    controls = [
+        control_point(index + 1, name, None if points.missing[index] else flat[index].tolist(), _remarks(points, index))
+        for index, name in enumerate(points.names)
+    ]
+    write_document(path, [markup("Fiducial", controls)])
+
+
+def flat_positions(points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> Float[Tensor, "k 3"]:
+    """Positions in mm, LPS+, of three coordinates each; points of a 2D image lie at z = 0."""
+    lps = positions_lps_mm(points, affine)
+    return torch.cat([lps, lps.new_zeros(len(lps), 3 - points.dims)], dim=1)
+
+
+def markup(kind: str, controls: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """One markup of a document: a point list (``Fiducial``), a ``Line`` or an ``Angle``, in mm, LPS+."""
+    return {
+        "type": kind,
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": False,
+        "fixedNumberOfControlPoints": False,
+        "labelFormat": "%N-%d",
+        "lastUsedControlPointNumber": len(controls),
+        "controlPoints": controls,
+        **more,
+    }
+
+
+def write_document(path: str | PathLike[str], markups: list[dict[str, Any]]) -> None:
+    """Write markups as one ``.mrk.json``."""
+    write_text_atomically(path, json.dumps({"@schema": _SCHEMA, "markups": markups}, indent=2) + "\n")
+
+
+def _remarks(points: LandmarkSet, index: int) -> str:
+    remarks = [] if points.scores is None else [f"score {float(points.scores[index]):.4f}"]
+    remarks += [points.flags[index]] if points.flags and points.flags[index] else []
+    return "; ".join(remarks)
+
+
+def control_point(number: int, label: str, position: list[float] | None, description: str = "") -> dict[str, Any]:
+    """One point of a markup; without a position it is undefined."""
+    missing = position is None
+    return {
+        "id": str(number),
+        "label": label,
+        "description": description,
+        "associatedNodeID": "",
+        **({} if position is None else {"position": [round(value, 6) for value in position]}),
+        "orientation": [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0],
+        "selected": True,
+        "locked": False,
+        "visibility": True,
+        "positionStatus": "undefined" if missing else "defined",
+    }
+
+
+def markup_rows(path: Path, one: dict[str, Any]) -> list[LandmarkRow]:
+    """The points of one markup.
+
+    Raises:
+        ValueError: If frame or unit is unknown, or a point has no label or no position.
+    """
+    frame = _frame(path, str(one.get("coordinateSystem", "LPS")))
+    unit = one.get("coordinateUnits", "mm")
+    if unit not in ("mm", ["mm", "UCUM", "millimeter"]):
+        raise ValueError(f"{path} has positions in {unit!r}; expected mm.")
+    rows = []
+    for number, point in enumerate(one.get("controlPoints", []), start=1):
+        defined = point.get("positionStatus", "defined") == "defined"
+        rows.append(
+            _row(path, f"point {number}", point.get("label"), point.get("position") if defined else None, frame)
+        )
+    return rows
+
+
+def _frame(path: Path, name: str) -> str:
+    if name not in _FRAMES:
+        raise ValueError(f"{path} has positions in the frame {name!r}; expected LPS or RAS.")
+    return _FRAMES[name]
+
+
+def _row(path: Path, line: str, label: object, position: list[Any] | None, frame: str) -> LandmarkRow:
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"{path}: {line} has no label; name the landmark.")
+    lps = None
+    if position is not None:
+        try:
+            values = torch.tensor([[float(value) for value in position]], dtype=torch.float64)
+        except (TypeError, ValueError):
+            values = torch.full((1, 1), torch.nan)
+        if values.shape != (1, 3) or not values.isfinite().all():
+            raise ValueError(f"{path}: {line} ({label}) lies at {position}; expected three numbers.")
+        lps = tuple((flip_ras_lps(values) if frame == "RAS" else values)[0].tolist())
+    return LandmarkRow(image=image_stem(path.name), landmark=label.strip(), line=line, mm=lps)

@@ -1,0 +1,71 @@
+"""Landmarks out of a DICOM structured report, by pydicom alone: every measurement group with a name, point or not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medpixcl.data.dicom import is_dicom, read_dataset
+from medpixcl.data.identity import image_stem
+from medpixcl.data.landmarks.table import LandmarkRow
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
+_GROUP, _NAME = "125007", "112039"
+_HALF_PIXEL = 0.5
+
+
+def is_report(path: Path) -> bool:
+    """True for a DICOM structured report."""
+    if not is_dicom(path):
+        return False
+    header = read_dataset(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+    return str(header.get("SOPClassUID", "")).startswith(_REPORTS)
+
+
+def read_sr_rows(path: Path) -> list[LandmarkRow]:
+    """Read the points of a report, each under its Tracking Identifier; a group without one is a missing landmark.
+
+    The report belongs to the image that it is named after. Points of a 2D report are in pixels of that image, points of
+    a 3D report in mm, LPS+.
+
+    Raises:
+        ValueError: If the file is no report, holds no measurement group, or a group has no name or several points.
+    """
+    if not is_report(path):
+        raise ValueError(f"{path} is no DICOM structured report; expected one with landmarks.")
+    groups = [one for one in _items(read_dataset(path, stop_before_pixels=True)) if _concept(one) == _GROUP]
+    if not groups:
+        raise ValueError(f"{path} is a DICOM report without measurement groups; expected landmarks (TID 1500).")
+    return [_row(path, group, f"group {number}") for number, group in enumerate(groups, start=1)]
+
+
+def _items(node: "Dataset") -> Iterator["Dataset"]:
+    """All content items below a node."""
+    for item in node.get("ContentSequence", []):
+        yield item
+        yield from _items(item)
+
+
+def _concept(item: "Dataset") -> str:
+    names = item.get("ConceptNameCodeSequence")
+    return str(names[0].get("CodeValue", "")) if names else ""
+
+
+def _row(path: Path, group: "Dataset", line: str) -> LandmarkRow:
+    items = list(_items(group))
+    name = next((str(item.TextValue).strip() for item in items if _concept(item) == _NAME and "TextValue" in item), "")
+    if not name:
+        raise ValueError(f"{path}: {line} has no Tracking Identifier; it names the landmark.")
+    drawn = [item for item in items if item.get("ValueType") in ("SCOORD", "SCOORD3D")]
+    if not drawn:
+        return LandmarkRow(image=image_stem(path.name), landmark=name, line=line)
+    if len(drawn) > 1 or drawn[0].get("GraphicType") != "POINT":
+        kinds = ", ".join(str(item.get("GraphicType")) for item in drawn)
+        raise ValueError(f"{path}: {line} ({name}) is drawn as {kinds}; expected one POINT.")
+    values = tuple(float(value) for value in drawn[0].GraphicData)
+    if drawn[0].ValueType == "SCOORD3D":
+        return LandmarkRow(image=image_stem(path.name), landmark=name, line=line, mm=values)
+    pixels = tuple(value - _HALF_PIXEL for value in values)
+    return LandmarkRow(image=image_stem(path.name), landmark=name, line=line, px=pixels)

@@ -1,0 +1,213 @@
+"""Landmarks of many images as files hold them, and how a row finds its image and its voxel."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine, voxel_to_mm
+from medpixcl.data.identity import ImageKeys
+from medpixcl.data.pixels import MissingSpacingError
+from medpixcl.landmarks.points import LandmarkSet
+
+_OFF_PLANE_MM = 1.0
+
+
+@dataclass(frozen=True)
+class LandmarkRow:
+    """One landmark of one image; without ``px`` and ``mm`` it is missing.
+
+    Attributes:
+        image: Which image: a path relative to the landmark file, a file name, or a name without suffix.
+        landmark: Name of the landmark.
+        line: Where it stands in its file, to name it in messages.
+        px: Voxel position in file order (x, y[, z]): column, row for a picture; i, j, k for a volume.
+        mm: Physical position (x, y[, z]), LPS+.
+        spacing_mm: Size of a pixel that belongs to ``px``.
+    """
+
+    image: str
+    landmark: str
+    line: str
+    px: tuple[float, ...] | None = None
+    mm: tuple[float, ...] | None = None
+    spacing_mm: float | None = None
+
+
+def positions_px(points: LandmarkSet) -> Float[Tensor, "k d"]:
+    """Voxel positions in file order (x, y[, z]): column, row of a picture; i, j, k of a volume."""
+    return points.voxels.flip(1) if points.dims == 2 else points.voxels
+
+
+def positions_lps_mm(points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> Float[Tensor, "k d"]:
+    """Physical positions (x, y[, z]) in mm, LPS+.
+
+    Args:
+        points: Landmarks in voxels.
+        affine: Voxel to mm, RAS+.
+    """
+    return flip_ras_lps(voxel_to_mm(points.voxels, spatial_affine(affine, points.dims)))
+
+
+@dataclass(frozen=True)
+class ImageLandmarks:
+    """The landmarks of one image with what any format needs to write them.
+
+    Attributes:
+        image: How files name the image: its path relative to them, or its name.
+        points: Landmarks in its voxels.
+        affine: Voxel to mm, RAS+.
+        shape: Spatial shape of the image.
+        files: What the image was read from; a DICOM SR refers to them.
+        extras: Further cells of each landmark by column, as ``{"radius_mm": "2.5"}``; may be empty.
+    """
+
+    image: str
+    points: LandmarkSet
+    affine: Float[Tensor, "4 4"]
+    shape: tuple[int, ...]
+    files: tuple[Path, ...] = ()
+    extras: tuple[dict[str, str], ...] = ()
+
+    @property
+    def px(self) -> Float[Tensor, "k d"]:
+        """See :func:`positions_px`."""
+        return positions_px(self.points)
+
+    @property
+    def lps_mm(self) -> Float[Tensor, "k d"]:
+        """See :func:`positions_lps_mm`."""
+        return positions_lps_mm(self.points, self.affine)
+
+
+class LandmarkFile:
+    """The landmarks of one file or folder.
+
+    Args:
+        path: The file (or folder) the rows come from; image paths are relative to its folder.
+        rows: The rows, in file order.
+
+    Raises:
+        ValueError: If an image has a landmark twice.
+    """
+
+    def __init__(self, path: str | PathLike[str], rows: Iterable[LandmarkRow]) -> None:
+        self.path = Path(path)
+        self._rows: dict[str, dict[str, LandmarkRow]] = {}
+        for row in rows:
+            of_image = self._rows.setdefault(row.image, {})
+            if (first := of_image.setdefault(row.landmark, row)) is not row:
+                raise ValueError(
+                    f"{self.path}: {row.line}: landmark {row.landmark!r} of {row.image!r} stands at {first.line} "
+                    "already; keep one of the two."
+                )
+        self._keys = ImageKeys(self.path, self._rows)
+        self.names = tuple(dict.fromkeys(name for of_image in self._rows.values() for name in of_image))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Which images have rows, as the file names them."""
+        return tuple(self._rows)
+
+    def find(self, image_path: str | PathLike[str]) -> str | None:
+        """The key of an image: by path, else by file name, else by name without suffix; None if it has no rows.
+
+        Raises:
+            ValueError: If several images of the file have that name.
+        """
+        return self._keys.find(image_path)
+
+    def for_image(
+        self,
+        image_path: str | PathLike[str] | Sequence[str],
+        affine: Float[Tensor, "4 4"],
+        shape: Sequence[int],
+        dims: int | None = None,
+    ) -> LandmarkSet:
+        """Landmarks of one image in its voxels.
+
+        Args:
+            image_path: The image; for a series given as a list of files, their folder counts.
+            affine: Voxel to mm, RAS+.
+            shape: Spatial shape of the image.
+            dims: 2 or 3, checked against ``shape`` if given.
+
+        Returns:
+            All landmarks that the file names, in order of first appearance; those without a position are NaN.
+
+        Raises:
+            ValueError: If the image has no rows, a point has the wrong number of coordinates, or lies outside.
+        """
+        if dims is not None and dims != len(shape):
+            raise ValueError(f"the image has {len(shape)} spatial axes; expected {dims}.")
+        path = Path(image_path) if isinstance(image_path, str | PathLike) else Path(image_path[0]).parent
+        if (key := self.find(path)) is None:
+            raise ValueError(
+                f"{self.path} has no landmarks of {path.name}; it holds those of {len(self._rows)} other image(s), "
+                "matched by path, file name or name without suffix."
+            )
+        of_image = self._rows[key]
+        voxels = [self._voxel(of_image.get(name), affine, len(shape)) for name in self.names]
+        points = LandmarkSet(self.names, torch.stack(voxels))
+        self._require_inside(points, key, shape)
+        return points
+
+    def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
+        """Physical positions (x, y[, z]) in mm, LPS+, by image and landmark; missing landmarks are left out.
+
+        Raises:
+            MissingSpacingError: If a row is in pixels and says no spacing.
+            ValueError: If a row of a volume is in voxels only: they have no position without the image.
+        """
+        return {
+            image: {name: self._mm(row) for name, row in of_image.items() if row.px is not None or row.mm is not None}
+            for image, of_image in self._rows.items()
+        }
+
+    def _voxel(self, row: LandmarkRow | None, affine: Tensor, dims: int) -> Tensor:
+        if row is None or (row.px is None and row.mm is None):
+            return torch.full((dims,), math.nan, dtype=torch.float64)
+        if row.px is not None:
+            position = self._coordinates(row, row.px, dims)
+            return position.flip(0) if dims == 2 else position
+        assert row.mm is not None
+        lps = self._coordinates(row, row.mm, dims)
+        return mm_to_voxel(flip_ras_lps(lps[None]), spatial_affine(affine, dims))[0]
+
+    def _coordinates(self, row: LandmarkRow, values: tuple[float, ...], dims: int) -> Tensor:
+        if len(values) == 3 and dims == 2 and abs(values[2]) <= _OFF_PLANE_MM:
+            values = values[:2]
+        if len(values) != dims:
+            raise ValueError(
+                f"{self.path}: {row.line}: landmark {row.landmark!r} of {row.image!r} lies at {values}; "
+                f"expected {dims} coordinates for a {dims}D image."
+            )
+        return torch.tensor(values, dtype=torch.float64)
+
+    def _require_inside(self, points: LandmarkSet, image: str, shape: Sequence[int]) -> None:
+        size = torch.tensor(list(shape), dtype=torch.float64)
+        outside = ((points.voxels < -0.501) | (points.voxels > size - 0.499)).any(dim=1)
+        for index in outside.nonzero().flatten().tolist():
+            position = ", ".join(f"{value:.1f}" for value in points.voxels[index].tolist())
+            row = self._rows[image][points.names[index]]
+            raise ValueError(
+                f"{self.path}: {row.line}: landmark {row.landmark!r} of {image!r} lies at voxel ({position}), outside "
+                f"the image of size {tuple(shape)}; check spacing, orientation and axis order."
+            )
+
+    def _mm(self, row: LandmarkRow) -> tuple[float, ...]:
+        if row.mm is not None:
+            return row.mm
+        assert row.px is not None
+        if len(row.px) == 3:
+            raise ValueError(f"{self.path}: {row.line}: a volume's voxel has no position in mm; add x_mm, y_mm, z_mm.")
+        if row.spacing_mm is None:
+            raise MissingSpacingError(
+                self.path, f"{row.line}: position in pixels without spacing_mm; add that column, or give mm."
+            )
+        return tuple(value * row.spacing_mm for value in row.px)

@@ -1,1 +1,0 @@
-"""Parts that plug into MONAI's trainers and evaluators, and the workflows of the command line."""

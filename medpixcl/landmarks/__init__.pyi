@@ -1,0 +1,1 @@
+from .pseudo import PseudoLandmarks as PseudoLandmarks

@@ -1,0 +1,45 @@
+from .adaptive import AdaptiveClasses as AdaptiveClasses
+from .averages import AveragedWeights as AveragedWeights
+from .baselines import OpacityClassesPrepareBatch as OpacityClassesPrepareBatch, ViewsPrepareBatch as ViewsPrepareBatch
+from .batches import PixelPairsPrepareBatch as PixelPairsPrepareBatch
+from .classification import ClassificationScore as ClassificationScore
+from .controls import ExogenousControl as ExogenousControl
+from .correspondence import PixelCorrespondence as PixelCorrespondence
+from .detection import LandmarkError as LandmarkError, LandmarkPrepareBatch as LandmarkPrepareBatch
+from .handlers import (
+    BestMetricState as BestMetricState,
+    BestWeights as BestWeights,
+    EarlyStop as EarlyStop,
+    EpochProgress as EpochProgress,
+    FiniteLossGuard as FiniteLossGuard,
+    GradientClipping as GradientClipping,
+    LastWeights as LastWeights,
+    PeriodicValidation as PeriodicValidation,
+    ResumeHandler as ResumeHandler,
+    WeightsLoader as WeightsLoader,
+)
+from .leak_probe import LeakProbeR2 as LeakProbeR2
+from .mixup import (
+    ErrorAgainstLinear as ErrorAgainstLinear,
+    MixUpPictures as MixUpPictures,
+    MixUpPrepareBatch as MixUpPrepareBatch,
+    mixtures_and_opacity as mixtures_and_opacity,
+    opacity_pairs as opacity_pairs,
+    reconstruction_pairs as reconstruction_pairs,
+)
+from .momentum import MomentumEncoder as MomentumEncoder
+from .pictures import MatchedViewsPictures as MatchedViewsPictures
+from .pixpro import PixProPrepareBatch as PixProPrepareBatch
+from .positives import PositivePictures as PositivePictures, PositiveStatistics as PositiveStatistics
+from .probes import FrozenProbes as FrozenProbes
+from .segmentation import DiceByClass as DiceByClass, SegmentationPrepareBatch as SegmentationPrepareBatch
+from .self_training import (
+    DetectorFiles as DetectorFiles,
+    Relabelling as Relabelling,
+    TemplateMatching as TemplateMatching,
+    landmark_names as landmark_names,
+    with_template as with_template,
+    without_template as without_template,
+)
+from .settings_file import SettingsFile as SettingsFile
+from .similarity import PositiveSimilarity as PositiveSimilarity

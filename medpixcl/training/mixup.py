@@ -1,0 +1,205 @@
+"""Mix-up pretraining in MONAI's engines: what goes into the network, what is measured and what is drawn."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from ignite.exceptions import NotComputableError
+from ignite.metrics import Metric
+from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
+from jaxtyping import Float
+from monai.engines import PrepareBatch
+from PIL import Image
+from torch import Tensor
+
+from medpixcl._typing import Image as ImageTensor
+from medpixcl.losses.mixup import pool_opacity
+from medpixcl.reports.figures import figure_to_array
+from medpixcl.reports.mixup import opacity_agreement, unmixed_images
+from medpixcl.training.batches import plain_tensor
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class MixUpPrepareBatch(PrepareBatch):
+    """The mixture as input; the images behind it and the target's opacity, in float32, as what is to be found.
+
+    Args:
+        image_key: The batch holds the mixture under it and, from ``RandCrossDomainMixUpd``, ``image_key + "_target"``,
+            ``"_source"`` (not needed), ``"_opacity"`` and, for the dense head, ``"_opacity_map"``.
+        dense: The opacity of every voxel instead of one for the image.
+        shuffle_opacity: Control: every mixture gets its neighbour's opacity, so that there is nothing to learn of it.
+
+    Raises:
+        ValueError: From a call, if a key is absent, or opacities are to be shuffled in a batch of one.
+    """
+
+    def __init__(self, image_key: str = "image", dense: bool = False, shuffle_opacity: bool = False) -> None:
+        self.image_key, self.shuffle_opacity = image_key, shuffle_opacity
+        opacity = f"{image_key}_opacity_map" if dense else f"{image_key}_opacity"
+        self.keys = {"target": f"{image_key}_target", "opacity": opacity, "source": f"{image_key}_source"}
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Move what is needed to the device."""
+        needed = (self.image_key, self.keys["target"], self.keys["opacity"])
+        absent = [key for key in needed if key not in batchdata]
+        if absent:
+            raise ValueError(f"the batch has no {absent[0]!r}; mix the images by RandCrossDomainMixUpd")
+        truth = {
+            name: plain_tensor(batchdata[key], device, non_blocking)
+            for name, key in self.keys.items()
+            if key in batchdata
+        }
+        mixed = plain_tensor(batchdata[self.image_key], device, non_blocking)
+        opacity = truth["opacity"].float()
+        if self.shuffle_opacity:
+            if len(opacity) < 2:
+                raise ValueError("opacities can be shuffled in batches of at least 2; found a batch of 1")
+            opacity = opacity.roll(1, dims=0)
+        return mixed, truth | {"opacity": opacity, "mixed": mixed}
+
+
+def opacity_pairs(output: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Predicted and true opacity of each image (of a map: the mean), for Ignite's metrics such as ``R2Score``."""
+    return tuple(pool_opacity(output[key]["opacity"].float(), ())[:, 0] for key in ("pred", "label"))  # type: ignore[return-value]
+
+
+def reconstruction_pairs(output: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Reconstructed and true voxels of the target in one row, for Ignite's metrics such as ``MeanAbsoluteError``."""
+    return output["pred"]["target"].float().flatten(), output["label"]["target"].float().flatten()
+
+
+def mixtures_and_opacity(output: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Mixtures and the true opacity of each, for :class:`medpixcl.training.leak_probe.LeakProbeR2`."""
+    return output["label"]["mixed"], opacity_pairs(output)[1]
+
+
+def pixelwise_linear_error(mixed: ImageTensor, target: ImageTensor) -> Float[Tensor, " b"]:
+    """Mean squared error, of each image, of the affine map of the mixture's single voxels that fits the target best.
+
+    The map is fitted to the very image that it is judged on, so that this is a hard bar: a network below it has used
+    what is around a voxel, or what it knows of the images. Its expectation is
+    :func:`medpixcl.losses.mixup.pixelwise_linear_bound` times the target's variance.
+    """
+    x, t = (image.double().flatten(1) - image.double().flatten(1).mean(1, keepdim=True) for image in (mixed, target))
+    power = x.square().mean(1)
+    return t.square().mean(1) - (x * t).mean(1).square() / power.clamp_min(torch.finfo(power.dtype).tiny)
+
+
+class ErrorAgainstLinear(Metric):
+    """Squared error of the reconstruction as a share of the best pixelwise linear one, over all images; 1 is level.
+
+    Args:
+        output_transform: From the engine's output to (prediction, truth); MONAI's ``from_engine(["pred", "label"])``.
+    """
+
+    required_output_keys = None
+
+    def __init__(self, output_transform: Callable = lambda output: output) -> None:
+        super().__init__(output_transform=output_transform)
+
+    @reinit__is_reduced
+    def reset(self) -> None:
+        """Start a new sum."""
+        self._error, self._linear = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+
+    @reinit__is_reduced
+    def update(self, output: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]) -> None:
+        """Add the images of a batch."""
+        found, truth = output
+        error = found["target"].double() - truth["target"].double()
+        self._error += error.square().flatten(1).mean(1).sum().cpu()
+        self._linear += pixelwise_linear_error(truth["mixed"], truth["target"]).sum().cpu()
+
+    @sync_all_reduce("_error", "_linear")
+    def compute(self) -> float:
+        """Share since the last reset."""
+        if self._linear == 0:
+            raise NotComputableError("every mixture is a linear map of its target: mix with other sources")
+        return float(self._error / self._linear)
+
+
+class MixUpPictures:
+    """Draws, after each validation, some mixtures taken apart, and predicted against true opacity of all.
+
+    Args:
+        log_dir: Folder of the TensorBoard events; None for none.
+        items: Mixtures drawn, of the first batch.
+        folder: Write the last pictures here too, as ``unmixed.png`` and ``opacity.png``.
+        metrics: Title to the metric that the second picture shows beside it, where the evaluator has it.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | None,
+        items: int = 4,
+        folder: str | None = None,
+        metrics: Mapping[str, str] = MappingProxyType({"R2": "val_opacity_r2", "leak probe": "val_leak_r2"}),
+    ) -> None:
+        self.log_dir, self.items, self.folder, self.metrics = log_dir, items, folder, dict(metrics)
+        self.writer: SummaryWriter | None = None
+        self.kept: dict[str, Tensor] = {}
+        self.opacities: list[tuple[Tensor, Tensor]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Keep the first batch of a validation and all opacities, draw at its end."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.keep)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.draw)
+
+    def start(self, engine: Engine) -> None:
+        """Forget the last validation."""
+        self.kept, self.opacities = {}, []
+
+    def keep(self, engine: Engine) -> None:
+        """Remember what is drawn of a batch."""
+        output = engine.state.output
+        self.opacities.append(tuple(values.detach().cpu() for values in opacity_pairs(output)))  # type: ignore[arg-type]
+        if self.kept:
+            return
+        found, truth = output["pred"], output["label"]
+        images = {"mixed": truth["mixed"], "reconstructed": found["target"], "target": truth["target"]}
+        if "source" in truth:
+            images["source"] = truth["source"]
+        if "source" in found:
+            images["reconstructed source"] = found["source"]
+        self.kept = {name: values[: self.items, 0].detach().cpu() for name, values in images.items()}
+
+    def draw(self, engine: Engine) -> None:
+        """Write the pictures."""
+        if not self.kept:
+            return
+        predicted, truth = (torch.cat(values) for values in zip(*self.opacities, strict=True))
+        measured = {name: engine.state.metrics.get(key) for name, key in self.metrics.items()}
+        note = ", ".join(f"{name} {value:.2f}" for name, value in measured.items() if value is not None)
+        shown = len(self.kept["mixed"])
+        pictures = {
+            "unmixed": unmixed_images(self.kept, truth[:shown], predicted[:shown]),
+            "opacity": opacity_agreement(predicted, truth, note),
+        }
+        for name, picture in pictures.items():
+            self._write(name, figure_to_array(picture), engine.state.epoch)
+
+    def _write(self, name: str, picture: np.ndarray, step: int) -> None:
+        if self.folder is not None:
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.moveaxis(picture, 0, -1)).save(Path(self.folder) / f"{name}.png")
+        if self.log_dir is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self.writer is None:
+            self.writer = SummaryWriter(self.log_dir)
+        self.writer.add_image(f"validation/{name}", picture, step)
+        self.writer.flush()

@@ -1,0 +1,75 @@
+"""Pictures of a pretraining run for TensorBoard."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ignite.engine import Engine, Events
+
+from medpixcl.coordinates import sample_at, voxel_to_cell
+from medpixcl.networks.embedding import dense_embedding
+from medpixcl.reports.figures import figure_to_array, matched_views, similarity_maps
+from medpixcl.training.correspondence import matched_pixels
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class MatchedViewsPictures:
+    """Draws, after each validation, one pair of views with matched points, and similarity maps of some of them.
+
+    Args:
+        log_dir: Folder of the TensorBoard events.
+        strides: Of the network's levels.
+        points: Points drawn.
+        maps: Similarity maps drawn.
+    """
+
+    def __init__(self, log_dir: str, strides: list[int], points: int = 12, maps: int = 4) -> None:
+        self.log_dir, self.strides, self.points, self.maps = log_dir, strides, points, maps
+        self.writer: SummaryWriter | None = None
+        self.kept: tuple[Any, ...] | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Keep the first batch of a validation, draw at its end."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.keep)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.draw)
+
+    def keep(self, engine: Engine) -> None:
+        """Remember the first item of the first batch."""
+        if engine.state.iteration % engine.state.epoch_length != 1 % engine.state.epoch_length:
+            return
+        output = engine.state.output
+        (query_levels, anchor_levels), pairs = output["pred"], output["label"]
+        valid = pairs["valid"][:1]
+        chosen = torch.zeros_like(valid)
+        chosen[0, valid[0].nonzero()[: self.points, 0]] = True
+        first = {"query": pairs["query"][:1], "positive": pairs["positive"][:1], "valid": chosen}
+        views = [[level[:1] for level in query_levels], [level[:1] for level in anchor_levels]]
+        images = engine.state.batch["image_query"][0, 0], engine.state.batch["image_anchor"][0, 0]
+        self.kept = (views, first, images)
+
+    def draw(self, engine: Engine) -> None:
+        """Write the pictures."""
+        if self.kept is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self.writer is None:
+            self.writer = SummaryWriter(self.log_dir)
+        views, pairs, (query_image, anchor_image) = self.kept
+        chosen = pairs["valid"][0]
+        query, positive = pairs["query"][0, chosen], pairs["positive"][0, chosen]
+        found = matched_pixels(views, pairs, self.strides)[0]
+        step = engine.state.epoch
+        picture = matched_views(query_image.cpu(), anchor_image.cpu(), query.cpu(), positive.cpu(), found.cpu())
+        self.writer.add_image("validation/matched_views", figure_to_array(picture), step)
+        maps = self._similarity(views, query[: self.maps])
+        picture = similarity_maps(anchor_image.cpu(), maps.cpu(), positive[: self.maps].cpu(), stride=self.strides[0])
+        self.writer.add_image("validation/similarity", figure_to_array(picture), step)
+        self.writer.flush()
+
+    def _similarity(self, views: list[list[torch.Tensor]], query: torch.Tensor) -> torch.Tensor:
+        """Mean cosine of all levels of some query pixels to every cell of the anchor view, shape (K, *cells)."""
+        maps, anchor = (dense_embedding(levels) for levels in views)
+        vectors = sample_at(maps, voxel_to_cell(query[None].to(maps), self.strides[0]))[0]
+        return torch.einsum("kc,c...->k...", vectors, anchor[0])

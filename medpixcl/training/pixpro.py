@@ -1,0 +1,86 @@
+"""From a collated batch of two views to the inputs and targets of PixPro's network and loss."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.engines import PrepareBatch
+
+from medpixcl.coordinates import spatial_affine
+from medpixcl.correspondence import cells_of_map, draw_cells
+from medpixcl.training.batches import plain_tensor
+
+VIEWS = ("query", "anchor")
+
+
+class PixProPrepareBatch(PrepareBatch):
+    """The query view as input, the anchor view as second argument; coordinates and exogenous channels as target.
+
+    Args:
+        strides: Of the network's levels.
+        exogenous: Keys of the exogenous channels, moved by ``RandPixelViewsd`` with the image.
+        cells: Cells of each level drawn as queries, those that both views show first; all when None. The keys are
+            always all cells. Needed where the grid is large: 512 of 24^3 cells keep a mask at 28 MB an image.
+        image_key: The batch holds ``image_key + "_query"`` and ``"_anchor"``, their maps ``coords_...`` (from
+            ``RandPixelViewsd``) and, to draw the same cells again, ``item_seed``.
+
+    The network is called as ``network(query, anchor)``, or with ``query_cells`` and ``anchor_cells``, of each level an
+    index (B, N). For the target see :meth:`medpixcl.losses.pixpro.PixProLoss.forward`.
+
+    Raises:
+        ValueError: From a call, if an exogenous channel is absent.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[int | Sequence[int]],
+        exogenous: Sequence[str] = (),
+        cells: int | None = None,
+        image_key: str = "image",
+    ) -> None:
+        self.strides, self.exogenous, self.cells, self.image_key = list(strides), tuple(exogenous), cells, image_key
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, Any], tuple[torch.Tensor], dict[str, Any]]:
+        """Move what is needed to the device and draw the cells."""
+        target: dict[str, Any] = {}
+        for view in VIEWS:
+            image = batchdata[f"{self.image_key}_{view}"]
+            coords = plain_tensor(batchdata[f"coords_{self.image_key}_{view}"], device, non_blocking)
+            dims = coords.ndim - 2
+            affines = torch.stack([spatial_affine(matrix, dims) for matrix in torch.as_tensor(image.affine)])
+            target[f"coords_{view}"], target[f"affine_{view}"] = coords, affines.to(coords)
+            for key in self.exogenous:
+                target[f"{key}_{view}"] = plain_tensor(self._channel(batchdata, key, view), device, non_blocking)
+        if "item_seed" in batchdata:
+            target["item_seed"] = torch.as_tensor(batchdata["item_seed"])
+        drawn = self._draw(target)
+        target |= {f"cells_{view}": drawn[f"{view}_cells"] for view in VIEWS if drawn}
+        query, anchor = (plain_tensor(batchdata[f"{self.image_key}_{view}"], device, non_blocking) for view in VIEWS)
+        return query, target, (anchor,), drawn
+
+    def _channel(self, batchdata: Mapping[str, Any], key: str, view: str) -> torch.Tensor:
+        if f"{key}_{view}" not in batchdata:
+            raise ValueError(
+                f"the exogenous channel {key!r} is absent: the batch has no '{key}_{view}'; give {key!r} to the items "
+                "and to the keys of RandPixelViewsd."
+            )
+        return batchdata[f"{key}_{view}"]
+
+    def _draw(self, target: Mapping[str, Any]) -> dict[str, Any]:
+        if self.cells is None:
+            return {}
+        generator = None
+        if "item_seed" in target:
+            generator = torch.Generator().manual_seed(int(target["item_seed"].sum()))
+        drawn: dict[str, Any] = {f"{view}_cells": [] for view in VIEWS}
+        for stride in self.strides:
+            query, anchor = (cells_of_map(target[f"coords_{v}"], target[f"affine_{v}"], stride) for v in VIEWS)
+            drawn["query_cells"].append(draw_cells(query, anchor, self.cells, generator=generator))
+            drawn["anchor_cells"].append(draw_cells(anchor, query, self.cells, generator=generator))
+        return drawn

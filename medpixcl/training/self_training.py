@@ -1,0 +1,240 @@
+"""Self-training of a landmark network from one annotated image.
+
+Matching gives the first pseudo-landmarks of the unlabelled images; from round to round the network finds them anew.
+
+Reference: Yao et al., One-Shot Medical Landmark Detection (CC2D-TPL), MICCAI 2021, arXiv 2103.04527, section 2.3. Ours
+are the weights of the pseudo-landmarks, their correction by the shape, and the rounds.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from torch import Tensor, nn
+
+from medpixcl.coordinates import spacing_of, voxel_to_mm, working_affine, working_spacing
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.seeded import SeededDataset
+from medpixcl.landmarks.pseudo import PseudoLandmarks
+from medpixcl.matching import LandmarkMatcher
+from medpixcl.matching.annotated_image import AnnotatedImage
+from medpixcl.matching.pseudo import Relabelled, match_weights, relabel
+from medpixcl.networks.embedding import LevelsNet
+from medpixcl.networks.inferers import EmbeddingModel, LandmarkInferer
+from medpixcl.networks.weights import load_weights
+from medpixcl.training.handlers import write_checkpoint
+from medpixcl.training.settings_file import SettingsFile
+
+log = logging.getLogger(__name__)
+
+Datalist = list[dict[str, Any]]
+
+
+def with_template(template: str, spacing_mm: Sequence[float] | float | None, items: Datalist, repeats: int) -> Datalist:
+    """Unlabelled images to train on, the template not among them, and the template several times.
+
+    Args:
+        template: Path of the annotated image.
+        spacing_mm: Pixel size of a picture that does not say its own; that of the same image in ``items`` otherwise.
+        items: Datalist; the template may be one of them.
+        repeats: How often the template comes in an epoch.
+
+    Raises:
+        ValueError: If no other image is left.
+    """
+    path = Path(template).resolve()
+    same = [item for item in items if _is(item, path)]
+    others = [item for item in items if not _is(item, path)]
+    if not others:
+        raise ValueError(f"there is no image to train on beside the template {template}: add images to the manifest")
+    own: dict[str, Any] = {"image": template}
+    if spacing_mm is not None:
+        own["spacing_mm"] = spacing_mm
+    elif same and "spacing_mm" in same[0]:
+        own["spacing_mm"] = same[0]["spacing_mm"]
+    return [own] * repeats + others
+
+
+def without_template(template: str, items: Datalist) -> Datalist:
+    """Datalist without the template."""
+    return [item for item in items if not _is(item, Path(template).resolve())]
+
+
+def _is(item: Mapping[str, Any], path: Path) -> bool:
+    return isinstance(item["image"], str) and Path(item["image"]).resolve() == path
+
+
+def landmark_names(path: str, default: Sequence[str]) -> list[str]:
+    """Names of the landmarks in a landmark file; the default where there is none, so that a network can be built."""
+    return list(read_landmarks(path).names) if Path(path).exists() else list(default)
+
+
+def pictures_of(*datasets: SeededDataset) -> dict[str, MetaTensor]:
+    """The prepared images of some datasets, each once, by the name of its file."""
+    found: dict[str, MetaTensor] = {}
+    for dataset in datasets:
+        for number in range(len(dataset.data)):
+            image = dataset.prepared[number]["image"]
+            found.setdefault(str(image.meta["filename_or_obj"]), image)
+    return found
+
+
+class TemplateMatching:
+    """Matches the template's landmarks in all images when a training starts that has no pseudo-landmarks yet.
+
+    The template's own landmarks get the weight 1.
+
+    Args:
+        labels: Filled here.
+        template: The annotated image.
+        matcher: How landmarks are matched.
+        network: Embedding network.
+        weights: Its weights; None leaves it as it was built.
+        datasets: The images are those of these datasets.
+        learn: Learn first from all these images what the landmarks look like
+            (:meth:`medpixcl.matching.LandmarkMatcher.learn`).
+    """
+
+    def __init__(
+        self,
+        labels: PseudoLandmarks,
+        template: AnnotatedImage,
+        matcher: LandmarkMatcher,
+        network: LevelsNet,
+        weights: str | None,
+        datasets: Sequence[SeededDataset],
+        learn: bool = True,
+    ) -> None:
+        self.labels, self.template, self.matcher = labels, template, matcher
+        self.network, self.weights, self.datasets, self.learn = network, weights, list(datasets), learn
+
+    def attach(self, engine: Engine) -> None:
+        """Match at the start."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Fill the labels of the images that have none."""
+        pictures = pictures_of(*self.datasets)
+        if not self.labels.missing_among(pictures):
+            return
+        if self.weights is not None:
+            load_weights(self.network, self.weights)
+        embed = EmbeddingModel(self.network, engine.state.device)
+        self.template.fit(self.matcher, embed, embed.strides)
+
+        def embedded(image: MetaTensor) -> tuple[list[Tensor], Sequence[int], list[float]]:
+            return embed(image.as_tensor()[None]), image.shape[1:], working_spacing(image)
+
+        own = str(self.template.image.meta["filename_or_obj"])
+        missing = {name: pictures[name] for name in self.labels.missing_among(pictures) if name != own}
+        if self.learn:
+            self.matcher.adapt(self.matcher.learn(embedded(image) for image in missing.values()))
+        for name, image in missing.items():
+            levels, shape, spacing = embedded(image)
+            found = self.matcher.match(levels, shape, spacing)
+            weights = match_weights(found, min(spacing) * min(embed.strides))
+            self.labels.set(name, voxel_to_mm(found.voxels.double().cpu(), working_affine(image)), weights.cpu())
+        self.labels.set(own, self.template.mm, torch.ones(len(self.template.voxels)))
+        self.network.cpu()
+        log.info("matched the template in %d images, mean weight %.2f", len(pictures) - 1, _mean_weight(self.labels))
+
+
+class Relabelling:
+    """Lets the network find the landmarks of the training images anew after some epochs, but not after the last.
+
+    See :func:`medpixcl.matching.pseudo.relabel`. Every process does all images, so that all have the same labels.
+
+    Args:
+        labels: Changed here.
+        template: The annotated image, whose landmarks stay.
+        teacher: The network that finds them: a moving average of the one in training.
+        inferer: How landmarks are found, with the views of an image.
+        dataset: The training images.
+        interval: Epochs of a round.
+    """
+
+    def __init__(
+        self,
+        labels: PseudoLandmarks,
+        template: AnnotatedImage,
+        teacher: nn.Module,
+        inferer: LandmarkInferer,
+        dataset: SeededDataset,
+        interval: int,
+    ) -> None:
+        self.labels, self.template, self.teacher = labels, template, teacher
+        self.inferer, self.dataset, self.interval = inferer, dataset, interval
+
+    def attach(self, engine: Engine) -> None:
+        """Look at the end of every epoch."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Change the labels if a round is over."""
+        epoch, last = engine.state.epoch, engine.state.max_epochs
+        if epoch % self.interval == 0 and epoch < last:
+            self.relabel(engine.state.device)
+
+    def relabel(self, device: torch.device) -> None:
+        """Find the landmarks of all training images but the template."""
+        own = str(self.template.image.meta["filename_or_obj"])
+        pictures = {name: image for name, image in pictures_of(self.dataset).items() if name != own}
+        there = ~self.template.points.missing
+        found = {name: self._find(image, device) for name, image in pictures.items()}
+        points, confidence, spread = (torch.stack(column)[:, there] for column in zip(*found.values(), strict=True))
+        dims = points.shape[2]
+        before = Relabelled(
+            torch.stack([self.labels.points(name, dims) for name in found])[:, there],
+            torch.stack([self.labels.weights(name) for name in found])[:, there],
+        )
+        affine = working_affine(self.template.image)
+        cell = float(spacing_of(affine).min()) * self.inferer.definition.stride
+        after = relabel(points, confidence, spread, before, self.template.mm[there], cell)
+        for number, name in enumerate(found):
+            places = torch.full((len(there), dims), torch.nan, dtype=torch.float64)
+            weights = torch.zeros(len(there))
+            places[there], weights[there] = after.points[number], after.weights[number]
+            self.labels.set(name, places, weights)
+        self.labels.round += 1
+        log.info("round %d: mean weight of the landmarks %.2f", self.labels.round, _mean_weight(self.labels))
+
+    def _find(self, image: MetaTensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Landmarks of an image in mm, confidence and spread."""
+        with torch.no_grad():
+            found = self.inferer(image.as_tensor()[None].to(device), self.teacher.eval())
+        points = voxel_to_mm(found["points"][0].double().cpu(), working_affine(image))
+        return points, found["confidence"][0].cpu(), found["spread_mm"][0].cpu()
+
+
+class DetectorFiles:
+    """Writes a detector's weights after every epoch, and the configuration that belongs to them once.
+
+    ``model.pt`` is the state dict; ``inference.json`` beside it holds the landmarks' names and the settings of the
+    network, to be put over the inference configuration of the bundle.
+
+    Args:
+        network: Whose weights are written.
+        folder: Where.
+        settings: Ids of the inference configuration and their values.
+    """
+
+    def __init__(self, network: nn.Module, folder: str, settings: Mapping[str, Any]) -> None:
+        self.network, self.folder = network, Path(folder)
+        self.settings = SettingsFile(str(self.folder / "inference.json"), settings)
+
+    def attach(self, engine: Engine) -> None:
+        """Write the configuration at the start, the weights at the end of every epoch."""
+        self.settings.attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write ``model.pt``."""
+        write_checkpoint(self.folder / "model.pt", self.network.state_dict())
+
+
+def _mean_weight(labels: PseudoLandmarks) -> float:
+    return float(torch.stack([labels.weights(name) for name in labels.images]).mean())
