@@ -196,4 +196,5 @@ def test_every_page_is_in_the_navigation() -> None:
     entries = [page for entry in config["nav"] for page in entry.values()]
     nested = [list(entry.values()) for section in entries if isinstance(section, list) for entry in section]
     listed = [page for page in entries if isinstance(page, str)] + list(itertools.chain(*nested))
-    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md"))
+    docs = ROOT / "docs"
+    assert sorted(listed) == sorted(page.relative_to(docs).as_posix() for page in docs.rglob("*.md"))
