@@ -2,7 +2,7 @@
 
 ``torch._subclasses.FakeTensorMode`` on a build of torch without CUDA refuses every gradient of a ``cuda`` tensor and
 knows no values, so that nothing behind an ``item()`` or a mask is run. Here the numbers are computed on the CPU, so
-all branches run, and ``backward`` too; operations that an accelerator would refuse raise :class:`DeviceMix`.
+all branches run, and ``backward`` too; operations that an accelerator would refuse raise :class:`DeviceMixError`.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ COPIES = {"aten::_to_copy", "aten::copy_"}
 INDEXING = {"aten::index.Tensor", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_"}
 
 
-class DeviceMix(RuntimeError):
+class DeviceMixError(RuntimeError):
     """One operation was given tensors, or a generator, of two devices."""
 
 
@@ -113,7 +113,7 @@ def _refuse_mix(
 ) -> None:
     generators = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Generator)]
     if onto and generators:
-        raise DeviceMix(f"{func.name()} draws on the device {NAME} by a generator of the CPU")
+        raise DeviceMixError(f"{func.name()} draws on the device {NAME} by a generator of the CPU")
     if not there or func.name() in COPIES:
         return
     counted = given
@@ -124,7 +124,9 @@ def _refuse_mix(
     mixed = [t for t in counted if not isinstance(t, PretendTensor) and not (numbers and t.ndim == 0)]
     if mixed:
         shapes = [tuple(tensor.shape) for tensor in mixed]
-        raise DeviceMix(f"{func.name()} mixes tensors of the device {NAME} with those of the CPU, of shapes {shapes}")
+        raise DeviceMixError(
+            f"{func.name()} mixes tensors of the device {NAME} with those of the CPU, of shapes {shapes}"
+        )
 
 
 def on(device: torch.device, tree: Any) -> Any:
