@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from medpixcl import correspondence, positives, views
-from medpixcl.engines.coarse_to_fine import crops_around, turned_crops_around, upright_centres
-from medpixcl.engines.detection import LandmarkError, LandmarkInferer
-from medpixcl.engines.matching import LevelsInferer
-from medpixcl.engines.similarity import positive_similarity
 from medpixcl.informativeness import classify_informativeness, local_entropy, sampling_weights
 from medpixcl.landmarks import heatmaps, regions
 from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.mutual_information import count_vector_mutual_information, joint_mutual_information
 from medpixcl.networks import LandmarkNet, PixelEmbeddingNet
+from medpixcl.networks.coarse_to_fine import crops_around, turned_crops_around, upright_centres
+from medpixcl.networks.inferers import LandmarkInferer, LevelsInferer
+from medpixcl.training.detection import LandmarkError
+from medpixcl.training.similarity import positive_similarity
 from medpixcl.transforms import RandCrossDomainMixUp
 from medpixcl.transforms.intensity import IntensityRanges
 from medpixcl.transforms.source_matching import match_source
