@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medpixcl.cli.console import print_metrics, say, say_left_out
+from medpixcl.cli.console import print_metrics, say, say_left_out, say_log
 from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, checked_device, format_settings
 
 BUNDLE = "xray_landmark_selftraining"
@@ -27,6 +27,7 @@ def selftrain(
     """Train a landmark detector from one annotated image and unlabelled ones."""
     from medpixcl.engines.workflow import find_bundle, parse_settings, run_bundle
 
+    say_log()
     overrides: dict[str, Any] = {
         "template": str(template),
         "landmarks": str(landmarks),
@@ -63,6 +64,7 @@ def detect(
     """Find landmarks with a trained detector."""
     from medpixcl.engines.workflow import find_bundle, parse_settings, run_bundle
 
+    say_log()
     folder = find_bundle(bundle, BUNDLE)
     overrides: dict[str, Any] = {
         "images": str(images),
