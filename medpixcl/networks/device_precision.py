@@ -37,7 +37,7 @@ class DevicePrecision:
 def device_precision(device: torch.device) -> DevicePrecision:
     """The faster precision of a device: found once in a process, and logged then.
 
-    A CPU for which torch reports no bfloat16 takes float32; any other CPU is measured for less than 0.3 seconds with
+    A CPU for which torch reports no bfloat16 takes float32; any other CPU is measured for about 0.2 seconds with
     the number of threads that torch has now, and takes bfloat16 where it is at least 1.2 times as fast. A CUDA device
     takes bfloat16 where it computes it natively. Every other kind of device takes float32.
 
