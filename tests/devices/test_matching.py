@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from medpixcl.landmarks.geometry import consensus_similarity, mean_shape
+from medpixcl.landmarks.geometry import consensus_similarity, mean_shape, robust_similarity
 from medpixcl.matching import LandmarkMatcher, MatchResult, Population, best_match, product_match
 from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.mutual import mutual_matches
 from medpixcl.matching.point_distribution import PointDistribution
 from medpixcl.matching.pseudo import Relabelled, relabel
 from medpixcl.matching.representativeness import draw_key_points, find_points, point_quality
-from medpixcl.matching.shape import robust_similarity
 from medpixcl.matching.similarity import describe
 from tests.devices.pretend import NAME, assert_same, on, pretend_device
 from tests.matching.fields import WaveField, turned
