@@ -1,12 +1,14 @@
 """Views of an image: where each pixel of a crop, turned, scaled, mirrored or bent, lies in the image.
 
-Sampling is kept apart from applying: a :class:`View` holds the geometry, :func:`view_positions` maps points and
-:func:`resample` moves images. The sampling grid is the coordinate map, so correspondence is exact and costs nothing.
+Sampling is kept apart from applying: :class:`ViewRanges` draws the geometry of a :class:`View`,
+:func:`view_positions` maps points and :func:`resample` moves images. The sampling grid is the coordinate map, so
+correspondence is exact and costs nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +16,8 @@ from torch.nn import functional as F
 
 from medpixcl._typing import Affine, PointsVoxel
 from medpixcl.coordinates import apply_affine, inside, spacing_of, voxel_positions, voxel_to_grid
+
+CONTROL_POINTS = 5  # per axis, of the elastic field; fewer bend smoothly, more bend in detail
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,85 @@ def affine_view(
     matrix[:dims, :dims] = linear
     matrix[:dims, dims] = torch.as_tensor(list(centre), dtype=torch.float64) - linear @ middle
     return View(matrix=matrix, shape=tuple(shape))
+
+
+@dataclass(frozen=True)
+class ViewRanges:
+    """Ranges from which the geometry of a view is drawn: turn, scale, mirroring and bend. All lengths are in mm.
+
+    Attributes:
+        shape: Spatial shape of the view.
+        rotation_degrees: Largest angle to either side, for all axes or, in 3D, one for each of array axes 0, 1, 2.
+        scale_range: Least and greatest enlargement; drawn on a logarithmic scale.
+        flip_probability: Probability of mirroring the view, for each axis; None draws no mirroring.
+        elastic_mm: Standard deviation of the displacement at the control points of the elastic field; 0 for none.
+        pixel_mm: Size of a view pixel before scaling, array order; None takes the spacing of the image.
+
+    Raises:
+        ValueError: If the scales are not positive and ascending, or the number of angles does not fit the axes.
+    """
+
+    shape: Sequence[int]
+    rotation_degrees: float | Sequence[float] = 0.0
+    scale_range: Sequence[float] = (1.0, 1.0)
+    flip_probability: Sequence[float] | float | None = None
+    elastic_mm: float = 0.0
+    pixel_mm: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale_range[0] <= self.scale_range[1]:
+            raise ValueError(f"scale_range must be two positive ascending numbers, found {list(self.scale_range)}")
+        given, angles = np.size(self.rotation_degrees), self.angles
+        if given not in (1, angles):
+            raise ValueError(
+                f"rotation_degrees has {given} angles; expected one number, or {angles}, one for each axis"
+            )
+
+    @property
+    def angles(self) -> int:
+        """Number of angles of a rotation: one in 2D, three in 3D."""
+        return 1 if len(self.shape) == 2 else 3
+
+    def sample(
+        self,
+        state: np.random.RandomState,
+        centre: Float[np.ndarray, " d"],
+        spacing_mm: Float[np.ndarray, " d"],
+        axes: Float[Tensor, "d d"] | None = None,
+    ) -> View:
+        """Draw the geometry of one view.
+
+        Args:
+            state: Source of the random numbers.
+            centre: Image voxel shown at the middle of the view.
+            spacing_mm: Spacing of the image, array order.
+            axes: Directions of the view's axes before it turns, see :func:`affine_view`.
+        """
+        dims = len(self.shape)
+        largest = np.broadcast_to(self.rotation_degrees, self.angles)
+        angles = state.uniform(-largest, largest)
+        low, high = np.log(self.scale_range)
+        scale = float(np.exp(state.uniform(low, high)))
+        flip = None
+        if self.flip_probability is not None:
+            flip = (state.uniform(size=dims) < np.broadcast_to(self.flip_probability, dims)).tolist()
+        view = affine_view(
+            shape=self.shape,
+            centre=centre.tolist(),
+            spacing_mm=spacing_mm.tolist(),
+            pixel_mm=self.pixel_mm,
+            rotation_degrees=angles.tolist(),
+            scale=scale,
+            flip=flip,
+            axes=axes,
+        )
+        return view if self.elastic_mm == 0 else replace(view, displacement=self._bend(state, spacing_mm))
+
+    def _bend(self, state: np.random.RandomState, spacing_mm: Float[np.ndarray, " d"]) -> Float[Tensor, " d *control"]:
+        """Displacement at the control points in image voxels."""
+        dims = len(self.shape)
+        field = state.normal(size=(dims, *[CONTROL_POINTS] * dims)) * self.elastic_mm
+        return torch.from_numpy(field / spacing_mm.reshape(-1, *[1] * dims)).float()
 
 
 def upright_axes(affine: Affine, matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

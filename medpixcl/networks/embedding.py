@@ -1,14 +1,14 @@
 """The network that gives every pixel an embedding at several scales, and its two-view form for training."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medpixcl.networks.backbones import build_backbone
-from medpixcl.networks.encoders import build_encoder
+from medpixcl.networks.build import build_backbone
 from medpixcl.networks.precision import refuse_wrong_gradients
 
 
@@ -59,14 +59,9 @@ class PixelEmbeddingNet(LevelsNet):
     should be multiples of the coarsest stride.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        backbone: See :func:`medpixcl.networks.build_backbone`.
-        channels: Widths of the backbone, finest first.
         embedding_size: Length E of a level's vectors.
         strides: Strides that get a head, finest first; all of the backbone's when None.
-        pretrained: Start the encoder from its published weights.
-        norm: Normalisation of backbones trained from scratch.
+        **backbone: Options of :func:`medpixcl.networks.build_backbone`.
 
     Raises:
         ValueError: If the backbone has no map at a stride asked for.
@@ -75,28 +70,16 @@ class PixelEmbeddingNet(LevelsNet):
     def __init__(
         self,
         *,
-        spatial_dims: int = 2,
-        in_channels: int = 1,
-        backbone: str = "efficientnet-lite0",
-        channels: Sequence[int] = (32, 48, 80, 112),
         embedding_size: int = 64,
         strides: Sequence[int] | None = None,
-        pretrained: bool = False,
-        norm: str | Sequence = "instance",
+        **backbone: Any,
     ) -> None:
         super().__init__()
-        self.backbone = build_backbone(
-            backbone,
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            channels=channels,
-            pretrained=pretrained,
-            norm=norm,
-        )
+        self.backbone = build_backbone(**backbone)
         self.strides = list(self.backbone.strides if strides is None else strides)
         self.coarsest_stride = self.backbone.strides[-1]
-        self.taps = self.backbone.keep_strides(self.strides, backbone)
-        conv = Conv[Conv.CONV, spatial_dims]
+        self.taps = self.backbone.keep_strides(self.strides)
+        conv = Conv[Conv.CONV, self.backbone.spatial_dims]
         self.heads = nn.ModuleList([conv(self.backbone.channels[tap], embedding_size, 1) for tap in self.taps])
 
     def levels(self, x: Tensor) -> list[Tensor]:
@@ -116,14 +99,8 @@ class BackboneNet(LevelsNet):
     :class:`medpixcl.networks.LandmarkNet` by name.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        backbone: See :func:`medpixcl.networks.build_backbone`.
-        channels: Widths of the backbone, finest first.
         strides: Strides taken, finest first; all of the backbone's when None.
-        encoder_only: Without the backbone's up path: the maps are those of the encoder, as in PixPro.
-        pretrained: Start the encoder from its published weights.
-        norm: Normalisation of backbones trained from scratch.
+        **backbone: Options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
         widths: Channels of the maps at the strides.
@@ -135,28 +112,14 @@ class BackboneNet(LevelsNet):
     def __init__(
         self,
         *,
-        spatial_dims: int = 2,
-        in_channels: int = 1,
-        backbone: str = "efficientnet-lite0",
-        channels: Sequence[int] = (32, 48, 80, 112),
         strides: Sequence[int] | None = None,
-        encoder_only: bool = False,
-        pretrained: bool = False,
-        norm: str | Sequence = "instance",
+        **backbone: Any,
     ) -> None:
         super().__init__()
-        build = build_encoder if encoder_only else build_backbone
-        self.backbone = build(
-            backbone,
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            channels=channels,
-            pretrained=pretrained,
-            norm=norm,
-        )
+        self.backbone = build_backbone(**backbone)
         self.coarsest_stride = self.backbone.strides[-1]
         self.strides = list(self.backbone.strides if strides is None else strides)
-        self.taps = self.backbone.keep_strides(self.strides, backbone)
+        self.taps = self.backbone.keep_strides(self.strides)
         self.widths = [self.backbone.channels[tap] for tap in self.taps]
 
     def maps(self, x: Tensor) -> list[Tensor]:

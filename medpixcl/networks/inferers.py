@@ -7,10 +7,10 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medpixcl.coordinates import apply_affine
 from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
+from medpixcl.networks.backbones import pad_to_stride
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.landmark import LandmarkNet, decode_output
 from medpixcl.networks.precision import MixedPrecision
@@ -22,10 +22,8 @@ class LevelsInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: LevelsNet, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Level maps of the images (B, C, *spatial), finest first."""
-        step = network.coarsest_stride
-        padding = [amount for size in reversed(inputs.shape[2:]) for amount in (0, -size % step)]
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        return network.levels(F.pad(image, padding))
+        return network.levels(pad_to_stride(image, network.coarsest_stride))
 
 
 Views = Sequence[Sequence[float | int]]
@@ -129,9 +127,7 @@ class LandmarkInferer(Inferer):
             )
             matrix = view.matrix[None].to(images.device, torch.float32)
             images = resample(images, view_positions(matrix, shape).expand(len(images), *shape, dims))
-        step = self.definition.coarsest_stride
-        padding = [amount for size in reversed(shape) for amount in (0, -size % step)]
-        output = MixedPrecision(network, self.bfloat16)(F.pad(images, padding))
+        output = MixedPrecision(network, self.bfloat16)(pad_to_stride(images, self.definition.coarsest_stride))
         cells = [-(-size // self.definition.stride) for size in shape]  # no landmark is looked for in the padding
         output = output[(slice(None), slice(None), *[slice(n) for n in cells])]
         points, confidence = decode_output(

@@ -1,4 +1,4 @@
-"""The true landmarks of an image from its landmark file, beside the image."""
+"""Landmarks of an image added to its item: annotated ones from a file, or pseudo-landmarks of the current epoch."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 from monai.transforms import Transform
 
 from medpixcl.data.annotated import Target, target_points
+from medpixcl.landmarks.pseudo import PseudoLandmarks
 
 
 class AnnotatedLandmarksd(Transform):
@@ -42,4 +43,28 @@ class AnnotatedLandmarksd(Transform):
             [int(size) for size in meta["spatial_shape"]],
         )
         item["points"], item["weights"] = points, (~points.isnan().any(dim=1)).float()
+        return item
+
+
+class PseudoLandmarksd(Transform):
+    """Add the landmarks of an image in mm, and their weights, to its item.
+
+    They change in the course of a training; workers see the change when they are started anew, every epoch (so not with
+    ``persistent_workers``).
+
+    Args:
+        labels: Where they are kept.
+        image_key: The image; its file's name is what they are kept by.
+    """
+
+    def __init__(self, labels: PseudoLandmarks, image_key: str = "image") -> None:
+        self.labels, self.image_key = labels, image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with ``points`` (K, D) and ``weights`` (K,)."""
+        item = dict(data)
+        image = item[self.image_key]
+        name = str(image.meta["filename_or_obj"])
+        item["points"] = self.labels.points(name, image.ndim - 1).clone()
+        item["weights"] = self.labels.weights(name).clone()
         return item

@@ -1,4 +1,4 @@
-"""Intensity changes whose strength depends on the informativeness of the pixel."""
+"""Random changes of intensity: of whole images, or as strong as the informativeness of the pixel allows."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -82,6 +82,29 @@ class Intensity:
         if self.noise > 0:
             changed = changed + torch.randn(image.shape, generator=generator).to(image) * self.noise
         return changed.clamp(0, 1)
+
+
+class RandIntensityd(MapTransform, Randomizable):
+    """Random brightness, contrast, gamma, noise, blur and bias field of whole images.
+
+    Args:
+        keys: Images between 0 and 1.
+        ranges: See :class:`IntensityRanges`.
+        probability: Chance that an image is changed at all.
+    """
+
+    def __init__(self, keys: KeysCollection, ranges: Mapping[str, Sequence[float]], probability: float = 1.0) -> None:
+        super().__init__(keys)
+        self.ranges, self.probability = IntensityRanges(**ranges), probability
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the images changed."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            change, changed = self.ranges.sample(self.R), self.R.uniform() < self.probability
+            if changed:
+                item[key] = MetaTensor(change.apply(item[key].as_tensor()), meta=dict(item[key].meta))
+        return item
 
 
 class RandClassIntensityd(MapTransform, Randomizable):

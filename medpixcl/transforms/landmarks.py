@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms import MapTransform
 from torch import Tensor
 
 from medpixcl._typing import PointsMM
@@ -19,7 +18,6 @@ from medpixcl.coordinates import (
     working_affine,
 )
 from medpixcl.landmarks.geometry import fit_similarity, mean_shape
-from medpixcl.transforms.intensity import IntensityRanges
 from medpixcl.transforms.view import RandViewd
 from medpixcl.views import View, smooth_field, upright_axes
 
@@ -158,26 +156,3 @@ class LandmarkVoxelsd(MapTransform):
 
 def _in_voxels(points: PointsMM, affine: Tensor) -> Float[Tensor, "k d"]:
     return mm_to_voxel(points.double(), affine)
-
-
-class RandIntensityd(MapTransform, Randomizable):
-    """Random brightness, contrast, gamma, noise, blur and bias field of whole images.
-
-    Args:
-        keys: Images between 0 and 1.
-        ranges: See :class:`medpixcl.transforms.intensity.IntensityRanges`.
-        probability: Chance that an image is changed at all.
-    """
-
-    def __init__(self, keys: KeysCollection, ranges: Mapping[str, Sequence[float]], probability: float = 1.0) -> None:
-        super().__init__(keys)
-        self.ranges, self.probability = IntensityRanges(**ranges), probability
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the images changed."""
-        item = dict(data)
-        for key in self.key_iterator(item):
-            change, changed = self.ranges.sample(self.R), self.R.uniform() < self.probability
-            if changed:
-                item[key] = MetaTensor(change.apply(item[key].as_tensor()), meta=dict(item[key].meta))
-        return item

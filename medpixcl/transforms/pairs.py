@@ -1,6 +1,6 @@
 """Pixels drawn in the query view, by informativeness, with their partners in the anchor view."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ class RandPixelPairsd(Randomizable, Transform):
     Args:
         number: Pixels per image (N).
         exponent: 0 draws uniformly, and then the item needs no entropy. 0.3 is the paper's.
-        class_ratios: Share of the pixels drawn from each class (low, medium, high); None leaves it to the weights. Of a
-            :class:`medpixcl.transforms.PixelClasses` its ratios as they stand in this epoch.
+        classes: Informativeness classes; their current ``ratios`` are the shares of the pixels drawn from each class
+            (low, medium, high). None leaves the shares to the weights.
         image_key: The item holds the anchor view under ``image_key + "_anchor"``, and under ``coords_..._query``,
             ``entropy_..._query`` and ``class_..._query`` the maps of the query view.
 
@@ -35,10 +35,10 @@ class RandPixelPairsd(Randomizable, Transform):
         self,
         number: int = 256,
         exponent: float = 0.3,
-        class_ratios: Sequence[float] | PixelClasses | None = None,
+        classes: PixelClasses | None = None,
         image_key: str = "image",
     ) -> None:
-        self.number, self.exponent, self.class_ratios, self.image_key = number, exponent, class_ratios, image_key
+        self.number, self.exponent, self.classes, self.image_key = number, exponent, classes, image_key
         self.seed, self._entropy = 0, f"entropy_{image_key}_query"
 
     def randomize(self, data: Any = None) -> None:
@@ -54,7 +54,7 @@ class RandPixelPairsd(Randomizable, Transform):
         affine = spatial_affine(torch.as_tensor(anchor.affine), anchor.ndim - 1)[None]
         shape = tuple(anchor.shape[1:])
         weights = overlap(coords, affine, shape).to(coords)
-        uniform = self.exponent == 0 and self.class_ratios is None
+        uniform = self.exponent == 0 and self.classes is None
         if not uniform or self._entropy in item:
             weights = weights * self._weights(item)
         pixels, drawn = draw_pixels(weights, self.number, generator=torch.Generator().manual_seed(self.seed))
@@ -70,7 +70,7 @@ class RandPixelPairsd(Randomizable, Transform):
 
     def _weights(self, item: Mapping[Hashable, Any]) -> torch.Tensor:
         entropy = item[self._entropy].as_tensor()[None]
-        ratios = self.class_ratios.ratios if isinstance(self.class_ratios, PixelClasses) else self.class_ratios
+        ratios = None if self.classes is None else self.classes.ratios
         classes = None
         if ratios is not None:
             classes = item[f"class_{self.image_key}_query"].as_tensor()[None]
