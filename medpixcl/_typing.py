@@ -15,7 +15,7 @@ Image = Float[Tensor, "b c *s"]
 Mask = Bool[Tensor, "b 1 *s"]
 """True where a pixel counts."""
 
-Classes = Int[Tensor, "b 1 *s"]
+ClassMap = Int[Tensor, "b 1 *s"]
 """Class of every pixel: 0 low, 1 medium, 2 high informativeness."""
 
 Embedding = Float[Tensor, "b c *s"]
@@ -35,3 +35,6 @@ Affine = Float[Tensor, "*b d1 d1"]
 
 Embed = Callable[[Tensor], list[Tensor]]
 """From images (B, C, *spatial) to level maps (B, E, *cells), finest first."""
+
+Number = float | int
+"""A real number; JSON writes whole ones without a point."""

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from medpixcl._kernels import entropy_torch
 from medpixcl._kernels.window import Window, ball_window, box_window
-
-Number = float | int
+from medpixcl._typing import Number
 
 PART_PIXELS = 1 << 18
 """Pixels binned at a time, so that the steps between stay in cache."""

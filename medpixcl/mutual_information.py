@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Number = float | int
+from medpixcl._typing import Number
 
 CELLS_AT_ONCE = 1 << 22
 """Cells of tables in memory at a time."""

@@ -17,7 +17,7 @@ from medpixcl.losses.negatives import Negatives
 SHORTEST = 1e-12
 """A vector no longer than this has no direction: its cosine with everything is 0, and so is its gradient."""
 
-BLOCK = 2**22
+LOGITS_AT_ONCE = 2**22
 """Most logits at a time (16 MiB in float32), so long as that leaves ``FEWEST`` anchors: larger is not faster."""
 
 FEWEST = 64
@@ -34,7 +34,7 @@ class Setting:
 
     def block_size(self, keys: int) -> int:
         """Number of anchors worked on at a time, against so many keys."""
-        return min(self.chunk, max(FEWEST, BLOCK // max(keys, 1)))
+        return min(self.chunk, max(FEWEST, LOGITS_AT_ONCE // max(keys, 1)))
 
 
 class Result(NamedTuple):

@@ -104,11 +104,11 @@ def instance_consistency(queries: Float[Tensor, "b c"], keys: Float[Tensor, "b c
 
 
 @torch.no_grad()
-def spread(vectors: Float[Tensor, "b c n"]) -> Float[Tensor, ""]:
+def vector_spread(vectors: Float[Tensor, "b c n"]) -> Float[Tensor, ""]:
     """Root mean square distance of unit vectors (B, C, N) from their mean: 0 when all are one (collapse), at most 1.
 
     Example:
-        >>> spread(torch.eye(4)[None])
+        >>> vector_spread(torch.eye(4)[None])
         tensor(0.8660)
     """
     return (1 - vectors.mean((0, 2)).square().sum()).clamp_min(0).sqrt()

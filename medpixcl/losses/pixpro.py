@@ -27,7 +27,7 @@ from medpixcl.losses.consistency import (
     instance_consistency,
     pixel_consistency,
     pixel_contrast_multi_positive,
-    spread,
+    vector_spread,
 )
 
 VIEWS = ("query", "anchor")
@@ -60,8 +60,8 @@ class PixProLoss(nn.Module):
 
     Attributes:
         latest: Statistics of the last call's positives by stride and T, such as ``kill_rate_stride8_T0.7``, query view
-            to anchor view, see :func:`medpixcl.correspondence.positive_statistics`; and by stride the :func:`spread` of
-            the keys. Scalars on the device.
+            to anchor view, see :func:`medpixcl.correspondence.positive_statistics`; and by stride the
+            :func:`vector_spread` of the keys. Scalars on the device.
 
     Raises:
         ValueError: If there is not one weight for each level and scale, or a choice is unknown.
@@ -138,7 +138,7 @@ class PixProLoss(nn.Module):
         drawn = whole
         if "cells_query" in target:
             drawn = {view: grid.at(target[f"cells_{view}"][level]) for view, grid in whole.items()}
-        self.latest[f"spread_stride{_stride_name(self.strides[level])}"] = spread(views["anchor"]["keys"][level])
+        self.latest[f"spread_stride{_stride_name(self.strides[level])}"] = vector_spread(views["anchor"]["keys"][level])
         losses = []
         for threshold, factor in self.scales:
             directions = []

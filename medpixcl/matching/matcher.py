@@ -9,14 +9,14 @@ from torch import Tensor
 
 from medpixcl._typing import Embed
 from medpixcl.coordinates import cell_to_voxel
-from medpixcl.landmarks.heatmaps import heatmap_covariance
-from medpixcl.matching.consistency import Placement, peak_near, place_together, similarity_weight
+from medpixcl.landmarks.heatmaps import heatmap_covariance, refine_peaks
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.peaks import FLOOR, local_peaks, refine_peaks, second_peaks
+from medpixcl.matching.peaks import FLOOR, local_peaks, second_peaks
+from medpixcl.matching.placement import Placement, peak_near, place_together, similarity_weight
 from medpixcl.matching.population import OWN_WEIGHT, Population, adapted, observe
+from medpixcl.matching.product import ProductMap, describe
 from medpixcl.matching.reciprocity import reciprocal_windows, refinement_window
 from medpixcl.matching.search import cells_inside, product_match
-from medpixcl.matching.similarity import ProductMap, describe
 from medpixcl.matching.templates import COMBINE, Template, TemplateSet
 
 """Image (1, C, *spatial) to level maps (1, E, *cells), finest first."""

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import cell_to_voxel
+from medpixcl.matching.product import LevelMaps, describe
 from medpixcl.matching.search import product_match
-from medpixcl.matching.similarity import LevelMaps, describe
 
 
 @dataclass(frozen=True)

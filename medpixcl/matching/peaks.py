@@ -5,10 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from medpixcl.landmarks.heatmaps import refine_peaks
 from medpixcl.matching.search import unravel
-
-__all__ = ["FLOOR", "local_peaks", "refine_peaks", "second_peaks"]
 
 FLOOR = 1e-6
 """Smallest similarity that a logarithm is taken of."""

@@ -21,9 +21,9 @@ from medpixcl.matching.shape import LINEAR, REACH, SMOOTH
 
 PRIOR_IMAGES = 20.0
 """How many images the smooth deformation counts for."""
-ROUNDS = 8
+EM_ROUNDS = 8
 LEAST_WEIGHT = 1e-3
-TURNS = 4
+JUDGING_TURNS = 4
 """How often the landmarks of an image are judged in turns with how far each is trusted."""
 STRONG = 3.0
 """Standard deviations from the others' prediction beyond which a landmark counts nothing."""
@@ -71,7 +71,7 @@ class PointDistribution:
         size = spread(self.mean)
         self.noise = float(NOISE * size if noise_mm is None else noise_mm) ** 2
         prior = self.covariance = smooth_covariance(self.mean, size)
-        for _ in range(ROUNDS):
+        for _ in range(EM_ROUNDS):
             judged = self.judge(found, weights)
             trust = weights * self.trust(found, judged)
             aligned, _, _ = self._aligned(found, trust)
@@ -85,7 +85,7 @@ class PointDistribution:
         """What the shape says of found landmarks (N, K, D) with weights (N, K)."""
         found, weights = found.double(), weights.double()
         trust = weights
-        for turn in range(TURNS):  # those that turn out to be wrong should not turn the rest
+        for turn in range(JUDGING_TURNS):  # those that turn out to be wrong should not turn the rest
             aligned, matrix, shift = self._aligned(found, trust)
             predicted, deviation = self._leave_one_out(aligned, trust)
             trust = weights * agreement(aligned - predicted, deviation, reject=turn > 0)

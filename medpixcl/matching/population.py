@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from medpixcl.matching.pseudo import Matched, match_weights
+from medpixcl.matching.product import LevelMaps, describe
 from medpixcl.matching.reciprocity import surroundings
-from medpixcl.matching.similarity import LevelMaps, describe
 from medpixcl.matching.templates import TemplateSet
+from medpixcl.matching.trust import MatchCertainty, match_weights
 
 OWN_WEIGHT = 5.0
 """For how many matches of weight 1 the template counts."""
@@ -28,7 +28,7 @@ CELL_TOLERANCE = 0.05
 
 
 @runtime_checkable
-class Places(Matched, Protocol):
+class FoundLandmarks(MatchCertainty, Protocol):
     """Where K landmarks were found and how certain that is, see :class:`medpixcl.matching.MatchResult`."""
 
     @property
@@ -65,8 +65,8 @@ class Population:
         )
 
 
-def observe(levels: LevelMaps, strides: Sequence[int], result: Places, cell_mm: float) -> Population:
-    """The landmarks of one image, by their weights (:func:`medpixcl.matching.pseudo.match_weights`).
+def observe(levels: LevelMaps, strides: Sequence[int], result: FoundLandmarks, cell_mm: float) -> Population:
+    """The landmarks of one image, by their weights (:func:`medpixcl.matching.trust.match_weights`).
 
     Args:
         levels: The image's maps, (E, *cells), finest first.

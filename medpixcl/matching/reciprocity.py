@@ -17,9 +17,9 @@ from torch import Tensor
 
 from medpixcl.coordinates import cell_to_voxel
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.similarity import LevelMaps, describe
+from medpixcl.matching.product import LevelMaps, describe
 
-FLOOR = 1e-3
+LEAST_COSINE = 1e-3
 """Smallest cosine that a logarithm is taken of: a single level can say only so much against a place."""
 SHARE = 2.0
 """Weight of the way back."""
@@ -27,7 +27,7 @@ TEMPERATURE = 0.1
 """Of the softmax over the template's cells."""
 AROUND = {2: 6, 3: 2}
 """Cells of the template around a landmark that compete with it, along every axis to each side, in 2D and 3D."""
-REACH = 4
+SEARCH_CELLS = 4
 """Cells of the query around a first position that are searched, along every axis to each side."""
 AT_ONCE = 16
 """Landmarks whose windows are in memory at a time."""
@@ -84,7 +84,7 @@ def reciprocal_windows(
         logs = torch.zeros(())
         for template, query in zip(around, describe(levels, strides, voxels), strict=True):
             places = query.unflatten(0, (-1, len(steps)))[owner[rows] - first]
-            logs = logs.to(query) + (template[rows] @ places.mT).clamp_min(FLOOR).log()
+            logs = logs.to(query) + (template[rows] @ places.mT).clamp_min(LEAST_COSINE).log()
         here = logs[:, logs.shape[1] // 2]
         share = here - TEMPERATURE * torch.logsumexp(logs / TEMPERATURE, dim=1)
         scores.append(here + SHARE * share)
@@ -93,5 +93,5 @@ def reciprocal_windows(
 
 def refinement_window(grid: CellGrid, cells: Float[Tensor, "k d"]) -> tuple[Int[Tensor, "k d"], list[int]]:
     """First cells and size of the windows around first positions."""
-    size = [min(2 * REACH + 1, length) for length in grid.shape]
+    size = [min(2 * SEARCH_CELLS + 1, length) for length in grid.shape]
     return grid.clamped_starts(cells, size), size

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from medpixcl.matching.similarity import LevelMaps, LevelVectors, ProductMap
+from medpixcl.matching.product import LevelMaps, LevelVectors, ProductMap
 
 TILE = 32  # cells along every axis that one bound covers
 ROUNDING = 1e-5  # bounds and products are rounded differently

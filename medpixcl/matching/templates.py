@@ -9,8 +9,8 @@ from torch import Tensor
 
 from medpixcl.landmarks.geometry import mean_shape
 from medpixcl.matching.grid import CellGrid
+from medpixcl.matching.product import describe
 from medpixcl.matching.reciprocity import surroundings
-from medpixcl.matching.similarity import describe
 
 COMBINE = ("mean", "max")
 

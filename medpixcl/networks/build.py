@@ -9,7 +9,7 @@ from medpixcl.networks import efficientnet_lite  # noqa: F401  (registers the en
 from medpixcl.networks.backbones import Backbone, DynUNetLevels, FlexibleUNetLevels, UNetLevels
 from medpixcl.networks.encoders import DownPath, FlexibleUNetEncoder, UNetDownPath
 
-SCRATCH: dict[str, type[DynUNetLevels | UNetLevels]] = {"dynunet": DynUNetLevels, "unet": UNetLevels}
+FROM_SCRATCH: dict[str, type[DynUNetLevels | UNetLevels]] = {"dynunet": DynUNetLevels, "unet": UNetLevels}
 MOMENTUM = 0.1  # of running batch statistics
 
 
@@ -49,8 +49,8 @@ def build_backbone(
         ValueError: If the name is unknown or there are no weights for it.
     """
     registered = backbone in FLEXUNET_BACKBONE.register_dict
-    if not registered and backbone not in SCRATCH:
-        known = ", ".join([*SCRATCH, *FLEXUNET_BACKBONE.register_dict])
+    if not registered and backbone not in FROM_SCRATCH:
+        known = ", ".join([*FROM_SCRATCH, *FLEXUNET_BACKBONE.register_dict])
         raise ValueError(f"unknown backbone {backbone!r}; use one of {known}")
     if pretrained and not registered:
         raise ValueError(f"there are no pretrained weights for the backbone {backbone}; use pretrained=False")
@@ -59,7 +59,7 @@ def build_backbone(
         decoder = [8] * 4 if encoder_only else channels[::-1]
         built = FlexibleUNetLevels(backbone, spatial_dims, in_channels, decoder, pretrained)
     else:
-        built = SCRATCH[backbone](spatial_dims, in_channels, channels, norm)
+        built = FROM_SCRATCH[backbone](spatial_dims, in_channels, channels, norm)
     if encoder_only:
         built = _encoder_of(built, backbone, channels)
     built.name, built.spatial_dims, built.in_channels = backbone, spatial_dims, in_channels

@@ -15,7 +15,7 @@ from monai.transforms import MapTransform, Transform
 from torch import Tensor
 
 from medpixcl.data.exogenous import DONOR, Grid, exogenous_path, read_exogenous
-from medpixcl.transforms.validity import on_grid, stretch
+from medpixcl.transforms.validity import resample_to_grid, stretch
 
 
 class LoadExogenousd(MapTransform):
@@ -92,7 +92,7 @@ class ExogenousGridd(MapTransform):
             source = torch.as_tensor(item[key].affine)
             if tuple(item[key].shape[1:]) == shape and torch.allclose(source, target.to(source), atol=1e-4):
                 continue
-            values = on_grid(item[key].as_tensor(), source, shape, target, nearest=key in self.nearest_keys)
+            values = resample_to_grid(item[key].as_tensor(), source, shape, target, nearest=key in self.nearest_keys)
             item[key] = MetaTensor(values, affine=target)
         return item
 

@@ -21,9 +21,11 @@ from medpixcl.landmarks.geometry import fit_similarity, mean_shape
 from medpixcl.transforms.view import RandViewd
 from medpixcl.views import View, smooth_field, upright_axes
 
-TURNS = 20  # of the fixed-point search of a point in a deformed view; the error falls by the field's slope at each
+FIXED_POINT_STEPS = 20
+"""Steps of the search of a point in a deformed view; each multiplies the error by the slope of the field."""
 
-FOUND = 0.1  # image voxels; farther from its point, a search has not converged
+LARGEST_MISS = 0.1
+"""Distance in image voxels beyond which such a search has not converged."""
 
 
 def locate(view: View, points: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
@@ -46,10 +48,10 @@ def locate(view: View, points: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
     field = smooth_field(view.displacement[None].to(points), view.shape)
     back = torch.linalg.inv(view.matrix).to(points)
     found = apply_affine(back, points)
-    for _ in range(TURNS):
+    for _ in range(FIXED_POINT_STEPS):
         found = apply_affine(back, points - sample_at(field, found[None])[0])
     missed = apply_affine(view.matrix.to(points), found) + sample_at(field, found[None])[0] - points
-    return torch.where((missed.abs() < FOUND).all(dim=1, keepdim=True), found, torch.nan)
+    return torch.where((missed.abs() < LARGEST_MISS).all(dim=1, keepdim=True), found, torch.nan)
 
 
 class RandLandmarkViewd(RandViewd):

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from medpixcl.data.textures import lift_picture
 from medpixcl.transforms.source_matching import MATCHES, match_source
 
-FILE = ImageMetaKey.FILENAME_OR_OBJ
 LARGEST_WINDOWED = 100.0
 MAPS = ("constant", "grid", "boxes")
 Numbers = Sequence[float | int]
@@ -126,7 +125,11 @@ class RandCrossDomainMixUp(Randomizable, Transform):
 
     def __call__(self, image: Tensor, foreground: Tensor | None = None) -> Mixed:
         """Mix one image (C, *spatial); ``foreground`` (1, *spatial) stands before the threshold."""
-        name = str(image.meta.get(FILE, "the image")) if isinstance(image, MetaTensor) else "the image"
+        name = (
+            str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image"))
+            if isinstance(image, MetaTensor)
+            else "the image"
+        )
         target = self._target(image, name)
         seen = self._foreground(target, foreground)
         source = match_source(self._source(target, name), target, seen, self.match)
@@ -183,7 +186,7 @@ class RandCrossDomainMixUp(Randomizable, Transform):
             found = self.sources[index]
             image = found[self.source_key] if isinstance(found, Mapping) else found
             label = f"source {index}"
-            if isinstance(image, MetaTensor) and (file := image.meta.get(FILE)):
+            if isinstance(image, MetaTensor) and (file := image.meta.get(ImageMetaKey.FILENAME_OR_OBJ)):
                 label = str(file)
             if label != name:
                 return _plain(image), label

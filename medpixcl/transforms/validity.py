@@ -50,7 +50,7 @@ def resample_valid(
     return unweigh(resample(weigh(channel), positions, mode=mode))
 
 
-def on_grid(
+def resample_to_grid(
     channel: Float[Tensor, " c1 *s"],
     affine: Float[Tensor, "4 4"],
     shape: Sequence[int],

@@ -16,8 +16,6 @@ from medpixcl.coordinates import spatial_affine, working_spacing
 from medpixcl.transforms.validity import unweigh, weigh
 from medpixcl.views import View, ViewRanges, coordinate_map, resample, view_positions
 
-FILE = ImageMetaKey.FILENAME_OR_OBJ
-
 
 class RandPixelViewsd(MapTransform, Randomizable):
     """An anchor view (affine) and a query view (affine, elastic on demand) of the same image, with exact positions.
@@ -88,7 +86,8 @@ class RandPixelViewsd(MapTransform, Randomizable):
             nearest_keys=self.nearest_keys,
             exogenous_keys=self.exogenous_keys,
         )
-        source = {FILE: item[self.keys[0]].meta[FILE]} if FILE in item[self.keys[0]].meta else {}
+        meta = item[self.keys[0]].meta
+        source = {key: meta[key] for key in (ImageMetaKey.FILENAME_OR_OBJ,) if key in meta}
         for key in images:
             del item[key]
         for name, value in views.items():

@@ -69,7 +69,7 @@ class TestBackbone:
     @pytest.mark.parametrize("network", [PixelEmbeddingNet, BackboneNet, EncoderNet, MixUpNet])
     def test_unknown_option(self, network):
         """What a network does not know goes to its backbone, which names what it does not know."""
-        with pytest.raises(TypeError, match="got an unexpected keyword argument 'chanels'$"):
+        with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'chanels'$"):
             network(backbone="dynunet", chanels=[4, 8, 8])
 
 

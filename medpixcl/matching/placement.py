@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from medpixcl.landmarks.geometry import consensus_similarity, robust_weights, spread, transform
+from medpixcl.landmarks.heatmaps import refine_peaks
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.peaks import FLOOR, refine_peaks
+from medpixcl.matching.peaks import FLOOR
 from medpixcl.matching.search import unravel
 from medpixcl.matching.shape import ShapePrior
 

@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import cell_to_voxel
+from medpixcl.landmarks.heatmaps import refine_peaks
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.peaks import FLOOR, refine_peaks
+from medpixcl.matching.peaks import FLOOR
+from medpixcl.matching.product import LevelMaps, LevelVectors, ProductMap
 from medpixcl.matching.search import unravel
-from medpixcl.matching.similarity import LevelMaps, LevelVectors, ProductMap
 
 ROWS_AT_ONCE = 2**20
 """Similarities in memory at a time: they should stay in the cache."""

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from medpixcl.matching.point_distribution import PointDistribution
 
-CYCLE_CELLS = 1.5
+HALF_CYCLE_CELLS = 1.5
 """Distance of the way back to the template at which a match counts half."""
-RESIDUAL_CELLS = 3.5
+HALF_RESIDUAL_CELLS = 3.5
 """Distance from where the other landmarks expect it at which a match counts half."""
-SPREAD_CELLS = 1.0
+HALF_SPREAD_CELLS = 1.0
 """Spread over the views of an image at which a prediction counts half."""
-CHANGE_CELLS = 4.0
+HALF_CHANGE_CELLS = 4.0
 """Distance from a fully trusted landmark of the round before at which a prediction counts half."""
 
 
 @runtime_checkable
-class Matched(Protocol):
+class MatchCertainty(Protocol):
     """What a match says of its own certainty, see :class:`medpixcl.matching.MatchResult`."""
 
     @property
@@ -51,7 +51,7 @@ def half_at(distance: Float[Tensor, "*n"], half: float) -> Float[Tensor, "*n"]:
     return 1 / (1 + (distance / half).square())
 
 
-def match_weights(result: Matched, cell_mm: float) -> Float[Tensor, " k"]:
+def match_weights(result: MatchCertainty, cell_mm: float) -> Float[Tensor, " k"]:
     """Weights (K,) of matched landmarks: 0 where flagged as unsure or missing, else by cycle distance and residual.
 
     On cephalograms both tell errors: the mean error of the fifth of the matches with the longest cycle distance is
@@ -62,8 +62,8 @@ def match_weights(result: Matched, cell_mm: float) -> Float[Tensor, " k"]:
         cell_mm: Size of a cell of the finest level, the unit in which a match can be wrong.
     """
     sure = torch.tensor([flag in ("", "no geometry") for flag in result.flags], device=result.cycle_mm.device)
-    weights = half_at(result.cycle_mm, CYCLE_CELLS * cell_mm)
-    weights = weights * half_at(result.residual_mm.nan_to_num(0), RESIDUAL_CELLS * cell_mm)
+    weights = half_at(result.cycle_mm, HALF_CYCLE_CELLS * cell_mm)
+    weights = weights * half_at(result.residual_mm.nan_to_num(0), HALF_RESIDUAL_CELLS * cell_mm)
     return torch.where(sure, weights, 0).nan_to_num(0).float()
 
 
@@ -104,9 +104,9 @@ def relabel(
     there = ~found.isnan().any(dim=2)
     known = torch.where(there[..., None], found, template.to(found))
     change = torch.linalg.vector_norm(known - before.points, dim=2).nan_to_num(torch.inf)
-    agreeing = half_at(change, CHANGE_CELLS * cell_mm)
+    agreeing = half_at(change, HALF_CHANGE_CELLS * cell_mm)
     sure = torch.where(there, confidence.clamp(0, 1), 0).double()
-    stable = half_at(spread_mm.nan_to_num(torch.inf), SPREAD_CELLS * cell_mm)
+    stable = half_at(spread_mm.nan_to_num(torch.inf), HALF_SPREAD_CELLS * cell_mm)
     weights = sure.square() * stable * (1 + before.weights) / 2
     weights = weights * (1 - before.weights * (1 - agreeing))
     if known.shape[1] > 1:
