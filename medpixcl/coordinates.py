@@ -99,12 +99,6 @@ def voxel_to_grid(points: PointsVoxel, shape: Sequence[int]) -> Float[Tensor, "*
     return ((2 * points + 1) / size - 1).flip(-1)
 
 
-def grid_to_voxel(grid: Float[Tensor, "*b k d"], shape: Sequence[int]) -> PointsVoxel:
-    """Inverse of :func:`voxel_to_grid`."""
-    size = grid.new_tensor(list(shape))
-    return ((grid.flip(-1) + 1) * size - 1) / 2
-
-
 def voxel_to_cell(points: PointsVoxel, stride: Sequence[int] | int) -> PointsVoxel:
     """Voxel index to (not rounded) cell index of a feature grid that covers the image with cells of ``stride``.
 

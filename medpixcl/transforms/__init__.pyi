@@ -2,7 +2,6 @@ from .annotations import AnnotatedLandmarksd as AnnotatedLandmarksd, PseudoLandm
 from .body import BodyCoordinatesd as BodyCoordinatesd, BodyDistanceMapd as BodyDistanceMapd
 from .classes import ClassifyViewsd as ClassifyViewsd, PixelClasses as PixelClasses
 from .coordinates import CoordinateMapd as CoordinateMapd
-from .drr import DRRd as DRRd
 from .exogenous import (
     ExogenousGridd as ExogenousGridd,
     LoadExogenousd as LoadExogenousd,

@@ -16,15 +16,10 @@ class AnnotatedLandmarksd(Transform):
     Args:
         names: K landmarks, in the network's order; those that a file does not have are missing.
         target: Name of a reader, ``mean``, or the weight of each; see :mod:`medpixcl.data.annotated`.
-        landmarks_key: Path of the landmark file, or of that of each reader by name.
-        image_key: The image, loaded; it may be resampled.
     """
 
-    def __init__(
-        self, names: Sequence[str], target: Target = None, landmarks_key: str = "landmarks", image_key: str = "image"
-    ) -> None:
+    def __init__(self, names: Sequence[str], target: Target = None) -> None:
         self.names, self.target = list(names), target
-        self.landmarks_key, self.image_key = landmarks_key, image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with ``points`` (K, D), mm, RAS+, NaN where missing, and ``weights`` (K,), 0 there, else 1.
@@ -33,9 +28,9 @@ class AnnotatedLandmarksd(Transform):
             ValueError: If the files have no landmark of this image.
         """
         item = dict(data)
-        meta = item[self.image_key].meta
+        meta = item["image"].meta
         points = target_points(
-            item.pop(self.landmarks_key),
+            item.pop("landmarks"),
             self.target,
             self.names,
             str(meta["filename_or_obj"]),
@@ -54,16 +49,15 @@ class PseudoLandmarksd(Transform):
 
     Args:
         labels: Where they are kept.
-        image_key: The image; its file's name is what they are kept by.
     """
 
-    def __init__(self, labels: PseudoLandmarks, image_key: str = "image") -> None:
-        self.labels, self.image_key = labels, image_key
+    def __init__(self, labels: PseudoLandmarks) -> None:
+        self.labels = labels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with ``points`` (K, D) and ``weights`` (K,)."""
         item = dict(data)
-        image = item[self.image_key]
+        image = item["image"]
         name = str(image.meta["filename_or_obj"])
         item["points"] = self.labels.points(name, image.ndim - 1).clone()
         item["weights"] = self.labels.weights(name).clone()

@@ -77,11 +77,10 @@ class ClassifyViewsd(MapTransform):
         keys: Views: of ``image_query`` the entropy is read from ``entropy_image_query`` and the class written to
             ``class_image_query``.
         classes: The cuts.
-        allow_missing_keys: As in MONAI.
     """
 
-    def __init__(self, keys: KeysCollection, classes: PixelClasses, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, classes: PixelClasses) -> None:
+        super().__init__(keys)
         self.classes = classes
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

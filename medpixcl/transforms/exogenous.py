@@ -25,11 +25,9 @@ class LoadExogenousd(MapTransform):
 
     Args:
         keys: Names of channels, as the manifest has them.
-        image_key: The image they belong to, loaded.
         kind: ``continuous`` or ``categorical`` (whole numbers that name a class).
         missing: Values that mean "unknown", besides NaN; None for 0 and 65535 in continuous pictures, else none.
         scale: Factor from stored values to the unit wanted.
-        allow_missing_keys: As in MONAI.
 
     Raises:
         ValueError: If the item names no such channel, or :func:`medpixcl.data.exogenous.read_exogenous` refuses it.
@@ -38,26 +36,23 @@ class LoadExogenousd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        image_key: str = "image",
         kind: str = "continuous",
         missing: Sequence[float | int] | None = None,
         scale: float = 1.0,
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.image_key, self.kind, self.missing, self.scale = image_key, kind, missing, scale
+        super().__init__(keys)
+        self.kind, self.missing, self.scale = kind, missing, scale
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the channels added."""
         item = dict(data)
-        image = item[self.image_key]
+        image = item["image"]
         grid = Grid(tuple(image.shape[1:]), torch.as_tensor(image.affine))
         named = {**item, "image": image.meta.get("filename_or_obj", "the image")}
         for key in self.keys:
-            if self.allow_missing_keys and key not in (item.get("exogenous") or {}):
-                continue
-            path = exogenous_path(named, str(key))
-            item[key] = read_exogenous(path, grid, kind=self.kind, missing=self.missing, scale=self.scale)
+            item[key] = read_exogenous(
+                exogenous_path(named, str(key)), grid, kind=self.kind, missing=self.missing, scale=self.scale
+            )
         return item
 
 
@@ -68,25 +63,21 @@ class ExogenousGridd(MapTransform):
 
     Args:
         keys: Channels (values and validity).
-        image_key: The image.
         nearest_keys: Those that hold classes.
-        allow_missing_keys: As in MONAI.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        image_key: str = "image",
         nearest_keys: Sequence[str] = (),
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.image_key, self.nearest_keys = image_key, tuple(nearest_keys)
+        super().__init__(keys)
+        self.nearest_keys = tuple(nearest_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the channels resampled."""
         item = dict(data)
-        image = item[self.image_key]
+        image = item["image"]
         shape, target = tuple(image.shape[1:]), torch.as_tensor(image.affine)
         for key in self.key_iterator(item):
             source = torch.as_tensor(item[key].affine)
@@ -108,13 +99,10 @@ class ScaleExogenousd(MapTransform):
         keys: Channels (values and validity).
         lower: Percentile that becomes 0.
         upper: Percentile that becomes 1; values beyond are kept, not clipped.
-        allow_missing_keys: As in MONAI.
     """
 
-    def __init__(
-        self, keys: KeysCollection, lower: float = 2.0, upper: float = 98.0, allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, lower: float = 2.0, upper: float = 98.0) -> None:
+        super().__init__(keys)
         if not 0 <= lower < upper <= 100:
             raise ValueError(f"lower is {lower} and upper {upper}; expected two ascending percentiles from 0 to 100.")
         self.lower, self.upper = lower, upper
@@ -143,11 +131,10 @@ class MissingAsNaNd(MapTransform):
     Args:
         keys: Views of channels (values and validity), such as ``depth_query`` and ``depth_anchor``.
         least_validity: Below this a pixel is missing.
-        allow_missing_keys: As in MONAI.
     """
 
-    def __init__(self, keys: KeysCollection, least_validity: float = 0.5, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, least_validity: float = 0.5) -> None:
+        super().__init__(keys)
         self.least_validity = least_validity
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -119,7 +119,6 @@ class RandClassIntensityd(MapTransform, Randomizable):
             paper. ``pixel``: every pixel takes the change of its own class.
         exponent: Of the informativeness by which ``drawn`` draws its pixel.
         probability: Chance that a view is changed at all.
-        allow_missing_keys: As in MONAI.
 
     For a key ``image_query`` the item holds ``class_image_query`` and ``entropy_image_query``.
 
@@ -135,9 +134,8 @@ class RandClassIntensityd(MapTransform, Randomizable):
         mode: Literal["drawn", "pixel"] = "drawn",
         exponent: float = 0.3,
         probability: float = 1.0,
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        super().__init__(keys)
         if mode not in ("drawn", "pixel"):
             raise ValueError(f"mode must be 'drawn' or 'pixel', found {mode!r}")
         self.ranges = [IntensityRanges(**ranges) for ranges in (low, medium, high)]

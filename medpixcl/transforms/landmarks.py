@@ -67,8 +67,6 @@ class RandLandmarkViewd(RandViewd):
         scale_range: Enlargement.
         shift_mm: The view's centre moves by up to this.
         elastic_mm: Standard deviation of the displacement at control points.
-        points_key: Landmarks in mm, shape (K, D).
-        weights_key: Their weights, shape (K,).
         centred: Put the centre of the view on one of the landmarks that are there, before it is shifted.
         shape_mm: Landmarks of a typical image, (K, D) in mm (:func:`mean_landmarks`). Where given, a view first turns
             so that the image's landmarks stand as these do; its random angle is one from there.
@@ -82,29 +80,27 @@ class RandLandmarkViewd(RandViewd):
         scale_range: Sequence[float] = (0.85, 1.18),
         shift_mm: float = 10.0,
         elastic_mm: float = 2.0,
-        points_key: str = "points",
-        weights_key: str = "weights",
         centred: bool = False,
         shape_mm: Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__(keys, view_shape, rotation_degrees, scale_range, shift_mm, elastic_mm)
         self.shape = None if shape_mm is None else torch.tensor(shape_mm, dtype=torch.float64)
-        self.points_key, self.weights_key, self.centred = points_key, weights_key, centred
+        self.centred = centred
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the view in place of the image."""
         image = data[self.keys[0]]
         affine = working_affine(image)
-        voxels = _in_voxels(data[self.points_key], affine)
-        known = ~voxels.isnan().any(dim=1) & (data[self.weights_key] > 0).to(voxels.device)
+        voxels = _in_voxels(data["points"], affine)
+        known = ~voxels.isnan().any(dim=1) & (data["weights"] > 0).to(voxels.device)
         on_one = self.centred and bool(known.any())
         around = voxels[known][self.R.randint(int(known.sum()))].tolist() if on_one else None
-        axes = None if self.shape is None else _upright(self.shape, data[self.points_key].double(), known, affine)
+        axes = None if self.shape is None else _upright(self.shape, data["points"].double(), known, affine)
         view = self.randomize(image, around, axes)
         points = locate(view, voxels)
         item = self.shown(data, view)
-        item[self.points_key] = points.float()
-        item[self.weights_key] = item[self.weights_key].float() * inside(points, view.shape)
+        item["points"] = points.float()
+        item["weights"] = item["weights"].float() * inside(points, view.shape)
         return item
 
 
@@ -120,19 +116,17 @@ def _upright(shape: Tensor, mm: Tensor, known: Tensor, affine: Tensor) -> Tensor
 def mean_landmarks(
     items: Sequence[Mapping[Hashable, Any]],
     prepare: Callable[[Any], Mapping[Hashable, Any]],
-    points_key: str = "points",
 ) -> list[list[float]]:
     """Mean shape of annotated images, as ``shape_mm`` of :class:`RandLandmarkViewd` wants it.
 
     Args:
         items: Of a datalist.
         prepare: Loads an item with its landmarks in mm.
-        points_key: Landmarks of a loaded item, (K, D).
 
     Returns:
         K landmarks in mm, in the frame of the first item; NaN for one that no item has.
     """
-    return mean_shape([prepare(item)[points_key].double() for item in items]).tolist()
+    return mean_shape([prepare(item)["points"].double() for item in items]).tolist()
 
 
 class LandmarkVoxelsd(MapTransform):
@@ -140,19 +134,14 @@ class LandmarkVoxelsd(MapTransform):
 
     Args:
         keys: The image.
-        points_key: Landmarks in mm, shape (K, D).
     """
-
-    def __init__(self, keys: KeysCollection, points_key: str = "points") -> None:
-        super().__init__(keys)
-        self.points_key = points_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the landmarks moved."""
         item = dict(data)
         image = item[self.keys[0]]
         affine = working_affine(image)
-        item[self.points_key] = _in_voxels(item[self.points_key], affine).float()
+        item["points"] = _in_voxels(item["points"], affine).float()
         return item
 
 

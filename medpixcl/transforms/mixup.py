@@ -244,7 +244,6 @@ class RandCrossDomainMixUpd(MapTransform, Randomizable):
         keys: Images, each mixed with a source of its own.
         sources: As all further ones: see :class:`RandCrossDomainMixUp`.
         foreground_key: Mask of the foreground; None for the threshold.
-        allow_missing_keys: As in MONAI.
         **options: Options of :class:`RandCrossDomainMixUp`.
     """
 
@@ -253,10 +252,9 @@ class RandCrossDomainMixUpd(MapTransform, Randomizable):
         keys: KeysCollection,
         sources: Any,
         foreground_key: str | None = None,
-        allow_missing_keys: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        super().__init__(keys)
         self.mixup, self.foreground_key = RandCrossDomainMixUp(sources, **options), foreground_key
 
     def set_random_state(

@@ -23,8 +23,6 @@ class RandPixelPairsd(Randomizable, Transform):
         exponent: 0 draws uniformly, and then the item needs no entropy. 0.3 is the paper's.
         classes: Informativeness classes; their current ``ratios`` are the shares of the pixels drawn from each class
             (low, medium, high). None leaves the shares to the weights.
-        image_key: The item holds the anchor view under ``image_key + "_anchor"``, and under ``coords_..._query``,
-            ``entropy_..._query`` and ``class_..._query`` the maps of the query view.
 
     The item gets ``query`` (N, D) voxels of the query view, ``positive`` (N, D) voxels of the anchor view, not
     rounded, ``valid`` (N,) and, when the item has what they are made of, ``informativeness`` (N,) entropy at the query
@@ -36,10 +34,9 @@ class RandPixelPairsd(Randomizable, Transform):
         number: int = 256,
         exponent: float = 0.3,
         classes: PixelClasses | None = None,
-        image_key: str = "image",
     ) -> None:
-        self.number, self.exponent, self.classes, self.image_key = number, exponent, classes, image_key
-        self.seed, self._entropy = 0, f"entropy_{image_key}_query"
+        self.number, self.exponent, self.classes = number, exponent, classes
+        self.seed = 0
 
     def randomize(self, data: Any = None) -> None:
         """Draw the seed of the pixel noise."""
@@ -49,29 +46,29 @@ class RandPixelPairsd(Randomizable, Transform):
         """Return the item with the pairs added."""
         item = dict(data)
         self.randomize()
-        coords = item[f"coords_{self.image_key}_query"].as_tensor()[None]
-        anchor = item[f"{self.image_key}_anchor"]
+        coords = item["coords_image_query"].as_tensor()[None]
+        anchor = item["image_anchor"]
         affine = spatial_affine(torch.as_tensor(anchor.affine), anchor.ndim - 1)[None]
         shape = tuple(anchor.shape[1:])
         weights = overlap(coords, affine, shape).to(coords)
         uniform = self.exponent == 0 and self.classes is None
-        if not uniform or self._entropy in item:
+        if not uniform or "entropy_image_query" in item:
             weights = weights * self._weights(item)
         pixels, drawn = draw_pixels(weights, self.number, generator=torch.Generator().manual_seed(self.seed))
         pairs = correspond(coords, pixels, affine, shape)
         item["query"], item["positive"] = pairs.query[0], pairs.positive[0]
         item["valid"] = (pairs.valid & drawn)[0]
         at = (0, *pixels[0].long().unbind(-1))
-        if self._entropy in item:
-            item["informativeness"] = item[self._entropy].as_tensor()[at]
-        if (classes := f"class_{self.image_key}_query") in item:
-            item["pixel_class"] = item[classes].as_tensor()[at]
+        if "entropy_image_query" in item:
+            item["informativeness"] = item["entropy_image_query"].as_tensor()[at]
+        if "class_image_query" in item:
+            item["pixel_class"] = item["class_image_query"].as_tensor()[at]
         return item
 
     def _weights(self, item: Mapping[Hashable, Any]) -> torch.Tensor:
-        entropy = item[self._entropy].as_tensor()[None]
+        entropy = item["entropy_image_query"].as_tensor()[None]
         ratios = None if self.classes is None else self.classes.ratios
         classes = None
         if ratios is not None:
-            classes = item[f"class_{self.image_key}_query"].as_tensor()[None]
+            classes = item["class_image_query"].as_tensor()[None]
         return sampling_weights(entropy, exponent=self.exponent, class_ratios=ratios, classes=classes)
