@@ -11,11 +11,11 @@ from medpixcl.landmarks.pseudo import PseudoLandmarks
 
 
 class AnnotatedLandmarksd(Transform):
-    """Replace the landmark file of a loaded image by the landmarks in mm and their weights.
+    """Replace the landmark file of a loaded image, under ``landmarks``, by the landmarks in mm and their weights.
 
     Args:
-        names: K landmarks, in the network's order; those that a file does not have are missing.
-        target: Name of a reader, ``mean``, or the weight of each; see :mod:`medpixcl.data.annotated`.
+        names: Names of the K landmarks in the network's order; a landmark that a file lacks is missing.
+        target: Name of a reader, ``mean``, or the weight of each reader; see :mod:`medpixcl.data.annotated`.
     """
 
     def __init__(self, names: Sequence[str], target: Target = None) -> None:
@@ -42,13 +42,13 @@ class AnnotatedLandmarksd(Transform):
 
 
 class PseudoLandmarksd(Transform):
-    """Add the landmarks of an image in mm, and their weights, to its item.
+    """Add the current pseudo-landmarks of an image in mm, and their weights, to its item.
 
-    They change in the course of a training; workers see the change when they are started anew, every epoch (so not with
-    ``persistent_workers``).
+    Training changes them. The workers of a ``DataLoader`` see a change when they start anew, every epoch; with
+    ``persistent_workers`` they would not.
 
     Args:
-        labels: Where they are kept.
+        labels: Store of the pseudo-landmarks, by the file name of the image.
     """
 
     def __init__(self, labels: PseudoLandmarks) -> None:

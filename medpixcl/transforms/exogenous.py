@@ -24,10 +24,11 @@ class LoadExogenousd(MapTransform):
     Put it after the image is loaded and before that is resampled: file and image must have the same size.
 
     Args:
-        keys: Names of channels, as the manifest has them.
+        keys: Names of the channels, as in the manifest.
         kind: ``continuous`` or ``categorical`` (whole numbers that name a class).
-        missing: Values that mean "unknown", besides NaN; None for 0 and 65535 in continuous pictures, else none.
-        scale: Factor from stored values to the unit wanted.
+        missing: Values that mean "unknown", besides NaN; None means 0 and 65535 in continuous pictures and no value
+            elsewhere.
+        scale: Factor from stored values to the wanted unit.
 
     Raises:
         ValueError: If the item names no such channel, or :func:`medpixcl.data.exogenous.read_exogenous` refuses it.
@@ -63,7 +64,7 @@ class ExogenousGridd(MapTransform):
 
     Args:
         keys: Channels (values and validity).
-        nearest_keys: Those that hold classes.
+        nearest_keys: Keys of channels that hold classes; they are sampled at the nearest voxel.
     """
 
     def __init__(
@@ -91,14 +92,14 @@ class ExogenousGridd(MapTransform):
 class ScaleExogenousd(MapTransform):
     """Map two percentiles of the known values to 0 and 1, over the whole image.
 
-    For depth without a unit (of a network that sees one picture): it is the same up to scale and offset all over one
-    image, not between images. Depth in mm is better left in mm. Put it before any crop: a percentile of each crop would
-    give one tissue two values.
+    Use it for depth without a unit, such as a monocular depth network gives: within an image such depth is right up to
+    one scale and one offset, which differ between images. Leave depth in mm as it is. Put this transform before any
+    crop, because percentiles of each crop would give one tissue two values.
 
     Args:
         keys: Channels (values and validity).
         lower: Percentile that becomes 0.
-        upper: Percentile that becomes 1; values beyond are kept, not clipped.
+        upper: Percentile that becomes 1; values beyond both percentiles are kept, not clipped.
     """
 
     def __init__(self, keys: KeysCollection, lower: float = 2.0, upper: float = 98.0) -> None:
@@ -130,7 +131,7 @@ class MissingAsNaNd(MapTransform):
 
     Args:
         keys: Views of channels (values and validity), such as ``depth_query`` and ``depth_anchor``.
-        least_validity: Below this a pixel is missing.
+        least_validity: Validity below which a pixel is missing.
     """
 
     def __init__(self, keys: KeysCollection, least_validity: float = 0.5) -> None:
@@ -154,9 +155,9 @@ class ShuffledExogenousd(Transform):
     removes stay about the same.
 
     Args:
-        keys: Channels to exchange.
-        prepare: The whole preparation (loading and all), applied to the item and to its donor.
-        nearest_keys: Those that hold classes.
+        keys: Keys of the channels to exchange.
+        prepare: Whole preparation, loading included; it is applied to the item and to its donor.
+        nearest_keys: Keys of channels that hold classes; they are sampled at the nearest voxel.
 
     Raises:
         ValueError: If an item carries no donor (:func:`medpixcl.data.exogenous.with_donors`), or one of other axes.

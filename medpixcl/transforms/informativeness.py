@@ -22,7 +22,7 @@ class LocalEntropyd(MapTransform):
         keys: Images of one channel.
         radius_mm: Radius of the window in mm; the footprint follows the spacing.
         footprint: ``ball`` or ``box``.
-        bins: Grey levels between the least and the greatest value.
+        bins: Number of grey levels between the least and the greatest value.
         cuts: Bounds between the classes in bits; None for quantiles.
         quantiles: Bounds between the classes as quantiles of the foreground; used when ``cuts`` is None.
     """

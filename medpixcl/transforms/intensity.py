@@ -89,8 +89,8 @@ class RandIntensityd(MapTransform, Randomizable):
 
     Args:
         keys: Images between 0 and 1.
-        ranges: See :class:`IntensityRanges`.
-        probability: Chance that an image is changed at all.
+        ranges: Ranges of the changes; keys and values as in :class:`IntensityRanges`.
+        probability: Probability that an image is changed at all.
     """
 
     def __init__(self, keys: KeysCollection, ranges: Mapping[str, Sequence[float]], probability: float = 1.0) -> None:
@@ -112,17 +112,17 @@ class RandClassIntensityd(MapTransform, Randomizable):
 
     Args:
         keys: Images between 0 and 1.
-        low: Ranges for pixels of low informativeness, see :class:`IntensityRanges`.
-        medium: The same for medium.
-        high: The same for high.
-        mode: ``drawn``: the class of one pixel, drawn by informativeness, sets the change of the whole view, as in the
-            paper. ``pixel``: every pixel takes the change of its own class.
-        exponent: Of the informativeness by which ``drawn`` draws its pixel.
-        probability: Chance that a view is changed at all.
+        low: Ranges for pixels of low informativeness; keys and values as in :class:`IntensityRanges`.
+        medium: Ranges for pixels of medium informativeness.
+        high: Ranges for pixels of high informativeness.
+        mode: ``drawn`` draws one pixel by informativeness, whose class sets the change of the whole view, as in the
+            paper; ``pixel`` changes every pixel by its own class.
+        exponent: Exponent of the informativeness in the weights by which ``drawn`` draws its pixel.
+        probability: Probability that a view is changed at all.
 
     For a key ``image_query`` the item holds ``class_image_query`` and ``entropy_image_query``.
 
-    Reference: arXiv 2211.07118; the paper changes brightness and contrast only, the rest is an option of this package.
+    Reference: arXiv 2211.07118. The paper changes brightness and contrast only; the other changes are ours.
     """
 
     def __init__(

@@ -21,9 +21,9 @@ class LoadLabeld(MapTransform):
     :class:`medpixcl.transforms.ExogenousGridd` with ``nearest_keys`` brings the label to the grid of the image.
 
     Args:
-        keys: The label, as the manifest names it.
-        classes: See :data:`medpixcl.data.labels.Classes`.
-        overlapping: See :func:`medpixcl.data.labels.read_label`.
+        keys: Key of the label, as in the manifest.
+        classes: Classes of the label, see :data:`medpixcl.data.labels.Classes`.
+        overlapping: Whether masks may overlap, see :func:`medpixcl.data.labels.read_label`.
 
     Raises:
         ValueError: If the item has no label, or :func:`medpixcl.data.labels.read_label` refuses it.
@@ -53,10 +53,11 @@ class LoadLabeld(MapTransform):
 class OriginalGridd(MapTransform):
     """Bring maps from the grid of the prepared image to the grid that its file has, interpolated linearly.
 
-    Put it before probabilities become classes. Positions beyond the prepared image take its border's value.
+    The prepared ``image`` remembers the grid of its file. Put this transform before probabilities become classes.
+    Positions beyond the prepared image take the value of its border.
 
     Args:
-        keys: Maps (C, *spatial) on the grid of the prepared image.
+        keys: Keys of maps (C, *spatial) on the grid of the prepared image.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -29,7 +29,7 @@ LARGEST_MISS = 0.1
 
 
 def locate(view: View, points: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-    """Where image voxels lie in a view, be it deformed.
+    """Find the view voxels that show given image voxels, also in a deformed view.
 
     A deformed view shows at its pixel ``v`` the image at ``matrix v + displacement(v)``, interpolated linearly between
     its pixels as in the resampled image. ``v <- matrix^-1 (p - displacement(v))`` finds the pixel; it converges for a
@@ -37,7 +37,7 @@ def locate(view: View, points: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
     twice or not at all.
 
     Args:
-        view: The view.
+        view: View to search.
         points: Image voxels in array order, shape (K, D).
 
     Returns:
@@ -57,19 +57,19 @@ def locate(view: View, points: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
 class RandLandmarkViewd(RandViewd):
     """A random view of an image (:class:`medpixcl.transforms.view.RandViewd`), and its landmarks in the view's voxels.
 
-    The item holds landmarks in mm (the frame of the image's affine) and their weights. It gets them back as voxels of
-    the view, float32, with weight 0 where they are missing or outside the view.
+    The item holds ``points``, landmarks in mm (K, D) in the frame of the image's affine, and their ``weights`` (K,).
+    They become voxels of the view, float32, with weight 0 where a landmark is missing or outside the view.
 
     Args:
-        keys: The image.
-        view_shape: See :class:`medpixcl.transforms.view.RandViewd`, as for the next four.
-        rotation_degrees: The view turns by an angle from minus to plus this, or one for each axis.
-        scale_range: Enlargement.
-        shift_mm: The view's centre moves by up to this.
-        elastic_mm: Standard deviation of the displacement at control points.
-        centred: Put the centre of the view on one of the landmarks that are there, before it is shifted.
-        shape_mm: Landmarks of a typical image, (K, D) in mm (:func:`mean_landmarks`). Where given, a view first turns
-            so that the image's landmarks stand as these do; its random angle is one from there.
+        keys: Key of the image.
+        view_shape: Spatial shape of the view; beyond the image it is zero.
+        rotation_degrees: Largest angle to either side: one number, or one for each axis.
+        scale_range: Least and greatest enlargement, drawn on a logarithmic scale.
+        shift_mm: Largest shift of the view's centre along each axis.
+        elastic_mm: Standard deviation of the displacement at the control points; 0 for affine views.
+        centred: Put the centre of the view on one of the known landmarks before it is shifted.
+        shape_mm: Landmarks of a typical image, (K, D) in mm (:func:`mean_landmarks`). If given, a view first turns
+            until the image's landmarks stand as these do, and the random angle is counted from there.
     """
 
     def __init__(
@@ -117,11 +117,11 @@ def mean_landmarks(
     items: Sequence[Mapping[Hashable, Any]],
     prepare: Callable[[Any], Mapping[Hashable, Any]],
 ) -> list[list[float]]:
-    """Mean shape of annotated images, as ``shape_mm`` of :class:`RandLandmarkViewd` wants it.
+    """Compute the mean shape of annotated images, the ``shape_mm`` of :class:`RandLandmarkViewd`.
 
     Args:
-        items: Of a datalist.
-        prepare: Loads an item with its landmarks in mm.
+        items: Items of a datalist.
+        prepare: Function that loads an item with its landmarks in mm.
 
     Returns:
         K landmarks in mm, in the frame of the first item; NaN for one that no item has.
@@ -130,10 +130,10 @@ def mean_landmarks(
 
 
 class LandmarkVoxelsd(MapTransform):
-    """The same without a view: landmarks in mm become voxels of the image as it is.
+    """Turn the landmarks of an item, ``points`` in mm, into voxels of its image, without making a view.
 
     Args:
-        keys: The image.
+        keys: Key of the image.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -25,7 +25,7 @@ class LoadImageMMd(MapTransform):
     item's ``spacing_mm`` (array order), where a manifest has it.
 
     Args:
-        keys: Paths of images (a file, a folder with one DICOM series, or the list of its files).
+        keys: Keys of image paths (a file, a folder with one DICOM series, or the list of its files).
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -40,8 +40,8 @@ class WorkingSpacingd(MapTransform):
     """Resample images to one spacing, smoothed first where pixels get larger, so that nothing aliases.
 
     Args:
-        keys: Images.
-        spacing_mm: Size of a pixel along each array axis; None leaves the images as they are.
+        keys: Keys of images.
+        spacing_mm: Size of a pixel along each array axis; None leaves the images unchanged.
 
     Raises:
         ImageFileError: If an image has another number of axes than ``spacing_mm``.

@@ -76,19 +76,20 @@ class RandCrossDomainMixUp(Randomizable, Transform):
             :class:`medpixcl.data.textures.ProceduralSources`; medical images for mixing within a domain. Larger ones
             are cut at random; pictures are lifted for a volume (:func:`medpixcl.data.textures.lift_picture`).
         opacity_range: Least and greatest opacity.
-        beta: Draw from this range by a Beta(beta, beta) law; uniformly when None.
-        opacity_levels: Draw among these alone, all equally often, instead of from the range.
+        beta: Parameter of the Beta(beta, beta) law that draws the opacity within ``opacity_range``; None draws
+            uniformly.
+        opacity_levels: Opacities to draw among, all equally often, instead of from the range.
         opacity_map: ``constant``; ``grid``, linear between control points; ``boxes``, each with an opacity of its own.
         grid_points: Control points per axis.
         boxes: Least and greatest number of boxes.
         window: Intensities of the target that become 0 and 1; None for images that are windowed already.
-        source_window: The same for the sources, where they are medical images.
+        source_window: Intensities of the sources that become 0 and 1, for sources that are medical images.
         match: Statistics that the source gets from the target: ``none``; ``moments``, mean and spread; ``spectrum``,
             the power at every frequency and the histogram (:func:`medpixcl.transforms.source_matching.match_source`).
-        foreground_threshold: Windowed values above are foreground; None for all.
-        mix_background: Mix outside the foreground too; otherwise the target stays as it is there.
-        grey_source: One channel, the mean, of a source of several; otherwise channels are mixed one by one.
-        source_key: The image in the items of a stream of items.
+        foreground_threshold: Windowed value above which a voxel is foreground; None takes all voxels.
+        mix_background: Mix outside the foreground too; otherwise the target stays unchanged there.
+        grey_source: Replace the channels of a source by their mean; otherwise channels are mixed one by one.
+        source_key: Key of the image in the items of a stream of items.
 
     Raises:
         ValueError: If an argument is out of range, the stream is empty, a source is smaller than the image or holds
@@ -241,10 +242,10 @@ class RandCrossDomainMixUpd(MapTransform, Randomizable):
     that seeds every item (:class:`medpixcl.data.seeded.SeededDataset`) decides every draw.
 
     Args:
-        keys: Images, each mixed with a source of its own.
-        sources: As all further ones: see :class:`RandCrossDomainMixUp`.
-        foreground_key: Mask of the foreground; None for the threshold.
-        **options: Options of :class:`RandCrossDomainMixUp`.
+        keys: Keys of the images; each image is mixed with a source of its own.
+        sources: Stream of sources, see :class:`RandCrossDomainMixUp`.
+        foreground_key: Key of the mask of the foreground; None uses the threshold.
+        **options: Further options of :class:`RandCrossDomainMixUp`.
     """
 
     def __init__(

@@ -19,8 +19,9 @@ class RandPixelPairsd(Randomizable, Transform):
     ``informativeness ** exponent``. Missing ones, where the views hardly overlap, are marked in ``valid``.
 
     Args:
-        number: Pixels per image (N).
-        exponent: 0 draws uniformly, and then the item needs no entropy. 0.3 is the paper's.
+        number: Number N of pixels drawn in each image.
+        exponent: Exponent of the informativeness in the weights, 0.3 in the paper; with 0 pixels are drawn uniformly
+            and the item needs no entropy.
         classes: Informativeness classes; their current ``ratios`` are the shares of the pixels drawn from each class
             (low, medium, high). None leaves the shares to the weights.
 

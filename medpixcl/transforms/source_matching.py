@@ -15,10 +15,10 @@ def match_source(
     """Make the source look like the target in its statistics.
 
     Args:
-        source: Shape (C, *spatial).
-        target: The same shape.
-        foreground: Shape (1, *spatial); where values are compared. There is at least one such voxel.
-        how: ``none``; ``moments``, see :func:`match_moments`; ``spectrum``, see :func:`match_spectrum` and then
+        source: Image to change, shape (C, *spatial).
+        target: Image whose statistics the source gets, shape (C, *spatial).
+        foreground: Mask of the voxels whose values are compared, shape (1, *spatial); at least one is True.
+        how: ``none``; ``moments``, see :func:`match_moments`; ``spectrum``, which is :func:`match_spectrum` followed by
             :func:`match_histogram`.
 
     Raises:

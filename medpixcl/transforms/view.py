@@ -18,14 +18,14 @@ class RandViewd(MapTransform, Randomizable):
     """A random crop, turn, scale and bend of an image, in one resampling.
 
     Args:
-        keys: Image first, then maps on its grid, such as its label; each is replaced by the view of it.
-        view_shape: Spatial shape of the view; where it is larger than the image, there is zero around it.
-        rotation_degrees: The view turns by an angle from minus to plus this; in 3D about every axis, or three numbers,
-            about array axes 0, 1 and 2.
-        scale_range: Enlargement, drawn on a logarithmic scale.
-        shift_mm: The view's centre moves by up to this along each axis.
-        elastic_mm: Standard deviation of the displacement at control points; 0 for affine views.
-        nearest_keys: Those of ``keys`` that hold classes: sampled at the nearest voxel.
+        keys: Key of the image, then keys of maps on its grid, such as its label; the view replaces each.
+        view_shape: Spatial shape of the view; beyond the image it is zero.
+        rotation_degrees: Largest angle to either side: one number, in 3D for every axis, or one number for each of
+            array axes 0, 1 and 2.
+        scale_range: Least and greatest enlargement, drawn on a logarithmic scale.
+        shift_mm: Largest shift of the view's centre along each axis.
+        elastic_mm: Standard deviation of the displacement at the control points; 0 for affine views.
+        nearest_keys: Keys of maps that hold classes; they are sampled at the nearest voxel.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RandViewd(MapTransform, Randomizable):
         return self.ranges.sample(self.R, centre, spacing, axes)
 
     def shown(self, data: Mapping[Hashable, Any], view: View) -> dict[Hashable, Any]:
-        """The item with everything as the view shows it."""
+        """Return the item with every key resampled to the view."""
         item = dict(data)
         displacement = None if view.displacement is None else view.displacement[None]
         positions = view_positions(view.matrix[None], view.shape, displacement)

@@ -26,17 +26,18 @@ class RandPixelViewsd(MapTransform, Randomizable):
     is exact. Both views are crops that overlap. All sizes in mm are physical, whatever the spacing.
 
     Args:
-        keys: Image first, then maps that move with it (entropy, classes, depth or any other exogenous channel).
+        keys: Key of the image, then keys of maps that move with it (entropy, classes, depth or another exogenous
+            channel).
         view_shape: Spatial shape of both views.
-        nearest_keys: Those of ``keys`` that hold classes: sampled at the nearest voxel.
-        exogenous_keys: Those of ``keys`` whose last channel is their validity: interpolated between known values only,
-            with validity 0 outside the image. Classes with a validity belong to ``nearest_keys`` instead.
-        pixel_mm: Size of a view pixel before scaling; the image's own when None.
-        rotation_degrees: Each view turns by an angle from minus to plus this (about every axis in 3D).
-        scale_range: Each view is enlarged by a factor from this range, drawn on a logarithmic scale.
-        flip_probability: Chance that a view is mirrored, per axis.
-        shift: Distance of the two centres along each axis, as a share of the view's extent, at most.
-        elastic_mm: Standard deviation of the query view's displacement at its control points; 0 for affine views.
+        nearest_keys: Keys of maps that hold classes; they are sampled at the nearest voxel.
+        exogenous_keys: Keys of channels whose last channel is their validity: they are interpolated between known
+            values only, with validity 0 outside the image. Classes with a validity belong to ``nearest_keys`` instead.
+        pixel_mm: Size of a view pixel before scaling, array order; None takes the spacing of the image.
+        rotation_degrees: Largest angle to either side by which each view turns, in 3D about every axis.
+        scale_range: Least and greatest enlargement of each view, drawn on a logarithmic scale.
+        flip_probability: Probability of mirroring a view: one number, or one for each axis.
+        shift: Largest distance between the two centres along each axis, as a share of the view's extent.
+        elastic_mm: Standard deviation of the query view's displacement at the control points; 0 for affine views.
     """
 
     def __init__(
@@ -109,15 +110,17 @@ def apply_views(
     nearest_keys: Sequence[str] = (),
     exogenous_keys: Sequence[str] = (),
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Views of a batch of images of one shape, on their device.
+    """Resample a batch of images of one shape to their views, on their device.
 
     Args:
-        images: Image first, then maps; each of shape (B, C, *spatial).
-        affine: Of the images, voxel -> mm, shape (B, 4, 4) or (B, D+1, D+1).
-        parameters: ``matrix_anchor``, ``matrix_query`` (B, D+1, D+1) and, if deformed, ``displacement_query``.
+        images: The image first, then its maps; each of shape (B, C, *spatial).
+        affine: Affines of the images, voxel -> mm, shape (B, 4, 4) or (B, D+1, D+1).
+        parameters: ``matrix_anchor`` and ``matrix_query`` (B, D+1, D+1) and, for a deformed query view,
+            ``displacement_query``.
         view_shape: Spatial shape of the views.
-        nearest_keys: Keys sampled at the nearest voxel.
-        exogenous_keys: Keys whose last channel is their validity, interpolated between known values only.
+        nearest_keys: Keys of maps that are sampled at the nearest voxel.
+        exogenous_keys: Keys of channels whose last channel is their validity; they are interpolated between known
+            values only.
 
     Returns:
         ``k_anchor``, ``k_query`` for each key and ``coords_k_anchor``, ``coords_k_query`` for the first, and the
