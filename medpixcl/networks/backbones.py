@@ -28,9 +28,9 @@ class Backbone(nn.Module):
     up_path: str | None = "up"  # name of the list of layers from the coarsest map to the finest; an encoder has none
 
     def drop_finest(self, number: int) -> None:
-        """Leave out the finest maps, with the layers that make nothing else: no loss would ever reach them.
+        """Remove the finest maps with the layers that make only them, because no loss would ever reach these layers.
 
-        Of an encoder nothing is left out: its finest maps lead to the coarser ones.
+        An encoder stays whole: its finest maps lead to the coarser ones.
         """
         if self.up_path is None:
             return
@@ -59,7 +59,7 @@ class FlexibleUNetLevels(Backbone):
         backbone: Name of a registered encoder (``efficientnet-lite0``, ``efficientnet-b0``, ``resnet18``, ...).
         spatial_dims: 2 or 3.
         in_channels: Channels of the image.
-        decoder_channels: Channels of the decoder's maps at strides 16, 8, 4, 2.
+        decoder_channels: Numbers of channels of the decoder's maps at strides 16, 8, 4, 2.
         pretrained: Start the encoder from its published weights.
     """
 

@@ -22,7 +22,7 @@ class EncoderNet(nn.Module):
         **backbone: Further options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
-        coarsest_stride: What image sizes should be a multiple of.
+        coarsest_stride: Stride of the coarsest map; image sizes should be multiples of it.
         embedding_size: Length of the vector.
     """
 
@@ -38,7 +38,7 @@ class EncoderNet(nn.Module):
         return maps[-1].float().flatten(2).mean(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same."""
+        """Vectors (B, embedding_size) of images (B, C, *spatial), see :meth:`embedding`."""
         return self.embedding(x)
 
 
@@ -47,10 +47,10 @@ class ClassifierNet(EncoderNet):
 
     Args:
         classes: Number K of logits.
-        dropout: Share of the pooled values left out in training.
-        trained_layers: Layers of the encoder that learn, counted from the coarsest: None all (fine-tuning), 0 none
-            (linear probe), a number in between (partial). The others also keep their batch statistics.
-        **encoder: See :class:`EncoderNet`.
+        dropout: Share of the pooled values that training leaves out.
+        trained_layers: Number of encoder layers that learn, counted from the coarsest: None for all (fine-tuning), 0
+            for none (linear probe). The others also keep their batch statistics.
+        **encoder: Options of :class:`EncoderNet`.
 
     Raises:
         ValueError: If there is no class, or ``trained_layers`` is not between 0 and the number of layers.

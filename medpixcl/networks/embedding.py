@@ -13,7 +13,7 @@ from medpixcl.networks.precision import refuse_wrong_gradients
 
 
 def dense_embedding(levels: list[Tensor]) -> Tensor:
-    """Levels of unit vectors in one map at the finest scale.
+    """Join levels of unit vectors in one map at the finest scale.
 
     Coarser levels are interpolated and renormalised, all are joined and divided by the square root of their number:
     the vectors have length one, and their scalar product is the mean of the levels' cosines.
@@ -37,7 +37,8 @@ class LevelsNet(nn.Module):
 
     Attributes:
         strides: Strides of the levels, finest first.
-        coarsest_stride: What image sizes should be a multiple of; the network may work coarser than its levels.
+        coarsest_stride: Stride of the coarsest map of the network, which may lie below its levels; image sizes should
+            be multiples of it.
     """
 
     strides: list[int]
@@ -60,7 +61,7 @@ class PixelEmbeddingNet(LevelsNet):
 
     Args:
         embedding_size: Length E of a level's vectors.
-        strides: Strides that get a head, finest first; all of the backbone's when None.
+        strides: Strides of the maps that get a head, finest first; None takes all maps of the backbone.
         **backbone: Options of :func:`medpixcl.networks.build_backbone`.
 
     Raises:
@@ -92,14 +93,14 @@ class PixelEmbeddingNet(LevelsNet):
 
 
 class BackboneNet(LevelsNet):
-    """A backbone without heads of its own, its maps as embeddings: what PixPro trains and what is kept of it.
+    """A backbone without heads, whose maps are the embeddings; PixPro trains and keeps it.
 
-    With ``encoder_only`` and ``pretrained`` it is the start that a pretraining has to beat. Images are expected between
-    0 and 1. Its weights fit into the backbone of a :class:`medpixcl.networks.PixelEmbeddingNet` or
+    With ``encoder_only`` and ``pretrained`` it is the baseline that a pretraining has to beat. Images are expected
+    between 0 and 1. Its weights fit into the backbone of a :class:`medpixcl.networks.PixelEmbeddingNet` or
     :class:`medpixcl.networks.LandmarkNet` by name.
 
     Args:
-        strides: Strides taken, finest first; all of the backbone's when None.
+        strides: Strides of the maps to use, finest first; None takes all maps of the backbone.
         **backbone: Options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
@@ -131,7 +132,7 @@ class BackboneNet(LevelsNet):
         return out
 
     def levels(self, x: Tensor) -> list[Tensor]:
-        """The maps as unit vectors."""
+        """Unit vectors at every level, shapes (B, C, *cells), finest first, of an image (B, C, *spatial)."""
         out: list[Tensor] = []
         for level in self.maps(x):
             out.append(F.normalize(level.float(), dim=1))

@@ -1,4 +1,4 @@
-"""The encoders of the backbones without their up path; tensors keep the names that they have in the backbone."""
+"""Encoders of the backbones without their up path; tensors keep the names that they have in the backbone."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ class FlexibleUNetEncoder(Backbone):
     """The encoder of a :class:`FlexibleUNetLevels`: its maps at strides 2, 4, 8, 16, 32.
 
     Args:
-        backbone: Where the encoder is taken from.
-        channels: Of its maps.
+        backbone: Backbone whose encoder is taken.
+        channels: Channels of the encoder's maps, finest first.
     """
 
     up_path = None
@@ -33,10 +33,10 @@ class FlexibleUNetEncoder(Backbone):
 
 
 class DownPath(Backbone):
-    """The down path of a :class:`DynUNetLevels`, its bottom the last layer of it.
+    """The down path of a :class:`DynUNetLevels`; its last layer is the bottom.
 
     Args:
-        backbone: Where the layers are taken from.
+        backbone: Backbone whose layers are taken.
     """
 
     up_path = None
@@ -59,8 +59,8 @@ class UNetDownPath(Backbone):
     """The down path of a :class:`UNetLevels` and its bottom layer, which keeps the size.
 
     Args:
-        backbone: Where the layers are taken from.
-        channels: Of the network's layers, finest first.
+        backbone: Backbone whose layers are taken.
+        channels: Channels of the network's layers, finest first.
     """
 
     up_path = None
@@ -81,7 +81,7 @@ class UNetDownPath(Backbone):
 
 
 def encoder_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Layers of an encoder that have weights, from the image to the coarsest map; lists of layers are taken apart."""
+    """List the layers of an encoder that have weights, from the image to the coarsest map; layer lists are expanded."""
     root = backbone.encoder if isinstance(backbone, FlexibleUNetEncoder) else backbone
     layers: list[nn.Module] = []
     for name, child in root.named_children():

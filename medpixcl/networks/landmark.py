@@ -17,27 +17,26 @@ from medpixcl.networks.finetuning import freeze_layers, hold_frozen
 class LandmarkNet(nn.Module):
     """Backbone of a :class:`medpixcl.networks.PixelEmbeddingNet` with K heatmaps and K * D offsets at a fine stride.
 
-    A landmark's heatmap is the sum of what every level says of it, interpolated to the finest cells, as in matching the
-    similarities of all levels are joined. The offsets come from the finest level. Weights of every pretraining of this
-    package fit into the backbone by name (:func:`medpixcl.networks.load_weights` with ``strict=False``, and
-    ``required=["backbone."]`` to be sure that nothing of it is left out).
+    Every level gives a heatmap of each landmark; interpolated to the finest cells, they are summed, just as matching
+    joins the similarities of all levels. The offsets come from the finest level. Weights of every pretraining of this
+    package fit into the backbone by name: :func:`medpixcl.networks.load_weights` with ``strict=False``, and with
+    ``required=["backbone."]`` to make sure that the whole backbone is loaded.
 
     Images are expected between 0 and 1; their sizes should be multiples of the coarsest stride.
 
     Args:
         landmarks: Number K of landmarks.
-        stride: Of the output; the backbone must have a map there.
-        trained_layers: Layers of the backbone that learn, counted from the last one, see
-            :func:`medpixcl.networks.finetuning.freeze_layers`: None all, 0 none, a number in between. The others keep
-            their batch statistics, too.
+        stride: Stride of the output; the backbone must have a map there.
+        trained_layers: Number of backbone layers that learn, counted from the last one: None for all, 0 for none, see
+            :func:`medpixcl.networks.finetuning.freeze_layers`. The others also keep their batch statistics.
         configuration_stride: Stride at which a :class:`medpixcl.networks.configuration.SpatialConfiguration` looks at
-            the heatmaps, whose factors they are then multiplied with; None for none.
-        configuration_channels: Its width.
-        configuration_kernel: Its kernel; in 3D a smaller one is enough.
+            the heatmaps, which are then multiplied by its factors; None for none.
+        configuration_channels: Width of the spatial configuration.
+        configuration_kernel: Kernel size of the spatial configuration; in 3D a smaller one is enough.
         **backbone: Options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
-        coarsest_stride: What image sizes should be a multiple of.
+        coarsest_stride: Stride of the coarsest map; image sizes should be multiples of it.
 
     Raises:
         ValueError: If there is no landmark, the backbone has no map at the stride or not so many layers, or the
@@ -110,14 +109,15 @@ def decode_output(
     use_offsets: bool = True,
     activation: str = "softmax",
 ) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b k"]]:
-    """Landmarks of a :class:`LandmarkNet`'s output: where the cells around each peak point to, on average.
+    """Decode the output of a :class:`LandmarkNet`: the mean position to which the cells around each peak point.
 
     Args:
-        output: Shape (B, K * (1 + D), *cells).
-        landmarks: Number K.
-        stride: Of the network.
-        radius: Cells to either side of the peak that are averaged.
-        use_offsets: Off: the mean of the cells themselves.
+        output: Output of the network, shape (B, K * (1 + D), *cells).
+        landmarks: Number K of landmarks.
+        stride: Stride of the network's output.
+        radius: Number of cells on each side of the peak that are averaged.
+        use_offsets: Average the positions that the cells' offsets point to; if False, the positions of the cells
+            themselves.
         activation: ``activation`` of the loss that the network was trained with.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The network of mix-up pretraining: it takes a mixture of two images apart and says how opaque the target was.
+"""The network of mix-up pretraining: it separates a mixture of two images and predicts the opacity of the target.
 
 Only the abstract of the paper (Zhang et al., Mix-up Self-Supervised Learning for Contrast-agnostic Applications, ICME
 2022, arXiv 2204.00901) names the two tasks, reconstruction and transparency prediction; the network is ours.
@@ -52,10 +52,10 @@ class MixUpNet(nn.Module):
 
     Args:
         norm: Normalisation of the decoder, and of ``unet`` and ``dynunet``.
-        skips: Reconstruct through the backbone's up path, which moves to other networks then too. Skips let shallow
-            maps take the mixture apart and leave the coarsest map idle, so classification wants none.
+        skips: Reconstruct through the backbone's up path, which then moves to other networks too. With skips, shallow
+            maps can separate the mixture and leave the coarsest map idle, so leave them out for classification.
         decoder_channels: Widths of the light decoder, coarsest first, one for each doubling of the size; by default
-            128, halved at each, not below 16 (with skips: 16).
+            128, halved at each step, at least 16 (with skips: 16).
         reconstruct_source: Reconstruct the source too.
         opacity_head: ``scalar``; ``ordinal``, a logit for each border between bins; ``dense``, one for each cell of the
             coarsest map.
@@ -64,7 +64,7 @@ class MixUpNet(nn.Module):
         **backbone: Further options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
-        coarsest_stride: What image sizes must be a multiple of.
+        coarsest_stride: Stride of the coarsest map; image sizes must be multiples of it.
 
     Raises:
         ValueError: If a choice is unknown, the bins are fewer than 2, the range is empty, or the decoder has not one
@@ -122,7 +122,7 @@ class MixUpNet(nn.Module):
 
 
 class DenseOpacityNet(nn.Module):
-    """Encoder and decoder that tell for every voxel which of K opacities the target has there.
+    """Encoder and decoder that predict for every voxel which of K opacities the target has there.
 
     The baseline after Volume Fusion (Wang et al., arXiv 2306.16925), on the encoder and decoder of :class:`MixUpNet`.
 

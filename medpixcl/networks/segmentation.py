@@ -24,15 +24,15 @@ class SegmentationNet(nn.Module):
     logits are cropped back.
 
     Args:
-        classes: Number K of logits. For exclusive classes (softmax) the background is one of them.
-        strides: Of the maps that the head sees, finest first; all of the backbone's when None.
-        head: ``linear``: see :class:`LinearProbe`; ``decoder``: see :class:`FusionDecoder`.
+        classes: Number K of logits. For exclusive classes (softmax), the background is one of them.
+        strides: Strides of the maps that the head sees, finest first; None takes all maps of the backbone.
+        head: ``linear`` for a :class:`LinearProbe`, ``decoder`` for a :class:`FusionDecoder`.
         decoder_channels: Width of the decoder.
-        frozen: The backbone takes no gradient and keeps its statistics, in whatever mode the network is.
+        frozen: Freeze the backbone: it gets no gradient and keeps its statistics in every mode of the network.
         **backbone: Options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
-        coarsest_stride: What the image is padded to a multiple of.
+        coarsest_stride: Stride of the coarsest map; images are padded to a multiple of it.
 
     Raises:
         ValueError: If there is no class, no such head, or the backbone has no map at a stride asked for.
@@ -88,17 +88,17 @@ class SegmentationNet(nn.Module):
 
 
 class LinearProbe(nn.Module):
-    """Logits that are linear in the maps: no hidden layer, so that they tell what the maps hold, not what was learnt.
+    """Logits that are linear in the maps: without a hidden layer they show what the maps already hold.
 
-    Each map is normalised by its statistics over the training batches (in evaluation the running ones; nothing is
-    learnt there), goes through a 1 x 1 convolution and is interpolated linearly to the image; the sum over the maps are
-    the logits.
+    Each map is normalised by its batch statistics (in evaluation the running ones; the normalisation learns nothing),
+    goes through a 1 x 1 convolution and is interpolated linearly to the image. The logits are the sum over the maps.
 
     Args:
         spatial_dims: 2 or 3.
-        widths: Channels of the maps.
+        widths: Numbers of channels of the maps.
         classes: Number K of logits.
-        frozen: Of maps that do not change, so that their statistics are those of all batches and not of the last ones.
+        frozen: Set it when the maps do not change: their running statistics are then those of all batches, not of the
+            last.
     """
 
     def __init__(self, spatial_dims: int, widths: Sequence[int], classes: int, frozen: bool = False) -> None:
@@ -127,7 +127,7 @@ class FusionDecoder(nn.Module):
 
     Args:
         spatial_dims: 2 or 3.
-        widths: Channels of the maps, finest first.
+        widths: Numbers of channels of the maps, finest first.
         classes: Number K of logits.
         channels: Width of the decoder.
     """
