@@ -42,21 +42,21 @@ def pixel_info_nce(
     Args:
         anchors: Query vectors, shape (N, C); they are normalised here.
         keys: Candidate vectors, shape (M, C); they are normalised here.
-        targets: Shape (N,), index of each anchor's positive among the keys.
-        temperature: Divides the cosine.
-        anchor_positions: Shape (N, D), where each anchor's positive lies, in the unit of radius and window (cells or
-            mm); by default at the key that is its target.
-        key_positions: Shape (M, D), where each key lies, in the same unit and axis order.
-        anchor_images: Shape (N,), image number of each anchor's positive; by default that of its target. Window,
-            shift and exclusion act within one image only.
-        key_images: Shape (M,), image number of each key; without it, all keys are of one image.
-        exclusion_radius: Keys of the same image that are nearer than this to the positive are no negatives.
-        window: Only keys of the same image whose offset from the positive is in ``[-window, window)`` along every
-            axis count.
+        targets: Index of each anchor's positive among the keys, shape (N,).
+        temperature: Number that divides the cosine.
+        anchor_positions: Position of each anchor's positive, shape (N, D), in the unit of radius and window (cells or
+            mm); by default the position of the key that is its target.
+        key_positions: Position of each key, shape (M, D), in the same unit and axis order.
+        anchor_images: Image number of each anchor's positive, shape (N,); by default that of its target. Window, shift
+            and exclusion act within one image only.
+        key_images: Image number of each key, shape (M,); without it, all keys are of one image.
+        exclusion_radius: Distance from the positive below which keys of the same image are no negatives.
+        window: Count only keys of the same image whose offset from the positive is in ``[-window, window)`` along every
+            axis; None counts all keys.
         distance_slope: Growth of the shift with distance, in cosine per unit of position.
         distance_cap: Largest shift, in units of the cosine.
         clamp: Clamp the cosine to [0, 1].
-        valid: Shape (N,), anchors that count; all by default. The others may hold anything.
+        valid: True for the anchors that count, shape (N,); all by default. The others may hold anything.
         reduction: ``"mean"`` over the anchors that count (exactly 0 when there are none), ``"sum"``, or ``"none"``
             (shape (N,), 0 where not valid; its gradient costs one more matrix product).
         chunk: Largest number of anchors worked on at a time; fewer where their logits would fill more than 16 MiB.

@@ -1,4 +1,4 @@
-"""Which keys are negatives of an anchor, and how distance shifts their logits."""
+"""The keys that are negatives of an anchor, and the shift of their logits by distance."""
 
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -10,18 +10,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Negatives:
-    """Rules by place, made for one block of anchors at a time so that no anchors-by-keys matrix is kept.
+    """Rules by position, applied to one block of anchors at a time so that no anchors-by-keys matrix is kept.
 
     Positions are all in one unit (cells or mm), the same as that of radius, window and 1 / slope; the shift is in
     units of the cosine. Every rule acts within one image; without image numbers, all keys are of one image.
 
     Attributes:
-        anchor_positions: Shape (N, D), where the positive of each anchor lies.
-        key_positions: Shape (M, D).
-        anchor_images: Shape (N,), image number.
-        key_images: Shape (M,), image number.
-        exclusion_radius: Keys nearer than this to the positive do not count.
-        window: Only keys whose offset from the positive is in ``[-window, window)`` along every axis count.
+        anchor_positions: Position of each anchor's positive, shape (N, D).
+        key_positions: Position of each key, shape (M, D).
+        anchor_images: Image number of each anchor's positive, shape (N,).
+        key_images: Image number of each key, shape (M,).
+        exclusion_radius: Distance from the positive below which keys do not count.
+        window: Count only keys whose offset from the positive is in ``[-window, window)`` along every axis.
         distance_slope: Growth of the shift with distance from the positive.
         distance_cap: Largest shift.
     """
@@ -43,7 +43,7 @@ class Negatives:
     def check(self) -> None:
         """Raise ValueError where the rules make no sense."""
         if self.active and self.key_positions is None:
-            raise ValueError("window, exclusion_radius and distance_slope act by place: give key_positions.")
+            raise ValueError("window, exclusion_radius and distance_slope need positions; give key_positions.")
         if self.anchor_positions is not None and self.key_positions is not None:
             axes, expected = self.anchor_positions.shape[-1], self.key_positions.shape[-1]
             if axes != expected:
@@ -58,7 +58,7 @@ class Negatives:
             raise ValueError("distance_cap is 0, so distance_slope would change nothing; give a cap, such as 0.8.")
 
     def seen_from(self, targets: Int[Tensor, " chosen"], chosen: Int[Tensor, " chosen"] | None) -> "Negatives":
-        """The rules for some of the anchors, with what is not given for the anchors read at their targets."""
+        """Rules for the chosen anchors; positions and images not given for the anchors are read at their targets."""
         return replace(
             self,
             anchor_positions=_choose(self.anchor_positions, chosen, self.key_positions, targets),
@@ -69,10 +69,10 @@ class Negatives:
         """Shift the logits of a block of anchors, and set those of keys that do not count to -inf; in place.
 
         Args:
-            logits: Shape (R, M), those of the anchors in ``rows``.
-            targets: Shape (R, 1), index of the positive, which always counts.
-            rows: Where the block lies among the anchors.
-            temperature: Divides the shift.
+            logits: Logits of the anchors in ``rows``, shape (R, M).
+            targets: Index of the positive, which always counts, shape (R, 1).
+            rows: Slice of the anchors that the block covers.
+            temperature: Number that divides the shift.
         """
         if not self.active or self.anchor_positions is None or self.key_positions is None:
             return

@@ -240,7 +240,7 @@ WRONG = [
     ({"window": 0}, "window is 0"),
     ({"exclusion_radius": -1.0}, "must not be negative"),
     ({"distance_slope": 0.07}, "distance_cap is 0, so distance_slope would change nothing"),
-    ({"key_positions": None, "anchor_positions": None, "window": 3}, "act by place: give key_positions"),
+    ({"key_positions": None, "anchor_positions": None, "window": 3}, "need positions; give key_positions"),
     ({"reduction": "average"}, "reduction is 'average'"),
 ]
 
