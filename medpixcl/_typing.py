@@ -28,7 +28,7 @@ PointsVoxel = Float[Tensor, "*b k d"]
 """Voxel indices in array order; the centre of the first voxel is 0."""
 
 PointsMM = Float[Tensor, "*b k d"]
-"""Physical positions in mm, in the order and frame of the affine that made them (RAS+ inside the package)."""
+"""Physical positions in mm, in the axis order and frame of their affine (RAS+ inside the package)."""
 
 Affine = Float[Tensor, "*b d1 d1"]
 """Homogeneous matrix, (D+1, D+1)."""

@@ -157,7 +157,7 @@ class RandCrossDomainMixUp(Randomizable, Transform):
         return target
 
     def _foreground(self, target: Tensor, foreground: Tensor | None) -> Bool[Tensor, " 1 *s"]:
-        """Where to mix; all of an image that has no foreground."""
+        """Mask of the voxels to mix; all voxels if the image has no foreground."""
         if foreground is not None:
             seen = _plain(foreground)[:1] > 0
         elif self.foreground_threshold is not None:
