@@ -100,7 +100,7 @@ def _fill(
         unit, factor = _normalised(anchors[rows].to(unit_keys))
         scaled = unit / setting.temperature
         logits = torch.mm(scaled, unit_keys.T, out=buffer[: len(unit)])
-        result.losses[rows], scale = _exponentiate(logits, targets[rows, None], rows, setting, wanted=wanted)
+        result.losses[rows], scale = _exponentiate(logits, targets[rows, None], setting, wanted=wanted)
         if weights is not None:
             scale *= weights[rows, None]
         if result.anchor_gradient is not None:
@@ -110,9 +110,7 @@ def _fill(
             result.key_gradient.addmm_(logits.T, scaled.mul_(scale))
 
 
-def _exponentiate(
-    logits: Tensor, target: Tensor, rows: slice, setting: Setting, *, wanted: bool
-) -> tuple[Tensor, Tensor]:
+def _exponentiate(logits: Tensor, target: Tensor, setting: Setting, *, wanted: bool) -> tuple[Tensor, Tensor]:
     """Turn scaled cosines (R, M), in place, into the gradient of the losses with respect to them times ``sum e``.
 
     Returns:
@@ -123,7 +121,7 @@ def _exponentiate(
         # A cosine is above 1 by rounding only.
         passing = logits >= 0 if wanted else None
         logits.clamp_(0, 1 / setting.temperature)
-    setting.negatives.apply(logits, target, rows, setting.temperature)
+    setting.negatives.apply(logits, target, setting.temperature)
     top = logits.amax(dim=1, keepdim=True)
     target_logit = logits.gather(1, target)
     target_exp = (target_logit - top).exp_()

@@ -106,7 +106,7 @@ def opacity_loss(
     if kind not in ("squared", "cross_entropy"):
         raise ValueError(f"the opacity loss is {kind!r}; expected 'squared', 'cross_entropy' or 'ordinal'")
     if logits.shape[1] != 1:
-        raise ValueError(f"found {logits.shape[1]} logits an image for the opacity loss {kind!r}; expected 1")
+        raise ValueError(f"found {logits.shape[1]} logits per image for the opacity loss {kind!r}; expected 1")
     if kind == "cross_entropy":
         return F.binary_cross_entropy_with_logits(logits, truth)
     return (logits.sigmoid() - truth).square().mean()

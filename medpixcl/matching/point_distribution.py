@@ -54,7 +54,7 @@ class PointDistribution:
         template: Correct shape in mm, shape (K, D); it sets the unit of length and the position of the mean.
 
     Attributes:
-        mean: Shape (K, D), mm.
+        mean: Mean shape in mm, shape (K, D).
         covariance: Covariance of the coordinates, landmark by landmark, shape (K * D, K * D), mm^2.
         noise: Variance along an axis of a found position of weight 1, mm^2.
     """

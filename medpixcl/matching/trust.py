@@ -38,8 +38,8 @@ class Relabelled:
     """Landmarks of N images after a round.
 
     Attributes:
-        points: Shape (N, K, D), mm.
-        weights: Shape (N, K), 0 to 1.
+        points: Landmarks in mm, shape (N, K, D).
+        weights: Trust in each landmark, 0 to 1, shape (N, K).
     """
 
     points: Float[Tensor, "n k d"]

@@ -15,7 +15,7 @@ def gaussian_blur(image: Float[Tensor, " c *s"], sigma: Sequence[float]) -> Floa
     would become brighter there.
 
     Args:
-        image: Shape (C, *spatial).
+        image: Image to blur, shape (C, *spatial).
         sigma: Standard deviation along each axis in pixels; 0 leaves an axis alone.
 
     Example:

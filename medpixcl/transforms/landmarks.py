@@ -63,27 +63,21 @@ class RandLandmarkViewd(RandViewd):
     Args:
         keys: Key of the image.
         view_shape: Spatial shape of the view; beyond the image it is zero.
-        rotation_degrees: Largest angle to either side: one number, or one for each axis.
-        scale_range: Least and greatest enlargement, drawn on a logarithmic scale.
-        shift_mm: Largest shift of the view's centre along each axis.
-        elastic_mm: Standard deviation of the displacement at the control points; 0 for affine views.
         centred: Put the centre of the view on one of the known landmarks before it is shifted.
         shape_mm: Landmarks of a typical image, (K, D) in mm (:func:`mean_landmarks`). If given, a view first turns
             until the image's landmarks stand as these do, and the random angle is counted from there.
+        **view: Further options of :class:`medpixcl.transforms.RandViewd`.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         view_shape: Sequence[int],
-        rotation_degrees: float | Sequence[float] = 15.0,
-        scale_range: Sequence[float] = (0.85, 1.18),
-        shift_mm: float = 10.0,
-        elastic_mm: float = 2.0,
         centred: bool = False,
         shape_mm: Sequence[Sequence[float]] | None = None,
+        **view: Any,
     ) -> None:
-        super().__init__(keys, view_shape, rotation_degrees, scale_range, shift_mm, elastic_mm)
+        super().__init__(keys, view_shape, **view)
         self.shape = None if shape_mm is None else torch.tensor(shape_mm, dtype=torch.float64)
         self.centred = centred
 

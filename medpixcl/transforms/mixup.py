@@ -191,7 +191,7 @@ class RandCrossDomainMixUp(Randomizable, Transform):
                 label = str(file)
             if label != name:
                 return _plain(image), label
-        raise ValueError(f"{name} is the only source for itself; give a stream of more images.")
+        raise ValueError(f"{name} is the only image in the stream of sources; give a stream with other images.")
 
     def _fitted(self, values: Tensor, shape: tuple[int, ...], label: str) -> Float[Tensor, " c *s"]:
         """Cut or lifted to the shape of the target, mirrored at random."""
