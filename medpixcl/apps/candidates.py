@@ -17,7 +17,7 @@ from medpixcl.coordinates import working_spacing
 from medpixcl.data.manifest import SECTIONS
 from medpixcl.informativeness import local_entropy
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.representativeness import draw_key_points
+from medpixcl.matching.key_points import draw_key_points
 from medpixcl.matching.search import cells_inside
 
 """Image (1, C, *spatial) to level maps (1, E, *cells), finest first."""

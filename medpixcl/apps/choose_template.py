@@ -21,7 +21,7 @@ from medpixcl.apps.images import ImageList, first_file
 from medpixcl.coordinates import spacing_of, working_affine
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.matching import describe
-from medpixcl.matching.representativeness import choose_greedily, find_points, point_quality
+from medpixcl.matching.key_points import choose_greedily, find_points, point_quality
 from medpixcl.networks.inferers import EmbeddingModel
 from medpixcl.networks.weights import load_weights
 from medpixcl.reports.canvas import SERIES, chart, panel_grid

@@ -8,9 +8,8 @@ from monai.engines import PrepareBatch
 
 from medpixcl.coordinates import spatial_affine
 from medpixcl.correspondence import cells_of_map, draw_cells
+from medpixcl.losses.pixpro import VIEWS
 from medpixcl.training.batches import plain_tensor
-
-VIEWS = ("query", "anchor")
 
 
 class PixProPrepareBatch(PrepareBatch):
