@@ -17,9 +17,10 @@ from torch import Tensor
 from medpixcl._typing import Embed
 from medpixcl.apps.bundles import BundleError, own_errors
 from medpixcl.apps.candidates import Candidate, ChoiceSettings, candidates_of, check_count, read_candidate
-from medpixcl.apps.images import ImageList, first_file
+from medpixcl.apps.images import ImageList
 from medpixcl.coordinates import spacing_of, working_affine
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import first_file
 from medpixcl.matching import describe
 from medpixcl.matching.representativeness import choose_greedily, find_points, point_quality
 from medpixcl.networks.inferers import EmbeddingModel

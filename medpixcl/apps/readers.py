@@ -10,11 +10,13 @@ import torch
 
 from medpixcl.data.annotated import weighted_mean
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import pair_images
+from medpixcl.data.landmarks.comparison import NamedPositions, evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
-from medpixcl.landmarks.metrics import Points, evaluate_positions, in_plane, pair_images
+from medpixcl.landmarks.points import in_plane
 from medpixcl.reports.tables import comparison_rows, to_csv
 
-Positions = Mapping[str, Points]
+Positions = Mapping[str, NamedPositions]
 """Image to landmark to position in mm, LPS+."""
 Compared = list[tuple[str, dict[str, Any]]]
 """Who against whom, and the metrics of their distance."""
@@ -34,7 +36,7 @@ def compare_readers(readers: Mapping[str, Positions], *, exclude: Collection[str
 
     Returns:
         First those of the model, then those of the readers among themselves. SDR and the rest as
-        :func:`medpixcl.landmarks.metrics.evaluate_positions` says.
+        :func:`medpixcl.data.landmarks.comparison.evaluate_positions` says.
 
     Raises:
         ValueError: If two of them have no image in common.
@@ -85,6 +87,6 @@ def _known(point: Sequence[float] | None) -> Sequence[float] | None:
     return None if point is None or any(math.isnan(value) for value in point) else point
 
 
-def _on_images(positions: Positions, judged: Positions) -> dict[str, Points]:
+def _on_images(positions: Positions, judged: Positions) -> dict[str, NamedPositions]:
     """Positions under the names of the images that are judged; of further images nothing."""
     return {image: positions[other] for image, other in pair_images(judged, positions).items()}

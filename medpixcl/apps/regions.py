@@ -15,8 +15,8 @@ from torch import Tensor
 from medpixcl.apps.images import ImageList
 from medpixcl.coordinates import flip_ras_lps, spacing_of, voxel_to_mm, working_affine, working_spacing
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import pair_images
 from medpixcl.data.landmarks.reading import read_landmarks
-from medpixcl.landmarks.metrics import pair_images
 from medpixcl.landmarks.regions import RegionCalibration, calibrate_regions, coverage_report, region_size, semi_axes
 from medpixcl.reports.figures import landmark_overlay, save_png
 from medpixcl.reports.tables import write_metrics_json

@@ -18,10 +18,10 @@ from medpixcl.apps.radii import Radii
 from medpixcl.coordinates import affines_of, original_voxels, working_spacing
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.dicom import is_dicom
+from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import REJECTED_TABLE, read_landmarks
 from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
-from medpixcl.landmarks.metrics import evaluate_positions
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.reports.figures import landmark_overlay, save_png
 from medpixcl.reports.html import Picture, write_match_report

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from medpixcl.data.datalist import ITEM_KEYS, Datalist, items_of
-from medpixcl.data.identity import ImageKeys
+from medpixcl.data.identity import ImageKeys, first_file
 from medpixcl.data.manifest import SECTIONS, Manifest
 
 IMAGE_COLUMNS = ("image", "volume", "id")
@@ -64,8 +64,7 @@ class ClassTable:
         """
         base, named = manifest.base_dir.absolute(), 0
         for _, entry in manifest.entries():
-            first = entry["image"] if isinstance(entry["image"], str) else entry["image"][0]
-            key = self._keys.find(base / first)
+            key = self._keys.find(base / first_file(entry))
             if key is None:
                 continue
             named += 1

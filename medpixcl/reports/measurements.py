@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import short_name
 from medpixcl.landmarks.cephalometry import (
     Measurement,
     ReaderComparison,
@@ -19,7 +20,6 @@ from medpixcl.landmarks.cephalometry import (
 )
 from medpixcl.landmarks.cephalometry.definitions import UNITS
 from medpixcl.reports.html import Picture, render_page
-from medpixcl.reports.tables import short_name
 from medpixcl.reports.tracing import outside
 
 Table = list[list[str]]

@@ -1,13 +1,13 @@
 """Metrics as tables: rows of text, Markdown, CSV and JSON.
 
-A table is a list of rows of text, the first one its header. ``metrics`` is what
-:func:`medpixcl.landmarks.metrics.summarise_errors` or :func:`~medpixcl.landmarks.metrics.evaluate_positions` returns.
+A table is a list of rows of text, the first one its header. ``metrics`` is the result of
+:func:`medpixcl.landmarks.metrics.summarise_errors` or
+:func:`medpixcl.data.landmarks.comparison.evaluate_positions`.
 """
 
 import csv
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import short_name
 from medpixcl.reports.panels import Array, as_array, as_flags
 
 Metrics = Mapping[str, Any]
@@ -116,16 +117,6 @@ def coverage_rows(metrics: Metrics) -> Table:
     entries |= {title: metrics.get(key, []) for key, title in _ONE_SIDED_LANDMARKS.items()}
     rows = [[title, str(len(found)), ", ".join(found)] for title, found in entries.items() if found]
     return [["what", "how many", "which"], *rows]
-
-
-def short_name(path: str) -> str:
-    r"""Last part of a path.
-
-    Example:
-        >>> short_name("C:\\scans\\a.png"), short_name("series/1.2.3/")
-        ('a.png', '1.2.3')
-    """
-    return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
 
 
 def to_markdown(table: Sequence[Sequence[str]]) -> str:

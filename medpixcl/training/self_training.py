@@ -17,6 +17,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from medpixcl.coordinates import spacing_of, voxel_to_mm, working_affine, working_spacing
+from medpixcl.data.identity import is_image_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.seeded import SeededDataset
 from medpixcl.landmarks.pseudo import PseudoLandmarks
@@ -47,8 +48,8 @@ def with_template(template: str, spacing_mm: Sequence[float] | float | None, ite
         ValueError: If no other image is left.
     """
     path = Path(template).resolve()
-    same = [item for item in items if _is(item, path)]
-    others = [item for item in items if not _is(item, path)]
+    same = [item for item in items if is_image_of(item, path)]
+    others = [item for item in items if not is_image_of(item, path)]
     if not others:
         raise ValueError(f"there is no image to train on beside the template {template}: add images to the manifest")
     own: dict[str, Any] = {"image": template}
@@ -61,11 +62,8 @@ def with_template(template: str, spacing_mm: Sequence[float] | float | None, ite
 
 def without_template(template: str, items: Datalist) -> Datalist:
     """Datalist without the template."""
-    return [item for item in items if not _is(item, Path(template).resolve())]
-
-
-def _is(item: Mapping[str, Any], path: Path) -> bool:
-    return isinstance(item["image"], str) and Path(item["image"]).resolve() == path
+    path = Path(template).resolve()
+    return [item for item in items if not is_image_of(item, path)]
 
 
 def landmark_names(path: str, default: Sequence[str]) -> list[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from medpixcl.landmarks.metrics import evaluate_positions, summarise_errors
+from medpixcl.data.landmarks.comparison import evaluate_positions
+from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.reports.tables import (
     comparison_rows,
     coverage_rows,
