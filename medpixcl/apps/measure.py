@@ -12,11 +12,11 @@ from torch import Tensor
 import medpixcl
 from medpixcl.apps.measurement import Measured, compare_files, find_pictures, image_folder, measure_file
 from medpixcl.coordinates import working_spacing
-from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import short_name, unique_file_names
 from medpixcl.data.images import read_image
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.pixels import MissingSpacingError
+from medpixcl.data.tables import write_csv
 from medpixcl.landmarks.cephalometry import ReaderComparison
 from medpixcl.reports.figures import save_png
 from medpixcl.reports.html import Picture
@@ -28,7 +28,6 @@ from medpixcl.reports.measurements import (
     measurement_table,
     write_measurement_report,
 )
-from medpixcl.reports.tables import to_csv
 from medpixcl.reports.tracing import cephalometric_tracing
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def run_measurement(
         tables["agreement.csv"] = agreement_table(run.comparisons)
         tables["class_agreement.csv"] = class_agreement_table(run.comparisons)
     for name, table in tables.items():
-        write_text_atomically(output / name, to_csv(table))
+        write_csv(output / name, table)
     shown = _draw_tracings(run, pictures, spacing_mm, progress)
     facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": landmarks.name}
     if references:

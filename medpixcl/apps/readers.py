@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from medpixcl.data.annotated import weighted_mean
-from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import pair_images
 from medpixcl.data.landmarks.comparison import NamedPositions, evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.tables import write_csv
 from medpixcl.landmarks.points import in_plane
-from medpixcl.reports.tables import comparison_rows, to_csv
+from medpixcl.reports.tables import comparison_rows
 
 Positions = Mapping[str, NamedPositions]
 """Image to landmark to position in mm, LPS+."""
@@ -80,7 +80,7 @@ def mean_positions(readers: Collection[Positions]) -> dict[str, dict[str, list[f
 
 def write_reader_table(path: Path, compared: Compared) -> None:
     """The comparisons as CSV."""
-    write_text_atomically(path, to_csv(comparison_rows(compared)))
+    write_csv(path, comparison_rows(compared))
 
 
 def _known(point: Sequence[float] | None) -> Sequence[float] | None:

@@ -1,12 +1,10 @@
-"""Metrics as tables: rows of text, Markdown, CSV and JSON.
+"""Metrics as rows of text, and as a JSON file.
 
 A table is a list of rows of text, the first one its header. ``metrics`` is the result of
 :func:`medpixcl.landmarks.metrics.summarise_errors` or
 :func:`medpixcl.data.landmarks.comparison.evaluate_positions`.
 """
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,32 +115,6 @@ def coverage_rows(metrics: Metrics) -> Table:
     entries |= {title: metrics.get(key, []) for key, title in _ONE_SIDED_LANDMARKS.items()}
     rows = [[title, str(len(found)), ", ".join(found)] for title, found in entries.items() if found]
     return [["what", "how many", "which"], *rows]
-
-
-def to_markdown(table: Sequence[Sequence[str]]) -> str:
-    r"""Markdown table, names at the left and numbers at the right.
-
-    Example:
-        >>> print(to_markdown([["name", "MRE (mm)"], ["a|b", "1.00"]]), end="")
-        | name | MRE (mm) |
-        | :--- | ---: |
-        | a\|b | 1.00 |
-    """
-    header, *rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in table]
-    rule = [":---", *["---:"] * (len(header) - 1)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *rows])
-
-
-def to_csv(table: Sequence[Sequence[str]]) -> str:
-    """Comma-separated text."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(table)
-    return text.getvalue()
-
-
-def write_metrics_csv(path: Path | str, metrics: Metrics) -> None:
-    """Write :func:`metrics_rows`; the file is there whole or not at all."""
-    write_text_atomically(path, to_csv(metrics_rows(metrics)))
 
 
 def write_metrics_json(path: Path | str, metrics: Metrics) -> None:

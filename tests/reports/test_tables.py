@@ -1,5 +1,3 @@
-import csv
-import io
 import json
 from pathlib import Path
 
@@ -14,9 +12,6 @@ from medpixcl.reports.tables import (
     landmark_rows,
     metrics_rows,
     overall_rows,
-    to_csv,
-    to_markdown,
-    write_metrics_csv,
     write_metrics_json,
 )
 
@@ -77,16 +72,6 @@ def test_coverage_rows_hide_folders_of_images_only() -> None:
     assert coverage_rows(metrics)[1:] == [["landmarks without reference", "1", "left/right"]]
 
 
-def test_markdown_survives_bars_and_line_ends() -> None:
-    lines = to_markdown([["name", "n"], ["a|b\nc", "1"]]).splitlines()
-    assert lines == ["| name | n |", "| :--- | ---: |", "| a\\|b c | 1 |"]
-
-
-def test_csv_reads_back() -> None:
-    table = [["name", "n"], ['comma, "quote"\nline', "1"]]
-    assert list(csv.reader(io.StringIO(to_csv(table)))) == table
-
-
 class TestFiles:
     def test_json_holds_all_digits(self, tmp_path: Path) -> None:
         write_metrics_json(tmp_path / "new" / "metrics.json", METRICS)
@@ -99,8 +84,3 @@ class TestFiles:
             write_metrics_json(path, {"mre_mm": NAN})
         assert json.loads(path.read_text(encoding="utf-8")) == METRICS
         assert list(tmp_path.iterdir()) == [path]
-
-    def test_csv(self, tmp_path: Path) -> None:
-        write_metrics_csv(tmp_path / "metrics.csv", METRICS)
-        with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            assert list(csv.reader(file)) == metrics_rows(METRICS)
