@@ -35,3 +35,6 @@ Affine = Float[Tensor, "*b d1 d1"]
 
 Embed = Callable[[Tensor], list[Tensor]]
 """From images (B, C, *spatial) to level maps (B, E, *cells), finest first."""
+
+Number = float | int
+"""A real number; JSON writes whole ones without a point."""

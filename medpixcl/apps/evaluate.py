@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medpixcl.apps.measurement import compare_files, measure_file
-from medpixcl.apps.readers import Compared, Positions, compare_readers
+from medpixcl.apps.readers import Compared, Positions, compare_reader_positions
 from medpixcl.data.identity import pair_images, unique_table_names
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
@@ -71,7 +71,9 @@ def evaluate_files(
     if regions := read_regions(predictions):
         result.metrics["region_coverage"] = region_coverage(positions[0], positions[1], regions, result.metrics)
     if len(references) > 1:
-        result.compared = compare_readers(dict(zip(unique_table_names(paths), positions, strict=True)), exclude=exclude)
+        result.compared = compare_reader_positions(
+            dict(zip(unique_table_names(paths), positions, strict=True)), exclude=exclude
+        )
         result.metrics["readers"] = {title: _overall(metrics) for title, metrics in result.compared}
     if angles:
         shared = {"names": names, "spacing_mm": spacing_mm}

@@ -13,7 +13,8 @@ from torch import Tensor
 from medpixcl.coordinates import image_affine, spatial_affine, voxel_to_mm
 from medpixcl.data.identity import unique_table_names
 from medpixcl.data.images import image_format, read_image
-from medpixcl.data.landmarks.reading import LandmarkFile, read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.pixels import MissingSpacingError
 from medpixcl.landmarks.cephalometry import ReaderComparison, compare_readers, landmark_roles, measure, why_not
 from medpixcl.landmarks.points import OFF_PLANE_MM

@@ -27,7 +27,7 @@ def read_readers(files: Mapping[str, Path]) -> dict[str, Positions]:
     return {name: read_landmarks(path).positions_mm() for name, path in files.items()}
 
 
-def compare_readers(readers: Mapping[str, Positions], *, exclude: Collection[str] = ()) -> Compared:
+def compare_reader_positions(readers: Mapping[str, Positions], *, exclude: Collection[str] = ()) -> Compared:
     """Every two of them, on the images that the first one of all has; and the first one against the others' mean.
 
     Args:

@@ -22,7 +22,7 @@ from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.sources import visible_files
 
-KINDS = ("continuous", "categorical")
+CHANNEL_KINDS = ("continuous", "categorical")
 DEPTH_CODES = (0.0, 65535.0)
 """What 16-bit depth pictures write where there is no depth: nothing met, or too near or too far."""
 DONOR = "donor"
@@ -65,8 +65,8 @@ def read_exogenous(
         ImageFileError: If the file is not readable, has another size or place than the image, holds nothing but
             missing values, or is categorical and holds fractions.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}.")
+    if kind not in CHANNEL_KINDS:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(CHANNEL_KINDS)}.")
     pixels = read_pixels(path)
     if pixels.values.shape != grid.shape:
         raise ImageFileError(

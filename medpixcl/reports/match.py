@@ -11,7 +11,7 @@ from medpixcl.data.identity import short_name
 from medpixcl.reports.figures import confidence_against_error, error_curve
 from medpixcl.reports.html import MatchReport, Picture
 from medpixcl.reports.panels import Array, as_array, as_flags
-from medpixcl.reports.tables import landmark_rows
+from medpixcl.reports.tables import landmark_summary_rows
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -79,7 +79,7 @@ def match_report(
         template_name=short_name(template_name),
         template_picture=template_picture,
         facts=facts,
-        landmark_table=landmark_rows(names, confidence, flags, metrics),
+        landmark_table=landmark_summary_rows(names, confidence, flags, metrics),
         metrics=metrics,
         plots=[*pictures, *(() if errors is None else _plots(confidence, errors, flags))],
         worst=[shown[n] for n in worst],

@@ -35,28 +35,6 @@ _ONE_SIDED_LANDMARKS = {
 _STATISTICS = {"mre_mm": "MRE (mm)", "std_mm": "SD (mm)", "median_mm": "median (mm)", "p95_mm": "95th percentile (mm)"}
 
 
-def metrics_rows(metrics: Metrics) -> Table:
-    """One row per landmark and a last one over all points, with measured and missing counts.
-
-    Example:
-        >>> import torch
-        >>> from medpixcl.landmarks.metrics import summarise_errors
-        >>> metrics = summarise_errors(torch.tensor([[1.0], [3.0]]), ["sella"], thresholds=[2.0])
-        >>> for row in metrics_rows(metrics):
-        ...     print(", ".join(row))
-        landmark, measured, missing, MRE (mm), SD (mm), median (mm), 95th percentile (mm), SDR < 2 mm (%)
-        sella, 2, 0, 2.00, 1.41, 2.00, 2.90, 50.00
-        all, 2, 0, 2.00, 1.41, 2.00, 2.90, 50.00
-    """
-    limits = list(metrics["sdr_percent"])
-    header = ["landmark", "measured", "missing", *_STATISTICS.values(), *map(_sdr_title, limits)]
-    rows = [
-        [name, str(entry["measured"]), str(entry["missing"]), *(_text(value) for _, value, _ in _values(entry, limits))]
-        for name, entry in [*metrics["per_landmark"].items(), ("all", metrics)]
-    ]
-    return [header, *rows]
-
-
 def overall_rows(metrics: Metrics) -> Table:
     """One row per statistic over all points, with its 95 % interval where there is one."""
     rows = [[title, _text(value), bounds] for title, value, bounds in _values(metrics, list(metrics["sdr_percent"]))]
@@ -80,7 +58,7 @@ def comparison_rows(comparisons: Sequence[tuple[str, Metrics]]) -> Table:
     return [header, *rows]
 
 
-def landmark_rows(
+def landmark_summary_rows(
     names: Sequence[str],
     scores: Shaped[Array, "n k"],
     unsure: Shaped[Array, "n k"],

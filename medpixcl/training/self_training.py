@@ -17,6 +17,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from medpixcl.coordinates import spacing_of, voxel_to_mm, working_affine, working_spacing
+from medpixcl.data.datalist import Datalist
 from medpixcl.data.identity import is_image_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.seeded import SeededDataset
@@ -31,8 +32,6 @@ from medpixcl.training.handlers import write_checkpoint
 from medpixcl.training.settings_file import SettingsFile
 
 log = logging.getLogger(__name__)
-
-Datalist = list[dict[str, Any]]
 
 
 def with_template(template: str, spacing_mm: Sequence[float] | float | None, items: Datalist, repeats: int) -> Datalist:
@@ -66,7 +65,7 @@ def without_template(template: str, items: Datalist) -> Datalist:
     return [item for item in items if not is_image_of(item, path)]
 
 
-def landmark_names(path: str, default: Sequence[str]) -> list[str]:
+def template_landmark_names(path: str, default: Sequence[str]) -> list[str]:
     """Names of the landmarks in a landmark file; the default where there is none, so that a network can be built."""
     return list(read_landmarks(path).names) if Path(path).exists() else list(default)
 

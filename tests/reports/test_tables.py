@@ -9,22 +9,13 @@ from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.reports.tables import (
     comparison_rows,
     coverage_rows,
-    landmark_rows,
-    metrics_rows,
+    landmark_summary_rows,
     overall_rows,
     write_metrics_json,
 )
 
 NAN = float("nan")
 METRICS = summarise_errors(torch.tensor([[1.0, NAN], [3.0, NAN]]), ["sella", "never"], thresholds=[2.0, 2.5])
-
-
-def test_metrics_rows() -> None:
-    header, sella, never, overall = metrics_rows(METRICS)
-    assert header[-2:] == ["SDR < 2 mm (%)", "SDR < 2.5 mm (%)"]
-    assert sella == ["sella", "2", "0", "2.00", "1.41", "2.00", "2.90", "50.00", "50.00"]
-    assert never == ["never", "0", "2", *["–"] * 6]
-    assert overall == ["all", "2", "2", "2.00", "1.41", "2.00", "2.90", "50.00", "50.00"]
 
 
 def test_overall_rows_have_intervals_where_there_are_any() -> None:
@@ -48,13 +39,13 @@ class TestLandmarkRows:
     UNSURE = torch.tensor([[True, False], [False, False]])
 
     def test_without_reference(self) -> None:
-        header, sella, never = landmark_rows(["sella", "never"], self.SCORES, self.UNSURE)
+        header, sella, never = landmark_summary_rows(["sella", "never"], self.SCORES, self.UNSURE)
         assert header == ["landmark", "found", "mean confidence", "flagged (%)"]
         assert sella == ["sella", "2", "0.70", "50.00"]
         assert never == ["never", "0", "–", "–"]
 
     def test_with_reference(self) -> None:
-        table = landmark_rows(["sella", "unknown"], self.SCORES, self.UNSURE, METRICS)
+        table = landmark_summary_rows(["sella", "unknown"], self.SCORES, self.UNSURE, METRICS)
         assert table[0][4:] == ["MRE (mm)", "median (mm)", "SDR < 2 mm (%)", "SDR < 2.5 mm (%)"]
         assert table[1][4:] == ["2.00", "2.00", "50.00", "50.00"]
         assert table[2][4:] == ["–"] * 4
