@@ -12,8 +12,9 @@ from monai.transforms import Compose
 from torch import Tensor
 
 from medpixcl._typing import Embed
-from medpixcl.apps.images import SHOWN, ImageList, first_file
+from medpixcl.apps.images import SHOWN, ImageList
 from medpixcl.coordinates import working_spacing
+from medpixcl.data.identity import first_file
 from medpixcl.data.manifest import SECTIONS
 from medpixcl.informativeness import local_entropy
 from medpixcl.matching.grid import CellGrid

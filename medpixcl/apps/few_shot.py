@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medpixcl.landmarks.metrics import file_name
+from medpixcl.data.identity import pairing_name
 from medpixcl.reports.few_shot import FewShotResult, few_shot_curve
 from medpixcl.reports.html import Picture
 
@@ -119,4 +119,4 @@ def few_shot_report(
 
 def _measured(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     """Without folders, since the same images can be given as a folder and as a manifest."""
-    return tuple(sorted(map(file_name, metrics.get("per_image", {}))))
+    return tuple(sorted(map(pairing_name, metrics.get("per_image", {}))))
