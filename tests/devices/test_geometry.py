@@ -20,7 +20,7 @@ from medpixcl.training.similarity import positive_similarity
 from medpixcl.transforms import RandCrossDomainMixUp
 from medpixcl.transforms.intensity import IntensityRanges
 from medpixcl.transforms.source_matching import match_source
-from medpixcl.transforms.validity import on_grid, stretch
+from medpixcl.transforms.validity import resample_to_grid, stretch
 from medpixcl.transforms.views import apply_views
 from tests.devices.pretend import assert_same, on, pretend_device
 
@@ -75,7 +75,7 @@ def test_resampling(dims: int) -> None:
     assert_same(lambda points: view.locate(points), draw(3, dims))
     validity = draw(2, *SHAPE[dims])
     affine = torch.diag(torch.tensor([2.0] * dims + [1.0] * (4 - dims))).double()
-    assert_same(lambda channel: on_grid(channel, affine, [8] * dims, torch.eye(4)), validity)
+    assert_same(lambda channel: resample_to_grid(channel, affine, [8] * dims, torch.eye(4)), validity)
     assert_same(lambda channel: stretch(channel, [9] * dims), validity)
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from medpixcl.landmarks.geometry import consensus_similarity, mean_shape, robust_similarity
 from medpixcl.matching import LandmarkMatcher, MatchResult, Population, best_match, product_match
 from medpixcl.matching.grid import CellGrid
+from medpixcl.matching.key_points import draw_key_points, find_points, point_quality
 from medpixcl.matching.mutual import mutual_matches
 from medpixcl.matching.point_distribution import PointDistribution
-from medpixcl.matching.pseudo import Relabelled, relabel
-from medpixcl.matching.representativeness import draw_key_points, find_points, point_quality
-from medpixcl.matching.similarity import describe
+from medpixcl.matching.product import describe
+from medpixcl.matching.trust import Relabelled, relabel
 from tests.devices.pretend import NAME, assert_same, on, pretend_device
 from tests.matching.fields import WaveField, turned
 

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 import torch
-from tests.engines.tiny import ROOT
 
 from medpixcl.networks import MixedPrecision, device_precision as module
 from medpixcl.networks.device_precision import device_precision
 from medpixcl.networks.precision import Precision
+from tests.tiny import ROOT
 
 CPU = torch.device("cpu")
 FASTER, ALIKE, SLOWER = 2.0, 1.0, 0.2
