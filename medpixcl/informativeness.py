@@ -102,7 +102,7 @@ def _kernel(backend: str, device: torch.device) -> Callable[[Tensor, int, Window
         )
     from medpixcl._kernels import entropy_numba
 
-    return entropy_numba.window_entropy
+    return entropy_numba.compiled_window_entropy
 
 
 def _window(radius: Number, footprint: str, spacing: Sequence[Number] | None, shape: Sequence[int]) -> Window:
