@@ -109,7 +109,7 @@ def _compiled_kernel() -> Callable[[Tensor, int, Window, Tensor], None] | None:
         from medpixcl._kernels import entropy_numba
     except ImportError:
         return None
-    return entropy_numba.window_entropy
+    return entropy_numba.compiled_window_entropy
 
 
 def _window(radius: Number, footprint: str, spacing: Sequence[Number] | None, shape: Sequence[int]) -> Window:

@@ -130,20 +130,6 @@ def physics_loss(target: Image, source: Image, opacity: Float[Tensor, "b 1 *cell
     return (share * target + (1 - share) * source - mixed).abs().mean()
 
 
-def pixelwise_linear_bound(opacity: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Least squared error, as a share of the target's variance, of any linear map of the mixture's single pixels.
-
-    ``(1 - o)^2 / (o^2 + (1 - o)^2)``, for uncorrelated images of equal variance. A decoder that stays above it has
-    learnt nothing from the context.
-
-    Example:
-        >>> pixelwise_linear_bound(torch.tensor([0.2, 0.5, 0.8]))
-        tensor([0.9412, 0.5000, 0.0588])
-    """
-    rest = (1 - opacity).square()
-    return rest / (opacity.square() + rest)
-
-
 def mixup_terms(
     output: Mapping[str, Tensor],
     truth: Mapping[str, Tensor],

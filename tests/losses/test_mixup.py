@@ -10,7 +10,6 @@ from medpixcl.losses.mixup import (
     mixup_terms,
     opacity_loss,
     physics_loss,
-    pixelwise_linear_bound,
     pool_opacity,
     reconstruction_loss,
 )
@@ -100,16 +99,6 @@ def test_constant_predictor_under_a_beta_law(alpha, variance):
     drawn = torch.from_numpy(np.random.default_rng(0).beta(alpha, alpha, 200_000))
     found = float(opacity_loss(torch.zeros(len(drawn), 1, dtype=torch.float64), drawn))
     assert found == pytest.approx(variance, abs=5 * 0.09 / 200_000**0.5)
-
-
-@pytest.mark.parametrize("opacity", [0.2, 0.5, 0.8])
-def test_linear_bound_is_least_squares_on_single_pixels(opacity):
-    """Ordinary least squares of the target on the mixture of white noise reaches the bound."""
-    target, source = np.random.default_rng(1).normal(size=(2, 400_000))
-    mixed = opacity * target + (1 - opacity) * source
-    slope, shift = np.polyfit(mixed, target, 1)
-    error = ((slope * mixed + shift - target) ** 2).mean() / target.var()
-    assert float(pixelwise_linear_bound(torch.tensor(opacity))) == pytest.approx(error, rel=0.01)
 
 
 def test_ssim_is_that_of_skimage():
