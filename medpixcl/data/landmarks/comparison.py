@@ -41,9 +41,10 @@ def evaluate_positions(
     Returns:
         Statistics of :func:`medpixcl.landmarks.metrics.summarise_errors` for the reference landmarks of the paired
         images, and ``sdr_percent_missing_as_miss`` (a point without a prediction counts as not detected),
-        ``per_image`` (``mre_mm`` and ``errors_mm`` by landmark), ``images_without_reference``, ``images_without_prediction``,
-        ``landmarks_without_reference``, ``landmarks_without_prediction``, ``points_without_reference``,
-        ``points_without_prediction`` (image to names), ``excluded``, ``exclude_not_found``.
+        ``per_image`` (``mre_mm`` and ``errors_mm`` by landmark), ``images_without_reference``,
+        ``images_without_prediction``, ``landmarks_without_reference``, ``landmarks_without_prediction``,
+        ``points_without_reference``, ``points_without_prediction`` (image to names), ``excluded``,
+        ``exclude_not_found``.
 
     Raises:
         ValueError: If no image is on both sides, a file name stands for several images, or positions differ in length.

@@ -24,7 +24,7 @@ def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
 
     Args:
         path: CSV file (see :mod:`medpixcl.data.landmarks.csv_file`), JSON file of this package or of COCO, Slicer file
-            or DICOM SR named after its image, or a folder. Of a folder, the Slicer files are read if there are any, else
+            or DICOM SR named after its image, or a folder. In a folder, Slicer files are read if there are any, else
             the CSV files, else the JSON files, else the reports.
 
     Raises:
