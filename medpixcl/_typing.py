@@ -15,7 +15,7 @@ Image = Float[Tensor, "b c *s"]
 Mask = Bool[Tensor, "b 1 *s"]
 """True where a pixel counts."""
 
-Classes = Int[Tensor, "b 1 *s"]
+ClassMap = Int[Tensor, "b 1 *s"]
 """Class of every pixel: 0 low, 1 medium, 2 high informativeness."""
 
 Embedding = Float[Tensor, "b c *s"]
@@ -28,7 +28,7 @@ PointsVoxel = Float[Tensor, "*b k d"]
 """Voxel indices in array order; the centre of the first voxel is 0."""
 
 PointsMM = Float[Tensor, "*b k d"]
-"""Physical positions in mm, in the order and frame of the affine that made them (RAS+ inside the package)."""
+"""Physical positions in mm, in the axis order and frame of their affine (RAS+ inside the package)."""
 
 Affine = Float[Tensor, "*b d1 d1"]
 """Homogeneous matrix, (D+1, D+1)."""

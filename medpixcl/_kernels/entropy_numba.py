@@ -1,4 +1,4 @@
-"""Entropy of the bin numbers in a window round every pixel, in compiled loops for one core of a CPU."""
+"""Entropy of the bin numbers in a window around every pixel, in compiled loops for one core of a CPU."""
 
 from jaxtyping import Float32, Integer
 from torch import Tensor

@@ -20,7 +20,7 @@ from medpixcl.coordinates import spacing_of, working_affine
 from medpixcl.data.identity import first_file
 from medpixcl.data.tables import write_csv
 from medpixcl.matching import describe
-from medpixcl.matching.representativeness import choose_greedily, find_points, point_quality
+from medpixcl.matching.key_points import choose_greedily, find_points, point_quality
 from medpixcl.networks.inferers import EmbeddingModel
 from medpixcl.networks.weights import load_weights
 from medpixcl.reports.canvas import SERIES, chart, panel_grid
@@ -42,8 +42,8 @@ class Choice:
         ranking: Name, score, similarity, cycle distance, of every image, best first, as :data:`COLUMNS` says.
         rejected: Reason for every file that was not compared.
         files: The file of each image by its name.
-        points: Its key points.
-        served: How well each of its key points was found in the others, on average.
+        points: Key points of the chosen image.
+        served: Quality, 0 to 1, with which each key point was found in the other images, on average.
     """
 
     chosen: list[str]
@@ -78,7 +78,7 @@ def choose_templates(
         preprocessing: Transforms of the images.
         embed: The pretrained network.
         strides: Voxels per cell of its levels, finest first.
-        settings: How images are compared.
+        settings: Settings of the comparison.
         split: Section of the manifest, or the data set's own name of a split; None for all images.
         progress: Called after every image of each step.
 
@@ -227,11 +227,11 @@ def choose_from_bundle(
     """Run with the network, weights and preprocessing of a matching bundle.
 
     Args:
-        bundle: Its folder.
+        bundle: Folder of a matching bundle.
         overrides: Config ids of its ``inference`` configuration to values.
-        settings: How images are compared.
+        settings: Settings of the comparison.
         split: See :func:`choose_templates`.
-        progress: The same.
+        progress: See :func:`choose_templates`.
 
     Returns:
         The choice, the images and their transforms.

@@ -147,7 +147,7 @@ def region_coverage(found: Positions, true: Positions, regions: Regions, metrics
         found: Positions that the regions lie around, LPS+ mm.
         true: True positions.
         regions: By the images of ``found``.
-        metrics: Of the two; the points that it measured count.
+        metrics: Metrics of prediction and reference; only the points measured there count.
 
     Returns:
         ``measured`` (None where no point has both), ``points`` and ``per_landmark``.

@@ -50,7 +50,7 @@ def result_of(metrics: Any, file: str) -> FewShotResult:
     """Error and training of an evaluation.
 
     Args:
-        metrics: Of it, a mapping with ``trained_on``: ``images`` and ``start``.
+        metrics: Metrics of an evaluation, with ``trained_on``: ``images`` and ``start``.
         file: Named in the error.
 
     Raises:
@@ -90,7 +90,7 @@ def few_shot_report(
     """The curve of this evaluation and the earlier ones for the report, and what its reader must know.
 
     Args:
-        metrics: Of this evaluation.
+        metrics: Metrics of this evaluation.
         earlier: Other evaluations; without any there is no curve.
         between_readers_mm: Mean distance of the readers.
 

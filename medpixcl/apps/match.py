@@ -16,7 +16,7 @@ from medpixcl.coordinates import working_spacing
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.matching.annotated_image import AnnotatedImage
-from medpixcl.matching.representativeness import template_warning
+from medpixcl.matching.key_points import template_warning
 from medpixcl.networks.inferers import EmbeddingModel
 from medpixcl.reports.figures import landmark_overlay
 from medpixcl.reports.html import Picture

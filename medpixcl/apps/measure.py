@@ -77,8 +77,8 @@ def run_measurement(
         images: A picture, or a folder that is searched for the pictures of the file's images, to draw.
         references: Landmark files of other readers, to compare with.
         names: See :func:`measure_file`, as the others.
-        spacing_mm: There.
-        exclude: There.
+        spacing_mm: Pixel size in mm; see :func:`medpixcl.apps.measurement.measure_file`.
+        exclude: Images left out; see :func:`medpixcl.apps.measurement.measure_file`.
         progress: Called after every tracing.
 
     Raises:

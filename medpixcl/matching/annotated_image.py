@@ -1,4 +1,4 @@
-"""The annotated image: read, checked and brought to the working spacing."""
+"""The annotated image (template): read, checked and brought to the working spacing."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,13 @@ from medpixcl.matching.matcher import LandmarkMatcher
 
 
 class AnnotatedImage:
-    """The annotated image: read, checked and brought to the working spacing.
+    """The annotated image (template): read, checked and brought to the working spacing.
 
     Args:
-        image: Path.
+        image: Path of the image.
         landmarks: Landmark file (CSV, ``.mrk.json``, ``.fcsv`` or a folder); the rows of this image are used.
-        preprocessing: The transforms of the queries.
-        spacing_mm: Pixel size of a picture that does not say its own.
+        preprocessing: Transforms that also prepare the query images.
+        spacing_mm: Pixel size of a picture whose file has none.
 
     Raises:
         ValueError: If the image or the landmark file is bad, or no landmark is given for this image.

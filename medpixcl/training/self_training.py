@@ -24,7 +24,7 @@ from medpixcl.data.seeded import SeededDataset
 from medpixcl.landmarks.pseudo import PseudoLandmarks
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.matching.annotated_image import AnnotatedImage
-from medpixcl.matching.pseudo import Relabelled, match_weights, relabel
+from medpixcl.matching.trust import Relabelled, match_weights, relabel
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel, LandmarkInferer
 from medpixcl.networks.weights import load_weights
@@ -143,7 +143,7 @@ class TemplateMatching:
 class Relabelling:
     """Lets the network find the landmarks of the training images anew after some epochs, but not after the last.
 
-    See :func:`medpixcl.matching.pseudo.relabel`. Every process does all images, so that all have the same labels.
+    See :func:`medpixcl.matching.trust.relabel`. Every process does all images, so that all have the same labels.
 
     Args:
         labels: Changed here.

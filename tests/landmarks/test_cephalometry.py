@@ -384,7 +384,7 @@ def test_names_of_the_public_landmarks(data_dir: Path) -> None:
 
 
 def test_the_page_tells_every_measurement_and_limit() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "cephalometry.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "cephalometry.md").read_text(encoding="utf-8")
     for one in measurements():
         assert f"| {one.name} | {one.about}" in page
         assert one.norm is None or f"| {one.norm} | {one.norm.source} |" in page

@@ -172,5 +172,5 @@ def test_bad_arguments():
         reconstruction_loss(images["t"], images["t"], kind="l3")
     with pytest.raises(ValueError, match="the opacity loss is 'l3'"):
         opacity_loss(logits, opacity, kind="l3")
-    with pytest.raises(ValueError, match="found 3 logits an image"):
+    with pytest.raises(ValueError, match="found 3 logits per image"):
         opacity_loss(torch.zeros(3, 3, dtype=torch.float64), opacity)
