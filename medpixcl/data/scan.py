@@ -29,7 +29,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """One usable image: where it is, its affine and manifest entry, and what its repeats are found by."""
+    """A usable image: its source, affine, manifest entry, and the fingerprint by which its repeats are found."""
 
     source: Source
     affine: Float[Tensor, "4 4"]
@@ -50,20 +50,22 @@ def scan(
 ) -> Manifest:
     """List the images under some folders.
 
-    Every image is read whole, as training will read it. DICOM slices are grouped by series and folder and must make one
-    regular volume. Repeats are found by content (:mod:`medpixcl.data.duplicates`). Hidden files are passed over.
+    Every image is read completely, as training will read it. DICOM slices are grouped by series and folder and must
+    form one regular volume. Repeats are found by content (:mod:`medpixcl.data.duplicates`). Hidden files are skipped.
 
     Args:
-        paths: Folders or files.
-        spacing_mm: Pixel size of 2D images whose file does not say; without it such images are rejected.
-        landmarks: A landmark file or folder; its points must lie inside their images. Of several readers: name to file.
-        split: A CSV that gives every image a split; images that it does not name are rejected.
+        paths: Folders or image files to list.
+        spacing_mm: Pixel size in mm of 2D images whose file has none; without it such images are rejected.
+        landmarks: Landmark file or folder, or a mapping from readers' names to these. The points must lie inside their
+            images.
+        split: CSV file that assigns every image to a split; images that it does not name are rejected.
         licence: Licence of the images.
-        exogenous: Name of a channel to the folder of its files (:class:`medpixcl.data.exogenous.ExogenousFiles`);
-            images without one, or with one of another size, are rejected.
-        labels: Folder of the label maps, found as exogenous channels are; or name of a class to the folder of its
-            masks. Images without one, or with one of another size, are rejected.
-        progress: Called with (done, total) after each image.
+        exogenous: Mapping from channels' names to the folders of their files
+            (:class:`medpixcl.data.exogenous.ExogenousFiles`); images without one, or with one of another size, are
+            rejected.
+        labels: Folder of the label maps, matched to images like exogenous channels; or a mapping from classes to the
+            folders of their masks. Images without a label, or with one of another size, are rejected.
+        progress: Function called with (done, total) after each image.
 
     Returns:
         The manifest; its paths are relative to the folder scanned (or the common folder of several).
@@ -108,7 +110,7 @@ def scan(
 
 
 def content_sha256(files: Sequence[Path]) -> str:
-    """Checksum of one file, or of the listing that ``sha256sum *`` prints for several, sorted by name."""
+    """Compute the checksum of one file, or of the listing that ``sha256sum *`` prints for several, sorted by name."""
     digests = []
     for path in sorted(files, key=lambda one: one.name):
         with path.open("rb") as file:

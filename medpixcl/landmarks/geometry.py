@@ -19,14 +19,14 @@ HYPOTHESES = 4096
 def fit_similarity(
     source: Float[Tensor, "*b k d"], target: Float[Tensor, "*b k d"], weights: Float[Tensor, "*b k"]
 ) -> tuple[Float[Tensor, "*b d d"], Float[Tensor, "*b d"]]:
-    """Rotation, scale and shift that bring one set of points closest to another (weighted least squares).
+    """Fit rotation, scale and shift that bring one set of points closest to another (weighted least squares).
 
-    Where the points leave the rotation open (all on one line, or a single one), it is the smallest possible.
+    If the points do not determine the rotation (all on one line, or a single point), the smallest one is chosen.
 
     Args:
-        source: Shape (..., K, D).
-        target: Shape (..., K, D).
-        weights: Shape (..., K), not negative, not all zero.
+        source: Points to move, shape (..., K, D).
+        target: Points to move them to, shape (..., K, D).
+        weights: Weight of each point, shape (..., K), not negative, not all zero.
 
     Returns:
         Matrix (..., D, D) and shift (..., D): ``target = source @ matrix.mT + shift``.
@@ -53,7 +53,7 @@ def fit_similarity(
 def transform(
     points: Float[Tensor, "k d"], matrix: Float[Tensor, "*b d d"], shift: Float[Tensor, "*b d"]
 ) -> Float[Tensor, "*b k d"]:
-    """Points under one or many linear maps with shift, shape (..., K, D)."""
+    """Apply one or many linear maps with shift to points, shape (..., K, D)."""
     return points @ matrix.mT + shift[..., None, :]
 
 
@@ -65,7 +65,7 @@ def consensus_similarity(
     sigma: float,
     seed: int = 0,
 ) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
-    """The similarity transform that most landmarks agree on, each choosing among its candidate positions.
+    """Find the similarity transform that most landmarks agree on, each choosing among its candidate positions.
 
     Draws small sets of landmarks with one candidate each, fits a transform to every set, and keeps the one with the
     least sum over landmarks of ``min_m(cost_m + |candidate_m - prediction|^2 / (2 sigma^2))``, each capped.
@@ -73,9 +73,9 @@ def consensus_similarity(
     Args:
         points: Landmarks in the template, shape (K, D), mm.
         candidates: Positions in the query, shape (K, M, D), mm.
-        costs: Shape (K, M): what choosing a candidate costs, 0 for the best.
+        costs: Cost of choosing each candidate, shape (K, M), 0 for the best.
         sigma: Standard deviation in mm of a landmark around its prediction.
-        seed: Of the draws.
+        seed: Random seed for drawing the sets.
 
     Returns:
         Matrix (D, D) and shift (D).
@@ -98,7 +98,7 @@ def consensus_similarity(
 
 
 def mean_shape(shapes: Sequence[Float[Tensor, "k d"]]) -> Float[Tensor, "k d"]:
-    """Mean of shapes after each has been brought to the first by a similarity transform; NaN where none has a point.
+    """Average shapes after moving each to the first by a similarity transform; NaN for landmarks that all lack.
 
     Raises:
         ValueError: If a shape shares no point with the first.
@@ -115,23 +115,23 @@ def mean_shape(shapes: Sequence[Float[Tensor, "k d"]]) -> Float[Tensor, "k d"]:
 
 
 NOISE = 0.045
-"""Standard deviation of found positions in units of the landmarks' spread. Chosen on cephalograms; the result hardly
-moves between half and twice of it."""
+"""Standard deviation of found positions in units of the landmarks' spread. Chosen on cephalograms; half or twice the
+value hardly changes the result."""
 
 
 FREEDOM = 2.0
-"""Degrees of freedom of the residuals: how little far-off landmarks count."""
+"""Degrees of freedom of the residuals; the fewer, the less outlying landmarks count."""
 REFITS = 10
 """Number of fits of :func:`robust_similarity`, each with weights from the one before."""
 
 
 def spread(points: Float[Tensor, "k d"]) -> Float[Tensor, ""]:
-    """Root mean square distance of points from their centre."""
+    """Compute the root mean square distance of points from their centre."""
     return (points - points.mean(dim=0)).square().sum(dim=1).mean().sqrt()
 
 
 def robust_weights(residuals: Float[Tensor, "k d"], deviations: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
-    """How much landmarks count whose positions miss their prediction, 1 at most; shape (K,)."""
+    """Weigh landmarks by their residuals: 1 near the prediction, less further away; shape (K,)."""
     squares = residuals.square().sum(dim=1) / deviations.square()
     return ((FREEDOM + residuals.shape[1]) / (FREEDOM + squares)).clamp_max(1)
 
@@ -139,17 +139,17 @@ def robust_weights(residuals: Float[Tensor, "k d"], deviations: Float[Tensor, " 
 def robust_similarity(
     shape: Float[Tensor, "k d"], found: Float[Tensor, "k d"]
 ) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
-    """The similarity transform that brings a shape to found landmarks where most of them lie about right.
+    """Fit a shape to found landmarks by a similarity transform, robust to a few wrong landmarks.
 
-    The one that most landmarks agree on (:func:`medpixcl.landmarks.geometry.consensus_similarity`), fitted again with
-    landmarks the less weight the farther they lie from it.
+    Starts from the transform that most landmarks agree on (:func:`consensus_similarity`) and fits it again with less
+    weight for landmarks that lie further from it.
 
     Args:
-        shape: Shape (K, D), mm.
-        found: Shape (K, D), mm.
+        shape: Landmarks of the shape in mm, shape (K, D).
+        found: Found landmarks in mm, shape (K, D).
 
     Returns:
-        Matrix (D, D) and shift (D), as :func:`medpixcl.landmarks.geometry.fit_similarity`.
+        Matrix (D, D) and shift (D), as in :func:`fit_similarity`.
     """
     sigma = NOISE * spread(shape)
     matrix, shift = consensus_similarity(shape, found[:, None], torch.zeros_like(found[:, :1]), sigma=float(sigma))

@@ -1,4 +1,4 @@
-"""How far predicted landmarks lie from the reference: radial errors, MRE, SDR, and how sure the numbers are.
+"""Errors of predicted landmarks against a reference: radial errors, MRE, SDR, and their confidence intervals.
 
 MRE is the mean radial error in mm, SDR the successful detection rate: the percentage of points whose error is strictly
 below a threshold. Intervals resample images (:mod:`medpixcl.landmarks.resampling`). All results are ready for JSON.
@@ -21,14 +21,14 @@ THRESHOLDS_MM = (2.0, 2.5, 3.0, 4.0)
 
 
 def radial_errors(predicted: PointsMM, reference: PointsMM) -> Float[Tensor, "*b k"]:
-    """Euclidean distance in mm of every predicted point to its reference; NaN where either is missing (NaN).
+    """Compute the Euclidean distance in mm of every predicted point to its reference; NaN where either is NaN.
 
     Args:
-        predicted: Shape (..., K, D), mm.
-        reference: Same shape, same frame.
+        predicted: Predicted positions in mm, shape (..., K, D).
+        reference: Reference positions in mm, in the same shape and frame.
 
     Returns:
-        Shape (..., K), mm.
+        Distances in mm, shape (..., K).
 
     Example:
         >>> radial_errors(torch.tensor([[3.0, 4.0], [float("nan"), 0.0]]), torch.zeros(2, 2))
@@ -45,25 +45,25 @@ def summarise_errors(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """MRE, spread and SDR over all points and for each landmark.
+    """Compute MRE, spread and SDR over all points and for each landmark.
 
     Args:
-        errors: Radial errors in mm, shape (N images, K landmarks); NaN is a point that could not be measured. Such
-            points count as ``missing`` and enter no mean.
-        names: Name of each landmark, K of them, all different.
+        errors: Radial errors in mm, shape (N images, K landmarks); NaN marks a point that could not be measured, which
+            counts as ``missing`` and enters no mean.
+        names: Unique names of the K landmarks.
         thresholds: SDR thresholds in mm; a point is detected when its error is strictly below.
         bootstrap: Number of resamples of the images behind the 95 % percentile intervals; 0 leaves them ``None``.
-        seed: Of the resampling.
+        seed: Random seed of the resampling.
 
     Returns:
         ``images`` (N), ``images_measured`` (with at least one point), and the overall statistics ``measured``,
         ``missing``, ``mre_mm``, ``std_mm`` (N - 1 in the denominator), ``median_mm``, ``p95_mm``, ``sdr_percent``
         (threshold such as ``"2.5"`` to percent), ``interval_95`` (``mre_mm`` and ``sdr_percent`` to [low, high]);
-        ``per_landmark`` has the same statistics under each name. What cannot be computed is ``None``: a mean of no
-        point, a deviation of fewer than two points, an interval of fewer than two images.
+        ``per_landmark`` has the same statistics under each name. Values that cannot be computed are ``None``: a
+        mean of no point, a deviation of fewer than two points, an interval of fewer than two images.
 
     Raises:
-        ValueError: If the names do not fit, or an error is negative or infinite.
+        ValueError: If the names are not K unique ones, or an error is negative or infinite.
     """
     values = _checked(errors, names)
     moments = point_moments(values[~np.isnan(values).all(axis=1)], thresholds)
@@ -85,14 +85,14 @@ def paired_bootstrap(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """By how much method B beats method A on the same points, with 95 % intervals over images.
+    """Compute by how much method B beats method A on the same points, with 95 % intervals over images.
 
     Args:
         errors_a: Radial errors of A in mm, shape (N images, K landmarks), NaN where missing.
         errors_b: Radial errors of B for the same images and landmarks.
         thresholds: SDR thresholds in mm.
         bootstrap: Number of resamples of the images; 0 leaves the interval ``None``.
-        seed: Of the resampling.
+        seed: Random seed of the resampling.
 
     Returns:
         ``images`` and ``measured`` points of both, ``unpaired`` points of one only (they do not enter), ``gain`` with

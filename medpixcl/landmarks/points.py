@@ -1,4 +1,4 @@
-"""The named points of one image."""
+"""Named points of one image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class LandmarkSet:
     """Landmarks of one image, in voxels.
 
     Attributes:
-        names: One unique name per landmark.
-        voxels: Shape (K, D), voxel index in array order, float64; a row of NaN is a missing landmark.
-        scores: Confidence per landmark, shape (K,), or None.
-        flags: A short remark per landmark (empty: nothing to say), or None.
+        names: Unique names of the K landmarks.
+        voxels: Voxel indices in array order, shape (K, D), float64; a row of NaN is a missing landmark.
+        scores: Confidence of each landmark, shape (K,), or None.
+        flags: Short remark on each landmark (empty for none), or None.
 
     Raises:
         ValueError: If the lengths differ, a name is used twice, or points are neither 2D nor 3D.

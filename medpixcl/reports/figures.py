@@ -1,4 +1,4 @@
-"""The pictures of the package: landmarks on images, views of pretraining, similarity maps and error curves.
+"""Figures of the package: landmarks on images, views of pretraining, similarity maps and error curves.
 
 Every function returns a :class:`matplotlib.figure.Figure`; :func:`figure_to_array` takes it to TensorBoard,
 :func:`save_png` to a file. Positions are voxel indices in array order. Colours stay apart with any colour vision, and
@@ -46,19 +46,21 @@ def landmark_overlay(
     spacing: Sequence[float] | None = None,
     affine: Shaped[Array, "n n"] | None = None,
 ) -> "matplotlib.figure.Figure":
-    """Predicted landmarks on their image, numbered from 1, with the reference and the line between them.
+    """Draw predicted landmarks on their image, numbered from 1, with the reference and lines between them.
 
     Args:
-        image: Shape (rows, columns) or (i, j, k); a volume is shown as three projections.
-        predicted: Shape (K, D), voxel; a row of NaN is not drawn. All NaN for a template, which has a reference only.
-        reference: Shape (K, D), voxel, drawn as crosses.
-        names: K names, listed beside the picture; names of up to three letters stand at the points themselves.
-        unsure: K flags; such points are drawn hollow.
-        radii_mm: Shape (K,), radius of a circle around each point, NaN for none.
-        regions_mm2: Shape (K, D, D), along the array axes, region around each point as in
-            :mod:`medpixcl.landmarks.regions`, NaN for none; of a volume the outlines of the ellipsoids are drawn.
+        image: Image of shape (rows, columns) or (i, j, k); a volume is shown as three projections.
+        predicted: Predicted positions in voxels, shape (K, D); a row of NaN is not drawn. All are NaN for a template,
+            which has a reference only.
+        reference: Reference positions in voxels, shape (K, D), drawn as crosses.
+        names: Names of the K landmarks, listed beside the picture; if all have up to three letters, they stand at the
+            points.
+        unsure: Flags of the K landmarks; unsure points are drawn hollow.
+        radii_mm: Radius in mm of a circle around each point, shape (K,), NaN for none.
+        regions_mm2: Region around each point along the array axes, shape (K, D, D), as in
+            :mod:`medpixcl.landmarks.regions`, NaN for none; a volume shows the outlines of the ellipsoids.
         spacing: Size of a voxel in mm along each array axis.
-        affine: RAS+ voxel-to-mm matrix; replaces ``spacing`` and turns volumes upright.
+        affine: Matrix from voxels to RAS+ mm; it replaces ``spacing`` and turns volumes upright.
     """
     points = as_array(predicted)
     truth = None if reference is None else as_array(reference)
@@ -89,14 +91,15 @@ def matched_views(
     positive_points: Shaped[Array, "k d"],
     matched_points: Shaped[Array, "k d"] | None = None,
 ) -> "matplotlib.figure.Figure":
-    """Two views of one image side by side, the same pixel in the same colour.
+    """Draw two views of one image side by side, the same pixel in the same colour.
 
     Args:
-        query_view: Shape (rows, columns) or (i, j, k); a volume is projected along j.
-        anchor_view: The same.
-        query_points: Shape (K, D), voxel of the query view: discs.
-        positive_points: Shape (K, D), voxel of the anchor view, where each truly lies: rings.
-        matched_points: Shape (K, D), voxel of the anchor view, where the embedding puts it: crosses joined to rings.
+        query_view: Query view, shape (rows, columns) or (i, j, k); a volume is projected along j.
+        anchor_view: Anchor view, in the same form.
+        query_points: Voxels in the query view, shape (K, D), drawn as discs.
+        positive_points: True places in voxels of the anchor view, shape (K, D), drawn as rings.
+        matched_points: Places found by the embedding in voxels of the anchor view, shape (K, D), drawn as crosses
+            joined to the rings.
     """
     views = [_front_panel(view) for view in (query_view, anchor_view)]
     query, positive = views[0].place(as_array(query_points)), views[1].place(as_array(positive_points))
@@ -121,12 +124,12 @@ def similarity_maps(
     *,
     stride: int | None = None,
 ) -> "matplotlib.figure.Figure":
-    """One panel per map (a landmark, or a level of the embedding) over the image, bright where it is most similar.
+    """Draw one panel per map (landmark, or level of the embedding) over the image, bright where most similar.
 
     Args:
-        image: Shape (rows, columns) or (i, j, k); a volume is projected along j.
-        maps: Shape (K, *cells), of any resolution. Of a volume the maximum is shown.
-        points: Shape (K, D), voxel: the match in each map.
+        image: Image of shape (rows, columns) or (i, j, k); a volume is projected along j.
+        maps: Similarity maps of any resolution, shape (K, *cells); the maximum along j is shown for a volume.
+        points: Match in each map in voxels, shape (K, D).
         stride: Voxels per cell along every axis; by default the cells cover the image exactly.
     """
     panel = _front_panel(image)
@@ -148,12 +151,12 @@ def similarity_maps(
 def error_curve(
     errors: Shaped[Array, "*n"] | Mapping[str, Shaped[Array, "*n"]],
 ) -> "matplotlib.figure.Figure":
-    """SDR against its threshold: the percentage of measured points whose error is below x mm.
+    """Draw SDR against its threshold: the percentage of measured points whose error is below x mm.
 
     Dotted lines mark ``THRESHOLDS_MM``; a single curve also has its values there.
 
     Args:
-        errors: Radial errors in mm of any shape, NaN where missing; or several by name, for a curve each.
+        errors: Radial errors in mm of any shape, NaN where missing; or a mapping from names to errors, one curve each.
     """
     series = errors if isinstance(errors, Mapping) else {"": errors}
     figure, axes = chart(xlabel="error below (mm)", ylabel="points (%)")
@@ -179,14 +182,14 @@ def error_curve(
 def confidence_against_error(
     scores: Shaped[Array, "*n"], errors: Shaped[Array, "*n"], *, unsure: Shaped[Array, "*n"] | None = None
 ) -> "matplotlib.figure.Figure":
-    """Each point's error against the confidence of its match, and the median error from unsure to sure.
+    """Draw each point's error against the confidence of its match, and the median error by confidence.
 
-    A useful confidence makes the line fall. Errors are on a logarithmic axis, those below 0.1 mm drawn at 0.1 mm.
+    With a useful confidence the line falls. Errors are on a logarithmic axis; those below 0.1 mm are drawn at 0.1 mm.
 
     Args:
         scores: Confidence of each point, any shape.
-        errors: Radial errors in mm, same shape; points without are left out.
-        unsure: Flags of the same shape; such points are drawn hollow.
+        errors: Radial errors in mm, same shape; points without an error are left out.
+        unsure: Flags of the points, same shape; unsure points are drawn hollow.
     """
     confidence, distance = as_array(scores).ravel(), np.maximum(as_array(errors).ravel(), 0.1)
     flags = np.zeros(len(distance), bool) if unsure is None else as_flags(unsure).ravel()
@@ -218,21 +221,21 @@ def confidence_against_error(
 
 
 def figure_to_array(figure: "matplotlib.figure.Figure") -> UInt8[np.ndarray, "3 h w"]:
-    """Rendered figure, channel first, as TensorBoard's ``add_image`` takes it."""
+    """Render a figure as an array with channels first, for TensorBoard's ``add_image``."""
     figure.canvas.draw()
     rgba = np.asarray(figure.canvas.buffer_rgba())  # type: ignore[attr-defined]
     return np.ascontiguousarray(rgba[..., :3].transpose(2, 0, 1))
 
 
 def figure_to_png(figure: "matplotlib.figure.Figure") -> bytes:
-    """The figure as a PNG file; equal figures give equal bytes."""
+    """Render a figure as the bytes of a PNG file; equal figures give equal bytes."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def save_png(figure: "matplotlib.figure.Figure", path: Path | str) -> None:
-    """Write the figure as a PNG file; its folder is made when missing."""
+    """Write a figure as a PNG file; makes missing folders."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(figure_to_png(figure))

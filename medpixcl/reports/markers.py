@@ -21,7 +21,7 @@ PicturePoints = Float[np.ndarray, "k 2"]
 def draw_points(
     axes: "matplotlib.axes.Axes", points: PicturePoints, unsure: Bool[np.ndarray, " k"], reference: PicturePoints | None
 ) -> None:
-    """Predicted points as discs, unsure ones as rings; reference points as crosses, joined to their predictions."""
+    """Draw predicted points as discs, unsure ones as rings, and reference points as crosses joined to them."""
     sure, rings = points[~unsure], points[unsure]
     if reference is not None:
         join(axes, reference, points, ["white"] * len(points))
@@ -34,7 +34,7 @@ def draw_points(
 def draw_circles(
     axes: "matplotlib.axes.Axes", points: PicturePoints, radii_mm: Float[np.ndarray, " k"], spacing: tuple[float, float]
 ) -> None:
-    """Thin circles around points; ``spacing`` is the size in mm of a pixel down and to the right."""
+    """Draw thin circles around points; ``spacing`` is the size in mm of a pixel down and to the right."""
     from matplotlib.patches import Ellipse
 
     for point, radius in zip(points, radii_mm, strict=True):
@@ -45,7 +45,7 @@ def draw_circles(
 
 
 def draw_ellipses(axes: "matplotlib.axes.Axes", points: PicturePoints, shapes: Float[np.ndarray, "k 2 2"]) -> None:
-    """Thin ellipses around points: ``(x - c)^T S^-1 (x - c) = 1`` of a shape S, (x, y) in pixels; NaN is not drawn."""
+    """Draw thin ellipses ``(x - c)^T S^-1 (x - c) = 1`` of shapes S at points c, (x, y) in pixels; NaN is skipped."""
     from matplotlib.patches import Ellipse
 
     for point, shape in zip(points, shapes, strict=True):
@@ -58,7 +58,7 @@ def draw_ellipses(axes: "matplotlib.axes.Axes", points: PicturePoints, shapes: F
 
 
 def join(axes: "matplotlib.axes.Axes", starts: PicturePoints, ends: PicturePoints, colours: Sequence[Any]) -> None:
-    """Thin line from each start to its end."""
+    """Draw a thin line from each start to its end."""
     from matplotlib.collections import LineCollection
 
     lines = list(np.stack([starts, ends], axis=1))
@@ -66,7 +66,7 @@ def join(axes: "matplotlib.axes.Axes", starts: PicturePoints, ends: PicturePoint
 
 
 def rim(linewidth: float) -> list[Any]:
-    """Path effects of a line (in points) between two thin black ones, to be seen on any grey."""
+    """Path effects that give a line (width in points) black edges, visible on any grey."""
     from matplotlib.patheffects import Stroke
 
     return [Stroke(linewidth=linewidth + 0.8, foreground="black"), Stroke(linewidth=linewidth)]
@@ -88,7 +88,7 @@ def point_legend(figure: "matplotlib.figure.Figure", *, sure: bool, unsure: bool
 
 
 def labels_and_key(count: int, names: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Texts for the points, and the lines of the key to them; names of up to three letters need no key.
+    """Choose texts for the points and the lines of their key; names of up to three letters need no key.
 
     Example:
         >>> labels_and_key(2, ["sella", "nasion"])
@@ -101,12 +101,12 @@ def labels_and_key(count: int, names: Sequence[str] | None) -> tuple[list[str], 
 
 
 def key_width(key: Sequence[str], height: float) -> float:
-    """Inches that the columns of the key need when they may be ``height`` inches long."""
+    """Compute the width in inches of the key's columns if they may be ``height`` inches high."""
     return sum((0.052 * max(map(len, column)) + 0.15 for column in _columns(key, height)), start=0.0)
 
 
 def write_key(axes: "matplotlib.axes.Axes", key: Sequence[str], height: float) -> None:
-    """Fill empty axes of ``height`` and of the :func:`key_width` with the key, column by column."""
+    """Write the key column by column into empty axes of ``height`` and of the :func:`key_width`."""
     axes.set_axis_off()
     left, width = 0.0, key_width(key, height)
     for column in _columns(key, height):
@@ -131,11 +131,11 @@ def label_points(
     """Write a text beside each point of each picture, clear of other texts, points and edges as far as possible.
 
     Args:
-        figure: Its layout is settled first, so all else must be drawn.
-        axes: The pictures.
-        places: Per picture, (K, 2).
-        texts: K texts, the same in all pictures.
-        obstacles: Per picture, all points that are drawn there.
+        figure: Figure of the pictures; everything else must be drawn before, since this fixes the layout.
+        axes: Axes of the pictures.
+        places: Positions (x, y) of the points in each picture, (K, 2).
+        texts: Texts of the K points, the same in all pictures.
+        obstacles: Positions of all points drawn in each picture.
     """
     figure.draw_without_rendering()
     inch = 72 / figure.dpi
@@ -157,13 +157,13 @@ def label_offsets(
     *,
     size: float,
 ) -> list[tuple[float, float]]:
-    """Offset of each text's centre from its anchor: the best of 8 directions at 3 distances, chosen one by one.
+    """Choose the offset of each text's centre from its anchor: the best of 8 directions at 3 distances, in turn.
 
     Args:
-        anchors: Shape (K, 2), in points (1/72 inch).
-        texts: K texts.
-        frame: Left, bottom, right, top that the texts should stay within, in points.
-        obstacles: Shape (N, 2), the points that the texts should not cover, in points.
+        anchors: Positions of the K points in typographic points (1/72 inch), shape (K, 2).
+        texts: Texts of the K points.
+        frame: Left, bottom, right and top bounds of the texts, in typographic points.
+        obstacles: Positions that the texts should not cover, in typographic points, shape (N, 2).
         size: Font size in points.
     """
     angles = np.deg2rad([0, 180, 90, 270, 45, 135, 225, 315])

@@ -32,17 +32,17 @@ _MANY = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementReport:
-    """Content of the page.
+    """Content of the report.
 
     Attributes:
-        facts: What was run; name to value. Keep folders and patient data out.
-        images: N images; their folders are left out.
-        values: Shape (N, M).
-        reasons: Of every image, why each of the M cannot be computed, empty where it can.
-        comparisons: With other readers.
-        tracings: Pictures.
-        rejected: File name and the reason why it was not drawn.
-        title: Heading.
+        facts: Facts about the run by name; keep folders and patient data out.
+        images: Paths of the N images; their folders are not shown.
+        values: Measurements, shape (N, M).
+        reasons: Reason why a measurement cannot be computed, for each image and measurement; empty where it can.
+        comparisons: Comparisons with other readers.
+        tracings: Pictures of the tracings.
+        rejected: File name of each image that was not drawn, and the reason.
+        title: Heading of the report.
     """
 
     facts: Mapping[str, str]
@@ -56,12 +56,12 @@ class MeasurementReport:
 
 
 def write_measurement_report(path: Path | str, report: MeasurementReport) -> None:
-    """Write the page; the file is there whole or not at all."""
+    """Write the report completely or not at all."""
     write_text_atomically(path, render_measurement_report(report))
 
 
 def render_measurement_report(report: MeasurementReport) -> str:
-    """The page as text."""
+    """Render the report as HTML text."""
     return render_page(
         "measurements.html.j2",
         {"tracings": report.tracings},
@@ -80,9 +80,9 @@ def measurement_table(images: Sequence[str], values: Float[Tensor, "n m"], reaso
     """One row per image and measurement: value, unit, norm, deviation in SD, or why it is not computable.
 
     Args:
-        images: N images.
-        values: Measurements.
-        reasons: Of every image and measurement, empty where it was computed.
+        images: Names of the N images.
+        values: Measurements, shape (N, M).
+        reasons: Reason why a measurement cannot be computed, for each image and measurement; empty where it can.
     """
     table = [["image", "group", "measurement", "value", "unit", "norm", "deviation_sd", "remark"]]
     for image, row, away, why in zip(images, values.tolist(), deviations(values).tolist(), reasons, strict=True):

@@ -45,7 +45,7 @@ def comparison_rows(comparisons: Sequence[tuple[str, Metrics]]) -> Table:
     """One row per method: its images, missing points, MRE, median, 95th percentile and SDR, with 95 % intervals.
 
     Args:
-        comparisons: Name of each method and its metrics; thresholds that a method lacks stay empty.
+        comparisons: Name and metrics of each method; thresholds that a method lacks stay empty.
     """
     limits = list(dict.fromkeys(limit for _, metrics in comparisons for limit in metrics["sdr_percent"]))
     keys = ["mre_mm", "median_mm", "p95_mm"]
@@ -67,10 +67,10 @@ def landmark_summary_rows(
     """One row per landmark: images in which it was found, mean confidence, share flagged as unsure, and its errors.
 
     Args:
-        names: K names.
-        scores: Confidence of each match, NaN where the landmark was not found.
-        unsure: Flags of the same shape.
-        metrics: Where a reference is known; adds MRE, median and SDR.
+        names: Names of the K landmarks.
+        scores: Confidence of each match, shape (N, K), NaN where the landmark was not found.
+        unsure: Flags of unsure matches, shape (N, K).
+        metrics: Metrics against a reference, which add MRE, median and SDR; None without one.
     """
     confidence, flags = as_array(scores), as_flags(unsure)
     limits = list(metrics["sdr_percent"]) if metrics else []
@@ -87,7 +87,7 @@ def landmark_summary_rows(
 
 
 def coverage_rows(metrics: Metrics) -> Table:
-    """What an evaluation found on one side only or left out; images without their folders."""
+    """List the images and landmarks that an evaluation found on one side only or left out, without folders."""
     listed = {title: metrics.get(key, []) for key, title in _ONE_SIDED_IMAGES.items()}
     entries = {title: [short_name(image) for image in images] for title, images in listed.items()}
     entries |= {title: metrics.get(key, []) for key, title in _ONE_SIDED_LANDMARKS.items()}
@@ -96,7 +96,7 @@ def coverage_rows(metrics: Metrics) -> Table:
 
 
 def write_metrics_json(path: Path | str, metrics: Metrics) -> None:
-    """Write the metrics with all digits; the file is there whole or not at all.
+    """Write the metrics as JSON with all digits, completely or not at all.
 
     Raises:
         ValueError: If a number is NaN or infinite, which JSON does not know.

@@ -1,4 +1,4 @@
-"""The cephalometric tracing: outline, planes, angles and landmarks over the radiograph, the values beside it."""
+"""Cephalometric tracing: outline, planes, angles and landmarks over the radiograph, with the values beside it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 NamedPicturePoints = Mapping[str, Float[np.ndarray, "2"]]
-"""(x, y) in the picture of every landmark that is there, by abbreviation."""
+"""Abbreviation of each present landmark to its position (x, y) in the picture."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A line of the tracing through two landmarks, and how far it goes on beyond the second."""
+    """A line of the tracing through two landmarks, extended by some mm beyond the second."""
 
     name: str
     start: str
@@ -36,7 +36,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Mark:
-    """A text that belongs to a place (x, y) of the picture, and where else it should not cover the drawing."""
+    """A text at a place (x, y) of the picture, and the line that other texts should not cover."""
 
     place: Float[np.ndarray, "2"]
     text: str
@@ -93,17 +93,18 @@ def cephalometric_tracing(
     spacing: Sequence[float],
     title: str = "",
 ) -> "matplotlib.figure.Figure":
-    """Draw the tracing of one cephalogram, with what was measured and what is usual.
+    """Draw the tracing of one cephalogram with its measurements and their norms.
 
-    What a missing landmark would need is left out. Without the tip of the nose the line Sn-Pog' stands for the E line.
+    Lines and values that need a missing landmark are left out. Without the tip of the nose, the line Sn-Pog' replaces
+    the E line.
 
     Args:
-        image: Shape (rows, columns), without channel axis.
-        points: Shape (K, 2), voxel (row, column); NaN where missing.
+        image: Image of shape (rows, columns), without channel axis.
+        points: Landmarks in voxels (row, column), shape (K, 2), NaN where missing.
         roles: Abbreviation of each landmark, None for others, which are not drawn; see
             :func:`~medpixcl.landmarks.cephalometry.landmark_roles`.
         spacing: Size of a pixel in mm, (row, column).
-        title: Above the picture.
+        title: Title above the picture.
     """
     panel = panels(image, spacing=spacing)[0]
     voxels = as_array(points).astype(np.float64)
@@ -261,7 +262,7 @@ def _write_row(axes: "matplotlib.axes.Axes", y: float, one: Measurement, value: 
 
 
 def outside(one: Measurement, value: float) -> int:
-    """1 above what is usual, -1 below it, 0 within it or where the norm says no range (or one standard deviation)."""
+    """Compare a value with its usual range (or one standard deviation): 1 above, -1 below, 0 within or no norm."""
     norm = one.norm
     if norm is None or np.isnan(value):
         return 0

@@ -26,24 +26,25 @@ def evaluate_positions(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare predicted with reference positions, image by image, and list whatever stands on one side only.
+    """Compare predicted with reference positions, image by image, and list whatever is on one side only.
 
-    Images meet by key, else by file name (:func:`pair_images`); landmarks meet by name.
+    Images are paired by key, else by file name (:func:`medpixcl.data.identity.pair_images`); landmarks by name.
 
     Args:
-        predictions: Image (path) to landmark to position in mm.
-        reference: The same, in the same frame.
-        exclude: Images to leave out, by key or file name: the template, above all.
+        predictions: Mapping from image (path) to landmark to position in mm.
+        reference: Reference positions in the same form and frame.
+        exclude: Keys or file names of images to leave out, above all the template.
         thresholds: SDR thresholds in mm.
-        bootstrap: See :func:`summarise_errors`.
-        seed: See :func:`summarise_errors`.
+        bootstrap: Number of resamples behind the intervals, see :func:`medpixcl.landmarks.metrics.summarise_errors`.
+        seed: Random seed of the resampling.
 
     Returns:
-        What :func:`summarise_errors` says of the landmarks of the reference in the paired images, and
-        ``sdr_percent_missing_as_miss`` (a point without a prediction counts as not detected), ``per_image`` (``mre_mm``
-        and ``errors_mm`` by landmark), ``images_without_reference``, ``images_without_prediction``,
-        ``landmarks_without_reference``, ``landmarks_without_prediction``, ``points_without_reference``,
-        ``points_without_prediction`` (image to names), ``excluded``, ``exclude_not_found``.
+        Statistics of :func:`medpixcl.landmarks.metrics.summarise_errors` for the reference landmarks of the paired
+        images, and ``sdr_percent_missing_as_miss`` (a point without a prediction counts as not detected),
+        ``per_image`` (``mre_mm`` and ``errors_mm`` by landmark), ``images_without_reference``,
+        ``images_without_prediction``, ``landmarks_without_reference``, ``landmarks_without_prediction``,
+        ``points_without_reference``, ``points_without_prediction`` (image to names), ``excluded``,
+        ``exclude_not_found``.
 
     Raises:
         ValueError: If no image is on both sides, a file name stands for several images, or positions differ in length.

@@ -16,19 +16,19 @@ from medpixcl.data.landmarks.table import LandmarkFile, LandmarkRow
 
 Reader = Callable[[Path], list[LandmarkRow]]
 REJECTED_TABLE = "rejected.csv"
-"""File beside the landmarks with the images that have none, and why."""
+"""Name of the file that lists the images without landmarks and the reasons."""
 
 
 def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
     """Read landmarks of one or many images.
 
     Args:
-        path: A CSV (see :mod:`medpixcl.data.landmarks.csv_file`), a JSON of this package or of COCO; a Slicer file or a
-            DICOM SR named after its image; or a folder: of its Slicer files if there are any, else of its CSV files,
-            else of its JSON files, else of its reports.
+        path: CSV file (see :mod:`medpixcl.data.landmarks.csv_file`), JSON file of this package or of COCO, Slicer file
+            or DICOM SR named after its image, or a folder. In a folder, Slicer files are read if there are any, else
+            the CSV files, else the JSON files, else the reports.
 
     Raises:
-        ValueError: One sentence that names the file and the line.
+        ValueError: If the landmarks cannot be read; the message names the file and the line.
     """
     path = Path(path)
     if not path.exists():

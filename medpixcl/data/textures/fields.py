@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32
 
 
 def unit_range(values: Float[np.ndarray, "*s"]) -> Float32[np.ndarray, "*s"]:
-    """Lowest value to 0 and highest to 1; a flat field becomes 0.
+    """Scale values so that the lowest is 0 and the highest 1; a constant field becomes 0.
 
     Example:
         >>> unit_range(np.array([2.0, 4.0, 3.0])).tolist()
@@ -19,14 +19,14 @@ def unit_range(values: Float[np.ndarray, "*s"]) -> Float32[np.ndarray, "*s"]:
 
 
 def power_noise(shape: Sequence[int], random: np.random.Generator, *, beta: float = 2.0) -> Float32[np.ndarray, "*s"]:
-    """1/f^beta noise: power falls with frequency as ``f ** -beta``, whatever the number of dimensions.
+    """Draw 1/f^beta noise: power falls with frequency as ``f ** -beta`` in any number of dimensions.
 
-    The field is periodic. An axis of length one changes nothing but the shape.
+    The field is periodic. An axis of length one changes only the shape.
 
     Args:
         shape: Spatial shape.
         random: Source of all random numbers.
-        beta: Exponent; 0 is white, larger is smoother.
+        beta: Exponent of the power law; 0 is white noise, larger values are smoother.
 
     Returns:
         Values from 0 to 1.
@@ -52,7 +52,7 @@ def perlin_noise(
     cell: float = 32.0,
     octaves: int = 4,
 ) -> Float32[np.ndarray, "*s"]:
-    """Perlin's gradient noise summed over octaves (fractional Brownian motion).
+    """Draw Perlin's gradient noise, summed over octaves (fractional Brownian motion).
 
     Args:
         shape: Spatial shape.
@@ -84,12 +84,12 @@ def perlin_noise(
 def gradient_noise(
     shape: Sequence[int], gradients: Float[np.ndarray, " d *g"], *, cell: float, origin: Float[np.ndarray, " d"]
 ) -> Float[np.ndarray, "*s"]:
-    """One octave of Perlin noise: ramps through zero at the lattice points, blended with quintic weights.
+    """Compute one octave of Perlin noise: ramps through zero at the lattice points, blended with quintic weights.
 
     Args:
         shape: Spatial shape.
         gradients: Slope of the ramp at every lattice point, one component per axis.
-        cell: Distance of two lattice points in voxels.
+        cell: Distance between lattice points in voxels.
         origin: Position of the first voxel, in cells from the first lattice point.
     """
     dims = len(shape)
@@ -110,15 +110,15 @@ def gradient_noise(
 
 
 def on_axis(values: Float[np.ndarray, " n"], axis: int, dims: int) -> Float[np.ndarray, "..."]:
-    """A vector laid along one of ``dims`` axes, to be broadcast."""
+    """Reshape a vector to lie along one of ``dims`` axes, for broadcasting."""
     return values.reshape([-1 if one == axis else 1 for one in range(dims)])
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape as a tuple of ints.
+    """Return the shape as a tuple of ints.
 
     Raises:
-        ValueError: If it has not two or three positive sizes.
+        ValueError: If there are not two or three positive sizes.
     """
     sizes = tuple(int(size) for size in shape)
     if len(sizes) not in (2, 3) or min(sizes) < 1:

@@ -1,4 +1,4 @@
-"""A picture as a volume: every slice shows it bent in another way."""
+"""Turn a picture into a volume whose slices show it bent in different ways."""
 
 from collections.abc import Sequence
 
@@ -21,15 +21,15 @@ def lift_picture(
 ) -> Float[Tensor, "c x y z"]:
     """Fill a volume with a picture that is bent by a displacement changing with depth.
 
-    The same picture on every slice would have no gradient along depth, and that of a mixed volume would show the
-    target alone, scaled by its opacity. The displacement is a trilinear field between random control
-    points, so neighbouring slices differ by about ``warp / cell`` voxels.
+    Equal slices would have no gradient along depth, and the depth gradient of a mixed volume would reveal the target
+    alone, scaled by its opacity. The displacement is a trilinear field between random control points, so neighbouring
+    slices differ by about ``warp / cell`` voxels.
 
     Args:
-        picture: Channels first.
-        shape: Of the volume; the first two are the slice, cut from the picture at a random place.
+        picture: Picture with channels first.
+        shape: Shape of the volume; the first two axes are those of a slice, cut from the picture at a random position.
         random: Source of all random numbers.
-        cell: Distance of the control points in voxels.
+        cell: Distance between control points in voxels.
         warp: Standard deviation of the displacement at a control point in voxels.
 
     Raises:

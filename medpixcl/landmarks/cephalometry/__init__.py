@@ -1,7 +1,7 @@
 """Cephalometry: lengths, angles and classes of a lateral cephalogram from its landmarks.
 
-What is measured stands in ``measurements.json``, with the norms, the limits of the classes and their sources; the
-landmarks and their other names stand in ``landmarks.json``.
+``measurements.json`` lists the measurements with their norms, the limits of the classes and the sources;
+``landmarks.json`` lists the landmarks and their other names.
 """
 
 from medpixcl.landmarks.cephalometry.agreement import (

@@ -1,4 +1,4 @@
-"""From landmarks to measurements, deviations from the norms, and classes."""
+"""Compute measurements from landmarks, their deviations from the norms, and classes."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,20 @@ Values = Float[Tensor, "n m"]
 
 
 def measure(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> Values:
-    """All measurements of N cephalograms.
+    """Compute all measurements of N cephalograms.
 
-    Angles do not depend on scale, and nothing depends on how the face is turned or which way it looks: that is read
+    Angles do not depend on scale, and no value depends on how the face is turned or where it looks, which is found
     from the landmarks. See :mod:`medpixcl.landmarks.cephalometry.geometry` for the signs.
 
     Args:
-        points: Landmarks in mm, so that unequal pixels do no harm, shape (N, K, 2) in any frame; NaN where missing.
+        points: Landmarks in mm (pixels may be anisotropic), shape (N, K, 2) in any frame; NaN where missing.
         roles: Abbreviation of each of the K landmarks (``S``, ``N``, ``A``...), None for others; see
             :func:`~medpixcl.landmarks.cephalometry.roles.landmark_roles`.
 
     Returns:
-        Shape (N, M), in the order of :func:`~medpixcl.landmarks.cephalometry.definitions.measurements` and in their
-        units; NaN where not computable, see :func:`why_not`.
+        Values of shape (N, M), in the order and the units of
+        :func:`~medpixcl.landmarks.cephalometry.definitions.measurements`; NaN where not computable, see
+        :func:`why_not`.
 
     Raises:
         ValueError: If there is not one role per landmark.
@@ -45,11 +46,11 @@ def measure(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> Valu
 
 
 def why_not(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> list[list[str]]:
-    """Why each of the M measurements of each cephalogram cannot be computed; empty where it can.
+    """Explain why each of the M measurements of each cephalogram cannot be computed; empty where it can.
 
     Args:
-        points: Landmarks in mm, NaN where missing.
-        roles: As in :func:`measure`.
+        points: Landmarks in mm, shape (N, K, 2), NaN where missing.
+        roles: Abbreviation of each of the K landmarks, None for others.
     """
     absent = measure(points, roles).isnan().tolist()
     places = _by_role(points, roles)
@@ -65,7 +66,7 @@ def why_not(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> list
 
 
 def deviations(values: Values) -> Values:
-    """Standard deviations above the norm's mean; NaN where the norm has none."""
+    """Convert measurements to standard deviations above the norm's mean; NaN where the norm has none."""
     norms = [one.norm for one in measurements()]
     mean = values.new_tensor([torch.nan if norm is None or norm.mean is None else norm.mean for norm in norms])
     sd = values.new_tensor([torch.nan if norm is None or norm.sd is None else norm.sd for norm in norms])
@@ -73,7 +74,7 @@ def deviations(values: Values) -> Values:
 
 
 def classify(values: Values) -> Int[Tensor, "n c"]:
-    """Class of every cephalogram by every classification: 0, 1 or 2 into its labels, -1 where not computable.
+    """Classify every cephalogram by every classification: 0, 1 or 2 (index into its labels), -1 where not computable.
 
     Example:
         >>> values = torch.full((1, len(measurements())), torch.nan)
