@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.utils import merge_kv
 from yaml import YAMLError
 
 BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
@@ -24,17 +25,17 @@ class BundleError(ValueError):
     """A bundle cannot be found or does not run as asked."""
 
 
-def find_bundle(name: str | None, default: str) -> Path:
-    """Folder of a bundle: the one given, else the default one in ``./bundles`` or in ``$MEDPIXCL_BUNDLES``.
+def find_bundle(name: str | os.PathLike[str] | None, default: str = "", *, trust: bool = False) -> Path:
+    """Folder of a bundle: the one given, else one of the name in ``./bundles`` or in ``$MEDPIXCL_BUNDLES``.
 
     Raises:
         BundleError: If there is none.
     """
-    if name is not None:
-        places = [Path(name)]
-    else:
+    asked = Path(name or default)
+    places = [asked] if name else []
+    if len(asked.parts) == 1:
         roots = [Path("bundles")] + ([Path(os.environ[BUNDLES_VARIABLE])] if BUNDLES_VARIABLE in os.environ else [])
-        places = [root / default for root in roots]
+        places += [root / asked for root in roots]
     for place in places:
         if (place / "configs" / "metadata.json").is_file():
             return place
@@ -100,7 +101,11 @@ def run_bundle(
 
 
 def read_bundle(
-    bundle: Path, config: str, overrides: Mapping[str, Any], *, extra_configs: Sequence[Path] = ()
+    bundle: Path,
+    config: str,
+    overrides: Mapping[str, Any],
+    *,
+    extra_configs: Sequence[Path | Mapping[str, Any]] = (),
 ) -> ConfigParser:
     """A configuration of a bundle with values put over it, of which single components can be asked for.
 
@@ -113,7 +118,7 @@ def read_bundle(
     Raises:
         BundleError: If an override names no id of the configuration, or a file is none.
     """
-    files = [bundle / "configs" / f"{config}.json", *extra_configs]
+    files: list[Path | Mapping[str, Any]] = [bundle / "configs" / f"{config}.json", *extra_configs]
     parser = ConfigParser(_read(files))
     if unknown := [key for key in overrides if key not in parser]:
         raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {files[0]}")
@@ -121,8 +126,9 @@ def read_bundle(
     return parser
 
 
-def _read(files: Sequence[Path]) -> dict[str, Any]:
-    """Configuration files, merged in order."""
+def _read(configs: Sequence[Path | Mapping[str, Any]]) -> dict[str, Any]:
+    """Configuration files and their contents, merged in order."""
+    files = [config for config in configs if isinstance(config, Path)]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise BundleError(f"no configuration at {', '.join(missing)}: give the path of a .json or .yaml file")
     for file in files:
@@ -131,7 +137,12 @@ def _read(files: Sequence[Path]) -> dict[str, Any]:
         except (ValueError, YAMLError) as error:
             reason = str(error).replace("\n", " ")
             raise BundleError(f"{file} is no configuration ({reason}): give a .json or .yaml file") from None
-    return ConfigParser.load_config_files([str(file) for file in files])
+    parser = ConfigParser(config={})
+    for config in configs:
+        content = ConfigParser.load_config_file(str(config)) if isinstance(config, Path) else config
+        for key, value in content.items():
+            merge_kv(parser, key, value)
+    return parser.get()
 
 
 @contextmanager

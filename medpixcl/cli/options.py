@@ -21,15 +21,12 @@ KeepPatient = Annotated[
 ]
 
 
-def format_settings(formats: str | None, keep_patient: bool) -> dict[str, object]:
-    """The settings of a bundle that say how landmarks are written; those not asked for are left to it."""
-    from medpixcl.data.landmarks.reading import checked_formats
-
-    chosen: dict[str, object] = {"keep_patient": True} if keep_patient else {}
-    if formats is not None:
-        names = [name.strip().lower().removeprefix(".") for name in formats.split(",")]
-        chosen["formats"] = list(checked_formats([name for name in names if name]))
-    return chosen
+def asked_formats(formats: str | None) -> list[str] | None:
+    """The formats of landmarks that ``--format`` names; None leaves them to the bundle."""
+    if formats is None:
+        return None
+    names = [name.strip().lower().removeprefix(".") for name in formats.split(",")]
+    return [name for name in names if name]
 
 
 def checked_device(name: str) -> str:

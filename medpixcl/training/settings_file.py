@@ -11,6 +11,11 @@ from ignite.engine import Engine, Events
 from medpixcl.data.atomic import write_text_atomically
 
 
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Settings that stand beside a detector's weights: ids of the inference configuration and their values."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
 class SettingsFile:
     """Writes values of configuration ids as JSON when a training starts, to be put over another configuration.
 

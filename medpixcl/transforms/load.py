@@ -18,6 +18,7 @@ from medpixcl.transforms.blur import gaussian_blur
 class LoadImageMMd(MapTransform):
     """Replace the path under each key by the image, channel first, with a RAS+ affine in mm.
 
+    An image that is in memory already, a MetaTensor as :func:`medpixcl.data.images.read_image` makes it, stays.
     Pictures (PNG, JPEG, ...) carry no spacing of their own; it is taken from the item, where a manifest has it.
 
     Args:
@@ -34,7 +35,8 @@ class LoadImageMMd(MapTransform):
         """Return the item with the images loaded."""
         item = dict(data)
         for key in self.key_iterator(item):
-            item[key] = read_image(item[key], spacing_mm=item.get(self.spacing_key))
+            if not isinstance(item[key], MetaTensor):
+                item[key] = read_image(item[key], spacing_mm=item.get(self.spacing_key))
         return item
 
 
