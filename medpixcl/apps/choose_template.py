@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
 from medpixcl._typing import Embed
-from medpixcl.apps.bundles import BundleError, own_errors
+from medpixcl.apps.bundles import own_errors, read_bundle
 from medpixcl.apps.candidates import Candidate, ChoiceSettings, candidates_of, check_count, read_candidate
 from medpixcl.apps.images import ImageList, first_file
 from medpixcl.coordinates import spacing_of, working_affine
@@ -241,11 +240,7 @@ def choose_from_bundle(
         BundleError: If an override names no id of the configuration.
         ValueError: Of bad input.
     """
-    file = bundle / "configs" / "inference.json"
-    parser = ConfigParser(ConfigParser.load_config_file(str(file)))
-    if unknown := [key for key in overrides if key not in parser]:
-        raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {file}")
-    parser.update({"bundle_root": str(bundle), **overrides})
+    parser = read_bundle(bundle, "inference", overrides)
     with own_errors():
         images, preprocessing, inferer, network, weights, device = (
             parser.get_parsed_content(key)

@@ -7,7 +7,7 @@ import typer
 from rich.progress import Progress
 
 from medpixcl.cli.console import console, print_table, say
-from medpixcl.cli.options import Settings, Spacing, checked_device
+from medpixcl.cli.options import Settings, Spacing, Trust, checked_device, chosen_bundle
 
 
 def calibrate(
@@ -15,7 +15,7 @@ def calibrate(
     landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="calibration.json, for `medpixcl match`.")],
-    bundle: Annotated[str | None, typer.Option(help="Folder of a matching bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     coverage: Annotated[float, typer.Option(help="Share of true places that lie within the radius.")] = 0.9,
     reader_mm: Annotated[float, typer.Option(help="Standard deviation in mm along an axis of a reader's mark.")] = 0.0,
@@ -24,12 +24,14 @@ def calibrate(
     seed: Annotated[int, typer.Option(min=0, help="Of that, and of the order.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Learn from unlabelled images how far off each matched landmark may be."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings
+    from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.calibrate import calibrate_from_bundle
     from medpixcl.data.atomic import write_text_atomically
 
+    folder = chosen_bundle(bundle, "xray_landmark_matching", trust=trust)
     overrides: dict[str, Any] = {
         "template": str(template),
         "landmarks": str(landmarks),
@@ -44,7 +46,7 @@ def calibrate(
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("matching", total=None)
         made, rejected = calibrate_from_bundle(
-            find_bundle(bundle, "xray_landmark_matching"),
+            folder,
             overrides,
             coverage=coverage,
             reader_mm=reader_mm,

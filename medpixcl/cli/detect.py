@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import print_metrics, say, say_left_out
-from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, format_settings
+from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust, chosen_bundle, format_settings
 
 BUNDLE = "xray_landmark_selftraining"
 
@@ -14,7 +14,7 @@ BUNDLE = "xray_landmark_selftraining"
 def detect(
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[str | None, typer.Option(help="Folder of a detector bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a detector bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of `medpixcl selftrain`; else the bundle's.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
     formats: Formats = None,
@@ -22,11 +22,14 @@ def detect(
     config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Find landmarks with a trained detector."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
+    from medpixcl.apps.bundles import parse_settings, run_bundle
+    from medpixcl.training.config_data import as_data
+    from medpixcl.training.settings_file import read_settings
 
-    folder = find_bundle(bundle, BUNDLE)
+    folder = chosen_bundle(bundle, BUNDLE, configs=config, trust=trust)
     overrides: dict[str, Any] = {
         "images": str(images),
         "output_dir": str(output),
@@ -38,7 +41,7 @@ def detect(
     if weights is not None:
         overrides["weights"] = str(weights)
         beside = weights.parent / "inference.json"  # names and network of these weights, written by the training
-        extra = [beside] if beside.is_file() else []
+        extra = [as_data(read_settings(beside))] if beside.is_file() else []
     overrides |= format_settings(formats, keep_patient) | parse_settings(settings or [])
     workflow = run_bundle(folder, "inference", overrides, extra_configs=[*extra, *(config or [])], kind="infer")
     handler = workflow.parser.get_parsed_content("handlers")[1]

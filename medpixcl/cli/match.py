@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import print_metrics, say, say_left_out
-from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, format_settings
+from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust, chosen_bundle, format_settings
 
 
 def match(
@@ -14,7 +14,7 @@ def match(
     landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[str | None, typer.Option(help="Folder of a matching bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="From `medpixcl calibrate`: adds error radii.")] = None,
@@ -28,11 +28,12 @@ def match(
     keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Find the landmarks of one annotated image in other images."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
+    from medpixcl.apps.bundles import parse_settings, run_bundle
 
-    folder = find_bundle(bundle, "xray_landmark_matching")
+    folder = chosen_bundle(bundle, "xray_landmark_matching", trust=trust)
     overrides: dict[str, Any] = {
         "template": str(template),
         "landmarks": str(landmarks),
