@@ -10,6 +10,7 @@ from monai.inferers import Inferer
 from monai.transforms import Compose
 from torch import nn
 
+from medpixcl.apps.bundles import check_config
 from medpixcl.apps.finder import LandmarkFinder, Prediction
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Searchable, SpacingMM
@@ -95,7 +96,7 @@ class Detector(LandmarkFinder):
                 is one.
             config: Configuration files put over the bundle's, such as its ``inference_refine.json``: programs, too.
             settings: Ids of the bundle's ``inference.json`` to values, all of them data.
-            trust: Take a bundle from any folder. Its configuration is a program of its author.
+            trust: Take a bundle and configuration files from any folder. They are programs of their authors.
 
         Raises:
             BundleError: If there is no such bundle, or it has no such setting.
@@ -103,6 +104,8 @@ class Detector(LandmarkFinder):
         """
         beside = None if weights is None else Path(weights).parent / SETTINGS_FILE
         written = [as_data(read_settings(beside))] if beside is not None and beside.is_file() else []
+        for file in config:
+            check_config(Path(file), trust=trust)
         configs = [*written, *map(Path, config)]
         return cls._from_bundle(bundle, weights=weights, device=device, settings=settings, trust=trust, configs=configs)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from medpixcl.data.datalist import items_of
 from medpixcl.data.identity import image_stem
@@ -15,7 +15,7 @@ from medpixcl.data.scan import scan
 from medpixcl.data.series import dicom_files
 
 SHOWN = 3
-AnyPath = str | PathLike[str]
+AnyPath: TypeAlias = str | PathLike[str]
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from medpixcl.coordinates import image_affine
 from medpixcl.data.identity import image_stem
 from medpixcl.data.manifest import SECTIONS, Manifest
 
-Array = np.ndarray | Tensor
-SpacingMM = Sequence[float] | float | None
-Searchable = AnyPath | Manifest | Images | Array | Sequence[AnyPath | Array] | Mapping[str, Array]
+Array: TypeAlias = np.ndarray | Tensor
+SpacingMM: TypeAlias = Sequence[float] | float | None
+Searchable: TypeAlias = AnyPath | Manifest | Images | Array | Sequence[AnyPath | Array] | Mapping[str, Array]
 """Whatever names or holds images: paths, a manifest, a list of images, arrays, named arrays."""
 
 

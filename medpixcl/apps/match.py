@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from medpixcl.matching import AnnotatedImage, LandmarkMatcher, MatchingInferer, 
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel
 
-Template = AnyPath | Array
-Marks = AnyPath | LandmarkSet | Landmarks | Mapping[str, Sequence[float] | Tensor | np.ndarray]
+Template: TypeAlias = AnyPath | Array
+Marks: TypeAlias = AnyPath | LandmarkSet | Landmarks | Mapping[str, Sequence[float] | Tensor | np.ndarray]
 
 
 class Matcher(LandmarkFinder):
@@ -76,6 +76,16 @@ class Matcher(LandmarkFinder):
         """Names of the templates' landmarks."""
         return self._fitted()[0].points.names
 
+    @property
+    def model(self) -> EmbeddingModel:
+        """Embedding network as a function from images (B, C, *spatial) to level maps."""
+        return EmbeddingModel(self.network, self.device, self.inferer.levels)
+
+    @property
+    def files(self) -> list[str]:
+        """Files of the templates; names of those in memory."""
+        return [str(template.path) for template in self._fitted()]
+
     def fit(
         self,
         images: Template | Sequence[Template],
@@ -108,10 +118,9 @@ class Matcher(LandmarkFinder):
             )
         pairs = [(_image(one, spacing_mm), _marks(points)) for one, points in zip(pictures, marks, strict=True)]
         self.templates = [AnnotatedImage(one, points, self.preprocessing, spacing_mm) for one, points in pairs]
-        model = EmbeddingModel(self.network, self.device, self.inferer.levels)
         self.inferer.matcher.fit(
-            model,
-            model.strides,
+            self.model,
+            self.network.strides,
             [template.image.as_tensor()[None] for template in self.templates],
             [_in_order(template, self.names) for template in self.templates],
             [working_spacing(template.image) for template in self.templates],
@@ -141,7 +150,7 @@ class Matcher(LandmarkFinder):
             str(images),
             limit=limit,
             spacing_mm=spacing_mm,
-            exclude=self._files(),
+            exclude=self.files,
             spatial_dims=self.spatial_dims,
             seed=seed,
         )
@@ -188,7 +197,7 @@ class Matcher(LandmarkFinder):
         return self.run(
             images,
             spacing_mm=spacing_mm,
-            exclude=self._files(),
+            exclude=self.files,
             reference=reference,
             calibration=calibration,
             output=output,
@@ -209,10 +218,6 @@ class Matcher(LandmarkFinder):
     def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
         """See :class:`medpixcl.matching.MatchResult`."""
         return tuple(prediction["flags"][number])
-
-    def _files(self) -> list[str]:
-        """Files of the templates."""
-        return [str(template.path) for template in self._fitted()]
 
     def _fitted(self) -> Sequence[AnnotatedImage]:
         if not self.templates:

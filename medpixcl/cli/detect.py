@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from medpixcl.cli.console import say_results
-from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, asked_formats
+from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust, asked_formats, chosen_bundle
 
 
 def detect(
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[str | None, typer.Option(help="Folder of a detector bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a detector bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of `medpixcl selftrain`; else the bundle's.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
     formats: Formats = None,
@@ -20,13 +20,15 @@ def detect(
     config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Find landmarks with a trained detector."""
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.detect import Detector
 
+    chosen = chosen_bundle(bundle, Detector.default_bundle, configs=config, trust=trust)
     detector = Detector.from_bundle(
-        bundle, weights=weights, config=config or [], settings=parse_settings(settings or [])
+        chosen, weights=weights, config=config or [], settings=parse_settings(settings or []), trust=True
     )
     folder = detector.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
     results = detector.detect(images, spacing_mm=spacing_mm, reference=reference, output=folder)

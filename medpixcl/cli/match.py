@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from medpixcl.cli.console import say_left_out, say_results
-from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, asked_formats
+from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust, asked_formats, chosen_bundle
 
 
 def match(
@@ -14,7 +14,7 @@ def match(
     landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[str | None, typer.Option(help="Folder of a matching bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="From `medpixcl calibrate`: adds error radii.")] = None,
@@ -28,12 +28,14 @@ def match(
     keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Find the landmarks of one annotated image in other images."""
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.match import Matcher
 
-    matcher = Matcher.from_bundle(bundle, weights=weights, settings=parse_settings(settings or []))
+    chosen = chosen_bundle(bundle, Matcher.default_bundle, trust=trust)
+    matcher = Matcher.from_bundle(chosen, weights=weights, settings=parse_settings(settings or []), trust=True)
     folder = matcher.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
     matcher.fit(template, landmarks, spacing_mm=spacing_mm)
     if unlabelled is not None:

@@ -13,6 +13,8 @@ from monai.bundle.config_item import ConfigComponent
 
 COMPONENT_KEYS = ConfigComponent.non_arg_keys
 """Keys by which MONAI knows a mapping as a component that it builds: ``_target_``, ``_mode_`` and the like."""
+PROGRAM_KEYS = COMPONENT_KEYS - {"_disabled_"}
+"""Those whose values a user must not choose; to switch a component off is harmless."""
 SIGNS = ("$", "@", "%")
 
 

@@ -10,7 +10,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medpixcl.apps.bundles import run_bundle
-from medpixcl.apps.evaluate import evaluate_files
+from medpixcl.apps.evaluate import evaluate
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest
 from medpixcl.networks import PixelEmbeddingNet
@@ -248,6 +248,6 @@ def test_regions_calibrated_and_counted(dims: int, tmp_path: Path) -> None:
             kind="infer",
         )
     report = json.loads((tmp_path / "found" / "region_coverage.json").read_text())
-    counted = evaluate_files(tmp_path / "found" / "regions.csv", [Path(own)]).metrics["region_coverage"]
+    counted = evaluate(tmp_path / "found" / "regions.csv", own).metrics["region_coverage"]
     assert (counted["points"], counted["measured"]) == (8, pytest.approx(report["coverage"]))
     assert report["target"] == 0.9
