@@ -11,7 +11,7 @@ from monai.transforms import Compose
 from torch import nn
 
 from medpixcl.apps.bundles import check_config
-from medpixcl.apps.finder import LandmarkFinder, Prediction
+from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Searchable, SpacingMM
 from medpixcl.apps.output import Output
@@ -107,7 +107,7 @@ class Detector(LandmarkFinder):
         for file in config:
             check_config(Path(file), trust=trust)
         configs = [*written, *map(Path, config)]
-        return cls._from_bundle(bundle, weights=weights, device=device, settings=settings, trust=trust, configs=configs)
+        return read_finder(cls, bundle, weights=weights, device=device, settings=settings, trust=trust, configs=configs)
 
     @property
     def names(self) -> tuple[str, ...]:

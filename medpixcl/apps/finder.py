@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from monai.bundle import ConfigParser
@@ -30,7 +30,6 @@ TYPED = {"template", "landmarks", "images", "calibration", "reference", "unlabel
 """Ids of an inference configuration that calls have an argument for; a setting of them would have no effect."""
 Prediction = Mapping[str, Any]
 """What an inferer returns for a batch: ``points`` (B, K, D), ``confidence`` (B, K), ``covariance_mm2`` (B, K, D, D)."""
-F = TypeVar("F", bound="LandmarkFinder")
 
 
 class LandmarkFinder(ABC):
@@ -79,35 +78,6 @@ class LandmarkFinder(ABC):
     def device(self) -> torch.device:
         """Device of the network."""
         return next(self.network.parameters()).device
-
-    @classmethod
-    def _from_bundle(
-        cls,
-        bundle: AnyPath | None,
-        *,
-        weights: AnyPath | None,
-        device: str | torch.device,
-        settings: Mapping[str, Any] | None,
-        trust: bool,
-        configs: Sequence[Path | Mapping[str, Any]] = (),
-    ) -> Self:
-        """Read the inference configuration of a bundle once, take its component ``finder``, and load the weights."""
-        folder = find_bundle(bundle, cls.default_bundle, trust=trust)
-        values = dict(settings or {})
-        if typed := sorted(TYPED & values.keys()):
-            raise ValueError(
-                f"{typed[0]} is no setting of a bundle here; give it as the argument or option of that name"
-            )
-        if str(device) != "auto":
-            values["device"] = checked_device(device)
-        parser = read_bundle(folder, "inference", values, extra_configs=configs)
-        with own_errors():
-            finder, known = _component(parser, folder, cls), parser.get_parsed_content("weights")
-        path = known if weights is None else weights
-        if path is not None:
-            load_weights(finder.network, Path(path))
-        finder.facts |= {"bundle": folder.resolve().name, "weights": Path(weights).name if weights else "of the bundle"}
-        return finder
 
     def start(
         self,
@@ -193,6 +163,50 @@ class LandmarkFinder(ABC):
             covariance_mm2=to_lps @ spread.double() @ to_lps.T,
             radii_mm=results.radii.of(flags),
         )
+
+
+F = TypeVar("F", bound=LandmarkFinder)
+
+
+def read_finder(
+    kind: type[F],
+    bundle: AnyPath | None,
+    *,
+    weights: AnyPath | None,
+    device: str | torch.device,
+    settings: Mapping[str, Any] | None,
+    trust: bool,
+    configs: Sequence[Path | Mapping[str, Any]] = (),
+) -> F:
+    """The component ``finder`` of a bundle's inference configuration, which is read once, with its weights loaded.
+
+    Args:
+        kind: Matcher or detector, as the component must be.
+        bundle: Name or folder of the bundle; the kind's own by default.
+        weights: Weights of the network; those that the configuration names by default.
+        device: Device of the network; ``"auto"`` leaves the choice to the configuration.
+        settings: Ids of the configuration to values, all of them data.
+        trust: Take a bundle from any folder.
+        configs: Configuration files or their content, put over the bundle's.
+
+    Raises:
+        BundleError: If there is no such bundle, or it has no such setting.
+        ValueError: If a setting has an argument of its own, or the weights do not fit.
+    """
+    folder, values = find_bundle(bundle, kind.default_bundle, trust=trust), dict(settings or {})
+    if typed := sorted(TYPED & values.keys()):
+        raise ValueError(f"{typed[0]} is no setting of a bundle here; give it as the argument or option of that name")
+    if str(device) != "auto":
+        values["device"] = checked_device(device)
+    parser = read_bundle(folder, "inference", values, extra_configs=configs)
+    with own_errors():
+        finder, path = _component(parser, folder, kind), parser.get_parsed_content("weights")
+    if weights is not None:
+        path = weights
+    if path is not None:
+        load_weights(finder.network, Path(path))
+    finder.facts |= {"bundle": folder.resolve().name, "weights": Path(weights).name if weights else "of the bundle"}
+    return finder
 
 
 def checked_device(device: str | torch.device) -> torch.device:

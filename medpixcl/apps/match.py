@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medpixcl.apps.finder import LandmarkFinder, Prediction
+from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Array, Searchable, SpacingMM, loaded_image
 from medpixcl.apps.output import Output
@@ -24,7 +24,7 @@ from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel
 
 Template: TypeAlias = AnyPath | Array
-Marks: TypeAlias = AnyPath | LandmarkSet | Landmarks | Mapping[str, Sequence[float] | Tensor | np.ndarray]
+Marks: TypeAlias = AnyPath | LandmarkSet | Landmarks | Mapping[str, Sequence[float | int] | Tensor | np.ndarray]
 
 
 class Matcher(LandmarkFinder):
@@ -69,7 +69,7 @@ class Matcher(LandmarkFinder):
             BundleError: If there is no such bundle, or it has no such setting.
             ValueError: If the weights do not fit, or the device does not work.
         """
-        return cls._from_bundle(bundle, weights=weights, device=device, settings=settings, trust=trust)
+        return read_finder(cls, bundle, weights=weights, device=device, settings=settings, trust=trust)
 
     @property
     def names(self) -> tuple[str, ...]:

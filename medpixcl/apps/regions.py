@@ -100,10 +100,7 @@ class Regions:
 def _examples(results: Results, reference: TruePositions) -> tuple[Tensor, Tensor]:
     """True less found position (N, K, D) and covariances (N, K, D, D), LPS, of the images in the reference."""
     found = {one.image: one for one in results.landmarks}
-    pairs = pair_images(found, reference)
-    if not pairs:
-        raise ValueError(f"the reference names none of the {len(found)} images; give landmarks of them")
-    away = []
+    pairs, away = pair_images(found, reference), []
     for image, other in pairs.items():
         places = found[image].mm
         missing = (torch.nan,) * places.shape[1]
