@@ -23,7 +23,8 @@ from monai.data import MetaTensor
 from selftraining import images_to_train_on, write_manifest
 from torch import Tensor
 
-from medpixcl.apps.calibrate import calibrate_from_bundle
+from medpixcl import Matcher
+from medpixcl.apps.calibrate import calibrate as calibrate_radii
 from medpixcl.landmarks.calibration import RadiusCalibration, coverage_of
 from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.matching import LandmarkMatcher
@@ -85,13 +86,10 @@ def match_all(
 
 def calibrate(cephalograms: Cephalograms, template: str, manifest: Path, reader_mm: float) -> RadiusCalibration:
     """Radii of a template's landmarks, from unlabelled training images."""
-    settings = {
-        "template": str(cephalograms.path(template)),
-        "landmarks": str(cephalograms.folder / "landmarks.csv"),
-        "images": str(manifest),
-        "spacing_mm": FILE_SPACING,
-    }
-    return calibrate_from_bundle(BUNDLE, settings, reader_mm=reader_mm, limit=50)[0]
+    matcher = Matcher.from_bundle(BUNDLE).fit(
+        cephalograms.path(template), cephalograms.folder / "landmarks.csv", spacing_mm=FILE_SPACING
+    )
+    return calibrate_radii(matcher, manifest, reader_mm=reader_mm, limit=50, spacing_mm=FILE_SPACING)[0]
 
 
 def detect_all(cephalograms: Cephalograms, weights: Path, pictures: Mapping[str, MetaTensor]) -> Tensor:

@@ -141,7 +141,6 @@ def main() -> None:
         "view_shape": [32 * round(side / 32)] * 2,
         "val_fraction": 0.0,
         "val_interval": 10**6,
-        "validate::dataset::data": "$@split['validation'][:4]",
     }
     names = read_names(cephalograms.folder / "landmark_names.csv")
     results: dict[tuple[str, str], list[dict]] = {}

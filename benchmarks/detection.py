@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from medpixcl.apps.bundles import run_bundle
-from medpixcl.apps.evaluate import evaluate_files
+from medpixcl.apps.evaluate import evaluate
 
 MODEL = "model"
 FILES = ("model.pt", "inference.json")
+SHORT_VALIDATION = {"validate::dataset::data": "$@split['validation'][:2]"}
+"""The last weights are kept whatever the validation says, which comes once, after the last step."""
 
 
 def train_and_measure(
@@ -39,7 +41,7 @@ def train_and_measure(
     if not result.is_file():
         models = run / "models"
         places = {"output_dir": str(run), "ckpt_dir": str(models), "silent": True}
-        run_bundle(bundle, "train", places | dict(training), extra_configs=configs)
+        run_bundle(bundle, "train", places | dict(training), extra_configs=[*configs, SHORT_VALIDATION])
         detect(bundle, models, run / "found", measuring)
         found = shutil.copy(run / "found" / "landmarks.csv", run / f"{MODEL}.csv")  # its name in the comparisons
         metrics = measure(found, references, names)
@@ -58,7 +60,7 @@ def detect(
 
 def measure(found: Path, references: Sequence[Path], names: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Metrics against the references; the landmarks of single images are left out."""
-    metrics = evaluate_files(found, references, angles=names is not None, names=names).metrics
+    metrics = evaluate(found, references, angles=names is not None, names=names).metrics
     return {key: value for key, value in metrics.items() if key not in ("per_image", "images_without_prediction")}
 
 

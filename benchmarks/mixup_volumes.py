@@ -70,7 +70,6 @@ def main() -> None:
         "norm": NORM,
         "val_fraction": 0.0,
         "val_interval": 10**6,
-        "validate::dataset::data": "$@split['validation'][:2]",
     }
     measuring = {"images": str(measured)}
     records: list[dict[str, Any]] = []

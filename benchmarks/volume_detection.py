@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from ceph import DATA, ROOT
-from detection import detect, measure, print_rows, spread, train_and_measure
+from detection import SHORT_VALIDATION, detect, measure, print_rows, spread, train_and_measure
 
 from medpixcl.apps.bundles import parse_settings, run_bundle
 from medpixcl.data.manifest import Manifest
@@ -45,7 +45,7 @@ def refined(run: Path, fine: Path, name: str, training: dict[str, Any], measured
     result = fine / "result.json"
     if not result.is_file():
         places = {"output_dir": str(fine), "ckpt_dir": str(run / "models"), "silent": True}
-        run_bundle(BUNDLE, "train", training | places, extra_configs=FINE[name])
+        run_bundle(BUNDLE, "train", training | places, extra_configs=[*FINE[name], SHORT_VALIDATION])
         measuring = {"images": str(measured), "fine_weights": str(run / "models" / "fine.pt")}
         stages = [CONFIGS / "inference_refine.json", run / "models" / "fine.json"]
         detect(BUNDLE, run / "models", fine / "found", measuring, stages)
@@ -78,7 +78,6 @@ def main() -> None:
         "train_images": options.train_images,
         "val_fraction": 0.0,
         "val_interval": 10**6,
-        "validate::dataset::data": "$@split['validation'][:2]",
     } | parse_settings(options.set)
     stages: dict[str, list[dict]] = {}
     for seed in range(options.seeds):

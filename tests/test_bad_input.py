@@ -15,7 +15,7 @@ import torch
 from medpixcl.data.phantoms import draw_phantom, write_phantoms
 from medpixcl.networks import PixelEmbeddingNet
 from tests.data.dicom_files import NOBODY, write_series
-from tests.tiny import MATCHING, NETWORK, PRETRAINING, medpixcl, write_config, write_manifest
+from tests.tiny import MATCHING, NETWORK, PRETRAINING, edited_bundle, medpixcl, write_config, write_manifest
 
 SMALL = [word for key, value in NETWORK.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 RANDOM = [*SMALL, "--set", "weights=null"]
@@ -184,12 +184,13 @@ def test_no_landmark_file(case: dict[str, Path], refused: Callable[..., str]) ->
     assert "landmarks.csv does not exist" in refused(*words(case, *RANDOM))
 
 
-def test_one_landmark_is_enough(case: dict[str, Path]) -> None:
+def test_one_landmark_is_enough(case: dict[str, Path], tmp_path: Path) -> None:
     """It is searched by its looks alone, and says so."""
     case["landmarks"].write_text("image,landmark,x_px,y_px\ntemplate.png,left,10,20\n")
     shutil.copy(case["template"], case["images"] / "copy.png")
     options = {"_target_": "medpixcl.matching.LandmarkMatcher", "levels": [0], "max_ratio": 99.0, "max_cycle_mm": 99.0}
-    assert medpixcl(*words(case, *RANDOM, "--set", f"matcher={json.dumps(options)}")) == 0
+    bundle = edited_bundle(MATCHING, tmp_path, "inference", matcher=options)
+    assert medpixcl(*words(case, *RANDOM, "--bundle", bundle, "--trust")) == 0
     with (case["output"] / "landmarks.csv").open(newline="") as file:
         flags = {row["image"]: row["flag"] for row in csv.DictReader(file)}
     assert flags["copy.png"] == "no geometry"

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ from PIL import Image
 import medpixcl as package
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.phantoms import draw_phantom, write_phantoms
-from tests.tiny import MATCHING, NETWORK, PRETRAINING, ROOT, checkpoint, medpixcl, write_config, write_manifest
+from tests.tiny import (
+    MATCHING,
+    NETWORK,
+    PRETRAINING,
+    ROOT,
+    checkpoint,
+    edited_bundle,
+    medpixcl,
+    write_config,
+    write_manifest,
+)
 
 SCHEMA = ROOT / ".." / "shared" / "schemas" / "slicer-markups-schema-v1.0.3.json"
 SMALL = [word for key, value in NETWORK.items() for word in ("--set", f"{key}={json.dumps(value)}")]
@@ -54,8 +65,9 @@ def pictures(tmp_path: Path) -> dict[str, Path]:
 def match(places: dict[str, Path], *more: object) -> int:
     torch.manual_seed(0)  # of the random weights
     words = [word for key, value in places.items() for word in (f"--{key}", value)]
-    settings = [*SMALL, "--set", "weights=null", "--set", f"matcher={json.dumps(FINEST)}"]
-    return medpixcl("match", "--bundle", MATCHING, *words, *settings, *more)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = edited_bundle(MATCHING, Path(folder), "inference", matcher=FINEST)
+        return medpixcl("match", "--bundle", bundle, "--trust", *words, *SMALL, "--set", "weights=null", *more)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

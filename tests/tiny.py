@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ def pretrain(manifest: Path, output: Path, **changes: Any) -> ConfigWorkflow:
     config = write_config(output / "tiny.json", **changes)
     places = {"data_list_file_path": manifest, "output_dir": output, "ckpt_dir": output / "models"}
     return run_bundle(PRETRAINING, "train", {k: str(v) for k, v in places.items()}, extra_configs=[config])
+
+
+def edited_bundle(bundle: Path, folder: Path, config: str, **changes: Any) -> Path:
+    """A copy of a bundle without its weights, one configuration of which is changed as its author may."""
+    copy = folder / bundle.name
+    shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns("models"))
+    file = copy / "configs" / f"{config}.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return copy
 
 
 def checkpoint(output: Path) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 from .classify import PredictionWriter as PredictionWriter
-from .detect import LandmarkDetectionHandler as LandmarkDetectionHandler
+from .detect import Detector as Detector
 from .embed import EmbeddingWriter as EmbeddingWriter, VectorWriter as VectorWriter
 from .few_shot import start_name as start_name
 from .images import ImageList as ImageList
-from .match import LandmarkMatchHandler as LandmarkMatchHandler
-from .regions import RegionHandler as RegionHandler
+from .match import Matcher as Matcher, TemplateFitting as TemplateFitting
+from .output import Output as Output
+from .regions import Regions as Regions
+from .results import Landmarks as Landmarks, Results as Results
 from .segment import SegmentationWriter as SegmentationWriter
-from .unlabelled import UnlabelledImages as UnlabelledImages
+from .writer import LandmarkWriter as LandmarkWriter

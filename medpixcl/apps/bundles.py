@@ -1,15 +1,22 @@
-"""Runs a bundle's configuration with values put over it: what the command line calls."""
+"""Finds bundles and runs their configurations: a program of the bundle's author, over which a user's data are put."""
 
+import copy
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
+from monai.bundle.utils import merge_kv
 from yaml import YAMLError
+
+import medpixcl
+from medpixcl.training.config_data import PROGRAM_KEYS, as_data, is_plain
 
 BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
 # Loggers that say again what is raised as an error.
@@ -24,75 +31,147 @@ class BundleError(ValueError):
     """A bundle cannot be found or does not run as asked."""
 
 
-def find_bundle(name: str | None, default: str) -> Path:
-    """Folder of a bundle: the one given, else the default one in ``./bundles`` or in ``$MEDPIXCL_BUNDLES``.
+class UntrustedBundleError(BundleError):
+    """A configuration is a program from a place that nobody vouched for."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a setting ``key=@id`` asks for: the value of another id of the bundle's own configuration.
+
+    Attributes:
+        id: Id of the configuration, without ``@``.
+    """
+
+    id: str
+
+
+def bundle_roots() -> list[Path]:
+    """Folders of bundles in the order of search: the working folder's, ``$MEDPIXCL_BUNDLES``, the installation's.
+
+    The installation's are ``medpixcl/bundles`` in a wheel and ``bundles`` in a checkout of the sources.
+    """
+    package = Path(medpixcl.__file__).parent
+    checkout = package.parent if (package.parent / "pyproject.toml").is_file() else package
+    named = [Path(os.environ[BUNDLES_VARIABLE])] if os.environ.get(BUNDLES_VARIABLE) else []
+    return [Path("bundles"), *named, checkout / "bundles"]
+
+
+def find_bundle(name: str | os.PathLike[str] | None, default: str = "", *, trust: bool = False) -> Path:
+    """Folder of a bundle.
+
+    Args:
+        name: Folder of the bundle, or its name in the working folder or one of :func:`bundle_roots`.
+        default: Name that is taken if there is none.
+        trust: Whether a bundle from any other place may be taken.
 
     Raises:
-        BundleError: If there is none.
+        BundleError: If there is no such bundle.
+        UntrustedBundleError: If the bundle lies elsewhere and is not trusted.
     """
-    if name is not None:
-        places = [Path(name)]
-    else:
-        roots = [Path("bundles")] + ([Path(os.environ[BUNDLES_VARIABLE])] if BUNDLES_VARIABLE in os.environ else [])
-        places = [root / default for root in roots]
+    asked = Path(name or default)
+    places = [asked] if name else []
+    if len(asked.parts) == 1:
+        places += [root / asked for root in bundle_roots()]
     for place in places:
         if (place / "configs" / "metadata.json").is_file():
+            if not (trust or _is_trusted(place)):
+                raise UntrustedBundleError(_question(f"the bundle {place}"))
             return place
     looked = " or ".join(str(place) for place in places)
     raise BundleError(f"no bundle at {looked}: give --bundle, or set {BUNDLES_VARIABLE} to the folder of the bundles")
 
 
+def check_config(file: Path, *, trust: bool = False) -> None:
+    """Look whether a config file may be put over a bundle's; one that holds nothing but data always may.
+
+    Args:
+        file: The config file.
+        trust: Whether a program from a place outside the trusted ones may be taken, too.
+
+    Raises:
+        UntrustedBundleError: If the file holds a program, lies elsewhere and is not trusted.
+    """
+    if not (trust or _is_trusted(file)) and _holds_program(_read_file(file)):
+        raise UntrustedBundleError(_question(f"the configuration {file}"))
+
+
+def _is_trusted(place: Path) -> bool:
+    """Whether a path lies in the working folder or in one of :func:`bundle_roots`."""
+    return any(place.resolve().is_relative_to(root.resolve()) for root in (Path(), *bundle_roots()))
+
+
+def _question(what: str) -> str:
+    return (
+        f"{what} is a program that will run with your rights, and it lies outside the working folder, the installation "
+        f"and {BUNDLES_VARIABLE}: run it with --trust if you trust its author"
+    )
+
+
+def _holds_program(config: Any) -> bool:
+    """Whether MONAI would build or evaluate anything in a configuration."""
+    if isinstance(config, str):
+        return not is_plain(config)
+    if isinstance(config, Mapping):
+        keys = {part for key in config for part in ReferenceResolver.split_id(key)}
+        return bool(keys & PROGRAM_KEYS) or any(_holds_program(one) for one in config.values())
+    return isinstance(config, list) and any(_holds_program(one) for one in config)
+
+
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` words as overrides; values are JSON where they parse as such, else text.
+    """``key=value`` words as settings; values are JSON where they parse as such, a reference as ``@id``, else text.
 
     Example:
-        >>> parse_settings(["max_epochs=3", "device=cpu", "view_shape=[64, 64]"])
-        {'max_epochs': 3, 'device': 'cpu', 'view_shape': [64, 64]}
+        >>> parse_settings(["max_epochs=3", "device=cpu", "view_shape=[64, 64]", "radius_mm=@sigma_mm"])
+        {'max_epochs': 3, 'device': 'cpu', 'view_shape': [64, 64], 'radius_mm': Reference(id='sigma_mm')}
     """
-    overrides: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         key, found, text = setting.partition("=")
         if not found or not key:
             raise BundleError(f"{setting!r} is no setting: write key=value, as in --set max_epochs=20")
         try:
-            overrides[key] = json.loads(text)
-        except json.JSONDecodeError:
-            overrides[key] = text
-    return overrides
+            values[key] = json.loads(text)
+        except (json.JSONDecodeError, RecursionError):
+            values[key] = Reference(text[1:]) if re.fullmatch(r"@\w+(::\w+)*", text) else text
+    return values
 
 
 def run_bundle(
-    bundle: Path, config: str, overrides: Mapping[str, Any], *, extra_configs: Sequence[Path] = (), kind: str = "train"
+    bundle: Path,
+    config: str,
+    settings: Mapping[str, Any],
+    *,
+    extra_configs: Sequence[Path | Mapping[str, Any]] = (),
+    kind: str = "train",
 ) -> ConfigWorkflow:
-    """Initialize, run and finalize a configuration of a bundle, exactly as ``python -m monai.bundle run`` does.
+    """Initialize, run and finalize a configuration of a bundle, as ``python -m monai.bundle run`` does.
 
     Args:
         bundle: Folder of the bundle.
         config: Name of the configuration, without suffix.
-        overrides: Config ids to values.
-        extra_configs: Config files put over it, before the overrides.
+        settings: Config ids to values, all of them data, see :func:`read_bundle`.
+        extra_configs: Config files or their content, put over the configuration before the settings: programs, too.
         kind: ``train`` or ``infer``.
 
     Returns:
         The workflow after the run.
 
     Raises:
-        BundleError: If an override names no id of the configuration.
+        BundleError: If a setting names no id of the configuration.
         ValueError: What the components say of bad input, without MONAI's frame around it.
     """
-    read_bundle(bundle, config, overrides, extra_configs=extra_configs)
-    files = [bundle / "configs" / f"{config}.json", *extra_configs]
+    parser = read_bundle(bundle, config, settings, extra_configs=extra_configs)
     for name in ECHOES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with own_errors():
         workflow = ConfigWorkflow(
-            config_file=[str(file) for file in files],
+            config_file=str(bundle / "configs" / f"{config}.json"),
             meta_file=str(bundle / "configs" / "metadata.json"),
             logging_file=False,
             workflow_type=kind,
-            bundle_root=str(bundle),
-            **overrides,
         )
+        workflow.parser.update(parser.get())
         workflow.initialize()
         workflow.run()
         workflow.finalize()
@@ -100,38 +179,68 @@ def run_bundle(
 
 
 def read_bundle(
-    bundle: Path, config: str, overrides: Mapping[str, Any], *, extra_configs: Sequence[Path] = ()
+    bundle: Path,
+    config: str,
+    settings: Mapping[str, Any],
+    *,
+    extra_configs: Sequence[Path | Mapping[str, Any]] = (),
 ) -> ConfigParser:
     """A configuration of a bundle with values put over it, of which single components can be asked for.
 
     Args:
         bundle: Folder of the bundle.
         config: Name of the configuration, without suffix.
-        overrides: Config ids to values.
-        extra_configs: Config files put over it, before the overrides.
+        settings: Config ids to values. Values are data: no text in them is evaluated or looked up, but for a
+            :class:`Reference` to an id that the configuration has.
+        extra_configs: Config files or their content, put over the configuration before the settings: programs, too.
 
     Raises:
-        BundleError: If an override names no id of the configuration, or a file is none.
+        BundleError: If a setting names no id of the configuration, or a file is none.
+        ValueError: If the value of a setting is a component.
     """
-    files = [bundle / "configs" / f"{config}.json", *extra_configs]
-    parser = ConfigParser(_read(files))
-    if unknown := [key for key in overrides if key not in parser]:
-        raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {files[0]}")
-    parser.update({"bundle_root": str(bundle), **overrides})
+    file = bundle / "configs" / f"{config}.json"
+    parser = ConfigParser(_read([file, *extra_configs]))
+    unknown = [key for key in settings if not key or key == "bundle_root" or key not in parser]
+    if unknown:
+        raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {file}")
+    for key, value in settings.items():
+        if PROGRAM_KEYS.intersection(ReferenceResolver.split_id(key)):
+            raise BundleError(f"the setting {key!r} is part of the program: put it into a configuration file")
+        parser[key] = _as_config(value, parser)
+    parser["bundle_root"] = as_data(str(bundle))
     return parser
 
 
-def _read(files: Sequence[Path]) -> dict[str, Any]:
-    """Configuration files, merged in order."""
-    if missing := [str(file) for file in files if not file.is_file()]:
-        raise BundleError(f"no configuration at {', '.join(missing)}: give the path of a .json or .yaml file")
-    for file in files:
-        try:
-            ConfigParser.load_config_file(str(file))
-        except (ValueError, YAMLError) as error:
-            reason = str(error).replace("\n", " ")
-            raise BundleError(f"{file} is no configuration ({reason}): give a .json or .yaml file") from None
-    return ConfigParser.load_config_files([str(file) for file in files])
+def _as_config(value: Any, parser: ConfigParser) -> Any:
+    """The value of a setting as a configuration holds it."""
+    if not isinstance(value, Reference):
+        return as_data(value)
+    reference = f"@{value.id}"
+    return reference if value.id in parser else as_data(reference)
+
+
+def _read(configs: Sequence[Path | Mapping[str, Any]]) -> dict[str, Any]:
+    """Configuration files and their contents, merged in order."""
+    parser = ConfigParser(config={})
+    for config in configs:
+        content = config if isinstance(config, Mapping) else _read_file(config)
+        for key, value in content.items():
+            merge_kv(parser, key, copy.deepcopy(value))
+    return parser.get()
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    """The content of a configuration file."""
+    if not file.is_file():
+        raise BundleError(f"no configuration at {file}: give the path of a .json or .yaml file")
+    try:
+        content = ConfigParser.load_config_file(str(file))
+    except (ValueError, YAMLError, RecursionError) as error:
+        reason = str(error).replace("\n", " ")
+        raise BundleError(f"{file} is no configuration ({reason}): give a .json or .yaml file") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{file} is no configuration (no mapping at its top): give a .json or .yaml file")
+    return content
 
 
 @contextmanager

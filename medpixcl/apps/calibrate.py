@@ -11,9 +11,8 @@ how far two readers differ: give what is known of readers, or the radii hold too
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,34 +21,17 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from medpixcl._typing import Embed
-from medpixcl.apps.bundles import own_errors, read_bundle
-from medpixcl.apps.images import ImageList
+from medpixcl.apps.images import AnyPath, ImageList
+from medpixcl.apps.match import Matcher
 from medpixcl.coordinates import working_spacing
 from medpixcl.landmarks.calibration import RadiusCalibration, calibrate_radii, with_readers
 from medpixcl.matching import LandmarkMatcher, MatchResult
-from medpixcl.matching.annotated_image import AnnotatedImage
 from medpixcl.matching.point_distribution import PointDistribution
-from medpixcl.networks.inferers import EmbeddingModel
-from medpixcl.networks.weights import load_weights
 
-"""Image (1, C, *spatial) to level maps (1, E, *cells), finest first."""
 LEAST_SHAPE = 3
 """Landmarks that a shape needs."""
 LEAST_IMAGES = 11
 """Fewer give no landmark a radius of 90 % of its own: ten examples, each between two images."""
-CONTENT = (
-    "template",
-    "landmarks",
-    "spacing_mm",
-    "found",
-    "preprocessing",
-    "inferer",
-    "network",
-    "weights",
-    "matcher",
-    "device",
-)
-"""What is taken from a bundle's configuration."""
 Progress = Callable[[int, int], None]
 """What is done, what there is in all."""
 
@@ -171,54 +153,47 @@ def draw_items(images: ImageList, limit: int | None, seed: int) -> list[dict[str
     return [images.datalist[number] for number in order.tolist()]
 
 
-def calibrate_from_bundle(
-    bundle: Path,
-    overrides: Mapping[str, Any],
+def calibrate(
+    matcher: Matcher,
+    images: AnyPath,
     *,
     coverage: float = 0.9,
     reader_mm: float = 0.0,
     limit: int | None = 100,
     seed: int = 0,
+    spacing_mm: float | None = None,
     progress: Progress = lambda done, total: None,
 ) -> tuple[RadiusCalibration, dict[str, str]]:
-    """Calibrate with the template, matcher, network, weights and preprocessing of a matching bundle.
+    """Learn from unlabelled images how far off the landmarks of a matcher may be.
 
     Args:
-        bundle: Folder of a matching bundle.
-        overrides: Config ids of its ``inference`` configuration to values: ``template``, ``landmarks``, ``images``.
+        matcher: Matcher with one template.
+        images: Folder or manifest of unlabelled images; the template is left out.
         coverage: Probability that a true place shall lie within the radius.
         reader_mm: Standard deviation along an axis of a reader's mark; 0 leaves readers out.
-        limit: At most so many images, drawn at random; None for all.
-        seed: Random seed for choosing the images, ordering them and simulating the readers' marks.
+        limit: Largest number of images, drawn at random; None takes all.
+        seed: Random seed of the draw, of the order of the images and of the readers' marks.
+        spacing_mm: Pixel size of pictures that do not say theirs.
         progress: Called after every image.
 
     Returns:
         The calibration, and the reason for every file that was rejected.
 
     Raises:
-        BundleError: If an override names no id of the configuration.
-        ValueError: Of bad input.
+        ValueError: If the input is bad.
     """
-    parser = read_bundle(bundle, "inference", overrides)
-    with own_errors():
-        template, landmarks, spacing, found, prepare, inferer, network, weights, matcher, device = (
-            parser.get_parsed_content(key) for key in CONTENT
-        )
-        annotated = AnnotatedImage(template, landmarks, prepare, spacing)
+    found = ImageList(images, spacing_mm, matcher.files, matcher.spatial_dims)
     found.check()
     items = draw_items(found, limit, seed)
-    if weights is not None:
-        load_weights(network, weights)
-    model = EmbeddingModel(network, device, inferer)
-    annotated.fit(matcher, model, model.strides)
+    template, strides = matcher.templates[0], matcher.network.strides
 
     def prepared() -> Iterator[MetaTensor]:
         for number, item in enumerate(items):
-            yield prepare(item)["image"]
+            yield matcher.preprocessing(item)["image"]
             progress(number + 1, len(items))
 
-    examples = collect_examples(matcher, matcher.embed, network.strides, prepared())
-    marks = annotated.voxels.float() * torch.tensor(working_spacing(annotated.image))
+    examples = collect_examples(matcher.inferer.matcher, matcher.model, strides, prepared())
+    marks = template.voxels.float() * torch.tensor(working_spacing(template.image))
     errors = torch.hypot(examples.detour_mm, shape_errors(examples.found_mm, examples.unsure, marks))
     errors = with_readers(errors, reader_mm, marks.shape[1], torch.Generator().manual_seed(seed))
-    return calibrate_radii(errors, examples.unsure, annotated.points.names, coverage=coverage), found.rejected
+    return calibrate_radii(errors, examples.unsure, matcher.names, coverage=coverage), found.rejected

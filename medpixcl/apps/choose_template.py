@@ -1,19 +1,17 @@
 """Which images are worth annotating: every image looked up in every other one, the result as a ranking."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
 from medpixcl._typing import Embed
-from medpixcl.apps.bundles import BundleError, own_errors
 from medpixcl.apps.candidates import Candidate, ChoiceSettings, candidates_of, check_count, read_candidate
 from medpixcl.apps.images import ImageList
 from medpixcl.coordinates import spacing_of, working_affine
@@ -21,8 +19,6 @@ from medpixcl.data.identity import first_file
 from medpixcl.data.tables import write_csv
 from medpixcl.matching import describe
 from medpixcl.matching.key_points import choose_greedily, find_points, point_quality
-from medpixcl.networks.inferers import EmbeddingModel
-from medpixcl.networks.weights import load_weights
 from medpixcl.reports.canvas import SERIES, chart, panel_grid
 from medpixcl.reports.figures import save_png
 from medpixcl.reports.panels import panels
@@ -214,48 +210,3 @@ def _picture(image: MetaTensor, points: Tensor, served: Tensor) -> Any:
         x, y = panel.place(points.numpy()).T
         drawn.scatter(x, y, c=served.numpy(), s=18, cmap="inferno", vmin=0, vmax=1, edgecolors="white", linewidths=0.5)
     return figure
-
-
-def choose_from_bundle(
-    bundle: Path,
-    overrides: Mapping[str, Any],
-    settings: ChoiceSettings,
-    *,
-    split: str | None = None,
-    progress: Progress = lambda step, done, total: None,
-) -> tuple[Choice, ImageList, Compose]:
-    """Run with the network, weights and preprocessing of a matching bundle.
-
-    Args:
-        bundle: Folder of a matching bundle.
-        overrides: Config ids of its ``inference`` configuration to values.
-        settings: Settings of the comparison.
-        split: See :func:`choose_templates`.
-        progress: See :func:`choose_templates`.
-
-    Returns:
-        The choice, the images and their transforms.
-
-    Raises:
-        BundleError: If an override names no id of the configuration.
-        ValueError: Of bad input.
-    """
-    file = bundle / "configs" / "inference.json"
-    parser = ConfigParser(ConfigParser.load_config_file(str(file)))
-    if unknown := [key for key in overrides if key not in parser]:
-        raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {file}")
-    parser.update({"bundle_root": str(bundle), **overrides})
-    with own_errors():
-        images, preprocessing, inferer, network, weights, device = (
-            parser.get_parsed_content(key)
-            for key in ("found", "preprocessing", "inferer", "network", "weights", "device")
-        )
-    images.check()
-    if weights is not None:
-        load_weights(network, weights)
-    model = EmbeddingModel(network, device, inferer)
-    return (
-        choose_templates(images, preprocessing, model, model.strides, settings, split=split, progress=progress),
-        images,
-        preprocessing,
-    )

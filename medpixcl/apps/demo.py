@@ -1,7 +1,7 @@
 """The demo: radiographs rendered from one chest CT, a few minutes of pretraining, landmarks matched from one view."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,24 +80,24 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
         "landmarks": str(data.landmarks),
         "reference": str(data.landmarks),
         "images": str(data.test[0].parent),
-        "spacing_mm": spacing,
+        "pixel_mm": spacing,
         "working_spacing_mm": spacing,
         "weights": None,
         "overlays": False,
         **NETWORK,
     }
 
-    def measure(name: str, **overrides: Any) -> tuple[str, dict[str, Any]]:
+    def measure(name: str, configs: Sequence[dict[str, Any]] = (), **overrides: Any) -> tuple[str, dict[str, Any]]:
         torch.manual_seed(0)  # of the random start
-        workflow = run_bundle(matching, "inference", {**settings, **overrides}, kind="infer")
-        metrics = workflow.parser.get_parsed_content("handlers")[1].metrics
+        workflow = run_bundle(matching, "inference", {**settings, **overrides}, extra_configs=configs, kind="infer")
+        metrics = workflow.parser.get_parsed_content("writer").results.metrics
         report(f"    {name}: MRE {metrics['mre_mm']:.1f} mm")
         return name, metrics
 
     report("2/4 landmarks before training")
     results = [
         measure("random start", output_dir=str(folder / "random")),
-        measure("frozen ImageNet features", output_dir=str(folder / "frozen"), network_def=FROZEN),
+        measure("frozen ImageNet features", [{"network_def": FROZEN}], output_dir=str(folder / "frozen")),
     ]
     report("3/4 pretraining without labels")
     run = folder / "pretraining"
@@ -109,8 +109,8 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
     run_bundle(pretraining, "train", {**TRAINING, **places, "spacing_mm": spacing})
     report("4/4 landmarks after training")
     draw_depth(folder / "manifest.json", folder / "depth.png")
-    trained = {"weights": str(run / "models" / "model.pt"), "output_dir": str(folder), "overlays": True}
-    shown = {"comparisons": results, "pictures": [(str(folder / "depth.png"), DEPTH_CAPTION)]}
+    trained: dict[str, Any] = {"weights": str(run / "models" / "model.pt"), "output_dir": str(folder), "overlays": True}
+    shown: dict[str, Any] = {"comparisons": results, "pictures": [(str(folder / "depth.png"), DEPTH_CAPTION)]}
     return [*results, measure("pretrained", **trained, **shown)]
 
 

@@ -1,137 +1,153 @@
-"""Writes the landmarks that a detector finds."""
+"""Landmark detection: a trained network finds its landmarks in images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Engine, Events
-from jaxtyping import Float
-from monai.data import decollate_batch
+import torch
+from monai.engines import PrepareBatch
+from monai.inferers import Inferer
 from monai.transforms import Compose
-from torch import Tensor
+from torch import nn
 
-from medpixcl.apps.few_shot import TRAINED_ON, EarlierRun, few_shot_report, read_earlier_runs
-from medpixcl.apps.images import ImageList
-from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
-from medpixcl.apps.results import METRICS_FILE, LandmarkResults
-from medpixcl.data.landmarks.writing import DEFAULT_FORMATS
+from medpixcl.apps.bundles import check_config
+from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
+from medpixcl.apps.images import AnyPath, Images
+from medpixcl.apps.loaded_images import Searchable, SpacingMM
+from medpixcl.apps.output import Output
+from medpixcl.apps.results import Results
+from medpixcl.data.manifest import SECTIONS
+from medpixcl.training.config_data import as_data
+from medpixcl.training.settings_file import read_settings
 
-
-@dataclass(frozen=True)
-class Detected:
-    """Landmarks found in one image, see :class:`medpixcl.apps.results.Found`."""
-
-    voxels: Float[Tensor, "k d"]
-    scores: Float[Tensor, " k"]
-    flags: tuple[str, ...]
+SETTINGS_FILE = "inference.json"
+"""Beside the weights of a detector: names and network of these weights, written by the training."""
 
 
-class LandmarkDetectionHandler(LandmarkResults):
-    """Writes what a :class:`LandmarkInferer` finds in every image of an evaluator.
+class Detector(LandmarkFinder):
+    """Finds landmarks with a trained landmark network. Make one with :meth:`from_bundle`, then :meth:`detect`.
 
     Args:
-        names: Of the landmarks, in the network's order.
-        images: The images that the evaluator runs over.
-        preprocessing: Their transforms.
-        output_dir: Folder of the results.
-        min_confidence: A landmark of less is flagged as unsure.
-        max_spread_mm: A landmark whose views lie farther apart is flagged as unsure.
-        reference: Landmark file with true positions, to measure the error.
-        facts: What the report shall say of the run, beside the versions.
-        overlays: Draw an overlay of every image.
-        comparisons: Name and metrics of other runs over the same images, shown beside this one's.
-        formats: Of the landmarks, see :mod:`medpixcl.data.landmarks.writing`.
-        keep_patient: Copy patient and study into DICOM SR.
-        readers: Landmark files of several readers by name: how far this run lies from each, and they from each other.
+        network: Landmark network that the inferer runs.
+        inferer: Finds the landmarks, such as :class:`medpixcl.networks.LandmarkInferer`.
+        preprocessing: Transforms from an item with ``image`` (a path or a MetaTensor) to the prepared image.
+        landmark_names: Names of the landmarks, in the network's order.
+        spatial_dims: Images of another dimension are rejected.
+        sections: Sections of a manifest whose images are searched.
+        prepare_batch: From a batch of items to the inferer's arguments; the image alone by default.
+        output: What is written of the results unless a call says otherwise.
         trained_on: What the weights were trained on, ``images`` (a number) and ``start`` (a name): kept in the metrics.
-        earlier_runs: ``metrics.json`` of evaluations of other trainings on the same images: with this one they make the
-            curve of the error against the number of training images. This run's own file is passed over.
+        min_confidence: A landmark of less confidence is flagged as unsure.
+        max_spread_mm: A landmark whose views lie farther apart is flagged as unsure.
 
-    Raises:
-        ValueError: If there are not as many names as the network has landmarks.
+    Example:
+        >>> detector = Detector.from_bundle("cephalometric_landmark_detection")  # doctest: +SKIP
+        >>> detector.detect("images", spacing_mm=0.1).write("found")  # doctest: +SKIP
     """
+
+    title = "Landmark detection"
+    default_bundle = "xray_landmark_selftraining"
 
     def __init__(
         self,
-        names: Sequence[str],
-        images: ImageList,
+        network: nn.Module,
+        inferer: Inferer,
         preprocessing: Compose,
-        output_dir: str,
+        landmark_names: Sequence[str],
+        *,
+        spatial_dims: int | None = None,
+        sections: Sequence[str] = SECTIONS,
+        prepare_batch: PrepareBatch | None = None,
+        output: Output | None = None,
+        trained_on: Mapping[str, Any] | None = None,
         min_confidence: float = 0.2,
         max_spread_mm: float = 4.0,
-        reference: str | None = None,
-        facts: Mapping[str, str] | None = None,
-        overlays: bool = True,
-        comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
-        formats: Sequence[str] = DEFAULT_FORMATS,
-        keep_patient: bool = False,
-        readers: Mapping[str, str] | None = None,
-        trained_on: Mapping[str, Any] | None = None,
-        earlier_runs: Sequence[str] = (),
     ) -> None:
         super().__init__(
-            images,
+            network,
+            inferer,
             preprocessing,
-            output_dir,
-            title="Landmark detection",
-            reference=reference,
-            facts=facts,
-            overlays=overlays,
-            comparisons=comparisons,
-            formats=formats,
-            keep_patient=keep_patient,
+            spatial_dims=spatial_dims,
+            sections=sections,
+            prepare_batch=prepare_batch,
+            output=output,
         )
-        self.names, self.min_confidence, self.max_spread_mm = tuple(names), min_confidence, max_spread_mm
-        self.readers = {name: Path(path) for name, path in (readers or {}).items()}
-        self.trained_on = None if trained_on is None else dict(trained_on)
-        self.earlier_runs, self.earlier = earlier_runs, list[EarlierRun]()
-        self.between_readers_mm: float | None = None
+        self.landmark_names, self.trained_on = tuple(landmark_names), trained_on
+        self.min_confidence, self.max_spread_mm = min_confidence, max_spread_mm
 
-    def check(self) -> None:
-        """Read the earlier runs, the reference, and find the images.
+    @classmethod
+    def from_bundle(
+        cls,
+        bundle: AnyPath | None = None,
+        *,
+        weights: AnyPath | None = None,
+        device: str | torch.device = "auto",
+        config: Sequence[AnyPath] = (),
+        settings: Mapping[str, Any] | None = None,
+        trust: bool = False,
+    ) -> "Detector":
+        """Take network, weights, preprocessing and inferer from a detection bundle.
+
+        Args:
+            bundle: Name or folder of the bundle; ``xray_landmark_selftraining`` by default.
+            weights: Weights of a training; the bundle's own by default. ``inference.json`` beside them, which the
+                training wrote, says the landmarks' names and the shape of the network; it is read as data.
+            device: Device such as ``"cuda:1"``; ``"auto"`` leaves the choice to the bundle, which takes a GPU if there
+                is one.
+            config: Configuration files put over the bundle's, such as its ``inference_refine.json``: programs, too.
+            settings: Ids of the bundle's ``inference.json`` to values, all of them data.
+            trust: Take a bundle and configuration files from any folder. They are programs of their authors.
 
         Raises:
-            ValueError: One sentence that names the file.
+            BundleError: If there is no such bundle, or it has no such setting.
+            ValueError: If the weights do not fit, or the device does not work.
         """
-        own = (self.output_dir / METRICS_FILE).resolve()
-        self.earlier = read_earlier_runs([file for file in self.earlier_runs if Path(file).resolve() != own])
-        if self.earlier and self.reference is None:
-            raise ValueError("earlier_runs are compared by their error, and there is no reference to measure; give one")
-        super().check()
+        beside = None if weights is None else Path(weights).parent / SETTINGS_FILE
+        written = [as_data(read_settings(beside))] if beside is not None and beside.is_file() else []
+        for file in config:
+            check_config(Path(file), trust=trust)
+        configs = [*written, *map(Path, config)]
+        return read_finder(cls, bundle, weights=weights, device=device, settings=settings, trust=trust, configs=configs)
 
-    def attach(self, engine: Engine) -> None:
-        """Take the landmarks of every image, write at the end."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.detect)
-        engine.add_event_handler(Events.COMPLETED, self.finish)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the landmarks, in the network's order."""
+        return self.landmark_names
 
-    def detect(self, engine: Engine) -> None:
-        """Keep and write the landmarks of this iteration's images."""
-        found = engine.state.output["pred"]
-        for number, image in enumerate(decollate_batch(engine.state.batch["image"])):
-            points, confidence, spread = (found[key][number].cpu() for key in ("points", "confidence", "spread_mm"))
-            doubtful = (confidence < self.min_confidence) | ~(spread <= self.max_spread_mm)
-            flags = tuple("unsure" if doubt else "" for doubt in doubtful.tolist())
-            self.add(image, Detected(points, confidence, flags))
+    def detect(
+        self,
+        images: Searchable,
+        *,
+        spacing_mm: SpacingMM = None,
+        reference: AnyPath | None = None,
+        output: Output | None = None,
+    ) -> Results:
+        """Find the landmarks in images.
 
-    def finish(self, engine: Engine) -> None:
-        """Compare with the readers, and write everything."""
-        if self.readers:
-            found = {one.image: dict(zip(one.points.names, one.lps_mm.tolist(), strict=True)) for one in self.landmarks}
-            compared = compare_reader_positions({"this run": found, **read_readers(self.readers)})
-            write_reader_table(self.output_dir / "readers.csv", compared)
-            self.comparisons = [*self.comparisons, *compared]
-            between = [metrics["mre_mm"] for _, metrics in compared[len(self.readers) + 1 :]]
-            self.between_readers_mm = sum(between) / len(between) if between else None
-        super().finish(engine)
+        Args:
+            images: A file, a folder, a manifest (file or object), a list of paths; or images in memory: an array,
+                (*spatial) or (1, *spatial), a ``MetaTensor`` with an affine in RAS+, a list of these, or a mapping of
+                names to them.
+            spacing_mm: Voxel size of arrays along their axes, and pixel size of pictures that do not say theirs.
+            reference: Landmark file with true positions, to measure the error.
+            output: Where overlays are drawn while the images are in memory; :meth:`Results.write` reads them again.
 
-    def _measure(self) -> dict[str, Any] | None:
-        metrics = super()._measure()
-        return metrics and metrics | ({TRAINED_ON: self.trained_on} if self.trained_on else {})
+        Returns:
+            The landmarks of each image.
 
-    def _in_report(self) -> dict[str, Any]:
-        report = super()._in_report()
-        if self.metrics is None:
-            return report
-        curve, warnings = few_shot_report(self.metrics, self.earlier, self.between_readers_mm)
-        return report | {"pictures": [*report["pictures"], *curve], "warnings": warnings}
+        Raises:
+            ValueError: If the input is bad; one sentence that names the file.
+        """
+        return self.run(images, spacing_mm=spacing_mm, reference=reference, output=output)
+
+    def start(self, images: Images, **choices: Any) -> Results:
+        """See :meth:`LandmarkFinder.start`; adds what the weights were trained on."""
+        results = super().start(images, **choices)
+        results.trained_on = self.trained_on
+        return results
+
+    def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
+        """``"unsure"`` for landmarks of little confidence, or whose views lie far apart; else empty."""
+        confidence, spread = (prediction[key][number].cpu() for key in ("confidence", "spread_mm"))
+        doubtful = (confidence < self.min_confidence) | ~(spread <= self.max_spread_mm)
+        return tuple("unsure" if doubt else "" for doubt in doubtful.tolist())

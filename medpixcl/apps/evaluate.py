@@ -3,12 +3,14 @@
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from medpixcl.apps.images import AnyPath
 from medpixcl.apps.measurement import compare_files, measure_file
 from medpixcl.apps.readers import Compared, Positions, compare_reader_positions
 from medpixcl.data.identity import pair_images, unique_table_names
@@ -26,7 +28,7 @@ Regions = dict[str, dict[str, Tensor]]
 
 @dataclass
 class Evaluation:
-    """What :func:`evaluate_files` found.
+    """What :func:`evaluate` found.
 
     Attributes:
         metrics: Against the first reference, for JSON; with ``radius_coverage``, ``region_coverage`` and ``readers``
@@ -40,9 +42,9 @@ class Evaluation:
     angles: list[ReaderComparison] = field(default_factory=list)
 
 
-def evaluate_files(
-    predictions: Path,
-    references: Sequence[Path],
+def evaluate(
+    predictions: AnyPath,
+    references: AnyPath | Sequence[AnyPath],
     *,
     exclude: Sequence[str] = (),
     angles: bool = False,
@@ -52,34 +54,36 @@ def evaluate_files(
     """Compare predicted landmarks with those of one or several readers.
 
     Args:
-        predictions: Any landmark file; of a CSV with radii (``radius_mm``) or regions (``regions.csv``) it is counted
+        predictions: Any landmark file. Of a CSV with radii (``radius_mm``) or regions (``regions.csv``) it is counted
             how many true places they hold.
-        references: Files of the readers; the first is the one that the errors are taken from.
-        exclude: Images left out, as the files name them, or their file names.
+        references: Landmark file with true positions, or the files of several readers; the errors are measured against
+            the first one.
+        exclude: Images to leave out, as the files name them, or their file names.
         angles: Compare the cephalometric measurements, too.
         names: What the landmarks are, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
-        spacing_mm: For the measurements: size of pixels of files that do not say it.
+        spacing_mm: Pixel size of files that do not say it, for the cephalometric measurements.
 
     Raises:
-        ValueError: Of bad input, in one sentence.
+        ValueError: If the input is bad; one sentence that names the file.
     """
-    paths = [predictions, *references]
+    readers = [references] if isinstance(references, str | PathLike) else references
+    paths = [Path(one) for one in (predictions, *readers)]
     positions = [read_landmarks(path).positions_mm() for path in paths]
     result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
-    if radii := read_radii(predictions):
+    if radii := read_radii(paths[0]):
         result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)
-    if regions := read_regions(predictions):
+    if regions := read_regions(paths[0]):
         result.metrics["region_coverage"] = region_coverage(positions[0], positions[1], regions, result.metrics)
-    if len(references) > 1:
+    if len(paths) > 2:
         result.compared = compare_reader_positions(
             dict(zip(unique_table_names(paths), positions, strict=True)), exclude=exclude
         )
         result.metrics["readers"] = {title: _overall(metrics) for title, metrics in result.compared}
     if angles:
         shared = {"names": names, "spacing_mm": spacing_mm}
-        measured = measure_file(predictions, exclude=exclude, **shared)  # type: ignore[arg-type]
-        readers = [measure_file(path, **shared) for path in references]  # type: ignore[arg-type]
-        result.angles = compare_files(measured, readers)
+        measured = measure_file(paths[0], exclude=exclude, **shared)  # type: ignore[arg-type]
+        others = [measure_file(path, **shared) for path in paths[1:]]  # type: ignore[arg-type]
+        result.angles = compare_files(measured, others)
         result.metrics["measurements"] = {
             f"{one.first} against {one.second}": _measurements(one) for one in result.angles
         }

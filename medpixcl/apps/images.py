@@ -1,50 +1,93 @@
-"""The images that an evaluator runs over, and how results name them."""
+"""The images that are searched, and how results name them."""
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from medpixcl.data.datalist import items_of
-from medpixcl.data.identity import first_file, is_image_of, unique_stems
+from medpixcl.data.identity import first_file, unique_stems
 from medpixcl.data.manifest import SECTIONS, Entry, Manifest
 from medpixcl.data.scan import scan
 from medpixcl.data.series import dicom_files
 
 SHOWN = 3
+AnyPath: TypeAlias = str | PathLike[str]
+
+
+@runtime_checkable
+class Images(Protocol):
+    """Images that can be searched: on disk (:class:`ImageList`) or in memory."""
+
+    @property
+    def datalist(self) -> list[dict[str, Any]]:
+        """Items that the preprocessing transforms take."""
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Reason for every image that is not searched."""
+
+    def check(self) -> None:
+        """Raise a ValueError if there is nothing to search."""
+
+    def entry(self, image: str) -> dict[str, Any]:
+        """Item of the image whose prepared tensor says that it comes from ``image``."""
+
+    def files(self, image: str) -> tuple[Path, ...]:
+        """Files that the image was read from."""
+
+    def name(self, image: str) -> str:
+        """How results name the image."""
+
+    def stem(self, image: str) -> str:
+        """Name without suffix, for the files made from the image."""
 
 
 class ImageList:
-    """The images to search, from a file, a folder or a manifest, and what was rejected with its reason.
+    """The images to search, from files, folders or a manifest, and what was rejected with its reason.
 
     Nothing is read before it is asked for, so that other input can be checked first.
 
     Args:
-        path: An image, a folder, or a manifest (``.json``).
+        path: An image, a folder, a manifest (``.json`` or in memory), or several images and folders.
         spacing_mm: Pixel size of pictures that do not say theirs.
-        exclude: Image that is left out of a folder or manifest: the template.
+        exclude: Images that are left out of folders and manifests: the templates.
         spatial_dims: Images of another dimension are rejected.
-        sections: Of a manifest, in which images are searched.
+        sections: Sections of a manifest whose images are searched.
     """
 
     def __init__(
         self,
-        path: str,
+        path: AnyPath | Sequence[AnyPath] | Manifest,
         spacing_mm: Sequence[float] | float | None = None,
-        exclude: str = "",
+        exclude: str | Sequence[str] = (),
         spatial_dims: int | None = None,
         sections: Sequence[str] = SECTIONS,
     ) -> None:
-        self.path, self.spacing_mm, self.spatial_dims = Path(path), spacing_mm, spatial_dims
-        self.sections = tuple(sections)
-        self.left_out = Path(exclude).resolve() if exclude else None
+        self.known = path if isinstance(path, Manifest) else None
+        if isinstance(path, Manifest):
+            paths: Sequence[AnyPath] = [path.base_dir]
+        else:
+            paths = [path] if isinstance(path, str | PathLike) else path
+        self.paths = [Path(one) for one in paths]
+        self.spacing_mm, self.spatial_dims, self.sections = spacing_mm, spatial_dims, tuple(sections)
+        self.left_out = {Path(one).resolve() for one in ([exclude] if isinstance(exclude, str) else exclude) if one}
+
+    @property
+    def path(self) -> Path:
+        """What was asked for; the common folder of several files and folders."""
+        return self.paths[0] if len(self.paths) == 1 else Path(os.path.commonpath([p.absolute() for p in self.paths]))
 
     @cached_property
     def manifest(self) -> Manifest:
         """What was found."""
-        if self.path.suffix == ".json":
-            return Manifest.read(self.path)
-        return scan(self.path, spacing_mm=self.spacing_mm)
+        if self.known is not None:
+            return self.known
+        if self._is_manifest_file:
+            return Manifest.read(self.paths[0])
+        return scan(self.paths, spacing_mm=self.spacing_mm)
 
     @cached_property
     def datalist(self) -> list[dict[str, Any]]:
@@ -96,14 +139,17 @@ class ImageList:
     def _stems(self) -> dict[str, str]:
         return unique_stems(self.name(first_file(entry)) for entry in self.datalist)
 
+    @property
+    def _is_manifest_file(self) -> bool:
+        return len(self.paths) == 1 and self.paths[0].suffix == ".json"
+
     @cached_property
     def _entries(self) -> list[Entry]:
-        asked = self.sections if self.path.suffix == ".json" else SECTIONS
+        asked = self.sections if self.known is not None or self._is_manifest_file else SECTIONS
         entries = [entry for section in asked for entry in self.manifest.datalist(section)]
-        if self.path.is_file() and self.path.suffix != ".json":
-            return entries  # asked for by name, so searched, be it the template
-        left_out = self.left_out
-        return [entry for entry in entries if left_out is None or not is_image_of(entry, left_out)]
+        # An image that is asked for by name is searched, be it a template.
+        left_out = self.left_out - {path.resolve() for path in self.paths if path.is_file()}
+        return [entry for entry in entries if not _is_one_of(entry, left_out)]
 
     def _unusable(self, entry: Entry) -> str | None:
         dims = len(entry.get("shape") or ())
@@ -112,3 +158,7 @@ class ImageList:
         files = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
         missing = next((Path(file).name for file in files if not Path(file).exists()), None)
         return None if missing is None else f"{missing} does not exist."
+
+
+def _is_one_of(entry: Entry, files: set[Path]) -> bool:
+    return isinstance(entry["image"], str) and Path(entry["image"]).resolve() in files

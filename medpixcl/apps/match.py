@@ -1,138 +1,303 @@
-"""One-shot landmark matching in a MONAI evaluator: the handler that matches and writes."""
+"""One-shot landmark matching: the landmarks of annotated images, found in other images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import decollate_batch
-from monai.transforms import Compose
+from monai.data import MetaTensor
+from torch import Tensor
 
-from medpixcl.apps.images import ImageList
-from medpixcl.apps.radii import Radii
-from medpixcl.apps.results import LandmarkResults
+from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
+from medpixcl.apps.images import AnyPath, Images
+from medpixcl.apps.loaded_images import Array, Searchable, SpacingMM, loaded_image
+from medpixcl.apps.output import Output
+from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
 from medpixcl.coordinates import working_spacing
-from medpixcl.data.landmarks.writing import DEFAULT_FORMATS
-from medpixcl.matching import LandmarkMatcher
-from medpixcl.matching.annotated_image import AnnotatedImage
-from medpixcl.matching.key_points import template_warning
+from medpixcl.landmarks.points import LandmarkSet
+from medpixcl.matching import AnnotatedImage, LandmarkMatcher, MatchingInferer, Population
+from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel
-from medpixcl.reports.figures import landmark_overlay
-from medpixcl.reports.html import Picture
+
+Template: TypeAlias = AnyPath | Array
+Marks: TypeAlias = AnyPath | LandmarkSet | Landmarks | Mapping[str, Sequence[float | int] | Tensor | np.ndarray]
 
 
-class LandmarkMatchHandler(LandmarkResults):
-    """Matches every image that an evaluator embeds, and writes all results.
+class Matcher(LandmarkFinder):
+    """Finds the landmarks of one or several annotated images (templates) in other images.
+
+    Make one with :meth:`from_bundle`, give it the templates with :meth:`fit`, then :meth:`match` images.
+
+    Example:
+        >>> matcher = Matcher.from_bundle("xray_landmark_matching")  # doctest: +SKIP
+        >>> results = matcher.fit("template.png", "landmarks.csv").match("images")  # doctest: +SKIP
+    """
+
+    title = "Landmark matching"
+    default_bundle = "xray_landmark_matching"
+    network: LevelsNet
+    inferer: MatchingInferer
+    templates: Sequence[AnnotatedImage] = ()
+    unlabelled: UnlabelledImages | None = None
+    population: Population | None = None
+
+    @classmethod
+    def from_bundle(
+        cls,
+        bundle: AnyPath | None = None,
+        *,
+        weights: AnyPath | None = None,
+        device: str | torch.device = "auto",
+        settings: Mapping[str, Any] | None = None,
+        trust: bool = False,
+    ) -> "Matcher":
+        """Take network, weights, preprocessing and matcher from a matching bundle.
+
+        Args:
+            bundle: Name or folder of the bundle; ``xray_landmark_matching`` by default.
+            weights: Weights of the network; the bundle's own by default.
+            device: Device such as ``"cuda:1"``; ``"auto"`` leaves the choice to the bundle, which takes a GPU if there
+                is one.
+            settings: Ids of the bundle's ``inference.json`` to values, all of them data.
+            trust: Take a bundle from any folder. Its configuration is a program of its author.
+
+        Raises:
+            BundleError: If there is no such bundle, or it has no such setting.
+            ValueError: If the weights do not fit, or the device does not work.
+        """
+        return read_finder(cls, bundle, weights=weights, device=device, settings=settings, trust=trust)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the templates' landmarks."""
+        return self._fitted()[0].points.names
+
+    @property
+    def model(self) -> EmbeddingModel:
+        """Embedding network as a function from images (B, C, *spatial) to level maps."""
+        return EmbeddingModel(self.network, self.device, self.inferer.levels)
+
+    @property
+    def files(self) -> list[str]:
+        """Files of the templates; names of those in memory."""
+        return [str(template.path) for template in self._fitted()]
+
+    def fit(
+        self,
+        images: Template | Sequence[Template],
+        landmarks: Marks | Sequence[Marks],
+        *,
+        spacing_mm: SpacingMM = None,
+    ) -> "Matcher":
+        """Take one or several annotated images as templates; what was learnt before is forgotten.
+
+        Args:
+            images: Path of the annotated image, or the image in memory: an array, (*spatial) or (1, *spatial), or a
+                ``MetaTensor`` with an affine in RAS+; or a list of several.
+            landmarks: Landmark file, which may hold those of all templates; a :class:`LandmarkSet`; the
+                :class:`Landmarks` of an earlier run; or a mapping of names to positions. Positions are voxel indices of
+                the image as its file holds it, in array order (row, column) or (i, j, k), counted from 0 at the centre
+                of the first voxel; NaN is a missing landmark. A list of these for several images.
+            spacing_mm: Voxel size of arrays along their axes, and pixel size of pictures that do not say theirs.
+
+        Returns:
+            The matcher itself.
+
+        Raises:
+            ValueError: If an image or its landmarks are bad, or a template has no landmark with a position.
+        """
+        pictures = _each(images)
+        marks = _each(landmarks) if isinstance(landmarks, list | tuple) else [landmarks] * len(pictures)
+        if len(pictures) != len(marks) or not pictures:
+            raise ValueError(
+                f"found {len(pictures)} templates and landmarks of {len(marks)}; give one for each template"
+            )
+        pairs = [(_image(one, spacing_mm), _marks(points)) for one, points in zip(pictures, marks, strict=True)]
+        self.templates = [AnnotatedImage(one, points, self.preprocessing, spacing_mm) for one, points in pairs]
+        self.inferer.matcher.fit(
+            self.model,
+            self.network.strides,
+            [template.image.as_tensor()[None] for template in self.templates],
+            [_in_order(template, self.names) for template in self.templates],
+            [working_spacing(template.image) for template in self.templates],
+        )
+        self.unlabelled, self.population = None, None
+        return self
+
+    def learn(
+        self, images: AnyPath, *, limit: int | None = 50, seed: int = 0, spacing_mm: SpacingMM = None
+    ) -> "Matcher":
+        """Learn from unlabelled images what the landmarks look like in them, when the next :meth:`match` begins.
+
+        Args:
+            images: Folder or manifest of images, or the file of a population that was learnt before
+                (:meth:`write_population`). Templates are left out.
+            limit: Largest number of images, drawn at random; None takes all.
+            seed: Random seed of the draw.
+            spacing_mm: Pixel size of pictures that do not say theirs.
+
+        Returns:
+            The matcher itself.
+
+        Raises:
+            ValueError: If no image is left, or the file does not fit the weights and the landmarks.
+        """
+        unlabelled = UnlabelledImages(
+            str(images),
+            limit=limit,
+            spacing_mm=spacing_mm,
+            exclude=self.files,
+            spatial_dims=self.spatial_dims,
+            seed=seed,
+        )
+        unlabelled.check(self.names)
+        self.unlabelled, self.population = unlabelled, None
+        return self
+
+    def write_population(self, path: AnyPath) -> None:
+        """Write what was learnt from unlabelled images, for :meth:`learn`; nothing of any image is in it.
+
+        Raises:
+            ValueError: If nothing was learnt.
+        """
+        if self.population is None:
+            raise ValueError("this matcher has learnt from no unlabelled images; call learn, then match")
+        write_population(Path(path), self.population, self.names, self.network)
+
+    def match(
+        self,
+        images: Searchable,
+        *,
+        spacing_mm: SpacingMM = None,
+        reference: AnyPath | None = None,
+        calibration: AnyPath | None = None,
+        output: Output | None = None,
+    ) -> Results:
+        """Find the templates' landmarks in images.
+
+        Args:
+            images: A file, a folder, a manifest (file or object), a list of paths; or images in memory: an array,
+                (*spatial) or (1, *spatial), a ``MetaTensor`` with an affine in RAS+, a list of these, or a mapping of
+                names to them. Templates are left out of folders and manifests.
+            spacing_mm: Voxel size of arrays along their axes, and pixel size of pictures that do not say theirs.
+            reference: Landmark file with true positions, to measure the error.
+            calibration: File of ``medpixcl calibrate``: adds the radius around each landmark that holds the true place.
+            output: Where overlays are drawn while the images are in memory; :meth:`Results.write` reads them again.
+
+        Returns:
+            The landmarks of each image.
+
+        Raises:
+            ValueError: If no template was given, or the input is bad; one sentence that names the file.
+        """
+        return self.run(
+            images,
+            spacing_mm=spacing_mm,
+            exclude=self.files,
+            reference=reference,
+            calibration=calibration,
+            output=output,
+        )
+
+    def start(self, images: Images, **choices: Any) -> Results:
+        """See :meth:`LandmarkFinder.start`; adds the templates, and what was learnt from unlabelled images."""
+        results = super().start(images, **choices)
+        results.templates = self.templates
+        if self.unlabelled is not None:
+            if self.population is None:
+                matcher: LandmarkMatcher = self.inferer.matcher
+                self.population = self.unlabelled.teach(matcher, self.network, self.preprocessing, self.names)
+            if self.population is not None:
+                results.facts |= self.unlabelled.facts(self.population, images)
+        return results
+
+    def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
+        """See :class:`medpixcl.matching.MatchResult`."""
+        return tuple(prediction["flags"][number])
+
+    def _fitted(self) -> Sequence[AnnotatedImage]:
+        if not self.templates:
+            raise ValueError("the matcher has no template; call fit with an annotated image first")
+        return self.templates
+
+
+class TemplateFitting:
+    """Handler that gives a matcher its template when an evaluator starts, after its weights were loaded.
 
     Args:
-        matcher: How landmarks are matched.
-        images: The images that the evaluator runs over.
+        finder: Matcher to fit.
         template: Path of the annotated image.
-        landmarks: Its landmark file.
-        preprocessing: Transforms of the images.
-        output_dir: Folder of the results.
-        spacing_mm: Pixel size of pictures that do not say theirs.
-        reference: Landmark file with true positions, to measure the error.
-        facts: What the report shall say of the run, beside the template and the versions.
-        overlays: Draw an overlay of every image.
-        comparisons: Name and metrics of other runs over the same images, shown beside this one's.
-        pictures: Files (PNG or JPEG) and captions of pictures for the report.
-        calibration: File of ``medpixcl calibrate``: radii become a column of the table and circles in the overlays.
-        unlabelled: Images from which the matcher learns what the landmarks look like, before it starts.
-        formats: Of the landmarks, see :mod:`medpixcl.data.landmarks.writing`.
-        keep_patient: Copy patient and study into DICOM SR.
+        landmarks: Landmark file of that image.
+        pixel_mm: Pixel size of pictures that do not say theirs.
+        unlabelled: Folder or manifest of images to learn from, or a ``population.pt``; None learns nothing.
+        unlabelled_limit: Largest number of images to learn from; None takes all.
+        population: File that what was learnt is written into.
     """
 
     def __init__(
         self,
-        matcher: LandmarkMatcher,
-        images: ImageList,
+        finder: Matcher,
         template: str,
         landmarks: str,
-        preprocessing: Compose,
-        output_dir: str,
-        spacing_mm: Sequence[float] | float | None = None,
-        reference: str | None = None,
-        facts: Mapping[str, str] | None = None,
-        overlays: bool = True,
-        comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
-        pictures: Sequence[tuple[str, str]] = (),
-        calibration: str | None = None,
-        unlabelled: UnlabelledImages | None = None,
-        formats: Sequence[str] = DEFAULT_FORMATS,
-        keep_patient: bool = False,
+        pixel_mm: SpacingMM = None,
+        unlabelled: str | None = None,
+        unlabelled_limit: int | None = 50,
+        population: str | None = None,
     ) -> None:
-        super().__init__(
-            images,
-            preprocessing,
-            output_dir,
-            title="Landmark matching",
-            reference=reference,
-            facts=facts,
-            overlays=overlays,
-            comparisons=comparisons,
-            pictures=pictures,
-            formats=formats,
-            keep_patient=keep_patient,
-        )
-        self.matcher, self.template_files, self.spacing_mm = matcher, (template, landmarks), spacing_mm
-        self.calibration_file = calibration
-        self.unlabelled = UnlabelledImages(None) if unlabelled is None else unlabelled
-        self.template: AnnotatedImage
-        self.checked = False
+        self.finder, self.template, self.landmarks, self.pixel_mm = finder, template, landmarks, pixel_mm
+        self.unlabelled, self.unlabelled_limit, self.population = unlabelled, unlabelled_limit, population
 
     def attach(self, engine: Engine) -> None:
-        """Fit the matcher at the start, match after every image, write at the end."""
-        engine.add_event_handler(Events.STARTED, self.start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.match)
-        engine.add_event_handler(Events.COMPLETED, self.finish)
+        """Fit at the start, write what was learnt at the end."""
+        engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.COMPLETED, self.write)
 
-    def check(self) -> None:
-        """Read the template and the reference, then find the images: bad input shows before the work begins.
+    def __call__(self, engine: Engine) -> None:
+        """Read the template and fit; find the unlabelled images where there are some."""
+        self.finder.fit(self.template, self.landmarks, spacing_mm=self.pixel_mm)
+        if self.unlabelled is not None:
+            self.finder.learn(self.unlabelled, limit=self.unlabelled_limit, spacing_mm=self.pixel_mm)
 
-        Raises:
-            ValueError: One sentence that names the file.
-        """
-        self.template = AnnotatedImage(*self.template_files, self.preprocessing, self.spacing_mm)
-        self.names = self.template.points.names
-        self.radii = Radii(self.calibration_file, self.names)
-        self.unlabelled.check(self.names)
-        super().check()
-        self.checked = True
+    def write(self, engine: Engine) -> None:
+        """Write what was learnt from unlabelled images."""
+        if self.unlabelled is not None and self.population is not None:
+            self.finder.write_population(self.population)
 
-    def start(self, engine: Any) -> None:
-        """Take the template's descriptors, and what the unlabelled images add to them."""
-        if not self.checked:
-            self.check()
-        model = EmbeddingModel(engine.network, engine.state.device, engine.inferer)
-        self.template.fit(self.matcher, model, model.strides)
-        population = self.unlabelled.teach(self.matcher, engine.network, self.preprocessing, self.names)
-        if population is not None:
-            write_population(self.output_dir / "population.pt", population, self.names, engine.network)
-            self.facts |= self.unlabelled.facts(population, self.images)
 
-    def match(self, engine: Engine) -> None:
-        """Match the landmarks in the images of this iteration."""
-        levels = engine.state.output["pred"]
-        for number, image in enumerate(decollate_batch(engine.state.batch["image"])):
-            ours = [level[number : number + 1] for level in levels]
-            self.add(image, self.matcher.match(ours, image.shape[1:], working_spacing(image)))
+def _each(one_or_several: Any) -> list[Any]:
+    return list(one_or_several) if isinstance(one_or_several, list | tuple) else [one_or_several]
 
-    def _in_report(self) -> dict[str, Any]:
-        picture = landmark_overlay(
-            self.template.image.as_tensor()[0],
-            torch.full_like(self.template.voxels, torch.nan),
-            reference=self.template.voxels,
-            names=self.names,
+
+def _image(image: Template, spacing_mm: SpacingMM) -> str | MetaTensor:
+    return str(image) if isinstance(image, str | PathLike) else loaded_image(image, spacing_mm=spacing_mm)
+
+
+def _marks(landmarks: Marks) -> str | LandmarkSet:
+    """Landmarks as :class:`AnnotatedImage` takes them."""
+    if isinstance(landmarks, LandmarkSet):
+        return landmarks
+    if isinstance(landmarks, Landmarks):
+        return landmarks.points
+    if isinstance(landmarks, str | PathLike):
+        return str(landmarks)
+    places = [torch.as_tensor(place, dtype=torch.float64) for place in landmarks.values()]
+    if not places or {tuple(place.shape) for place in places} not in ({(2,)}, {(3,)}):
+        raise ValueError("the landmarks given have no positions of two or of three voxel indices each; give such ones")
+    return LandmarkSet(tuple(landmarks), torch.stack(places))
+
+
+def _in_order(template: AnnotatedImage, names: Sequence[str]) -> Tensor:
+    """Voxels (K, D) of a template's landmarks in the order of ``names``, NaN where it lacks one."""
+    own = template.points.names
+    if unknown := [name for name in own if name not in names]:
+        raise ValueError(
+            f"{template.path.name} has a landmark {unknown[0]!r} that the first template lacks; "
+            "name the same landmarks in all templates, without a position where one is missing"
         )
-        return super()._in_report() | {
-            "template_name": self.template.path.name,
-            "template_picture": Picture(image=picture, caption="Template with its landmarks"),
-            "warnings": [self.warning] if self.warning else [],
-        }
-
-    @property
-    def warning(self) -> str:
-        """What to tell of a poor template; empty if it is not."""
-        return template_warning([result.flags for _, result in self.results.values()])
+    voxels = template.voxels.float()
+    nowhere = torch.full_like(voxels[0], torch.nan)
+    return torch.stack([voxels[own.index(name)] if name in own else nowhere for name in names])

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import medpixcl
+from medpixcl.apps.images import AnyPath
 from medpixcl.apps.measurement import Measured, compare_files, find_pictures, image_folder, measure_file
 from medpixcl.coordinates import working_spacing
 from medpixcl.data.identity import short_name, unique_file_names
@@ -58,36 +59,39 @@ class MeasurementRun:
     not_found: list[str] = field(default_factory=list)
 
 
-def run_measurement(
-    landmarks: Path,
-    output: Path,
+def measure(
+    landmarks: AnyPath,
+    output: AnyPath,
     *,
-    images: Path | None = None,
-    references: Sequence[Path] = (),
+    images: AnyPath | None = None,
+    references: Sequence[AnyPath] = (),
     names: Mapping[str, str] | None = None,
     spacing_mm: float | None = None,
     exclude: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
 ) -> MeasurementRun:
-    """Write ``measurements.csv``, ``classes.csv``, the tracings, the comparisons and ``report.html``.
+    """Measure cephalometric angles, lengths and ratios from landmarks.
+
+    Writes ``measurements.csv``, ``classes.csv``, the tracings, the comparisons and ``report.html``.
 
     Args:
-        landmarks: Landmark file.
+        landmarks: Landmark file of lateral cephalograms, or a folder of them.
         output: Folder of the results.
-        images: A picture, or a folder that is searched for the pictures of the file's images, to draw.
+        images: A picture, or a folder that is searched for the pictures of the file's images, to draw the tracings.
         references: Landmark files of other readers, to compare with.
-        names: See :func:`measure_file`, as the others.
-        spacing_mm: Pixel size in mm; see :func:`medpixcl.apps.measurement.measure_file`.
-        exclude: Images left out; see :func:`medpixcl.apps.measurement.measure_file`.
+        names: What the landmarks are, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
+        spacing_mm: Pixel size of positions in pixels whose file does not say it.
+        exclude: Images to leave out, as the file names them, or their file names.
         progress: Called after every tracing.
 
     Raises:
-        ValueError: Of bad input, in one sentence.
+        ValueError: If the input is bad; one sentence that names the file.
     """
-    pictures = {} if images is None else find_pictures(read_landmarks(landmarks), images)
+    landmarks, output = Path(landmarks), Path(output)
+    pictures = {} if images is None else find_pictures(read_landmarks(landmarks), Path(images))
     options = {"names": names, "spacing_mm": spacing_mm, "exclude": exclude, "pictures": pictures}
     measured = measure_file(landmarks, **options)  # type: ignore[arg-type]
-    readers = [measure_file(path, names=names, spacing_mm=spacing_mm) for path in references]
+    readers = [measure_file(Path(path), names=names, spacing_mm=spacing_mm) for path in references]
     run = MeasurementRun(measured, compare_files(measured, readers) if readers else [], output)
     run.not_found = [line for line in exclude if measured.file.find(line) is None]
     tables = {
@@ -102,7 +106,7 @@ def run_measurement(
     shown = _draw_tracings(run, pictures, spacing_mm, progress)
     facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": landmarks.name}
     if references:
-        facts["compared with"] = ", ".join(path.name for path in references)
+        facts["compared with"] = ", ".join(Path(path).name for path in references)
     report = MeasurementReport(
         facts=facts,
         images=measured.images,

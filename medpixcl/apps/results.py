@@ -1,206 +1,280 @@
-"""Landmarks found in images: collected, written in the formats wanted, measured, reported."""
+"""Landmarks found in images, by matching or by detection: positions, scores, errors, tables, files and a report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import torch
-from ignite.engine import Engine
+from jaxtyping import Float
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
 import medpixcl
-from medpixcl.apps.images import ImageList
+from medpixcl.apps.images import Images
 from medpixcl.apps.radii import Radii
-from medpixcl.coordinates import affines_of, original_voxels, working_spacing
-from medpixcl.data.dicom import is_dicom
+from medpixcl.coordinates import affines_of, flip_ras_lps, spacing_of, working_affine, working_spacing, working_voxels
 from medpixcl.data.landmarks.comparison import evaluate_positions
-from medpixcl.data.landmarks.reading import REJECTED_TABLE, read_landmarks
 from medpixcl.data.landmarks.table import ImageLandmarks
-from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
-from medpixcl.data.tables import write_csv
-from medpixcl.landmarks.points import LandmarkSet
-from medpixcl.reports.figures import landmark_overlay, save_png
+from medpixcl.data.landmarks.writing import NotWritten
+from medpixcl.matching.annotated_image import AnnotatedImage
+from medpixcl.matching.key_points import template_warning
+from medpixcl.reports.figures import landmark_overlay
 from medpixcl.reports.html import Picture, write_match_report
 from medpixcl.reports.match import match_report
-from medpixcl.reports.tables import write_metrics_json
 
-METRICS_FILE = "metrics.json"
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+    import medpixcl.apps.output
+
+TRAINED_ON = "trained_on"
 
 
-@runtime_checkable
-class Found(Protocol):
-    """Landmarks found in one image, K of them.
+@dataclass(frozen=True)
+class Landmarks(ImageLandmarks):
+    """Landmarks found in one image: K of them, with D = 2 or 3 coordinates.
 
     Attributes:
-        voxels: Of the working image, shape (K, D), NaN where missing.
-        scores: Confidence, shape (K,).
-        flags: A word for each landmark, empty where there is nothing to say.
+        image: How results and files name the image.
+        points: Names, voxels, scores and flags, see :class:`medpixcl.landmarks.points.LandmarkSet`.
+        affine: Voxel -> mm, RAS+, of the image as its file holds it.
+        shape: Spatial shape of that image.
+        files: Files that the image was read from; empty for an image in memory.
+        extras: Further cells of the landmark table.
+        stem: Name of the files that are made from the image, without suffix.
+        source: What the prepared image says it comes from (``filename_or_obj``); the image is found again by it.
+        covariance_mm2: Spread of each position in mm^2 along the axes of :attr:`mm`, (K, D, D), float64; of its shape
+            more is known than of its size, see :mod:`medpixcl.landmarks.regions`.
+        radii_mm: Radius in mm around each position that holds the true place with the calibration's probability, (K,);
+            NaN where none is known. None without a calibration.
     """
 
-    @property
-    def voxels(self) -> Tensor: ...  # noqa: D102
+    stem: str = ""
+    source: str = ""
+    covariance_mm2: Float[Tensor, "k d d"] | None = None
+    radii_mm: Float[Tensor, " k"] | None = None
 
     @property
-    def scores(self) -> Tensor: ...  # noqa: D102
+    def names(self) -> tuple[str, ...]:
+        """Names of the landmarks."""
+        return self.points.names
 
     @property
-    def flags(self) -> tuple[str, ...]: ...  # noqa: D102
+    def voxels(self) -> Float[Tensor, "k d"]:
+        """Voxel index of each landmark in the file's image, array order: (row, column) or (i, j, k); NaN if missing."""
+        return self.points.voxels
 
+    @property
+    def mm(self) -> Float[Tensor, "k d"]:
+        """Position of each landmark (x, y[, z]) in mm, LPS+, as landmark files hold it; NaN if missing."""
+        return self.lps_mm
 
-class LandmarkResults:
-    """Collects the landmarks found in images, and writes them.
+    @property
+    def scores(self) -> Float[Tensor, " k"]:
+        """Confidence of each landmark, 0 to 1."""
+        return torch.full_like(self.voxels[:, 0], torch.nan) if self.points.scores is None else self.points.scores
 
-    The folder gets ``landmarks.csv`` (pixels and mm, LPS+; the metrics are measured on it), the other formats wanted,
-    ``rejected.csv`` with what has no landmarks and why, ``overlays/<image>.png``, ``report.html`` and, with a
-    reference, ``metrics.json``.
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Word for each landmark: ``"unsure"``, ``"missing"``, ``"no geometry"``, or empty where all is well."""
+        return self.points.flags or ("",) * len(self.names)
 
-    Args:
-        images: The images that are searched.
-        preprocessing: Their transforms.
-        output_dir: Folder of the results.
-        title: Heading of the report.
-        reference: Landmark file with true positions, to measure the error.
-        facts: What the report shall say of the run, beside the versions.
-        overlays: Draw an overlay of every image.
-        comparisons: Name and metrics of other runs over the same images, shown beside this one's.
-        pictures: Files (PNG or JPEG) and captions of pictures for the report.
-        formats: Of the landmarks, see :mod:`medpixcl.data.landmarks.writing`.
-        keep_patient: Copy patient and study into DICOM SR.
+    def overlay(
+        self, image: MetaTensor, regions_mm2: Float[Tensor, "k d d"] | None = None, unsure: Sequence[bool] | None = None
+    ) -> "matplotlib.figure.Figure":
+        """Draw the landmarks on their prepared image.
 
-    Raises:
-        ValueError: If a format is unknown.
-    """
-
-    def __init__(
-        self,
-        images: ImageList,
-        preprocessing: Compose,
-        output_dir: str,
-        *,
-        title: str,
-        reference: str | None = None,
-        facts: Mapping[str, str] | None = None,
-        overlays: bool = True,
-        comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
-        pictures: Sequence[tuple[str, str]] = (),
-        formats: Sequence[str] = DEFAULT_FORMATS,
-        keep_patient: bool = False,
-    ) -> None:
-        self.images, self.preprocessing, self.output_dir, self.title = images, preprocessing, Path(output_dir), title
-        self.reference, self.facts, self.overlays = reference, dict(facts or {}), overlays
-        self.comparisons, self.pictures = comparisons, pictures
-        self.formats, self.keep_patient = checked_formats(("csv", *formats)), keep_patient
-        self.names: tuple[str, ...] = ()
-        self.results: dict[str, tuple[LandmarkSet, Found]] = {}
-        self.entries: dict[str, dict[str, Any]] = {}
-        self.landmarks: list[ImageLandmarks] = []
-        self.not_written: list[NotWritten] = []
-        self.true_positions: dict[str, dict[str, tuple[float, ...]]] | None = None
-        self.metrics: dict[str, Any] | None = None
-        self.radii = Radii(None, ())
-
-    def check(self) -> None:
-        """Read the reference, then find the images: bad input shows before the work begins.
-
-        Raises:
-            ValueError: One sentence that names the file.
+        Args:
+            image: The image, (1, *spatial), at any spacing.
+            regions_mm2: Matrices of regions around the landmarks, along the array axes of the image.
+            unsure: Which landmarks are drawn hollow; those that are flagged as unsure by default.
         """
-        if self.reference is not None:
-            self.true_positions = read_landmarks(self.reference).positions_mm()
-        self.images.check()
-        if "sr" in self.formats and not any(self._is_dicom(item) for item in self.images.datalist):
-            raise ValueError(f"{self.images.path} holds no DICOM image, and a DICOM SR refers to one; leave out sr.")
-
-    def add(self, image: MetaTensor, result: Found) -> None:
-        """Keep what was found in one image, and draw it."""
-        path = str(image.meta["filename_or_obj"])
-        name, stem = self.images.name(path), self.images.stem(path)
-        found = LandmarkSet(
-            names=self.names,
-            voxels=original_voxels(result.voxels.cpu(), image),
-            scores=result.scores.cpu(),
-            flags=result.flags,
-        )
-        affine = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
-        self.results[name] = (found, result)
-        self.entries[name] = self.images.entry(path)
-        self.landmarks.append(
-            ImageLandmarks(
-                image=name,
-                points=found,
-                affine=affine,
-                shape=tuple(int(size) for size in image.meta["spatial_shape"]),
-                files=self.images.files(path),
-                extras=tuple(self.radii.with_column([{} for _ in self.names], result.flags)),
-            )
-        )
-        if self.overlays:
-            overlay = self.output_dir / "overlays" / f"{stem}.png"
-            overlay.parent.mkdir(parents=True, exist_ok=True)
-            save_png(self._overlay(image, result), overlay)
-
-    def _overlay(self, image: MetaTensor, result: Found) -> Any:
         return landmark_overlay(
             image.as_tensor()[0].cpu(),
-            result.voxels.cpu(),
+            working_voxels(self.voxels, image),
             names=self.names,
-            unsure=[flag == "unsure" for flag in result.flags],
-            radii_mm=self.radii.of(result.flags),
+            unsure=[flag == "unsure" for flag in self.flags] if unsure is None else unsure,
+            radii_mm=self.radii_mm if regions_mm2 is None else None,
+            regions_mm2=regions_mm2,
             affine=affines_of(image)[1] if image.ndim == 4 else None,
             spacing=working_spacing(image) if image.ndim == 3 else None,
         )
 
-    def finish(self, engine: Engine) -> None:
-        """Write the landmarks, the metrics and the report."""
-        self.not_written = write_landmarks(
-            self.output_dir, self.landmarks, self.formats, keep_patient=self.keep_patient
-        )
-        self._write_rejected()
-        self.metrics = self._measure()
-        circles = self.radii.measure({name: found.flags for name, (_, found) in self.results.items()}, self.metrics)
-        if self.metrics is not None:
-            write_metrics_json(self.output_dir / METRICS_FILE, self.metrics)
-        report = match_report(
+
+@dataclass
+class Results:
+    """Landmarks of all images of a run; positions only, so a long run holds no images in memory.
+
+    Attributes:
+        title: Heading of the report.
+        names: Names of the landmarks that were looked for.
+        images: Images that were searched.
+        preprocessing: Transforms that prepare an image; pictures are drawn of prepared images.
+        output: What :meth:`write` writes unless it is told otherwise.
+        facts: What the report says of the run, beside the versions: name to value.
+        templates: Annotated images that were matched; empty for a detection.
+        trained_on: How many ``images`` the detector was trained on and what it started from (``start``).
+        reference: True positions by image and landmark, LPS+ mm; None without a reference.
+        radii: Error radii of a calibration, or none.
+        landmarks: Landmarks of each image, in the order of the run.
+        metrics: Errors against the reference, see :func:`medpixcl.landmarks.metrics.evaluate_positions`; None without.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    images: Images
+    preprocessing: Compose
+    output: "medpixcl.apps.output.Output"
+    facts: dict[str, str] = field(default_factory=dict)
+    templates: Sequence[AnnotatedImage] = ()
+    trained_on: Mapping[str, Any] | None = None
+    reference: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None
+    radii: Radii = field(default_factory=lambda: Radii(None, ()))
+    landmarks: list[Landmarks] = field(default_factory=list)
+    metrics: dict[str, Any] | None = None
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Reason for every image that was not searched."""
+        return self.images.rejected
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before using the results, such as that a template fits the images poorly."""
+        warning = template_warning([one.flags for one in self.landmarks]) if self.templates else ""
+        return [warning] if warning else []
+
+    def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
+        """Positions (x, y[, z]) in mm, LPS+, by image and landmark, as ``landmarks.csv`` holds them: to 0.0001 mm."""
+        return {
+            one.image: {
+                name: tuple(float(f"{value:.4f}") for value in place)
+                for name, place, missing in zip(one.names, one.mm.tolist(), one.points.missing.tolist(), strict=True)
+                if not missing
+            }
+            for one in self.landmarks
+        }
+
+    def measure(self) -> None:
+        """Fill :attr:`metrics` from the reference, where there is one, and say how many true places the radii hold."""
+        if self.reference is not None:
+            self.metrics = evaluate_positions(self.positions_mm(), self.reference)
+            self.metrics |= {TRAINED_ON: dict(self.trained_on)} if self.trained_on else {}
+        self.facts |= self.radii.measure({one.image: one.flags for one in self.landmarks}, self.metrics)
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """One row per image and landmark: the columns of ``landmarks.csv``, positions and scores as numbers.
+
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "to_dataframe needs the package pandas: pip install 'medpixcl[table]'", name="pandas"
+            ) from None
+        return pandas.concat([pandas.DataFrame(_columns(one)) for one in self.landmarks], ignore_index=True)
+
+    def write(
+        self,
+        folder: str | PathLike[str],
+        formats: Sequence[str] | None = None,
+        *,
+        overlays: bool | None = None,
+        keep_patient: bool | None = None,
+    ) -> list[NotWritten]:
+        """Write the landmarks, the overlays, the metrics and the report into a folder.
+
+        Args:
+            folder: Folder of the results; made if it is missing.
+            formats: Files of landmarks, see :mod:`medpixcl.data.landmarks.writing`; CSV is always among them. By
+                default those of the bundle, as a rule ``("csv", "mrk.json")``.
+            overlays: Draw the landmarks on every image, which is read again; the bundle's choice by default.
+            keep_patient: Copy patient and study into DICOM SR; the bundle's choice, as a rule no, by default.
+
+        Returns:
+            What a format cannot hold, with the reason; ``rejected.csv`` lists it beside the images without landmarks.
+
+        Raises:
+            ValueError: If a format is unknown, or no image was searched.
+        """
+        output = self.output.into(folder, formats, overlays=overlays, keep_patient=keep_patient)
+        for one in self.landmarks if output.overlays else ():
+            output.draw(one, self.read(one))
+        return output.write(self)
+
+    def read(self, one: Landmarks) -> MetaTensor:
+        """Read the image of some landmarks again and prepare it."""
+        return self.preprocessing(dict(self.images.entry(one.source)))["image"]
+
+    def report(
+        self,
+        path: str | PathLike[str],
+        *,
+        comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        pictures: Sequence[Picture] = (),
+        warnings: Sequence[str] = (),
+    ) -> None:
+        """Write the report: one HTML page with tables, error curves, and the best and the worst images.
+
+        Args:
+            path: The HTML file.
+            comparisons: Name and metrics of other runs over the same images, shown beside this one's.
+            pictures: Pictures to show before the error curves.
+            warnings: What a reader must know, beside :attr:`warnings`.
+        """
+        by_name = {one.image: one for one in self.landmarks}
+        versions = {"medpixcl": medpixcl.__version__, "torch": torch.__version__}
+        page = match_report(
             title=self.title,
-            images=list(self.results),
+            template_name=", ".join(template.path.name for template in self.templates),
+            template_picture=_template_picture(self.templates[0]) if self.templates else None,
+            images=list(by_name),
             names=self.names,
-            scores=torch.stack([result.scores.cpu() for _, result in self.results.values()]),
-            unsure=torch.tensor([[flag == "unsure" for flag in result.flags] for _, result in self.results.values()]),
-            draw=self._picture_of,
-            facts={**self.facts, **circles, "medpixcl": medpixcl.__version__, "torch": torch.__version__},
+            scores=torch.stack([one.scores for one in self.landmarks]),
+            unsure=torch.tensor([[flag == "unsure" for flag in one.flags] for one in self.landmarks]),
+            draw=lambda name: by_name[name].overlay(self.read(by_name[name])),
+            facts=self.facts | versions,
             metrics=self.metrics,
-            rejected=self.images.rejected,
-            comparisons=[*self.comparisons, ("this run", self.metrics or {})] if self.comparisons else (),
-            **self._in_report(),
+            rejected=self.rejected,
+            comparisons=[*comparisons, ("this run", self.metrics or {})] if comparisons else (),
+            pictures=pictures,
+            warnings=[*self.warnings, *warnings],
         )
-        write_match_report(self.output_dir / "report.html", report)
+        write_match_report(Path(path), page)
 
-    def _measure(self) -> dict[str, Any] | None:
-        """Metrics of the landmarks as they were written; None without a reference."""
-        if self.true_positions is None:
-            return None
-        found = read_landmarks(self.output_dir / "landmarks.csv").positions_mm()
-        return evaluate_positions(found, self.true_positions)
 
-    def _in_report(self) -> dict[str, Any]:
-        """What else the report says, of an annotated image for instance, as arguments of ``match_report``."""
-        pictures = [Picture(image=Path(file).read_bytes(), caption=caption) for file, caption in self.pictures]
-        return {"template_name": "", "pictures": pictures}
+def rejected_rows(rejected: Mapping[str, str], not_written: Sequence[NotWritten]) -> list[tuple[str, str, str]]:
+    """Table of the images without landmarks, and of those that a format cannot hold; the first row is the header."""
+    rows = [(image, "", reason) for image, reason in rejected.items()]
+    rows += [(one.image, one.format, one.reason) for one in not_written]
+    return [("image", "format", "reason"), *rows]
 
-    def _picture_of(self, name: str) -> Any:
-        """Overlay of one image for the report."""
-        return self._overlay(self.preprocessing(self.entries[name])["image"], self.results[name][1])
 
-    def _write_rejected(self) -> None:
-        """List the images without landmarks, and those that a format cannot hold."""
-        rows = [(image, "", reason) for image, reason in self.images.rejected.items()]
-        rows += [(one.image, one.format, one.reason) for one in self.not_written]
-        write_csv(self.output_dir / REJECTED_TABLE, [("image", "format", "reason"), *rows])
+def lps_axes(image: MetaTensor) -> Float[Tensor, "d d"]:
+    """Matrix from mm along the array axes of an image (C, *spatial) to mm along LPS+, float64."""
+    affine = working_affine(image)
+    return flip_ras_lps((affine[:-1, :-1] / spacing_of(affine)).T).T
 
-    @staticmethod
-    def _is_dicom(item: Mapping[str, Any]) -> bool:
-        """True for a series and for a DICOM picture."""
-        path = item["image"]
-        return not isinstance(path, str) or Path(path).is_dir() or is_dicom(Path(path))
+
+def _columns(one: Landmarks) -> dict[str, Any]:
+    """Columns of the table of one image."""
+    places = {"px": one.px, "mm": one.mm}
+    columns: dict[str, Any] = {"image": one.image, "landmark": list(one.names)}
+    for unit, values in places.items():
+        columns |= {f"{axis}_{unit}": column.tolist() for axis, column in zip("xyz", values.T, strict=False)}
+    columns |= {"score": one.scores.tolist(), "flag": list(one.flags)}
+    return columns | ({} if one.radii_mm is None else {"radius_mm": one.radii_mm.tolist()})
+
+
+def _template_picture(template: AnnotatedImage) -> Picture:
+    image = template.image
+    nowhere = torch.full_like(template.voxels, torch.nan)
+    names = template.points.names
+    figure = landmark_overlay(image.as_tensor()[0], nowhere, reference=template.voxels, names=names)
+    return Picture(image=figure, caption="Template with its landmarks")

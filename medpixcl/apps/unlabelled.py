@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from medpixcl.apps.images import SHOWN, ImageList
+from medpixcl.apps.images import SHOWN, ImageList, Images
 from medpixcl.coordinates import spacing_of, working_affine
 from medpixcl.data.identity import first_file
 from medpixcl.matching import LandmarkMatcher, Population
@@ -30,7 +30,7 @@ class UnlabelledImages:
         path: A folder or manifest of images, or a ``population.pt``; None learns nothing.
         limit: At most so many images, drawn at random; None for all.
         spacing_mm: Pixel size of pictures that do not say theirs.
-        exclude: The template, which is left out.
+        exclude: Templates, which are left out.
         spatial_dims: Images of another dimension are rejected.
         seed: Of the draw.
     """
@@ -41,14 +41,15 @@ class UnlabelledImages:
         *,
         limit: int | None = None,
         spacing_mm: Sequence[float] | float | None = None,
-        exclude: str = "",
+        exclude: str | Sequence[str] = (),
         spatial_dims: int | None = None,
         seed: int = 0,
     ) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"the limit of unlabelled images must be at least 1, found {limit}")
         self.path = None if path is None else Path(path)
-        self.limit, self.seed, self.left_out = limit, seed, Path(exclude).resolve()
+        self.limit, self.seed = limit, seed
+        self.left_out = {Path(one).resolve() for one in ([exclude] if isinstance(exclude, str) else exclude)}
         self.images = ImageList(path or "", spacing_mm, exclude, spatial_dims)
         self.items: list[dict[str, Any]] = []
 
@@ -101,19 +102,20 @@ class UnlabelledImages:
         matcher.adapt(population)
         return population
 
-    def facts(self, population: Population, searched: ImageList) -> dict[str, str]:
+    def facts(self, population: Population, searched: Images) -> dict[str, str]:
         """What a report shall say: how many images were learnt from, and how many of them are themselves searched."""
         if self._learnt_before:
             return {"unlabelled": f"learnt before, from {population.images} images"}
         ours, theirs = (
-            {Path(first_file(item)).resolve() for item in items} for items in (self.items, searched.datalist)
+            {Path(first_file(item)).resolve() for item in items if not isinstance(item["image"], MetaTensor)}
+            for items in (self.items, searched.datalist)
         )
         both = len(ours & theirs)
         shared = f"; {both} of them are matched here too (transductive)" if both else ""
         return {"unlabelled": f"learnt from {population.images} images{shared}"}
 
     def _drawn(self) -> list[dict[str, Any]]:
-        items = [item for item in self.images.datalist if Path(first_file(item)).resolve() != self.left_out]
+        items = [item for item in self.images.datalist if Path(first_file(item)).resolve() not in self.left_out]
         if not items:
             reasons = [f"{name} {reason.rstrip('.')}" for name, reason in self.rejected.items()][:SHOWN]
             why = f" (rejected: {'; '.join(reasons)})" if reasons else ""

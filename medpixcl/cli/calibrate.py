@@ -1,13 +1,13 @@
 """`medpixcl calibrate`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import Progress
 
 from medpixcl.cli.console import console, print_table, say
-from medpixcl.cli.options import Settings, Spacing, checked_device
+from medpixcl.cli.options import Settings, Spacing, Trust, chosen_bundle
 
 
 def calibrate(
@@ -15,7 +15,7 @@ def calibrate(
     landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="calibration.json, for `medpixcl match`.")],
-    bundle: Annotated[str | None, typer.Option(help="Folder of a matching bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     coverage: Annotated[float, typer.Option(help="Share of true places that lie within the radius.")] = 0.9,
     reader_mm: Annotated[float, typer.Option(help="Standard deviation in mm along an axis of a reader's mark.")] = 0.0,
@@ -24,32 +24,28 @@ def calibrate(
     seed: Annotated[int, typer.Option(min=0, help="Of that, and of the order.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Learn from unlabelled images how far off each matched landmark may be."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings
-    from medpixcl.apps.calibrate import calibrate_from_bundle
+    from medpixcl.apps.bundles import parse_settings
+    from medpixcl.apps.calibrate import calibrate as calibrate_radii
+    from medpixcl.apps.match import Matcher
     from medpixcl.data.atomic import write_text_atomically
 
-    overrides: dict[str, Any] = {
-        "template": str(template),
-        "landmarks": str(landmarks),
-        "images": str(images),
-        "spacing_mm": spacing_mm,
-    }
-    if weights is not None:
-        overrides["weights"] = str(weights)
-    if device is not None:
-        overrides["device"] = checked_device(device)
-    overrides |= parse_settings(settings or [])
+    chosen = chosen_bundle(bundle, Matcher.default_bundle, trust=trust)
+    matcher = Matcher.from_bundle(
+        chosen, weights=weights, device=device or "auto", settings=parse_settings(settings or []), trust=True
+    ).fit(template, landmarks, spacing_mm=spacing_mm)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("matching", total=None)
-        made, rejected = calibrate_from_bundle(
-            find_bundle(bundle, "xray_landmark_matching"),
-            overrides,
+        made, rejected = calibrate_radii(
+            matcher,
+            images,
             coverage=coverage,
             reader_mm=reader_mm,
             limit=limit,
             seed=seed,
+            spacing_mm=spacing_mm,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     write_text_atomically(output, made.to_json())

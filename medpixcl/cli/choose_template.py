@@ -1,13 +1,13 @@
 """`medpixcl choose-template`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import Progress, TaskID
 
 from medpixcl.cli.console import console, print_table, say
-from medpixcl.cli.options import Settings, Spacing, checked_device
+from medpixcl.cli.options import Settings, Spacing, Trust, chosen_bundle
 
 SHOWN = 10
 
@@ -16,7 +16,7 @@ def choose_template(
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
     count: Annotated[int, typer.Option("-k", "--count", min=1, help="Images to choose.")] = 1,
-    bundle: Annotated[str | None, typer.Option(help="Folder of a matching bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     spacing_mm: Spacing = None,
     split: Annotated[str | None, typer.Option(help="Section or split of a manifest; all of it by default.")] = None,
@@ -24,17 +24,20 @@ def choose_template(
     seed: Annotated[int, typer.Option(min=0, help="Of all random choices.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Name the image(s) worth annotating: those in which most of all the others is found again."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings
-    from medpixcl.apps.choose_template import ChoiceSettings, choose_from_bundle, write_choice
+    from medpixcl.apps.bundles import parse_settings
+    from medpixcl.apps.choose_template import ChoiceSettings, choose_templates, write_choice
+    from medpixcl.apps.images import ImageList
+    from medpixcl.apps.match import Matcher
 
-    overrides: dict[str, Any] = {"images": str(images), "template": "", "spacing_mm": spacing_mm}
-    if weights is not None:
-        overrides["weights"] = str(weights)
-    if device is not None:
-        overrides["device"] = checked_device(device)
-    overrides |= parse_settings(settings or [])
+    chosen = chosen_bundle(bundle, Matcher.default_bundle, trust=trust)
+    matcher = Matcher.from_bundle(
+        chosen, weights=weights, device=device or "auto", settings=parse_settings(settings or []), trust=True
+    )
+    listed = ImageList(images, spacing_mm, spatial_dims=matcher.spatial_dims)
+    listed.check()
     with Progress(console=console, transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
@@ -43,14 +46,16 @@ def choose_template(
                 tasks[step] = bar.add_task(step)
             bar.update(tasks[step], completed=done, total=total)
 
-        choice, found, preprocessing = choose_from_bundle(
-            find_bundle(bundle, "xray_landmark_matching"),
-            overrides,
+        choice = choose_templates(
+            listed,
+            matcher.preprocessing,
+            matcher.model,
+            matcher.model.strides,
             ChoiceSettings(count=count, limit=limit, seed=seed),
             split=split,
             progress=show,
         )
-    write_choice(choice, found, preprocessing, output)
+    write_choice(choice, listed, matcher.preprocessing, output)
     for path, reason in choice.rejected.items():
         say(f"rejected {path}: {reason}", style="yellow")
     rows = [(row["rank"], row["image"], f"{row['score']:.3f}") for row in choice.ranking]

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from medpixcl.cli.console import print_table, say
-from medpixcl.cli.options import Settings
+from medpixcl.cli.options import Settings, Trust, chosen_bundle
 
 
 def compare_controls(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a PixPro bundle.")],
+    bundle: Annotated[str, typer.Argument(help="Name or folder of a PixPro bundle.")],
     data: Annotated[Path, typer.Option(help="Manifest; for the control `labels` it names `labels`, too.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs; finished ones are kept.")],
     control: Annotated[
@@ -19,15 +19,17 @@ def compare_controls(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each control.")] = 3,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Train PixPro with its exogenous channel, and with each control in its place; a table of all."""
     from medpixcl.apps import compare_controls as control_runs
-    from medpixcl.apps.bundles import find_bundle, parse_settings
+    from medpixcl.apps.bundles import parse_settings
     from medpixcl.data.tables import write_csv
 
+    folder = chosen_bundle(bundle, trust=trust)
     overrides = {"data_list_file_path": str(data), **parse_settings(settings or [])}
     chosen = {"controls": control} if control else {}
-    rows = control_runs.compare_controls(find_bundle(str(bundle), ""), output, overrides, seeds=range(seeds), **chosen)
+    rows = control_runs.compare_controls(folder, output, overrides, seeds=range(seeds), **chosen)
     write_csv(output / "controls.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
     shown = [[row["control"], *(f"{row[name]:.3f}" for name in list(row)[1:])] for row in rows]
     print_table([list(rows[0]), *shown])

@@ -2,10 +2,14 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    import medpixcl.apps.results
 
 console = Console(markup=False, highlight=False)  # file names may hold brackets
 
@@ -21,6 +25,16 @@ def say_left_out(rejected: Mapping[str, str], not_written: Sequence[Any] = ()) -
         say(f"rejected {path}: {reason}", style="yellow")
     for one in not_written:
         say(f"no {one.format} of {one.image}: {one.reason}", style="yellow")
+
+
+def say_results(results: "medpixcl.apps.results.Results", not_written: Sequence[Any], folder: Path) -> None:
+    """What a run left out and warns of, its errors, and where its files are."""
+    say_left_out(results.rejected, not_written)
+    for warning in results.warnings:
+        say(warning, style="yellow")
+    if results.metrics is not None:
+        print_metrics(results.metrics)
+    say(f"report: {folder / 'report.html'}; landmarks: {folder / 'landmarks.csv'}")
 
 
 class _Saying(logging.Handler):

@@ -1,20 +1,18 @@
 """`medpixcl detect`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from medpixcl.cli.console import print_metrics, say, say_left_out, say_log
-from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, format_settings
-
-BUNDLE = "xray_landmark_selftraining"
+from medpixcl.cli.console import say_results
+from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust, asked_formats, chosen_bundle
 
 
 def detect(
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[str | None, typer.Option(help="Folder of a detector bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a detector bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of `medpixcl selftrain`; else the bundle's.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
     formats: Formats = None,
@@ -22,28 +20,16 @@ def detect(
     config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Find landmarks with a trained detector."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
+    from medpixcl.apps.bundles import parse_settings
+    from medpixcl.apps.detect import Detector
 
-    say_log()
-    folder = find_bundle(bundle, BUNDLE)
-    overrides: dict[str, Any] = {
-        "images": str(images),
-        "output_dir": str(output),
-        "spacing_mm": spacing_mm,
-        "reference": None if reference is None else str(reference),
-        "facts": {"bundle": folder.resolve().name, "weights": weights.name if weights else "of the bundle"},
-    }
-    extra = []
-    if weights is not None:
-        overrides["weights"] = str(weights)
-        beside = weights.parent / "inference.json"  # names and network of these weights, written by the training
-        extra = [beside] if beside.is_file() else []
-    overrides |= format_settings(formats, keep_patient) | parse_settings(settings or [])
-    workflow = run_bundle(folder, "inference", overrides, extra_configs=[*extra, *(config or [])], kind="infer")
-    handler = workflow.parser.get_parsed_content("handlers")[1]
-    say_left_out(workflow.parser.get_parsed_content("found").rejected, handler.not_written)
-    if handler.metrics is not None:
-        print_metrics(handler.metrics)
-    say(f"report: {output / 'report.html'}; landmarks: {output / 'landmarks.csv'}")
+    chosen = chosen_bundle(bundle, Detector.default_bundle, configs=config, trust=trust)
+    detector = Detector.from_bundle(
+        chosen, weights=weights, config=config or [], settings=parse_settings(settings or []), trust=True
+    )
+    folder = detector.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
+    results = detector.detect(images, spacing_mm=spacing_mm, reference=reference, output=folder)
+    say_results(results, folder.write(results), output)

@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from medpixcl.cli.console import console, print_table, say
-from medpixcl.cli.options import Settings
+from medpixcl.cli.options import Settings, Trust, chosen_bundle
 
 if TYPE_CHECKING:
     from medpixcl.apps.jitter import ClassJitter
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def estimate_jitter(
     data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan`; its training images are used.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Config file to write (.json).")],
-    bundle: Annotated[str | None, typer.Option(help="Folder of a pretraining bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a pretraining bundle.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the bundle's network; a frozen ImageNet encoder by default.")
     ] = None,
@@ -31,12 +31,14 @@ def estimate_jitter(
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
     config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Find how strongly brightness and contrast may change in pretraining, per class of informativeness; no labels."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings
+    from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.estimate_jitter import JitterSettings, estimate_for_bundle
     from medpixcl.data.atomic import write_text_atomically
 
+    folder = chosen_bundle(bundle, "xray_infoaug_pretraining", configs=config, trust=trust)
     how = JitterSettings(
         images=images,
         pairs=pairs,
@@ -55,7 +57,7 @@ def estimate_jitter(
             progress.update(tasks[step], completed=done)
 
         classes, fragment = estimate_for_bundle(
-            find_bundle(bundle, "xray_infoaug_pretraining"),
+            folder,
             data,
             how,
             weights=weights,

@@ -21,7 +21,7 @@ def evaluate(
     spacing_mm: Spacing = None,
 ) -> None:
     """Measure predicted against true landmarks: MRE, SDR, each landmark, several readers, regions, angles."""
-    from medpixcl.apps.evaluate import evaluate_files
+    from medpixcl.apps.evaluate import evaluate as evaluate_files
     from medpixcl.apps.measurement import read_names
     from medpixcl.reports.measurements import agreement_rows, class_agreement_rows
     from medpixcl.reports.tables import comparison_rows, write_metrics_json

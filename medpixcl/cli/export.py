@@ -6,29 +6,33 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say
-from medpixcl.cli.options import Settings
+from medpixcl.cli.options import Settings, Trust, chosen_bundle
 
 
 def export(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a landmark detection bundle.")],
+    bundle: Annotated[str, typer.Argument(help="Name or folder of a landmark detection bundle.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File: .onnx, .pt2 (torch.export) or .ts.")],
     shape: Annotated[str, typer.Option(help="Size of an image at the working spacing, as 480,387.")],
     weights: Annotated[Path | None, typer.Option(help="Weights of `medpixcl finetune`; else the bundle's.")] = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Write a landmark network for other programs, and check that the file finds the same landmarks."""
     import json
 
-    from medpixcl.apps.bundles import find_bundle, parse_settings, read_bundle
+    from medpixcl.apps.bundles import parse_settings, read_bundle
     from medpixcl.apps.export import export_network
     from medpixcl.data.atomic import write_text_atomically
     from medpixcl.networks import load_weights
+    from medpixcl.training.config_data import as_data
+    from medpixcl.training.settings_file import read_settings
 
+    folder = chosen_bundle(bundle, trust=trust)
     extra = []
     if weights is not None and (weights.parent / "inference.json").is_file():
-        extra = [weights.parent / "inference.json"]
+        extra = [as_data(read_settings(weights.parent / "inference.json"))]
     overrides: dict[str, Any] = parse_settings(settings or [])
-    parser = read_bundle(find_bundle(str(bundle), ""), "inference", overrides, extra_configs=extra)
+    parser = read_bundle(folder, "inference", overrides, extra_configs=extra)
     network = parser.get_parsed_content("network_def")
     load_weights(network, weights or Path(parser.get_parsed_content("weights")))
     facts = {

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Settings, checked_device
+from medpixcl.cli.options import Settings, Trust, checked_device, chosen_bundle
 
 
 def finetune(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle that trains with annotations.")],
+    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle that trains with annotations.")],
     data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan --landmarks` (or --labels, --classes).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call resumes.")],
     init: Annotated[
@@ -26,13 +26,15 @@ def finetune(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Fine-tune a network on annotated images: landmarks, organs or classes, as the bundle says."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
+    from medpixcl.apps.bundles import parse_settings, run_bundle
 
     say_log()
     if init is not None and scratch:
         raise ValueError("--init and --scratch contradict each other; give one of them")
+    folder = chosen_bundle(bundle, configs=config, trust=trust)
     overrides: dict[str, Any] = {"data_list_file_path": str(data)}
     overrides |= {"output_dir": str(output), "ckpt_dir": str(output / "models")}
     asked = {"train_images": train_images, "target": target, "seed": seed, "steps": steps}
@@ -42,5 +44,5 @@ def finetune(
     if device is not None:
         overrides["device"] = checked_device(device)
     overrides |= parse_settings(settings or [])
-    run_bundle(find_bundle(str(bundle), ""), "train", overrides, extra_configs=config or [])
+    run_bundle(folder, "train", overrides, extra_configs=config or [])
     say(f"weights: {output / 'models' / 'model.pt'}; curves: tensorboard --logdir {output}")

@@ -1,12 +1,12 @@
 """`medpixcl match`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from medpixcl.cli.console import print_metrics, say, say_left_out
-from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, format_settings
+from medpixcl.cli.console import say_left_out, say_results
+from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust, asked_formats, chosen_bundle
 
 
 def match(
@@ -14,7 +14,7 @@ def match(
     landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[str | None, typer.Option(help="Folder of a matching bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="From `medpixcl calibrate`: adds error radii.")] = None,
@@ -22,42 +22,27 @@ def match(
         Path | None, typer.Option(help="Learn from these images first: a folder, a manifest or a population.pt.")
     ] = None,
     unlabelled_limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many of them, drawn at random; 50 by default.")
-    ] = None,
+        int, typer.Option(min=1, help="Largest number of images to learn from, drawn at random.")
+    ] = 50,
     formats: Formats = None,
     keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Find the landmarks of one annotated image in other images."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
+    from medpixcl.apps.bundles import parse_settings
+    from medpixcl.apps.match import Matcher
 
-    folder = find_bundle(bundle, "xray_landmark_matching")
-    overrides: dict[str, Any] = {
-        "template": str(template),
-        "landmarks": str(landmarks),
-        "images": str(images),
-        "output_dir": str(output),
-        "spacing_mm": spacing_mm,
-        "reference": None if reference is None else str(reference),
-        "facts": {"bundle": folder.resolve().name, "weights": weights.name if weights else "of the bundle"},
-    }
-    if weights is not None:
-        overrides["weights"] = str(weights)
-    if calibration is not None:
-        overrides["calibration"] = str(calibration)
+    chosen = chosen_bundle(bundle, Matcher.default_bundle, trust=trust)
+    matcher = Matcher.from_bundle(chosen, weights=weights, settings=parse_settings(settings or []), trust=True)
+    folder = matcher.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
+    matcher.fit(template, landmarks, spacing_mm=spacing_mm)
     if unlabelled is not None:
-        overrides["unlabelled"] = str(unlabelled)
-    if unlabelled_limit is not None:
-        overrides["unlabelled_limit"] = unlabelled_limit
-    overrides |= format_settings(formats, keep_patient) | parse_settings(settings or [])
-    workflow = run_bundle(folder, "inference", overrides, kind="infer")
-    searched, learning = (workflow.parser.get_parsed_content(key) for key in ("found", "learning"))
-    handler = workflow.parser.get_parsed_content("handlers")[1]
-    say_left_out({**learning.rejected, **searched.rejected}, handler.not_written)
-    if handler.warning:
-        say(handler.warning, style="yellow")
-    metrics = handler.metrics
-    if metrics is not None:
-        print_metrics(metrics)
-    say(f"report: {output / 'report.html'}; landmarks: {output / 'landmarks.csv'}")
+        matcher.learn(unlabelled, limit=unlabelled_limit, spacing_mm=spacing_mm)
+    results = matcher.match(images, spacing_mm=spacing_mm, reference=reference, calibration=calibration, output=folder)
+    not_written = folder.write(results)
+    if matcher.unlabelled is not None:
+        matcher.write_population(output / "population.pt")
+        say_left_out(matcher.unlabelled.rejected)
+    say_results(results, not_written, output)

@@ -24,7 +24,7 @@ def measure(
     spacing_mm: Spacing = None,
 ) -> None:
     """Measure cephalometric angles, lengths and ratios from landmarks, with norms, classes and tracings."""
-    from medpixcl.apps.measure import run_measurement
+    from medpixcl.apps.measure import measure as run_measurement
     from medpixcl.apps.measurement import read_names
     from medpixcl.reports.measurements import agreement_rows, class_agreement_rows, single_rows, summary_rows
 

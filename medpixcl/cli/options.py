@@ -1,8 +1,14 @@
 """Options that several commands share."""
 
-from typing import Annotated
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
+
+T = TypeVar("T")
 
 Spacing = Annotated[
     float | None, typer.Option("--spacing-mm", min=1e-6, help="Pixel size in mm of pictures that do not say theirs.")
@@ -19,26 +25,54 @@ Formats = Annotated[
 KeepPatient = Annotated[
     bool, typer.Option("--keep-patient", help="Copy patient and study of the image into DICOM SR (left out otherwise).")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Run the configuration of a bundle from any folder, or any --config, unasked."),
+]
 
 
-def format_settings(formats: str | None, keep_patient: bool) -> dict[str, object]:
-    """The settings of a bundle that say how landmarks are written; those not asked for are left to it."""
-    from medpixcl.data.landmarks.writing import checked_formats
+def chosen_bundle(
+    name: str | Path | None, default: str = "", *, configs: Sequence[Path] | None = None, trust: bool = False
+) -> Path:
+    """Folder of the bundle that a command runs; asks at a terminal whether a foreign configuration may run.
 
-    chosen: dict[str, object] = {"keep_patient": True} if keep_patient else {}
-    if formats is not None:
-        names = [name.strip().lower().removeprefix(".") for name in formats.split(",")]
-        chosen["formats"] = list(checked_formats([name for name in names if name]))
-    return chosen
+    Args:
+        name: Name or folder of the bundle.
+        default: Name that is taken if there is none.
+        configs: Config files that the user puts over the bundle's.
+        trust: Whether the user said so already.
+    """
+    from medpixcl.apps.bundles import check_config, find_bundle
+
+    folder = _asked(partial(find_bundle, name, default), trust)
+    for file in configs or []:
+        _asked(partial(check_config, file), trust)
+    return folder
+
+
+def _asked(look: Callable[..., T], trust: bool) -> T:
+    """What a look for a configuration gives, after a question to the user if nobody vouched for the place."""
+    from medpixcl.apps.bundles import UntrustedBundleError
+
+    try:
+        return look(trust=trust)
+    except UntrustedBundleError as error:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        typer.confirm(f"{error}. Run it?", abort=True, err=True)
+        return look(trust=True)
+
+
+def asked_formats(formats: str | None) -> list[str] | None:
+    """The formats of landmarks that ``--format`` names; None leaves them to the bundle."""
+    if formats is None:
+        return None
+    names = [name.strip().lower().removeprefix(".") for name in formats.split(",")]
+    return [name for name in names if name]
 
 
 def checked_device(name: str) -> str:
     """Name of a device that works."""
-    import torch
+    from medpixcl.apps.finder import checked_device as checked
 
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the device {name!r} cannot be used ({reason}); give cpu, or what `doctor` lists") from None
-    return name
+    return str(checked(name))

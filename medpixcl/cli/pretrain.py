@@ -6,22 +6,24 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Settings, checked_device
+from medpixcl.cli.options import Settings, Trust, checked_device, chosen_bundle
 
 
 def pretrain(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a pretraining bundle.")],
+    bundle: Annotated[str, typer.Argument(help="Name or folder of a pretraining bundle.")],
     data: Annotated[list[Path], typer.Option(help="Manifest from `medpixcl scan`; may be repeated.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call resumes.")],
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs in all.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Pretrain a network without labels; TensorBoard logs, checkpoints and the best weights go to the run's folder."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
+    from medpixcl.apps.bundles import parse_settings, run_bundle
 
     say_log()
+    folder = chosen_bundle(bundle, configs=config, trust=trust)
     manifests = [str(path) for path in data]
     overrides: dict[str, Any] = {"data_list_file_path": manifests[0] if len(manifests) == 1 else manifests}
     overrides |= {"output_dir": str(output), "ckpt_dir": str(output / "models")}
@@ -30,5 +32,5 @@ def pretrain(
     if device is not None:
         overrides["device"] = checked_device(device)
     overrides |= parse_settings(settings or [])
-    run_bundle(find_bundle(str(bundle), ""), "train", overrides, extra_configs=config or [])
+    run_bundle(folder, "train", overrides, extra_configs=config or [])
     say(f"weights: {output / 'models' / 'model.pt'}; curves: tensorboard --logdir {output}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Settings, Spacing, checked_device
+from medpixcl.cli.options import Settings, Spacing, Trust, checked_device, chosen_bundle
 
 BUNDLE = "xray_landmark_selftraining"
 
@@ -16,17 +16,19 @@ def selftrain(
     landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
     data: Annotated[Path, typer.Option(help="Manifest of images to train on, from `medpixcl scan`.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call resumes.")],
-    bundle: Annotated[str | None, typer.Option(help="Folder of a self-training bundle.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a self-training bundle.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the embedding network to start from.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; landmarks are found anew between them.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs in all.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
+    trust: Trust = False,
 ) -> None:
     """Train a landmark detector from one annotated image and unlabelled ones."""
-    from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
+    from medpixcl.apps.bundles import parse_settings, run_bundle
 
+    folder = chosen_bundle(bundle, BUNDLE, trust=trust)
     say_log()
     overrides: dict[str, Any] = {
         "template": str(template),
@@ -45,5 +47,5 @@ def selftrain(
     if device is not None:
         overrides["device"] = checked_device(device)
     overrides |= parse_settings(settings or [])
-    run_bundle(find_bundle(bundle, BUNDLE), "train", overrides)
+    run_bundle(folder, "train", overrides)
     say(f"weights: {output / 'models' / 'model.pt'}; curves: tensorboard --logdir {output}")

@@ -1,4 +1,5 @@
 from .annotated_image import AnnotatedImage as AnnotatedImage
+from .inferer import MatchingInferer as MatchingInferer
 from .matcher import LandmarkMatcher as LandmarkMatcher, MatchResult as MatchResult
 from .placement import place_together as place_together
 from .population import Population as Population

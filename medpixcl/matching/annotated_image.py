@@ -11,32 +11,48 @@ from torch import Tensor
 from medpixcl._typing import Embed
 from medpixcl.coordinates import affines_of, voxel_to_mm, working_spacing, working_voxels
 from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.matching.matcher import LandmarkMatcher
 
 
 class AnnotatedImage:
-    """The annotated image (template): read, checked and brought to the working spacing.
+    """An annotated image: read, checked and brought to the working spacing.
 
     Args:
-        image: Path of the image.
-        landmarks: Landmark file (CSV, ``.mrk.json``, ``.fcsv`` or a folder); the rows of this image are used.
-        preprocessing: Transforms that also prepare the query images.
-        spacing_mm: Pixel size of a picture whose file has none.
+        image: Path of the image, or the image as :func:`medpixcl.data.images.read_image` returns it.
+        landmarks: Landmark file (CSV, ``.mrk.json``, ``.fcsv`` or a folder), whose rows of this image are used; or the
+            landmarks themselves, in voxels of the image as its file holds it.
+        preprocessing: Transforms that bring every image to the network.
+        spacing_mm: Pixel size of a picture that does not say its own.
+
+    Attributes:
+        path: File of the image; for an image in memory its name.
+        image: Prepared image, (1, *spatial).
+        points: Landmarks in voxels of the file's image.
+        voxels: Landmarks in voxels of the prepared image, (K, D), NaN where missing.
 
     Raises:
         ValueError: If the image or the landmark file is bad, or no landmark is given for this image.
     """
 
     def __init__(
-        self, image: str, landmarks: str, preprocessing: Compose, spacing_mm: Sequence[float] | float | None
+        self,
+        image: str | MetaTensor,
+        landmarks: str | LandmarkSet,
+        preprocessing: Compose,
+        spacing_mm: Sequence[float] | float | None,
     ) -> None:
-        self.path = Path(image)
         self.image: MetaTensor = preprocessing({"image": image, "spacing_mm": spacing_mm})["image"]
         meta = self.image.meta
-        affine = torch.as_tensor(meta["original_affine"])
-        self.points = read_landmarks(landmarks).for_image(image, affine, list(meta["spatial_shape"]))
+        self.path = Path(image if isinstance(image, str) else str(meta["filename_or_obj"]))
+        if isinstance(landmarks, LandmarkSet):
+            self.points, where = landmarks, "the landmarks given"
+        else:
+            affine = torch.as_tensor(meta["original_affine"])
+            self.points = read_landmarks(landmarks).for_image(str(self.path), affine, list(meta["spatial_shape"]))
+            where = landmarks
         if bool(self.points.missing.all()):
-            raise ValueError(f"{landmarks} has no landmark with a position in {self.path.name}; mark at least one")
+            raise ValueError(f"{where} has no landmark with a position in {self.path.name}; mark at least one")
         self.voxels = working_voxels(self.points.voxels, self.image)
 
     @property

@@ -13,6 +13,7 @@ from .precision import MixedPrecision as MixedPrecision
 from .segmentation import SegmentationNet as SegmentationNet
 from .weights import (
     TransferReport as TransferReport,
+    load_network as load_network,
     load_weights as load_weights,
     transfer_weights as transfer_weights,
 )

@@ -106,6 +106,25 @@ def load_weights(
     )
 
 
+def load_network(network: nn.Module, path: str | Path | None, device: str | torch.device = "cpu") -> nn.Module:
+    """Fill a network with weights, move it to a device and put it into evaluation mode; a component of configurations.
+
+    Args:
+        network: Network to fill, in place.
+        path: Weights of the same architecture, see :func:`load_weights`; None leaves the network as it was built.
+        device: Device to move the network to.
+
+    Returns:
+        The same network.
+
+    Raises:
+        ValueError: If the weights belong to another architecture.
+    """
+    if path is not None:
+        load_weights(network, path)
+    return network.to(device).eval()
+
+
 def transfer_weights(
     network: nn.Module,
     state: Mapping[str, Tensor],

@@ -1,7 +1,7 @@
-"""The settings of a network beside its weights, so that another configuration can build it."""
+"""The settings of a network beside its weights, so that another configuration can build it: data, no expressions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +9,95 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.training.config_data import is_plain
+
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_FLAG = {"type": "boolean"}
+_WHOLE = {"type": ["integer", "null"]}
+_NUMBERS = {"type": ["number", "array", "null"], "items": {"type": "number"}}
+SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        **dict.fromkeys(("landmark_names", "classes"), _TEXTS),
+        **dict.fromkeys(("backbone", "norm", "activation", "head"), _TEXT),
+        **dict.fromkeys(("fine_backbone", "fine_norm", "fine_activation"), _TEXT),
+        **dict.fromkeys(("use_offsets", "fine_use_offsets", "encoder_only", "overlapping"), _FLAG),
+        **dict.fromkeys(("spatial_dims", "stride", "fine_stride", "configuration_stride"), _WHOLE),
+        **dict.fromkeys(("channels", "fine_channels", "strides", "window_shape", "crop_shape"), _NUMBERS),
+        **dict.fromkeys(("working_spacing_mm", "fine_spacing_mm", "fine_shape_mm", "intensity_range"), _NUMBERS),
+        "window_overlap": _NUMBERS,
+        "trained_on": {
+            "type": ["object", "null"],
+            "additionalProperties": False,
+            "properties": {"images": {"type": "integer"}, "start": _TEXT},
+        },
+    },
+}
+"""JSON schema of a settings file: ids of the inference configurations, and what their values may be."""
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Settings that stand beside a detector's weights.
+
+    Args:
+        path: The file, as a training wrote it.
+
+    Returns:
+        Ids of the inference configuration and their values.
+
+    Raises:
+        ValueError: If the file is no JSON, has an unknown key or a value of another type, or holds text that MONAI
+            would evaluate.
+        FileNotFoundError: If there is no such file.
+    """
+    try:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}); give the settings file that the training wrote") from None
+    check_settings(settings, path)
+    return settings
+
+
+def check_settings(settings: Any, path: str | Path) -> None:
+    """Raise a ValueError in the name of a file if its settings break :data:`SCHEMA` or hold text that is not plain."""
+    import jsonschema
+
+    for fault in jsonschema.Draft202012Validator(SCHEMA).iter_errors(settings):
+        where = "".join(f"{key}: " for key in fault.absolute_path)
+        raise ValueError(f"{path}: {where}{fault.message[:200]}; give the settings file that the training wrote")
+    for key, text in _texts(settings):
+        if not is_plain(text):
+            raise ValueError(
+                f"{path}: {key} is {text!r}, but MONAI would evaluate or change text that begins with $, @ or % or "
+                "holds #; give it another name"
+            )
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """All text in settings, each with the keys that lead to it."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping | list):
+        for inner, one in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _texts(one, f"{key}[{inner!r}]" if key else str(inner))
 
 
 class SettingsFile:
     """Writes values of configuration ids as JSON when a training starts, to be put over another configuration.
 
     Args:
-        path: The file.
-        settings: Ids and their values.
+        path: File to write.
+        settings: Ids of the inference configuration and their values.
+
+    Raises:
+        ValueError: If the file could not be read again, as with a landmark whose name MONAI would evaluate.
     """
 
     def __init__(self, path: str, settings: Mapping[str, Any]) -> None:
         self.path, self.settings = Path(path), dict(settings)
+        check_settings(json.loads(json.dumps(self.settings)), self.path)
 
     def attach(self, engine: Engine) -> None:
         """Write at the start."""

@@ -21,8 +21,9 @@ TOLERANCE = 0.01
 class LoadImageMMd(MapTransform):
     """Replace the path under each key by the image, channel first, with a RAS+ affine in mm.
 
-    Pictures (PNG, JPEG, ...) carry no spacing of their own; it is taken from the
-    item's ``spacing_mm`` (array order), where a manifest has it.
+    An image that is in memory already, a MetaTensor as :func:`medpixcl.data.images.read_image` makes it, stays.
+    Pictures (PNG, JPEG, ...) carry no spacing of their own; it is taken from the item's ``spacing_mm`` (array order),
+    where a manifest has it.
 
     Args:
         keys: Keys of image paths (a file, a folder with one DICOM series, or the list of its files).
@@ -32,7 +33,8 @@ class LoadImageMMd(MapTransform):
         """Return the item with the images loaded."""
         item = dict(data)
         for key in self.key_iterator(item):
-            item[key] = read_image(item[key], spacing_mm=item.get("spacing_mm"))
+            if not isinstance(item[key], MetaTensor):
+                item[key] = read_image(item[key], spacing_mm=item.get("spacing_mm"))
         return item
 
 

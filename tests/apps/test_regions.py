@@ -3,46 +3,57 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
 from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.transforms import Compose
 from PIL import Image
 from scipy.stats import special_ortho_group
 
-from medpixcl.apps.images import ImageList
-from medpixcl.apps.regions import RegionHandler, in_lps
+from medpixcl.apps import Detector, Output, Regions
+from medpixcl.apps.results import lps_axes
 from medpixcl.coordinates import image_affine
 from medpixcl.landmarks.regions import RegionCalibration
+from medpixcl.transforms import LoadImageMMd
 
 NAMES = ["a", "b"]
 SPACING = [0.5, 0.8]
 
 
-def run(handler: RegionHandler, images: list[MetaTensor], points: torch.Tensor, covariance: torch.Tensor) -> None:
-    """An evaluator that finds these points, one image in a batch."""
+class Known(Inferer):
+    """Finds given points, one image in a batch after the other."""
 
-    def step(_: Engine, number: int) -> dict[str, dict[str, torch.Tensor]]:
-        engine.state.batch = {"image": MetaTensor(images[number][None], affine=images[number].affine[None])}
-        engine.state.batch["image"].is_batch = True
-        engine.state.batch["image"].meta["filename_or_obj"] = [images[number].meta["filename_or_obj"]]
-        return {"pred": {"points": points[number][None], "covariance_mm2": covariance[number][None]}}
+    def __init__(self, points: torch.Tensor, covariance: torch.Tensor) -> None:
+        super().__init__()
+        self.found = iter(zip(points, covariance, strict=True))
 
-    engine = Engine(step)
-    handler.attach(engine)
-    engine.run(range(len(images)))
+    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        points, covariance = (one[None] for one in next(self.found))
+        known = torch.ones(1, len(NAMES))
+        return {"points": points, "covariance_mm2": covariance, "confidence": known, "spread_mm": 0 * known}
 
 
-def pictures(folder: Path, count: int) -> list[MetaTensor]:
-    made = []
-    for number in range(count):
-        path = folder / f"{number:03}.png"
-        Image.new("L", (44, 40)).save(path)
-        meta = {"filename_or_obj": str(path)}
-        made.append(MetaTensor(torch.rand(1, 40, 44), affine=image_affine(SPACING), meta=meta))
-    return made
+def run(
+    regions: Regions, files: list[str], reference: Path, points: torch.Tensor, covariance: torch.Tensor, folder: Path
+) -> None:
+    """A detection that finds these points, written with regions."""
+    output = Output(formats=["csv"], regions=regions)
+    prepare = Compose([LoadImageMMd(keys="image")])
+    detector = Detector(torch.nn.Linear(1, 1), Known(points, covariance), prepare, NAMES, output=output)
+    into = output.into(folder)
+    into.write(detector.detect(files, spacing_mm=SPACING, reference=reference, output=into))
+
+
+def pictures(folder: Path, count: int) -> list[str]:
+    """Different pictures in the order of their names."""
+    files = [folder / f"{number:03}.png" for number in range(count)]
+    for number, file in enumerate(files):
+        Image.new("L", (44, 40), number).save(file)
+    return [str(file) for file in files]
 
 
 def write_truth(path: Path, points: torch.Tensor) -> Path:
@@ -73,10 +84,10 @@ def test_lps(dims: int) -> None:
     spacing = torch.linalg.vector_norm(affine[:dims, :dims], dim=0)
     mixing = torch.randn(dims, dims, generator=generator, dtype=torch.float64)
     voxels = torch.randn(20_000, dims, generator=generator, dtype=torch.float64) @ mixing.T / spacing
-    found = in_lps(voxels, (mixing @ mixing.T).expand(20_000, dims, dims), image)
+    axes = lps_axes(image)
     ras = torch.cat([voxels, torch.zeros(20_000, 3 - dims), torch.ones(20_000, 1)], dim=1).double() @ affine.T
-    torch.testing.assert_close(found.places, (ras * torch.tensor([-1.0, -1.0, 1.0, 1.0]))[:, :dims])
-    torch.testing.assert_close(torch.cov(found.places.T), found.covariance[0], rtol=0.05, atol=0.05)
+    places = (ras * torch.tensor([-1.0, -1.0, 1.0, 1.0]))[:, :dims]
+    torch.testing.assert_close(torch.cov(places.T), axes @ mixing @ mixing.T @ axes.T, rtol=0.05, atol=0.05)
 
 
 def test_calibrates_then_stores_draws_and_counts(tmp_path: Path) -> None:
@@ -90,8 +101,7 @@ def test_calibrates_then_stores_draws_and_counts(tmp_path: Path) -> None:
     truth[20:, :, 0] += 1.99 / SPACING[0]
     truth[3, 1] = torch.nan
     reference = write_truth(tmp_path / "truth.csv", truth)
-    listed = ImageList(str(tmp_path), spacing_mm=0.5)
-    run(RegionHandler(NAMES, listed, str(tmp_path / "cal"), reference=str(reference)), images[:20], found, covariance)
+    run(Regions(), images[:20], reference, found[:20], covariance[:20], tmp_path / "cal")
     path = tmp_path / "cal" / "region_calibration.json"
     made = RegionCalibration.read(path)
     assert made.scales == pytest.approx([1.0, 1.0], rel=1e-4)
@@ -101,8 +111,7 @@ def test_calibrates_then_stores_draws_and_counts(tmp_path: Path) -> None:
     found[22, 1] = torch.nan
     covariance[22, 1] = torch.nan
     covariance[23] *= 4  # larger than any example
-    handler = RegionHandler(NAMES, listed, str(tmp_path / "out"), calibration=str(path), reference=str(reference))
-    run(handler, images[20:], found[20:], covariance[20:])
+    run(Regions(str(path)), images[20:], reference, found[20:], covariance[20:], tmp_path / "out")
     with (tmp_path / "out" / "regions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["image"], row["landmark"]) for row in rows] == [
@@ -124,14 +133,14 @@ def test_calibrates_then_stores_draws_and_counts(tmp_path: Path) -> None:
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
-    images = ImageList(str(tmp_path))
     with pytest.raises(ValueError, match="regions need a calibration, or a reference"):
-        RegionHandler(NAMES, images, str(tmp_path))
+        Regions().check(NAMES, None)
     made = RegionCalibration(("a",), 0.9, (1.0,), (1.0,), (1.0,), ((9, 0),))
     (tmp_path / "made.json").write_text(made.to_json())
     with pytest.raises(ValueError, match="the calibration has no landmark 'b'"):
-        RegionHandler(NAMES, images, str(tmp_path), calibration=str(tmp_path / "made.json"))
-    reference = write_truth(tmp_path / "truth.csv", torch.zeros(1, 2, 2))
-    handler = RegionHandler(NAMES, ImageList(str(tmp_path)), str(tmp_path / "out"), reference=str(reference))
-    with pytest.raises(ValueError, match=r"truth\.csv names none of the 0 images"):
-        handler.finish(Engine(lambda *_: None))
+        Regions(str(tmp_path / "made.json")).check(NAMES, None)
+    images, found = pictures(tmp_path, 2), torch.ones(2, 2, 2)
+    reference = tmp_path / "truth.csv"
+    reference.write_text("image,landmark,x_mm,y_mm\nother.png,a,1,1\n")
+    with pytest.raises(ValueError, match="none of the 2 predicted images is among the 1 reference images"):
+        run(Regions(), images, reference, found, torch.eye(2).expand(2, 2, 2, 2), tmp_path / "out")

@@ -48,5 +48,6 @@ def train(manifest: Path, output: Path, dims: int, **changes: Any) -> ConfigWork
 def apply(config: str, weights: Path, output: Path, dims: int, **changes: Any) -> ConfigWorkflow:
     """Evaluation or inference with the settings that the training wrote beside the weights."""
     places = {"weights": str(weights / "model.pt"), "output_dir": str(output), "overlays": False}
-    extra = [weights / "inference.json"]
-    return run_bundle(BUNDLES[dims], config, {**places, **changes}, extra_configs=extra, kind="infer")
+    own = [] if config == "inference" else [BUNDLES[dims] / "configs" / f"{config}.json"]
+    extra = [*own, weights / "inference.json"]
+    return run_bundle(BUNDLES[dims], "inference", {**places, **changes}, extra_configs=extra, kind="infer")

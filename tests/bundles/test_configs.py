@@ -43,13 +43,6 @@ def test_same_overrides_of_training(name: str) -> None:
     assert read(PRETRAINING, name) == read(MATCHING, name)
 
 
-def test_evaluate_is_inference_with_a_reference() -> None:
-    inference, evaluate = read(MATCHING, "inference"), read(MATCHING, "evaluate")
-    assert different(inference, evaluate) == {"reference", "overlays"}
-    assert (inference["reference"], evaluate["reference"]) == (None, "@landmarks")
-    assert (inference["overlays"], evaluate["overlays"]) == (True, False)
-
-
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_inference_sees_what_was_trained(bundle: Path) -> None:
     """The same network, at the same spacing, on images prepared in the same way."""
@@ -65,7 +58,7 @@ def test_inference_sees_what_was_trained(bundle: Path) -> None:
 def test_both_infer_alike() -> None:
     """What both bundles' inference has in common is the same text."""
     first, second = read(PRETRAINING, "inference"), read(MATCHING, "inference")
-    assert different(first, second) & first.keys() & second.keys() == {"found", "handlers", "run"}
+    assert different(first, second) & first.keys() & second.keys() == {"found", "handlers", "inferer", "run"}
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "configs/logging.conf", "docs/data_license.txt"])

@@ -10,7 +10,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from medpixcl.apps.bundles import run_bundle
-from medpixcl.apps.evaluate import evaluate_files
+from medpixcl.apps.evaluate import evaluate
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest
 from medpixcl.networks import PixelEmbeddingNet
@@ -33,21 +33,14 @@ def test_inference_sees_what_was_trained(dims: int) -> None:
     del written["trained_on"]  # of this training; the test of the few-shot curve follows it
     parser = ConfigParser({**training, "data_list_file_path": "none.json"})
     values = {key: parser.get_parsed_content(key) for key in written}
-    for other in (read(dims, "inference"), read(dims, "evaluate")):
-        learning = {"pretrained": "@imagenet", "trained_layers": "@trained_layers"}
-        assert other["network_def"] | learning == training["network_def"]
-        assert other["preprocessing"] == training["preprocessing"]
-        assert {key: other[key] for key in written} == values
-        asked = [value for key in ("network_def", "inferer") for value in other[key].values()]
-        ids = {value.removeprefix("@") for value in asked if isinstance(value, str) and value.startswith("@")}
-        assert ids - {"network_def", "views"} <= set(written)
-
-
-@BOTH
-def test_evaluation_is_inference_of_the_test_section_with_a_reference(dims: int) -> None:
-    one, other = read(dims, "inference"), read(dims, "evaluate")
-    different = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
-    assert different == {"reference", "overlays", "images", "sections"}
+    other = read(dims, "inference")
+    learning = {"pretrained": "@imagenet", "trained_layers": "@trained_layers"}
+    assert other["network_def"] | learning == training["network_def"]
+    assert other["preprocessing"] == training["preprocessing"]
+    assert {key: other[key] for key in written} == values
+    asked = [value for key in ("network_def", "inferer") for value in other[key].values()]
+    ids = {value.removeprefix("@") for value in asked if isinstance(value, str) and value.startswith("@")}
+    assert ids - {"network_def", "views"} <= set(written)
 
 
 @BOTH
@@ -106,7 +99,7 @@ def test_two_readers_and_a_missing_landmark(dims: int, tmp_path: Path) -> None:
         "first against second",
     ]
     assert float(table["first against second"]["MRE (mm)"].split()[0]) == 1
-    metrics = evaluated.parser.get_parsed_content("handlers")[1].metrics
+    metrics = evaluated.parser.get_parsed_content("writer").results.metrics
     assert float(table["this run against first"]["MRE (mm)"].split()[0]) == pytest.approx(metrics["mre_mm"], abs=0.006)
     assert metrics["images"] == 2  # those of the test section
     assert "first against second" in (tmp_path / "test" / "report.html").read_text(encoding="utf-8")
@@ -171,9 +164,9 @@ def test_a_resumed_training_is_an_undisturbed_one(keep_best: bool, tmp_path: Pat
 @BOTH
 @pytest.mark.parametrize("config", ["inference", "evaluate"])
 def test_initialises_without_data(dims: int, config: str, tmp_path: Path) -> None:
-    file = str(BUNDLES[dims] / "configs" / f"{config}.json")
+    files = [str(BUNDLES[dims] / "configs" / f"{name}.json") for name in dict.fromkeys(["inference", config])]
     made = ConfigWorkflow(
-        file, workflow_type="infer", logging_file=False, bundle_root=str(BUNDLES[dims]), dataset_dir=str(tmp_path)
+        files, workflow_type="infer", logging_file=False, bundle_root=str(BUNDLES[dims]), dataset_dir=str(tmp_path)
     )
     made.initialize()
     if config == "inference":
@@ -248,6 +241,6 @@ def test_regions_calibrated_and_counted(dims: int, tmp_path: Path) -> None:
             kind="infer",
         )
     report = json.loads((tmp_path / "found" / "region_coverage.json").read_text())
-    counted = evaluate_files(tmp_path / "found" / "regions.csv", [Path(own)]).metrics["region_coverage"]
+    counted = evaluate(tmp_path / "found" / "regions.csv", own).metrics["region_coverage"]
     assert (counted["points"], counted["measured"]) == (8, pytest.approx(report["coverage"]))
     assert report["target"] == 0.9

@@ -217,7 +217,7 @@ class TestBadInput:
         config = tmp_path / "changes.json"
         config.write_text(json.dumps({**TINY, **SMALL[2], **changes}))
         output = tmp_path / "out"
-        assert medpixcl("pretrain", XRAY, "--data", manifest, "-o", output, "--config", config) == 2
+        assert medpixcl("pretrain", XRAY, "--data", manifest, "-o", output, "--config", config, "--trust") == 2
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("medpixcl: ")]
         assert len(lines) == 1
         return lines[0]

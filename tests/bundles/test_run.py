@@ -115,7 +115,7 @@ def test_embeddings(data: Path, tmp_path: Path) -> None:
 def test_matching(name: str, data: Path, tmp_path: Path) -> None:
     bundle, output = MATCHING, tmp_path / "out"
     start = run_at_a_shell if name == "inference" else run_config
-    start(bundle, name, dataset_dir=str(data), spacing_mm=1.0, output_dir=str(output))
+    start(bundle, *dict.fromkeys(["inference", name]), dataset_dir=str(data), pixel_mm=1.0, output_dir=str(output))
     with (output / "landmarks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["image"], row["landmark"]) for row in rows] == [
@@ -136,15 +136,14 @@ def test_matching(name: str, data: Path, tmp_path: Path) -> None:
 )
 def test_initialises_without_data(name: str, config: str, tmp_path: Path) -> None:
     """Every property that MONAI requires can be built on an empty folder; the run then says what is missing."""
-    made = workflow(BUNDLES[name], "infer", config, dataset_dir=str(tmp_path))
+    made = workflow(BUNDLES[name], "infer", *dict.fromkeys(["inference", config]), dataset_dir=str(tmp_path))
     assert made.check_properties() == []
     with pytest.raises(RuntimeError) as caught:
         made.run()
-    wanted = "template.png: does not exist" if name == MATCHING.name else "holds no image to search"
     causes = [caught.value.__cause__]
     while causes[-1] is not None:
         causes.append(causes[-1].__cause__)
-    assert any(wanted in str(cause) for cause in causes)
+    assert any("holds no image to search" in str(cause) for cause in causes)
 
 
 @pytest.mark.parametrize("name", BUNDLES)
@@ -174,7 +173,7 @@ def test_published_weights_find_the_template_in_itself(data_dir: Path, tmp_path:
         template=str(images / "200.png"),
         landmarks=str(data_dir / "ceph_isbi2015" / "landmarks.csv"),
         images=str(template),
-        spacing_mm=0.5,
+        pixel_mm=0.5,
         output_dir=str(tmp_path / "out"),
         overlays=False,
     )

@@ -72,7 +72,16 @@ def test_killed_in_the_middle_of_an_epoch(
 ) -> None:
     config = write_config(tmp_path / "tiny.json", **FIRST_IS_BEST)
     stuck = write_config(tmp_path / "stuck.json", **FIRST_IS_BEST, **STUCK)
-    arguments = ["pretrain", str(PRETRAINING), "--data", str(manifest), "-o", str(tmp_path / "run"), "--config"]
+    arguments = [
+        "pretrain",
+        str(PRETRAINING),
+        "--data",
+        str(manifest),
+        "-o",
+        str(tmp_path / "run"),
+        "--trust",
+        "--config",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "medpixcl", *arguments, str(stuck)],
         env=environment(),

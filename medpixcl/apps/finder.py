@@ -1,0 +1,233 @@
+"""What matching and detection share: a bundle's parts, the way through the images, the landmarks of each."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
+from monai.engines import PrepareBatch, PrepareBatchDefault
+from monai.inferers import Inferer
+from monai.transforms import Compose
+from torch import nn
+from tqdm import tqdm
+
+from medpixcl.apps.bundles import find_bundle, own_errors, read_bundle
+from medpixcl.apps.images import AnyPath, Images
+from medpixcl.apps.loaded_images import Searchable, SpacingMM, image_list
+from medpixcl.apps.output import Output
+from medpixcl.apps.radii import Radii
+from medpixcl.apps.results import Landmarks, Results, lps_axes
+from medpixcl.coordinates import original_voxels
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.manifest import SECTIONS
+from medpixcl.landmarks.points import LandmarkSet
+from medpixcl.networks.weights import load_weights
+
+TYPED = {"template", "landmarks", "images", "calibration", "reference", "unlabelled", "unlabelled_limit", "pixel_mm"}
+"""Ids of an inference configuration that calls have an argument for; a setting of them would have no effect."""
+Prediction = Mapping[str, Any]
+"""What an inferer returns for a batch: ``points`` (B, K, D), ``confidence`` (B, K), ``covariance_mm2`` (B, K, D, D)."""
+
+
+class LandmarkFinder(ABC):
+    """Finds landmarks in images with a network.
+
+    Args:
+        network: Network that the inferer runs; it is put into evaluation mode.
+        inferer: From a batch of prepared images and the network to a :data:`Prediction`.
+        preprocessing: Transforms from an item with ``image`` (a path or a MetaTensor) to the prepared image.
+        spatial_dims: Images of another dimension are rejected.
+        sections: Sections of a manifest whose images are searched.
+        prepare_batch: From a batch of items to the inferer's arguments; the image alone by default.
+        output: What is written of the results unless a call says otherwise.
+    """
+
+    title: ClassVar[str]
+    default_bundle: ClassVar[str]
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inferer: Inferer,
+        preprocessing: Compose,
+        *,
+        spatial_dims: int | None = None,
+        sections: Sequence[str] = SECTIONS,
+        prepare_batch: PrepareBatch | None = None,
+        output: Output | None = None,
+    ) -> None:
+        self.network, self.inferer, self.preprocessing = network, inferer, preprocessing
+        self.spatial_dims, self.sections = spatial_dims, tuple(sections)
+        self.prepare_batch = PrepareBatchDefault() if prepare_batch is None else prepare_batch
+        self.output = Output() if output is None else output
+        self.facts: dict[str, str] = {}
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of the landmarks that are looked for."""
+
+    @abstractmethod
+    def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
+        """Word for each landmark of one image of a batch, empty where all is well."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return next(self.network.parameters()).device
+
+    def start(
+        self,
+        images: Images,
+        *,
+        reference: AnyPath | None = None,
+        calibration: AnyPath | None = None,
+        output: Output | None = None,
+    ) -> Results:
+        """Results of a run that has found nothing yet; what can be wrong with the input shows here.
+
+        Raises:
+            ValueError: One sentence that names the file.
+        """
+        radii = Radii(None if calibration is None else str(calibration), self.names)
+        true = None if reference is None else read_landmarks(reference).positions_mm()
+        results = Results(
+            title=self.title,
+            names=self.names,
+            images=images,
+            preprocessing=self.preprocessing,
+            output=self.output,
+            facts=dict(self.facts),
+            reference=true,
+            radii=radii,
+        )
+        if output is None:
+            images.check()
+        else:
+            output.check(results)
+        return results
+
+    def run(
+        self,
+        images: Searchable,
+        *,
+        spacing_mm: SpacingMM = None,
+        exclude: Sequence[str] = (),
+        reference: AnyPath | None = None,
+        calibration: AnyPath | None = None,
+        output: Output | None = None,
+    ) -> Results:
+        """Find the landmarks in all images, one image in memory at a time."""
+        listed = image_list(
+            images, spacing_mm=spacing_mm, exclude=exclude, spatial_dims=self.spatial_dims, sections=self.sections
+        )
+        results = self.start(listed, reference=reference, calibration=calibration, output=output)
+        loader = DataLoader(Dataset(results.images.datalist, self.preprocessing), batch_size=1, num_workers=0)
+        self.network.eval()
+        for batch in tqdm(loader, desc=self.title, unit="image", leave=False, disable=None):
+            self.collect(results, batch["image"], self.find(batch), output)
+        results.measure()
+        return results
+
+    @torch.no_grad()
+    def find(self, batch: Mapping[str, Any]) -> Prediction:
+        """Prediction for a batch of prepared items."""
+        inputs, _, args, kwargs = (*self.prepare_batch(batch, self.device), (), {})[:4]
+        return self.inferer(inputs, self.network, *args, **kwargs)
+
+    def collect(self, results: Results, images: MetaTensor, prediction: Prediction, output: Output | None) -> None:
+        """Add the landmarks of a batch of prepared images to the results, and draw them where an output is given."""
+        for number, image in enumerate(decollate_batch(images)):
+            one = self._landmarks(results, image, prediction, number)
+            results.landmarks.append(one)
+            if output is not None:
+                output.draw(one, image)
+
+    def _landmarks(self, results: Results, image: MetaTensor, prediction: Prediction, number: int) -> Landmarks:
+        """Landmarks of one prepared image (1, *spatial), the image ``number`` of its batch."""
+        source, flags = str(image.meta["filename_or_obj"]), self.flags(prediction, number)
+        voxels, scores, spread = (prediction[key][number].cpu() for key in ("points", "confidence", "covariance_mm2"))
+        to_lps = lps_axes(image)
+        return Landmarks(
+            image=results.images.name(source),
+            points=LandmarkSet(results.names, original_voxels(voxels, image), scores, flags),
+            affine=torch.as_tensor(image.meta["original_affine"], dtype=torch.float64),
+            shape=tuple(int(size) for size in image.meta["spatial_shape"]),
+            files=results.images.files(source),
+            extras=tuple(results.radii.with_column([{} for _ in results.names], flags)),
+            stem=results.images.stem(source),
+            source=source,
+            covariance_mm2=to_lps @ spread.double() @ to_lps.T,
+            radii_mm=results.radii.of(flags),
+        )
+
+
+F = TypeVar("F", bound=LandmarkFinder)
+
+
+def read_finder(
+    kind: type[F],
+    bundle: AnyPath | None,
+    *,
+    weights: AnyPath | None,
+    device: str | torch.device,
+    settings: Mapping[str, Any] | None,
+    trust: bool,
+    configs: Sequence[Path | Mapping[str, Any]] = (),
+) -> F:
+    """The component ``finder`` of a bundle's inference configuration, which is read once, with its weights loaded.
+
+    Args:
+        kind: Matcher or detector, as the component must be.
+        bundle: Name or folder of the bundle; the kind's own by default.
+        weights: Weights of the network; those that the configuration names by default.
+        device: Device of the network; ``"auto"`` leaves the choice to the configuration.
+        settings: Ids of the configuration to values, all of them data.
+        trust: Take a bundle from any folder.
+        configs: Configuration files or their content, put over the bundle's.
+
+    Raises:
+        BundleError: If there is no such bundle, or it has no such setting.
+        ValueError: If a setting has an argument of its own, or the weights do not fit.
+    """
+    folder, values = find_bundle(bundle, kind.default_bundle, trust=trust), dict(settings or {})
+    if typed := sorted(TYPED & values.keys()):
+        raise ValueError(f"{typed[0]} is no setting of a bundle here; give it as the argument or option of that name")
+    if str(device) != "auto":
+        values["device"] = checked_device(device)
+    parser = read_bundle(folder, "inference", values, extra_configs=configs)
+    with own_errors():
+        finder, path = _component(parser, folder, kind), parser.get_parsed_content("weights")
+    if weights is not None:
+        path = weights
+    if path is not None:
+        load_weights(finder.network, Path(path))
+    finder.facts |= {"bundle": folder.resolve().name, "weights": Path(weights).name if weights else "of the bundle"}
+    return finder
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """A device that works on this machine.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the device '{device}' cannot be used ({reason}); give cpu, or what `doctor` lists") from None
+    return torch.device(device)
+
+
+def _component(parser: ConfigParser, folder: Path, kind: type[F]) -> F:
+    """The component ``finder`` of a configuration."""
+    if "finder" not in parser or not isinstance(finder := parser.get_parsed_content("finder"), kind):
+        raise ValueError(
+            f"the bundle {folder.name} has no {kind.__name__} under the id finder of its inference configuration; "
+            f"give one like {kind.default_bundle}"
+        )
+    return finder

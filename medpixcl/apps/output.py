@@ -1,0 +1,153 @@
+"""The folder of a run's results: which files it gets, and how they are drawn and written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai.data import MetaTensor
+
+from medpixcl.apps.few_shot import few_shot_report, read_earlier_runs
+from medpixcl.apps.images import Images
+from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
+from medpixcl.apps.regions import Regions
+from medpixcl.apps.results import Landmarks, Results, rejected_rows
+from medpixcl.data.dicom import is_dicom
+from medpixcl.data.landmarks.reading import REJECTED_TABLE
+from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
+from medpixcl.data.tables import write_csv
+from medpixcl.reports.figures import save_png
+from medpixcl.reports.html import Picture
+from medpixcl.reports.tables import write_metrics_json
+
+METRICS_FILE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written of the landmarks that were found.
+
+    The folder gets ``landmarks.csv`` (pixels and mm, LPS+), the other formats wanted, ``rejected.csv`` with what has no
+    landmarks and why, ``overlays/<image>.png``, ``report.html`` and, with a reference, ``metrics.json``.
+
+    Args:
+        folder: Folder of the results.
+        formats: Files of landmarks, see :mod:`medpixcl.data.landmarks.writing`; CSV is always among them.
+        overlays: Draw the landmarks on every image.
+        keep_patient: Copy patient and study into DICOM SR.
+        comparisons: Name and metrics of other runs over the same images, shown in the report beside this one's.
+        pictures: File (PNG or JPEG) and caption of pictures for the report.
+        readers: Landmark files of several readers by name: the report and ``readers.csv`` tell how far this run lies
+            from each of them, and they from each other.
+        earlier_runs: Files ``metrics.json`` of evaluations of other trainings on the same images; with this run they
+            make the curve of the error against the number of training images. This run's own file is passed over.
+        regions: Confidence regions of the landmarks, calibrated, written and drawn.
+    """
+
+    folder: Path = Path()
+    formats: Sequence[str] = DEFAULT_FORMATS
+    overlays: bool = True
+    keep_patient: bool = False
+    comparisons: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    pictures: Sequence[tuple[str, str]] = ()
+    readers: Mapping[str, str] | None = None
+    earlier_runs: Sequence[str] = ()
+    regions: Regions | None = None
+
+    def into(
+        self,
+        folder: str | PathLike[str],
+        formats: Sequence[str] | None = None,
+        *,
+        overlays: bool | None = None,
+        keep_patient: bool | None = None,
+    ) -> "Output":
+        """The same into another folder; None keeps a choice as it is.
+
+        Raises:
+            ValueError: If a format is unknown.
+            ModuleNotFoundError: If a format needs a package that is not installed.
+        """
+        return replace(
+            self,
+            folder=Path(folder),
+            formats=checked_formats(("csv", *(self.formats if formats is None else formats))),
+            overlays=self.overlays if overlays is None else overlays,
+            keep_patient=self.keep_patient if keep_patient is None else keep_patient,
+        )
+
+    def check(self, results: Results) -> None:
+        """Look at everything that can be wrong before the images are searched, and find these.
+
+        Raises:
+            ValueError: One sentence that names the file or the choice.
+        """
+        if self._earlier() and results.reference is None:
+            raise ValueError("earlier_runs are compared by their error, and there is no reference to measure; give one")
+        if self.regions is not None:
+            self.regions.check(results.names, results.reference)
+        results.images.check()
+        if "sr" in self.formats and not _has_dicom(results.images):
+            raise ValueError("no image to search is DICOM, and a DICOM SR refers to one; leave out sr.")
+
+    def draw(self, one: Landmarks, image: MetaTensor) -> None:
+        """Draw the landmarks of one prepared image (1, *spatial)."""
+        if self.overlays:
+            save_png(one.overlay(image), self._picture(one, "overlays"))
+            if self.regions is not None and self.regions.calibration is not None:
+                save_png(self.regions.overlay(one, image), self._picture(one, "regions"))
+
+    def write(self, results: Results) -> list[NotWritten]:
+        """Write the landmarks, the tables and the report of a run.
+
+        Returns:
+            What a format cannot hold, with the reason.
+        """
+        not_written = write_landmarks(self.folder, results.landmarks, self.formats, keep_patient=self.keep_patient)
+        write_csv(self.folder / REJECTED_TABLE, rejected_rows(results.rejected, not_written))
+        if results.metrics is not None:
+            write_metrics_json(self.folder / METRICS_FILE, results.metrics)
+        if self.regions is not None:
+            self.regions.write(self.folder, results)
+        compared, between_readers_mm = self._compare(results)
+        curve, warnings = few_shot_report(results.metrics or {}, self._earlier(), between_readers_mm)
+        pictures = [Picture(image=Path(file).read_bytes(), caption=caption) for file, caption in self.pictures]
+        results.report(
+            self.folder / "report.html",
+            comparisons=[*self.comparisons, *compared],
+            pictures=[*pictures, *curve],
+            warnings=warnings,
+        )
+        return not_written
+
+    def _compare(self, results: Results) -> tuple[list[tuple[str, dict[str, Any]]], float | None]:
+        """This run against the readers and these among themselves, and the mean distance between readers in mm."""
+        if not self.readers:
+            return [], None
+        found = {one.image: dict(zip(one.names, one.mm.tolist(), strict=True)) for one in results.landmarks}
+        readers = read_readers({name: Path(path) for name, path in self.readers.items()})
+        compared = compare_reader_positions({"this run": found, **readers})
+        write_reader_table(self.folder / "readers.csv", compared)
+        between = [metrics["mre_mm"] for _, metrics in compared[len(readers) + 1 :]]
+        return compared, sum(between) / len(between) if between else None
+
+    def _earlier(self) -> list[Any]:
+        own = (self.folder / METRICS_FILE).resolve()
+        return read_earlier_runs([file for file in self.earlier_runs if Path(file).resolve() != own])
+
+    def _picture(self, one: Landmarks, kind: str) -> Path:
+        path = self.folder / kind / f"{one.stem}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _has_dicom(images: Images) -> bool:
+    """True if one of the images is a series or a DICOM picture."""
+    for item in images.datalist:
+        path = item["image"]
+        if isinstance(path, MetaTensor):
+            continue
+        if not isinstance(path, str) or Path(path).is_dir() or is_dicom(Path(path)):
+            return True
+    return False

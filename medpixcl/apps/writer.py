@@ -1,0 +1,60 @@
+"""Writes the landmarks that a MONAI evaluator finds, by matching or by detection."""
+
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+
+from medpixcl.apps.finder import LandmarkFinder
+from medpixcl.apps.images import ImageList
+from medpixcl.apps.results import Results
+
+
+class LandmarkWriter:
+    """Handler that collects, draws, measures and writes what an evaluator finds.
+
+    Args:
+        finder: The same network, inferer and preprocessing that the evaluator has, and what they look for.
+        images: Images that the evaluator runs over.
+        output_dir: Folder of the results.
+        reference: Landmark file with true positions, to measure the error.
+        calibration: File of ``medpixcl calibrate``: radii become a column of the table and circles in the overlays.
+
+    Attributes:
+        results: Landmarks found so far; None before the start.
+    """
+
+    def __init__(
+        self,
+        finder: LandmarkFinder,
+        images: ImageList,
+        output_dir: str,
+        reference: str | None = None,
+        calibration: str | None = None,
+    ) -> None:
+        self.finder, self.images, self.output_dir = finder, images, Path(output_dir)
+        self.reference, self.calibration = reference, calibration
+        self.results: Results | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Look at the input at the start, collect after every iteration, write at the end."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self, engine: Engine) -> None:
+        """Read the reference, find the images: bad input shows before the work begins."""
+        self.output = self.finder.output.into(self.output_dir)
+        self.results = self.finder.start(
+            self.images, reference=self.reference, calibration=self.calibration, output=self.output
+        )
+
+    def collect(self, engine: Engine) -> None:
+        """Keep and draw the landmarks of this iteration's images."""
+        assert self.results is not None
+        self.finder.collect(self.results, engine.state.batch["image"], engine.state.output["pred"], self.output)
+
+    def finish(self, engine: Engine) -> None:
+        """Measure and write."""
+        assert self.results is not None
+        self.results.measure()
+        self.output.write(self.results)

@@ -1,0 +1,67 @@
+"""The settings beside a detector's weights: data of known names and types, or one sentence that names the file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ignite.engine import Engine
+from monai.bundle import ConfigParser
+
+from medpixcl.training import SettingsFile
+from medpixcl.training.settings_file import read_settings
+
+SETTINGS: dict[str, Any] = {
+    "landmark_names": ["sella", "5 % point", "a@b", "naïve 名", 'it\'s "quoted"', "two\nlines"],
+    "working_spacing_mm": [2.0, 2.0],
+    "spatial_dims": 2,
+    "backbone": "dynunet",
+    "channels": [4, 8],
+    "norm": "instance",
+    "configuration_stride": None,
+    "use_offsets": True,
+    "trained_on": {"images": 3, "start": "infoaug"},
+}
+
+
+def test_written_settings_are_read_again_by_both(tmp_path: Path) -> None:
+    """By this package as data, and by MONAI as a configuration: to the same values."""
+    engine = Engine(lambda engine, batch: None)
+    SettingsFile(str(tmp_path / "inference.json"), SETTINGS).attach(engine)
+    engine.run([0])
+    assert read_settings(tmp_path / "inference.json") == SETTINGS
+    parser = ConfigParser(ConfigParser.load_config_file(tmp_path / "inference.json"))
+    assert {key: parser.get_parsed_content(key) for key in SETTINGS} == SETTINGS
+
+
+FAULTS = [
+    ({"landmark_names": ["$__import__('os').system('true')"]}, r"landmark_names\[0\] is .*begins with \$, @ or %"),
+    ({"landmark_names": ["1", "@device"]}, r"landmark_names\[1\] is '@device'"),
+    ({"backbone": "%spacing_mm"}, r"backbone is '%spacing_mm'"),
+    ({"landmark_names": ["tooth #12"]}, r".*or holds #; give it another name"),
+    ({"trained_on": {"images": 1, "start": "$5"}}, r"trained_on\['start'\] is '\$5'"),
+    ({"overlays": False}, r"Additional properties are not allowed \('overlays' was unexpected\)"),
+    ({"channels": "many"}, r"channels: 'many' is not of type"),
+    ({"spatial_dims": True}, r"spatial_dims: True is not of type"),
+    ({"landmark_names": [1]}, r"landmark_names: 0: 1 is not of type 'string'"),
+    ({"backbone": {"_target_": "os.getcwd"}}, r"backbone: .* is not of type 'string'"),
+]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), FAULTS)
+def test_what_is_refused(settings: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    """When it is read, and before a training that would write it."""
+    file = tmp_path / "inference.json"
+    file.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=rf"inference\.json: {sentence}"):
+        read_settings(file)
+    with pytest.raises(ValueError, match=rf"inference\.json: {sentence}"):
+        SettingsFile(str(file), settings)
+
+
+@pytest.mark.parametrize("content", [b"{,}", b"\xff", b"[" * 100_000, b"[]", b""])
+def test_other_files(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "inference.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"inference\.json.*; give the settings file that the training wrote"):
+        read_settings(file)
