@@ -92,16 +92,23 @@ def _kernel(backend: str, device: torch.device) -> Callable[[Tensor, int, Window
     """Function that works out the entropy of bin numbers and fills the last argument."""
     if backend not in ("auto", "numba", "torch"):
         raise ValueError(f"backend is {backend!r}; expected 'auto', 'numba' or 'torch'.")
-    compiled = device.type == "cpu" and find_spec("numba") is not None
-    if backend == "torch" or (backend == "auto" and not compiled):
-        return entropy_torch.window_entropy
-    if not compiled:
+    compiled = _compiled_kernel() if device.type == "cpu" and backend != "torch" else None
+    if compiled is None and backend == "numba":
         raise ValueError(
             "backend is 'numba', which needs an image on the CPU and the package numba; use backend='auto' or 'torch', "
             "or install medpixcl[fast]."
         )
-    from medpixcl._kernels import entropy_numba
+    return compiled or entropy_torch.window_entropy
 
+
+def _compiled_kernel() -> Callable[[Tensor, int, Window, Tensor], None] | None:
+    """The loops compiled by numba; None where it is missing, or is installed for another numpy."""
+    if find_spec("numba") is None:
+        return None
+    try:
+        from medpixcl._kernels import entropy_numba
+    except ImportError:
+        return None
     return entropy_numba.compiled_window_entropy
 
 

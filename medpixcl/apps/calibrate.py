@@ -60,7 +60,7 @@ class Matched:
 
     Attributes:
         picture: Shape (1, C, *spatial).
-        levels: Its maps, (1, E, *cells), finest first.
+        levels: Level maps of the image, (1, E, *cells), finest first.
         spacing: Size of a voxel in mm along the array axes.
         result: The template's landmarks in it.
     """
@@ -82,7 +82,7 @@ def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Matched
     """Distances in mm between the landmarks in ``target`` found through ``via`` and those found directly.
 
     Args:
-        matcher: How landmarks are matched; it keeps its own template.
+        matcher: Matcher fitted to the template; its template is left as it is.
         strides: Voxels per cell of the levels, finest first.
         via: The image whose found landmarks are taken as a template's.
         target: The other image.
@@ -184,12 +184,12 @@ def calibrate_from_bundle(
     """Calibrate with the template, matcher, network, weights and preprocessing of a matching bundle.
 
     Args:
-        bundle: Its folder.
+        bundle: Folder of a matching bundle.
         overrides: Config ids of its ``inference`` configuration to values: ``template``, ``landmarks``, ``images``.
         coverage: Probability that a true place shall lie within the radius.
         reader_mm: Standard deviation along an axis of a reader's mark; 0 leaves readers out.
         limit: At most so many images, drawn at random; None for all.
-        seed: Of that, of the order and of the readers' marks.
+        seed: Random seed for choosing the images, ordering them and simulating the readers' marks.
         progress: Called after every image.
 
     Returns:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medpixcl.apps.few_shot import TRAINED_ON, EarlierRun, few_shot_report, read_earlier_runs
 from medpixcl.apps.images import ImageList
-from medpixcl.apps.readers import compare_readers, read_readers, write_reader_table
+from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.results import METRICS_FILE, LandmarkResults
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS
 
@@ -118,7 +118,7 @@ class LandmarkDetectionHandler(LandmarkResults):
         """Compare with the readers, and write everything."""
         if self.readers:
             found = {one.image: dict(zip(one.points.names, one.lps_mm.tolist(), strict=True)) for one in self.landmarks}
-            compared = compare_readers({"this run": found, **read_readers(self.readers)})
+            compared = compare_reader_positions({"this run": found, **read_readers(self.readers)})
             write_reader_table(self.output_dir / "readers.csv", compared)
             self.comparisons = [*self.comparisons, *compared]
             between = [metrics["mre_mm"] for _, metrics in compared[len(self.readers) + 1 :]]

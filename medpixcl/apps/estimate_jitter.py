@@ -45,8 +45,8 @@ class JitterSettings:
         window_mm: Side of the patches.
         measure: See :func:`medpixcl.apps.jitter.information_measure`.
         stop: See :func:`medpixcl.apps.jitter.estimate_jitter`.
-        alpha: The same.
-        seed: Of all that is drawn.
+        alpha: See :func:`medpixcl.apps.jitter.estimate_jitter`.
+        seed: Random seed for images, patches and draws of intensity.
     """
 
     images: int = 20
@@ -76,8 +76,8 @@ def estimate_for_bundle(
     Args:
         bundle: Folder of a pretraining bundle.
         manifest: Images; only the training section is read, and no landmarks.
-        settings: How.
-        weights: Of the bundle's network, from a pretraining; the frozen ImageNet encoder when None.
+        settings: Settings of the estimate.
+        weights: Weights of the bundle's network from a pretraining; None takes the frozen ImageNet encoder.
         overrides: Config ids of the bundle's ``train`` configuration to values.
         extra_configs: Config files put over it, before the overrides.
         progress: Called after every image, pair and class.

@@ -1,13 +1,12 @@
 """The images that an evaluator runs over, and how results name them."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from medpixcl.data.datalist import items_of
-from medpixcl.data.identity import image_stem
+from medpixcl.data.identity import first_file, is_image_of, unique_stems
 from medpixcl.data.manifest import SECTIONS, Entry, Manifest
 from medpixcl.data.scan import scan
 from medpixcl.data.series import dicom_files
@@ -86,8 +85,7 @@ class ImageList:
 
     def stem(self, image: str) -> str:
         """Name of an image without suffix, for the files made from it; with suffix where two would be the same."""
-        name = self.name(image)
-        return image_stem(name) if self._stems[image_stem(name)] == 1 else name
+        return self._stems[self.name(image)]
 
     def name(self, image: str) -> str:
         """How results name an image: its path relative to the folder or manifest it was found by."""
@@ -95,8 +93,8 @@ class ImageList:
         return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
 
     @cached_property
-    def _stems(self) -> Counter[str]:
-        return Counter(image_stem(self.name(first_file(entry))) for entry in self.datalist)
+    def _stems(self) -> dict[str, str]:
+        return unique_stems(self.name(first_file(entry)) for entry in self.datalist)
 
     @cached_property
     def _entries(self) -> list[Entry]:
@@ -104,10 +102,8 @@ class ImageList:
         entries = [entry for section in asked for entry in self.manifest.datalist(section)]
         if self.path.is_file() and self.path.suffix != ".json":
             return entries  # asked for by name, so searched, be it the template
-        return [entry for entry in entries if not self._is_left_out(entry)]
-
-    def _is_left_out(self, entry: Entry) -> bool:
-        return isinstance(entry["image"], str) and Path(entry["image"]).resolve() == self.left_out
+        left_out = self.left_out
+        return [entry for entry in entries if left_out is None or not is_image_of(entry, left_out)]
 
     def _unusable(self, entry: Entry) -> str | None:
         dims = len(entry.get("shape") or ())
@@ -116,8 +112,3 @@ class ImageList:
         files = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
         missing = next((Path(file).name for file in files if not Path(file).exists()), None)
         return None if missing is None else f"{missing} does not exist."
-
-
-def first_file(entry: Mapping[str, Any]) -> str:
-    """File that stands for an entry in its metadata."""
-    return entry["image"] if isinstance(entry["image"], str) else entry["image"][0]

@@ -1,7 +1,5 @@
 """Confidence regions of detected landmarks: calibrated on images with known landmarks, stored and drawn for others."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,9 @@ from torch import Tensor
 from medpixcl.apps.images import ImageList
 from medpixcl.coordinates import flip_ras_lps, spacing_of, voxel_to_mm, working_affine, working_spacing
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import pair_images
 from medpixcl.data.landmarks.reading import read_landmarks
-from medpixcl.landmarks.metrics import pair_images
+from medpixcl.data.tables import write_csv
 from medpixcl.landmarks.regions import RegionCalibration, calibrate_regions, coverage_report, region_size, semi_axes
 from medpixcl.reports.figures import landmark_overlay, save_png
 from medpixcl.reports.tables import write_metrics_json
@@ -106,7 +105,7 @@ class RegionHandler:
         """Write the calibration, or the regions and how many true places they hold."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
         if self.calibration is not None:
-            write_text_atomically(self.output_dir / TABLE_FILE, self._table(self.calibration))
+            write_csv(self.output_dir / TABLE_FILE, self._table(self.calibration))
         if self.reference is None:
             return
         away, covariance = self._examples()
@@ -132,12 +131,10 @@ class RegionHandler:
             away.append(torch.tensor(given, dtype=torch.float64) - places)
         return torch.stack(away), torch.stack([self.found[image].covariance for image in pairs])
 
-    def _table(self, calibration: RegionCalibration) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+    def _table(self, calibration: RegionCalibration) -> list[list[str]]:
         dims = next(iter(self.found.values())).places.shape[1] if self.found else 2
         axes = [f"axis{n + 1}_{what}" for n in range(dims) for what in ("mm", *"xyz"[:dims])]
-        writer.writerow(["image", "landmark", *[f"{axis}_mm" for axis in "xyz"[:dims]], "size_mm", "unsure", *axes])
+        table = [["image", "landmark", *[f"{axis}_mm" for axis in "xyz"[:dims]], "size_mm", "unsure", *axes]]
         for image, found in self.found.items():
             regions = calibration.regions_of(self.names, found.covariance)
             lengths, directions = semi_axes(regions)
@@ -146,8 +143,8 @@ class RegionHandler:
                 along = torch.cat([lengths[number][:, None], directions[number].T], dim=1).flatten()
                 numbers = [_text(place) for place in found.places[number].tolist()]
                 known = [_text(value) for value in (sizes[number].item(), *along.tolist())]
-                writer.writerow([image, name, *numbers, known[0], "unsure" if unsure[number] else "", *known[1:]])
-        return text.getvalue()
+                table.append([image, name, *numbers, known[0], "unsure" if unsure[number] else "", *known[1:]])
+        return table
 
 
 def _text(value: float) -> str:

@@ -1,7 +1,5 @@
 """Landmarks found in images: collected, written in the formats wanted, measured, reported."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,12 +14,12 @@ import medpixcl
 from medpixcl.apps.images import ImageList
 from medpixcl.apps.radii import Radii
 from medpixcl.coordinates import affines_of, original_voxels, working_spacing
-from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.dicom import is_dicom
+from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import REJECTED_TABLE, read_landmarks
 from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
-from medpixcl.landmarks.metrics import evaluate_positions
+from medpixcl.data.tables import write_csv
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.reports.figures import landmark_overlay, save_png
 from medpixcl.reports.html import Picture, write_match_report
@@ -199,9 +197,7 @@ class LandmarkResults:
         """List the images without landmarks, and those that a format cannot hold."""
         rows = [(image, "", reason) for image, reason in self.images.rejected.items()]
         rows += [(one.image, one.format, one.reason) for one in self.not_written]
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("image", "format", "reason"), *rows])
-        write_text_atomically(self.output_dir / REJECTED_TABLE, text.getvalue())
+        write_csv(self.output_dir / REJECTED_TABLE, [("image", "format", "reason"), *rows])
 
     @staticmethod
     def _is_dicom(item: Mapping[str, Any]) -> bool:

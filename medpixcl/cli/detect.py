@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medpixcl.cli.console import print_metrics, say, say_left_out
+from medpixcl.cli.console import print_metrics, say, say_left_out, say_log
 from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, format_settings
 
 BUNDLE = "xray_landmark_selftraining"
@@ -26,6 +26,7 @@ def detect(
     """Find landmarks with a trained detector."""
     from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
 
+    say_log()
     folder = find_bundle(bundle, BUNDLE)
     overrides: dict[str, Any] = {
         "images": str(images),

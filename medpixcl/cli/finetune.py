@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medpixcl.cli.console import say
+from medpixcl.cli.console import say, say_log
 from medpixcl.cli.options import Settings, checked_device
 
 
@@ -30,6 +30,7 @@ def finetune(
     """Fine-tune a network on annotated images: landmarks, organs or classes, as the bundle says."""
     from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
 
+    say_log()
     if init is not None and scratch:
         raise ValueError("--init and --scratch contradict each other; give one of them")
     overrides: dict[str, Any] = {"data_list_file_path": str(data)}

@@ -23,7 +23,7 @@ KeepPatient = Annotated[
 
 def format_settings(formats: str | None, keep_patient: bool) -> dict[str, object]:
     """The settings of a bundle that say how landmarks are written; those not asked for are left to it."""
-    from medpixcl.data.landmarks.reading import checked_formats
+    from medpixcl.data.landmarks.writing import checked_formats
 
     chosen: dict[str, object] = {"keep_patient": True} if keep_patient else {}
     if formats is not None:

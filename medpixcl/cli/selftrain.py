@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medpixcl.cli.console import say
+from medpixcl.cli.console import say, say_log
 from medpixcl.cli.options import Settings, Spacing, checked_device
 
 BUNDLE = "xray_landmark_selftraining"
@@ -27,6 +27,7 @@ def selftrain(
     """Train a landmark detector from one annotated image and unlabelled ones."""
     from medpixcl.apps.bundles import find_bundle, parse_settings, run_bundle
 
+    say_log()
     overrides: dict[str, Any] = {
         "template": str(template),
         "landmarks": str(landmarks),

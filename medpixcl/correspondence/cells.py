@@ -87,36 +87,6 @@ def cells_of_boxes(low: Float[Tensor, "b d"], high: Float[Tensor, "b d"], shape:
     return Cells(positions, torch.diag_embed(bins), torch.ones_like(positions[..., 0], dtype=torch.bool))
 
 
-def unit_boxes(
-    start: Float[Tensor, "b d"],
-    size: Float[Tensor, "b d"],
-    image_shape: Sequence[int],
-    *,
-    flip: Sequence[bool] | None = None,
-    half_pixel_bias: bool = False,
-) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
-    """Crops in the coordinates of the original: the image's first and last voxel lie at 0 and 1 along every axis.
-
-    Distances are distorted in images that are not square; positions in mm (:func:`cells_of_affine`) are not.
-
-    Args:
-        start: First voxel of the crops, array order, shape (B, D).
-        size: Voxels of the crops along each axis, shape (B, D).
-        image_shape: Spatial shape of the image.
-        flip: Axes along which the crop is mirrored.
-        half_pixel_bias: Corners at the centres of the crop's first and last voxel, as in PixPro's code, which displaces
-            the cells by up to ``1/2 - 1/(2n)`` voxel; off: at the crop's outer edges, exact.
-
-    Returns:
-        The two corners for :func:`cells_of_boxes`.
-    """
-    extent = torch.as_tensor([max(n - 1, 1) for n in image_shape]).to(start)
-    edge = 0.0 if half_pixel_bias else 0.5
-    low, high = (start - edge) / extent, (start + size - 1 + edge) / extent
-    mirrored = torch.as_tensor([False] * start.shape[1] if flip is None else list(flip), device=start.device)
-    return torch.where(mirrored, high, low), torch.where(mirrored, low, high)
-
-
 def draw_cells(
     query: Cells, key: Cells, number: int, *, generator: torch.Generator | None = None
 ) -> Int[Tensor, "b a"]:

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from medpixcl.correspondence.pooling import Kind, Number, PooledExogenous
+from medpixcl._typing import Number
+from medpixcl.correspondence.pooling import Kind, PooledExogenous
 from medpixcl.correspondence.spatial import distances, wide
 
 

@@ -10,7 +10,8 @@ from monai.networks.layers.factories import Pool
 from torch import Tensor
 from torch.nn import functional as F
 
-Number = float | int
+from medpixcl._typing import Number
+
 Kind = Literal["continuous", "vector", "cyclic", "categorical"]
 
 

@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from medpixcl._typing import Number
 from medpixcl.correspondence.cells import Cells
 from medpixcl.correspondence.exogenous import ExogenousChannel, channel_weights
-from medpixcl.correspondence.pooling import Number, PooledExogenous
+from medpixcl.correspondence.pooling import PooledExogenous
 from medpixcl.correspondence.spatial import positive_mask
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from medpixcl._typing import PointsMM
 from medpixcl.coordinates import spatial_affine, voxel_to_mm
 from medpixcl.data.datalist import Datalist, hold_out, items_of
-from medpixcl.data.landmarks.reading import LandmarkFile, read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import Manifest
 
 Files = str | Mapping[str, str]

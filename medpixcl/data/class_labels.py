@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from medpixcl.data.datalist import ITEM_KEYS, Datalist, items_of
-from medpixcl.data.identity import ImageKeys
+from medpixcl.data.identity import ImageKeys, first_file
 from medpixcl.data.manifest import SECTIONS, Manifest
 
 IMAGE_COLUMNS = ("image", "volume", "id")
@@ -64,8 +64,7 @@ class ClassTable:
         """
         base, named = manifest.base_dir.absolute(), 0
         for _, entry in manifest.entries():
-            first = entry["image"] if isinstance(entry["image"], str) else entry["image"][0]
-            key = self._keys.find(base / first)
+            key = self._keys.find(base / first_file(entry))
             if key is None:
                 continue
             named += 1
@@ -101,16 +100,16 @@ class ClassTable:
                 self.groups[key] = names.setdefault(patient, f"group-{len(names) + 1:04d}")
 
 
-def check_classes(labels: Sequence[int], where: str, least: int = 2) -> None:
+def check_classes(labels: Sequence[int], where: str) -> None:
     """Refuse labels of which nothing can be learnt.
 
     Raises:
-        ValueError: If there are fewer than ``least`` classes.
+        ValueError: If there are fewer than two classes.
     """
     found = Counter(labels)
-    if len(found) < least:
+    if len(found) < 2:
         of = f"all {len(labels)} images of {where} have the class {labels[0]}" if labels else f"{where} has no label"
-        raise ValueError(f"{of}; classification needs images of {least} classes: check the labels.")
+        raise ValueError(f"{of}; classification needs images of 2 classes: check the labels.")
 
 
 def tied_images(entries: Datalist) -> list[int]:

@@ -126,11 +126,11 @@ def volume_centre(affine: Float[Tensor, "4 4"], shape: tuple[int, int, int]) -> 
     return voxel_to_mm(last / 2, affine)[0]
 
 
-def rotation_matrix(rotations_deg: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+def pose_rotation(rotations_deg: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
     """``R_S R_A R_R`` of right-handed angles about the fixed R, A and S axes.
 
     Example:
-        >>> turned = rotation_matrix(torch.tensor([[0.0, 0.0, 90.0]])) @ torch.tensor([1.0, 0.0, 0.0])
+        >>> turned = pose_rotation(torch.tensor([[0.0, 0.0, 90.0]])) @ torch.tensor([1.0, 0.0, 0.0])
         >>> turned.round().abs()
         tensor([[0., 1., 0.]])
     """
@@ -159,7 +159,7 @@ def patient_to_gantry(poses: Poses) -> Float[Tensor, "b 4 4"]:
     if not all(bool(part.isfinite().all()) for part in (rotations, translations, isocentre)):
         raise ValueError("poses hold NaN or infinity; give finite degrees and mm")
     matrix = torch.eye(4).to(rotations).repeat(len(rotations), 1, 1)
-    matrix[:, :3, :3] = rotation_matrix(rotations)
+    matrix[:, :3, :3] = pose_rotation(rotations)
     matrix[:, :3, 3] = translations - matrix[:, :3, :3] @ isocentre
     return matrix
 

@@ -41,7 +41,7 @@ class Fingerprint:
     detail: Float[Tensor, " m"]
 
 
-def fingerprint(values: Float32[np.ndarray, "*s"]) -> Fingerprint:
+def image_fingerprint(values: Float32[np.ndarray, "*s"]) -> Fingerprint:
     """Fingerprint of a picture, or of a volume's three middle slices.
 
     Args:

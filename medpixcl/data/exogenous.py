@@ -16,13 +16,13 @@ from jaxtyping import Float
 from monai.data import MetaTensor
 
 from medpixcl.coordinates import apply_affine, spacing_of, spatial_affine
-from medpixcl.data.identity import image_stem
+from medpixcl.data.identity import FilesOfImages
 from medpixcl.data.images import read_pixels
 from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.sources import visible_files
 
-KINDS = ("continuous", "categorical")
+CHANNEL_KINDS = ("continuous", "categorical")
 DEPTH_CODES = (0.0, 65535.0)
 """What 16-bit depth pictures write where there is no depth: nothing met, or too near or too far."""
 DONOR = "donor"
@@ -65,8 +65,8 @@ def read_exogenous(
         ImageFileError: If the file is not readable, has another size or place than the image, holds nothing but
             missing values, or is categorical and holds fractions.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}.")
+    if kind not in CHANNEL_KINDS:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(CHANNEL_KINDS)}.")
     pixels = read_pixels(path)
     if pixels.values.shape != grid.shape:
         raise ImageFileError(
@@ -108,9 +108,7 @@ def _size(shape: Sequence[int]) -> str:
 class ExogenousFiles:
     """The files of one channel, found by the names of the images.
 
-    An image's file is the one with the same path in the folder, whatever the suffix; else the only one there with the
-    same name without suffix; else the only one with the same name up to its first dot (``frame-01.depth.png`` for
-    ``frame-01.color.jpg``).
+    How an image finds its file: :class:`medpixcl.data.identity.FilesOfImages`.
 
     Args:
         name: Of the channel, as ``depth``.
@@ -132,14 +130,7 @@ class ExogenousFiles:
         self.files = sorted(path.parent.glob(path.name)) if patterned else visible_files([path])
         if not self.files:
             raise ValueError(f"{path} holds no file of the {what} {name!r}.")
-        self._by_path: dict[str, list[Path]] = {}
-        self._by_stem: dict[str, list[Path]] = {}
-        self._by_start: dict[str, list[Path]] = {}
-        for file in self.files:
-            below = file.relative_to(self.folder)
-            self._by_path.setdefault((below.parent / image_stem(below.name)).as_posix(), []).append(file)
-            self._by_stem.setdefault(image_stem(file.name), []).append(file)
-            self._by_start.setdefault(file.name.partition(".")[0], []).append(file)
+        self._index = FilesOfImages(self.folder, self.files)
 
     def find(self, image: Path, roots: Sequence[Path]) -> Path | None:
         """File of an image, None if there is none.
@@ -151,19 +142,14 @@ class ExogenousFiles:
         Raises:
             ValueError: If several files fit.
         """
-        stem = image_stem(image.name)
-        below = [(image.parent / stem).relative_to(root).as_posix() for root in roots if root in image.parents]
-        found = [self._by_path.get(path) for path in below]
-        found += [self._by_stem.get(stem), self._by_start.get(image.name.partition(".")[0])]
-        for files in filter(None, found):
-            if len(files) > 1:
-                shown = ", ".join(os.path.relpath(file, self.folder) for file in files[:_EXAMPLES])
-                raise ValueError(
-                    f"{self.folder}: {image.name} may belong to any of {shown}; keep one, or give {self.name!r} "
-                    f"as a pattern such as *.{self.name}.png."
-                )
-            return files[0]
-        return None
+        files = self._index.find(image, roots)
+        if len(files) > 1:
+            shown = ", ".join(os.path.relpath(file, self.folder) for file in files[:_EXAMPLES])
+            raise ValueError(
+                f"{self.folder}: {image.name} may belong to any of {shown}; keep one, or give {self.name!r} "
+                f"as a pattern such as *.{self.name}.png."
+            )
+        return files[0] if files else None
 
 
 def exogenous_path(item: Mapping[Any, Any], name: str) -> str:

@@ -8,6 +8,12 @@ from torch import Tensor
 
 TO_IDENTITY = 1e-5
 """Weight of the pull towards no rotation, in units of the points' own variance; settles what few points leave open."""
+COST_CAP = 3.0
+"""Largest cost of a landmark in :func:`consensus_similarity`."""
+MAX_SCALE = 1.5
+"""Largest change of size, up or down, that :func:`consensus_similarity` allows."""
+HYPOTHESES = 4096
+"""Number of sets of landmarks that :func:`consensus_similarity` draws."""
 
 
 def fit_similarity(
@@ -57,9 +63,6 @@ def consensus_similarity(
     costs: Float[Tensor, "k m"],
     *,
     sigma: float,
-    cap: float = 3.0,
-    max_scale: float = 1.5,
-    hypotheses: int = 4096,
     seed: int = 0,
 ) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
     """The similarity transform that most landmarks agree on, each choosing among its candidate positions.
@@ -72,9 +75,6 @@ def consensus_similarity(
         candidates: Positions in the query, shape (K, M, D), mm.
         costs: Shape (K, M): what choosing a candidate costs, 0 for the best.
         sigma: Standard deviation in mm of a landmark around its prediction.
-        cap: Largest cost of a landmark.
-        max_scale: Largest change of size, up or down.
-        hypotheses: Number of sets drawn.
         seed: Of the draws.
 
     Returns:
@@ -83,16 +83,16 @@ def consensus_similarity(
     count, dims = points.shape
     generator = torch.Generator().manual_seed(seed)
     drawn = min(dims, count)
-    chosen = torch.rand(hypotheses, count, generator=generator).topk(drawn, dim=1).indices
+    chosen = torch.rand(HYPOTHESES, count, generator=generator).topk(drawn, dim=1).indices
     # Better candidates more often: the cost is that of the sum above.
     odds = (-costs.cpu()).exp()[chosen].flatten(0, 1)
-    picks = torch.multinomial(odds.double(), 1, generator=generator).view(hypotheses, drawn)
+    picks = torch.multinomial(odds.double(), 1, generator=generator).view(HYPOTHESES, drawn)
     chosen, picks = chosen.to(points.device), picks.to(points.device)
     matrix, shift = fit_similarity(points[chosen], candidates[chosen, picks], torch.ones_like(points[chosen][..., 0]))
     scale = torch.linalg.vector_norm(matrix, dim=-2).mean(dim=-1)
-    possible = (scale < max_scale) & (scale > 1 / max_scale)
+    possible = (scale < MAX_SCALE) & (scale > 1 / MAX_SCALE)
     distance = torch.cdist(transform(points, matrix, shift).movedim(0, 1), candidates).movedim(0, 1)
-    total = (costs + distance.square() / (2 * sigma**2)).amin(dim=-1).clamp_max(cap).sum(dim=-1)
+    total = (costs + distance.square() / (2 * sigma**2)).amin(dim=-1).clamp_max(COST_CAP).sum(dim=-1)
     best = torch.where(possible, total, torch.inf).argmin()
     return matrix[best], shift[best]
 
@@ -121,6 +121,8 @@ moves between half and twice of it."""
 
 FREEDOM = 2.0
 """Degrees of freedom of the residuals: how little far-off landmarks count."""
+REFITS = 10
+"""Number of fits of :func:`robust_similarity`, each with weights from the one before."""
 
 
 def spread(points: Float[Tensor, "k d"]) -> Float[Tensor, ""]:
@@ -135,7 +137,7 @@ def robust_weights(residuals: Float[Tensor, "k d"], deviations: Float[Tensor, " 
 
 
 def robust_similarity(
-    shape: Float[Tensor, "k d"], found: Float[Tensor, "k d"], turns: int = 10
+    shape: Float[Tensor, "k d"], found: Float[Tensor, "k d"]
 ) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
     """The similarity transform that brings a shape to found landmarks where most of them lie about right.
 
@@ -145,14 +147,13 @@ def robust_similarity(
     Args:
         shape: Shape (K, D), mm.
         found: Shape (K, D), mm.
-        turns: Fits with weights from the one before.
 
     Returns:
         Matrix (D, D) and shift (D), as :func:`medpixcl.landmarks.geometry.fit_similarity`.
     """
     sigma = NOISE * spread(shape)
     matrix, shift = consensus_similarity(shape, found[:, None], torch.zeros_like(found[:, :1]), sigma=float(sigma))
-    for _ in range(turns):
+    for _ in range(REFITS):
         residuals = found - transform(shape, matrix, shift)
         matrix, shift = fit_similarity(shape, found, robust_weights(residuals, sigma.expand(len(shape))))
     return matrix, shift

@@ -96,7 +96,7 @@ def adapted(templates: TemplateSet, population: Population, own_weight: float = 
     rows = templates.there.nonzero().squeeze(1)[templates.owner]
     made = copy.copy(templates)
     made.vectors, made.around = (
-        [F.normalize(own_weight * one + all_of[rows].to(one), dim=-1) for one, all_of in zip(own, sums, strict=True)]
+        [F.normalize(own_weight * one + all_of.to(one)[rows], dim=-1) for one, all_of in zip(own, sums, strict=True)]
         for own, sums in ((templates.vectors, population.vectors), (templates.around, population.around))
     )
     return made

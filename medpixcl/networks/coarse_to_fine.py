@@ -15,7 +15,7 @@ from medpixcl.landmarks.geometry import robust_similarity, transform
 from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
 from medpixcl.networks.inferers import LandmarkInferer
 from medpixcl.networks.landmark import LandmarkNet, decode_output
-from medpixcl.networks.precision import MixedPrecision
+from medpixcl.networks.precision import Precision
 from medpixcl.views import affine_view, resample, upright_axes, view_positions
 
 
@@ -112,7 +112,8 @@ class CoarseToFineInferer(Inferer):
         radius: Number of cells on each side of a peak that are averaged, see
             :func:`medpixcl.networks.landmark.decode_output`.
         crops_at_once: Number of crops in one batch.
-        bfloat16: Convolutions of the fine network in bfloat16.
+        bfloat16: Convolutions of the fine network in bfloat16: true, false, or ``"auto"`` where the device computes
+            them faster.
         use_offsets: Whether the fine network's offsets are used, see :func:`medpixcl.networks.landmark.decode_output`.
         activation: ``activation`` of the loss that the fine network was trained with.
         shape_mm: Landmarks of a typical image, (K, D) in mm, for a fine network trained on upright views
@@ -130,7 +131,7 @@ class CoarseToFineInferer(Inferer):
         crop_shape: Sequence[int],
         radius: int = 3,
         crops_at_once: int = 8,
-        bfloat16: bool = False,
+        bfloat16: bool | str = "auto",
         use_offsets: bool = True,
         activation: str = "softmax",
         shape_mm: Sequence[Sequence[float]] | None = None,
@@ -153,7 +154,7 @@ class CoarseToFineInferer(Inferer):
             )
         self.shape = None if shape_mm is None else torch.tensor(shape_mm, dtype=torch.float64)
         self.coarse, self.fine, self.crop_shape = coarse, network, tuple(crop_shape)
-        self.radius, self.crops_at_once, self.bfloat16 = radius, crops_at_once, bfloat16
+        self.radius, self.crops_at_once, self.precision = radius, crops_at_once, Precision(bfloat16)
         self.use_offsets, self.activation = use_offsets, activation
 
     def __call__(self, inputs: Tensor, network: nn.Module, detail: Tensor, **kwargs: Any) -> dict[str, Tensor]:
@@ -194,7 +195,9 @@ class CoarseToFineInferer(Inferer):
             else:
                 crops, matrices = turned_crops_around(image, around, self.crop_shape, spacing_mm, axes)
             landmarks = torch.arange(first, first + len(around), device=image.device)
-            output = self._of_landmark(MixedPrecision(self.fine, self.bfloat16)(crops), landmarks)
+            with self.precision.autocast(crops.device):
+                output = self.fine(crops)
+            output = self._of_landmark(output, landmarks)
             place, confidence = decode_output(
                 output,
                 1,

@@ -13,7 +13,7 @@ from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
 from medpixcl.networks.backbones import pad_to_stride
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.landmark import LandmarkNet, decode_output
-from medpixcl.networks.precision import MixedPrecision
+from medpixcl.networks.precision import Precision
 from medpixcl.views import affine_view, resample, view_positions
 
 
@@ -66,7 +66,7 @@ class LandmarkInferer(Inferer):
         radius: Number of cells on each side of a peak that are averaged, see
             :func:`medpixcl.networks.landmark.decode_output`.
         use_offsets: Whether the network's offsets are used, see :func:`medpixcl.networks.landmark.decode_output`.
-        bfloat16: Convolutions in bfloat16.
+        bfloat16: Convolutions in bfloat16: true, false, or ``"auto"`` where the device computes them faster.
         activation: ``activation`` of the loss that the network was trained with.
         covariance_radius: Number of cells on each side of the peak over which the covariance of a heatmap is measured.
     """
@@ -78,7 +78,7 @@ class LandmarkInferer(Inferer):
         views: Views = ((0.0, 1.0),),
         radius: int = 3,
         use_offsets: bool = True,
-        bfloat16: bool = False,
+        bfloat16: bool | str = "auto",
         activation: str = "softmax",
         covariance_radius: int = 8,
     ) -> None:
@@ -89,7 +89,7 @@ class LandmarkInferer(Inferer):
             radius,
             use_offsets,
         )
-        self.bfloat16, self.activation, self.covariance_radius = bfloat16, activation, covariance_radius
+        self.precision, self.activation, self.covariance_radius = Precision(bfloat16), activation, covariance_radius
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Landmarks of images (B, C, *spatial).
@@ -129,7 +129,8 @@ class LandmarkInferer(Inferer):
             )
             matrix = view.matrix[None].to(images.device, torch.float32)
             images = resample(images, view_positions(matrix, shape).expand(len(images), *shape, dims))
-        output = MixedPrecision(network, self.bfloat16)(pad_to_stride(images, self.definition.coarsest_stride))
+        with self.precision.autocast(images.device):
+            output = network(pad_to_stride(images, self.definition.coarsest_stride))
         cells = [-(-size // self.definition.stride) for size in shape]  # no landmark is looked for in the padding
         output = output[(slice(None), slice(None), *[slice(n) for n in cells])]
         points, confidence = decode_output(

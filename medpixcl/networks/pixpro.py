@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medpixcl.networks.embedding import BackboneNet, LevelsNet
-from medpixcl.networks.precision import refuse_wrong_gradients
+from medpixcl.networks.precision import Precision, refuse_wrong_gradients
 
 
 class ProjectionHead(nn.Sequential):
@@ -178,7 +178,11 @@ class PixProNet(nn.Module):
         transform_layers: Number of layers of the propagation's transform, see :class:`PixelPropagation`.
         normalise_values: Whether the propagated values are normalised, see :class:`PixelPropagation`.
         instance: Add the instance branch: a projector and a predictor, whose output is averaged over the view.
-        bfloat16: Convolutions in bfloat16, on CPU and GPU alike; weights, norms and vectors stay in float32.
+        bfloat16: Convolutions in bfloat16: true, false, or ``"auto"`` where the device computes them faster; weights,
+            norms and vectors stay in float32.
+
+    Attributes:
+        precision: The :class:`medpixcl.networks.precision.Precision`, which a resumed training restores.
     """
 
     def __init__(
@@ -193,7 +197,7 @@ class PixProNet(nn.Module):
         transform_layers: int = 1,
         normalise_values: bool = True,
         instance: bool = False,
-        bfloat16: bool = False,
+        bfloat16: bool | str = "auto",
     ) -> None:
         super().__init__()
         dims, widths = _shape_of(network)
@@ -211,7 +215,7 @@ class PixProNet(nn.Module):
         self.predictor = None
         if instance:
             self.predictor = ProjectionHead(dims, projection_size, projection_size, hidden_channels, norm)
-        self.strides, self.use_bfloat16 = network.strides, bfloat16
+        self.strides, self.precision = network.strides, Precision(bfloat16)
         if bfloat16:
             refuse_wrong_gradients(self)
 
@@ -239,7 +243,7 @@ class PixProNet(nn.Module):
 
     def _view(self, x: Tensor, cells: Sequence[Tensor] | None) -> dict[str, list[Tensor] | Tensor]:
         chosen = [None] * len(self.strides) if cells is None else cells
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.use_bfloat16):
+        with self.precision.autocast(x.device):
             levels, instance = self.online(x)
             with torch.no_grad():
                 keys, instance_keys = self.momentum(x)

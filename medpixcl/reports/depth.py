@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from medpixcl.reports.canvas import NEUTRAL, SERIES, draw_panel, new_figure
-from medpixcl.reports.panels import Array, Panel, View, as_array, as_flags, grey_levels
+from medpixcl.reports.panels import Array, Panel, PanelView, as_array, as_flags, grey_levels
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -27,9 +27,9 @@ class _Slice:
     depth: int | None
 
     @property
-    def view(self) -> View:
+    def view(self) -> PanelView:
         """How the plane is drawn: an RAS+ volume as radiologists do."""
-        return View() if self.depth is None else View(axes=(1, 0), flips=(True, True))
+        return PanelView() if self.depth is None else PanelView(axes=(1, 0), flips=(True, True))
 
     def picture(self, values: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "rows columns"]:
         """The plane of an image, upright."""
@@ -109,7 +109,9 @@ def _plane_spacing(spacing: Sequence[float] | None, dims: int) -> tuple[float, f
 
 
 def _draw_view(axes: Any, cut: _Slice, image: np.ndarray, spacing: Sequence[float] | None, title: str) -> None:
-    draw_panel(axes, Panel(grey_levels(cut.picture(image)), View(title=title), _plane_spacing(spacing, image.ndim)))
+    draw_panel(
+        axes, Panel(grey_levels(cut.picture(image)), PanelView(title=title), _plane_spacing(spacing, image.ndim))
+    )
 
 
 def _draw_channels(axes: Sequence[Any], cuts: Sequence[_Slice], channels: Sequence[np.ndarray], spacing: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The pictures of the package: landmarks on images, views of pretraining, similarity maps, error and training curves.
+"""The pictures of the package: landmarks on images, views of pretraining, similarity maps and error curves.
 
 Every function returns a :class:`matplotlib.figure.Figure`; :func:`figure_to_array` takes it to TensorBoard,
 :func:`save_png` to a file. Positions are voxel indices in array order. Colours stay apart with any colour vision, and
@@ -16,7 +16,7 @@ from jaxtyping import Shaped, UInt8
 
 from medpixcl.landmarks.metrics import THRESHOLDS_MM
 from medpixcl.landmarks.resampling import TIE_MM
-from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figure, panel_grid, style_chart
+from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figure, panel_grid
 from medpixcl.reports.markers import (
     REFERENCE,
     draw_circles,
@@ -28,7 +28,7 @@ from medpixcl.reports.markers import (
     point_legend,
     rim,
 )
-from medpixcl.reports.panels import Array, Panel, Projection, as_array, as_flags, panels
+from medpixcl.reports.panels import Array, Panel, as_array, as_flags, panels
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -45,8 +45,6 @@ def landmark_overlay(
     regions_mm2: Shaped[Array, "k d d"] | None = None,
     spacing: Sequence[float] | None = None,
     affine: Shaped[Array, "n n"] | None = None,
-    projection: Projection = "mean",
-    title: str = "",
 ) -> "matplotlib.figure.Figure":
     """Predicted landmarks on their image, numbered from 1, with the reference and the line between them.
 
@@ -61,16 +59,13 @@ def landmark_overlay(
             :mod:`medpixcl.landmarks.regions`, NaN for none; of a volume the outlines of the ellipsoids are drawn.
         spacing: Size of a voxel in mm along each array axis.
         affine: RAS+ voxel-to-mm matrix; replaces ``spacing`` and turns volumes upright.
-        projection: How a volume is projected.
-        title: Above the picture.
     """
     points = as_array(predicted)
     truth = None if reference is None else as_array(reference)
     flags = np.zeros(len(points), bool) if unsure is None else as_flags(unsure)
     labels, key = labels_and_key(len(points), names)
-    views = panels(image, spacing=spacing, affine=affine, projection=projection)
+    views = panels(image, spacing=spacing, affine=affine)
     figure, axes = panel_grid(views, height=4.6 if len(views) == 1 else 5.6, key=key)
-    figure.suptitle(title, fontsize=8, parse_math=False)
     for place, panel in zip(axes, views, strict=True):
         draw_points(place, panel.place(points), flags, None if truth is None else panel.place(truth))
         if radii_mm is not None:
@@ -124,7 +119,6 @@ def similarity_maps(
     maps: Shaped[Array, "k ..."],
     points: Shaped[Array, "k d"] | None = None,
     *,
-    names: Sequence[str] | None = None,
     stride: int | None = None,
 ) -> "matplotlib.figure.Figure":
     """One panel per map (a landmark, or a level of the embedding) over the image, bright where it is most similar.
@@ -133,7 +127,6 @@ def similarity_maps(
         image: Shape (rows, columns) or (i, j, k); a volume is projected along j.
         maps: Shape (K, *cells), of any resolution. Of a volume the maximum is shown.
         points: Shape (K, D), voxel: the match in each map.
-        names: K titles.
         stride: Voxels per cell along every axis; by default the cells cover the image exactly.
     """
     panel = _front_panel(image)
@@ -144,7 +137,7 @@ def similarity_maps(
     for index, values in enumerate(as_array(maps)):
         axes = figure.add_subplot(rows, columns, index + 1)
         draw_panel(axes, panel)
-        axes.set_title(names[index] if names else str(index + 1), fontsize=7, color=NEUTRAL, pad=2, parse_math=False)
+        axes.set_title(str(index + 1), fontsize=7, color=NEUTRAL, pad=2, parse_math=False)
         _draw_map(axes, panel, panel.view.flatten(values, projection="max"), stride)
         if points is not None:
             x, y = panel.place(as_array(points)[index : index + 1])[0]
@@ -153,27 +146,28 @@ def similarity_maps(
 
 
 def error_curve(
-    errors: Shaped[Array, "*n"] | Mapping[str, Shaped[Array, "*n"]], *, thresholds: Sequence[float] = THRESHOLDS_MM
+    errors: Shaped[Array, "*n"] | Mapping[str, Shaped[Array, "*n"]],
 ) -> "matplotlib.figure.Figure":
     """SDR against its threshold: the percentage of measured points whose error is below x mm.
 
+    Dotted lines mark ``THRESHOLDS_MM``; a single curve also has its values there.
+
     Args:
         errors: Radial errors in mm of any shape, NaN where missing; or several by name, for a curve each.
-        thresholds: Marked by lines, in mm, and for a single curve by their values.
     """
     series = errors if isinstance(errors, Mapping) else {"": errors}
     figure, axes = chart(xlabel="error below (mm)", ylabel="points (%)")
-    limit = 2.5 * max(thresholds)
+    limit = 2.5 * max(THRESHOLDS_MM)
     for colour, (name, values) in zip(itertools.cycle(SERIES), series.items(), strict=False):
         known = np.sort(as_array(values).ravel())
         known = known[~np.isnan(known)]
         share = 100 * np.arange(len(known) + 1) / max(len(known), 1)
         axes.step([0.0, *known], share, where="post", color=colour, linewidth=1.4, label=name or None)
-        for x in thresholds if len(series) == 1 and len(known) else ():
+        for x in THRESHOLDS_MM if len(series) == 1 and len(known) else ():
             y = 100 * float((known < x - TIE_MM).mean())
             axes.plot(x, y, "o", color=colour, markersize=3)
             axes.annotate(f"{y:.1f} % < {x:g} mm", (x, y), (7, -3), textcoords="offset points", fontsize=7, va="top")
-    for x in thresholds:
+    for x in THRESHOLDS_MM:
         axes.axvline(x, color="#BBBBBB", linewidth=0.8, linestyle=":", zorder=0)
     axes.set(xlim=(0, limit), ylim=(0, 101))
     if len(series) > 1:
@@ -220,28 +214,6 @@ def confidence_against_error(
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if known.any():
         axes.legend(fontsize=7, frameon=False)
-    return figure
-
-
-def training_curve(
-    values: Mapping[str, Sequence[tuple[float | int, float]]], *, step: str = "epoch"
-) -> "matplotlib.figure.Figure":
-    """One chart per quantity over a shared horizontal axis.
-
-    Args:
-        values: Name, with its unit, to (step, value) pairs; a non-finite value leaves a gap.
-        step: What is counted along the axis.
-    """
-    figure = new_figure(5.0, 0.4 + 1.6 * len(values))
-    first: Any = None
-    for index, (name, pairs) in enumerate(values.items()):
-        axes = figure.add_subplot(len(values), 1, index + 1, sharex=first)
-        first = first or axes
-        style_chart(axes, xlabel=step if index == len(values) - 1 else "", ylabel=name)
-        steps, numbers = np.array(pairs, dtype=float).reshape(-1, 2).T
-        axes.plot(steps, np.where(np.isfinite(numbers), numbers, np.nan), color=SERIES[0], linewidth=1.2)
-        if index < len(values) - 1:
-            axes.tick_params(labelbottom=False)
     return figure
 
 

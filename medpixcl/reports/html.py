@@ -44,7 +44,7 @@ class MatchReport:
         template_name: File name of the annotated image.
         template_picture: Its landmarks, given to ``landmark_overlay`` as the reference.
         facts: What was run: command, version, weights, template, date; name to value.
-        landmark_table: From :func:`medpixcl.reports.tables.landmark_rows`.
+        landmark_table: From :func:`medpixcl.reports.tables.landmark_summary_rows`.
         metrics: Against a reference, from :func:`medpixcl.landmarks.metrics.summarise_errors`; None without one.
         plots: Error curve, confidence against error and the like.
         best: Images matched best: by error with a reference, by mean confidence without.

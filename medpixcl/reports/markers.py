@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 PREDICTED, REFERENCE = "#E69F00", "#56B4E9"
 """Okabe and Ito's orange and sky blue, told apart with any colour vision."""
-Places = Float[np.ndarray, "k 2"]
+LABEL_SIZE = 6.0
+"""Font size in points of the texts at landmarks."""
+PicturePoints = Float[np.ndarray, "k 2"]
 """(x, y) of each point in a picture; NaN is not drawn."""
 
 
 def draw_points(
-    axes: "matplotlib.axes.Axes", points: Places, unsure: Bool[np.ndarray, " k"], reference: Places | None
+    axes: "matplotlib.axes.Axes", points: PicturePoints, unsure: Bool[np.ndarray, " k"], reference: PicturePoints | None
 ) -> None:
     """Predicted points as discs, unsure ones as rings; reference points as crosses, joined to their predictions."""
     sure, rings = points[~unsure], points[unsure]
@@ -30,7 +32,7 @@ def draw_points(
 
 
 def draw_circles(
-    axes: "matplotlib.axes.Axes", points: Places, radii_mm: Float[np.ndarray, " k"], spacing: tuple[float, float]
+    axes: "matplotlib.axes.Axes", points: PicturePoints, radii_mm: Float[np.ndarray, " k"], spacing: tuple[float, float]
 ) -> None:
     """Thin circles around points; ``spacing`` is the size in mm of a pixel down and to the right."""
     from matplotlib.patches import Ellipse
@@ -42,7 +44,7 @@ def draw_circles(
             axes.add_artist(Ellipse((float(point[0]), float(point[1])), width, height, **style))
 
 
-def draw_ellipses(axes: "matplotlib.axes.Axes", points: Places, shapes: Float[np.ndarray, "k 2 2"]) -> None:
+def draw_ellipses(axes: "matplotlib.axes.Axes", points: PicturePoints, shapes: Float[np.ndarray, "k 2 2"]) -> None:
     """Thin ellipses around points: ``(x - c)^T S^-1 (x - c) = 1`` of a shape S, (x, y) in pixels; NaN is not drawn."""
     from matplotlib.patches import Ellipse
 
@@ -55,7 +57,7 @@ def draw_ellipses(axes: "matplotlib.axes.Axes", points: Places, shapes: Float[np
             axes.add_artist(Ellipse((float(point[0]), float(point[1])), width, height, angle=angle, **style))
 
 
-def join(axes: "matplotlib.axes.Axes", starts: Places, ends: Places, colours: Sequence[Any]) -> None:
+def join(axes: "matplotlib.axes.Axes", starts: PicturePoints, ends: PicturePoints, colours: Sequence[Any]) -> None:
     """Thin line from each start to its end."""
     from matplotlib.collections import LineCollection
 
@@ -121,11 +123,10 @@ def _columns(key: Sequence[str], height: float) -> list[Sequence[str]]:
 def label_points(
     figure: "matplotlib.figure.Figure",
     axes: Sequence["matplotlib.axes.Axes"],
-    places: Sequence[Places],
+    places: Sequence[PicturePoints],
     texts: Sequence[str],
     *,
     obstacles: Sequence[Float[np.ndarray, "n 2"]],
-    size: float = 6.0,
 ) -> None:
     """Write a text beside each point of each picture, clear of other texts, points and edges as far as possible.
 
@@ -135,7 +136,6 @@ def label_points(
         places: Per picture, (K, 2).
         texts: K texts, the same in all pictures.
         obstacles: Per picture, all points that are drawn there.
-        size: Font size in points.
     """
     figure.draw_without_rendering()
     inch = 72 / figure.dpi
@@ -144,13 +144,13 @@ def label_points(
         kept = [text for text, show in zip(texts, shown, strict=True) if show]
         anchors, dots = (picture.transData.transform(some) * inch for some in (points[shown], drawn))
         frame = np.array(picture.get_window_extent().extents) * inch
-        offsets = label_offsets(anchors, kept, frame, dots[~np.isnan(dots).any(axis=1)], size=size)
+        offsets = label_offsets(anchors, kept, frame, dots[~np.isnan(dots).any(axis=1)], size=LABEL_SIZE)
         for point, offset, text in zip(points[shown], offsets, kept, strict=True):
-            _write_label(picture, point, offset, text, size=size)
+            _write_label(picture, point, offset, text)
 
 
 def label_offsets(
-    anchors: Places,
+    anchors: PicturePoints,
     texts: Sequence[str],
     frame: Float[np.ndarray, " 4"],
     obstacles: Float[np.ndarray, "n 2"],
@@ -190,9 +190,7 @@ def _overlaps(ours: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) 
     return touching.sum(axis=1).astype(float)
 
 
-def _write_label(
-    axes: "matplotlib.axes.Axes", point: np.ndarray, offset: tuple[float, float], text: str, *, size: float
-) -> None:
+def _write_label(axes: "matplotlib.axes.Axes", point: np.ndarray, offset: tuple[float, float], text: str) -> None:
     """White text with a black rim; a text that had to move far away gets a line to its point."""
     from matplotlib.patheffects import withStroke
 
@@ -202,12 +200,12 @@ def _write_label(
         (float(point[0]), float(point[1])),
         offset,
         textcoords="offset points",
-        fontsize=size,
+        fontsize=LABEL_SIZE,
         color="white",
         ha="center",
         va="center",
         path_effects=[withStroke(linewidth=1.4, foreground="black")],
-        arrowprops=line if np.hypot(*offset) > 2 * size else None,
+        arrowprops=line if np.hypot(*offset) > 2 * LABEL_SIZE else None,
         annotation_clip=False,
         parse_math=False,
     )

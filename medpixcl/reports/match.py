@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from medpixcl.data.identity import short_name
 from medpixcl.reports.figures import confidence_against_error, error_curve
 from medpixcl.reports.html import MatchReport, Picture
 from medpixcl.reports.panels import Array, as_array, as_flags
-from medpixcl.reports.tables import landmark_rows, short_name
+from medpixcl.reports.tables import landmark_summary_rows
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -48,7 +49,7 @@ def match_report(
         draw: Gives the picture of one of the images, usually a :func:`~medpixcl.reports.figures.landmark_overlay` (or
             the bytes of a PNG or JPEG file); called for the shown ones only.
         facts: What was run; shown as given.
-        metrics: From :func:`~medpixcl.landmarks.metrics.evaluate_positions`, whose image keys are ``images``.
+        metrics: From :func:`~medpixcl.data.landmarks.comparison.evaluate_positions`, whose image keys are ``images``.
         template_picture: The template with its landmarks.
         rejected: Image to the reason why it was left out.
         warnings: What the reader must know; shown as given.
@@ -78,7 +79,7 @@ def match_report(
         template_name=short_name(template_name),
         template_picture=template_picture,
         facts=facts,
-        landmark_table=landmark_rows(names, confidence, flags, metrics),
+        landmark_table=landmark_summary_rows(names, confidence, flags, metrics),
         metrics=metrics,
         plots=[*pictures, *(() if errors is None else _plots(confidence, errors, flags))],
         worst=[shown[n] for n in worst],

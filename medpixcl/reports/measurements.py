@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import short_name
 from medpixcl.landmarks.cephalometry import (
     Measurement,
     ReaderComparison,
@@ -19,11 +20,10 @@ from medpixcl.landmarks.cephalometry import (
 )
 from medpixcl.landmarks.cephalometry.definitions import UNITS
 from medpixcl.reports.html import Picture, render_page
-from medpixcl.reports.tables import short_name
+from medpixcl.reports.tables import Table
 from medpixcl.reports.tracing import outside
 
-Table = list[list[str]]
-COLUMNS = ("SNA", "SNB", "ANB", "FMA", "SN-GoGn", "Jarabak ratio", "MM-Wits")
+MAIN_MEASUREMENTS = ("SNA", "SNB", "ANB", "FMA", "SN-GoGn", "Jarabak ratio", "MM-Wits")
 """Measurements in the table of one row per image."""
 MAIN_CLASSES = ("Skeletal class (ANB)", "Growth (Jarabak)")
 _MANY = 2000
@@ -155,9 +155,9 @@ def image_rows(images: Sequence[str], values: Float[Tensor, "n m"]) -> Table:
     """One row per image: the most used measurements and the classes."""
     known = [one.name for one in measurements()]
     classes = [one.name for one in classifications()]
-    table = [["image", *COLUMNS, *MAIN_CLASSES]]
+    table = [["image", *MAIN_MEASUREMENTS, *MAIN_CLASSES]]
     for image, row, labels in zip(images[:_MANY], values.tolist(), _labels(values), strict=False):
-        numbers = [_number(row[known.index(name)], 1) for name in COLUMNS]
+        numbers = [_number(row[known.index(name)], 1) for name in MAIN_MEASUREMENTS]
         table.append([short_name(image), *numbers, *[labels[classes.index(name)] for name in MAIN_CLASSES]])
     return table
 

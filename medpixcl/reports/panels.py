@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 Array = Tensor | np.ndarray
-Projection = Literal["mean", "max"]
-_REDUCTIONS: dict[Projection, Callable[..., np.ndarray]] = {"mean": np.nanmean, "max": np.nanmax}
+Reduction = Literal["mean", "max"]
+_REDUCTIONS: dict[Reduction, Callable[..., np.ndarray]] = {"mean": np.nanmean, "max": np.nanmax}
 _VIEWS = (("axial", 1, 0), ("coronal", 2, 0), ("sagittal", 2, 1))
 """Title, and the world axis (0 left-right, 1 back-front, 2 feet-head) that runs down and to the right."""
 _ENDS = ("RL", "AP", "SI")
@@ -32,7 +32,7 @@ def as_flags(data: Shaped[Array, "*s"] | Sequence[bool]) -> Bool[np.ndarray, "*s
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class PanelView:
     """How an image is looked at.
 
     Attributes:
@@ -47,7 +47,7 @@ class View:
     title: str = ""
     ends: str = ""
 
-    def flatten(self, values: Float[np.ndarray, "*s"], *, projection: Projection) -> Float[np.ndarray, "rows columns"]:
+    def flatten(self, values: Float[np.ndarray, "*s"], *, projection: Reduction) -> Float[np.ndarray, "rows columns"]:
         """Picture of an image in this view; a volume is projected along the third axis."""
         through = tuple({*range(values.ndim)} - {*self.axes})
         flat = _REDUCTIONS[projection](values, axis=through) if through else values
@@ -67,7 +67,7 @@ class Panel:
     """
 
     picture: Float[np.ndarray, "rows columns"]
-    view: View
+    view: PanelView
     spacing: tuple[float, float]
 
     @property
@@ -98,16 +98,14 @@ def panels(
     *,
     spacing: Sequence[float] | None = None,
     affine: Shaped[Array, "n n"] | None = None,
-    projection: Projection = "mean",
 ) -> list[Panel]:
-    """One panel of a 2D image; three orthogonal projections of a volume: along k, j and i of an RAS+ array.
+    """One panel of a 2D image; three mean projections of a volume: along k, j and i of an RAS+ array.
 
     Args:
         image: Shape (rows, columns) or (i, j, k), without channel axis.
         spacing: Size of a voxel in mm along each array axis; 1 by default.
         affine: RAS+ voxel-to-mm matrix. Replaces ``spacing``; a volume is then shown as radiologists do (the patient's
             right at the left, head up) whatever the order of its axes, and named axial, coronal, sagittal.
-        projection: Mean or maximum along the third axis.
 
     Raises:
         ValueError: If the image is neither 2D nor 3D.
@@ -119,16 +117,14 @@ def panels(
     if matrix is not None:
         spacing = np.linalg.norm(matrix[:3, : values.ndim], axis=0).tolist()
     sizes = [1.0] * values.ndim if spacing is None else list(map(float, spacing))
-    views = [View()] if values.ndim == 2 else volume_views(matrix)
+    views = [PanelView()] if values.ndim == 2 else volume_views(matrix)
     return [
-        Panel(
-            grey_levels(view.flatten(values, projection=projection)), view, (sizes[view.axes[0]], sizes[view.axes[1]])
-        )
+        Panel(grey_levels(view.flatten(values, projection="mean")), view, (sizes[view.axes[0]], sizes[view.axes[1]]))
         for view in views
     ]
 
 
-def volume_views(affine: Float[np.ndarray, "4 4"] | None) -> list[View]:
+def volume_views(affine: Float[np.ndarray, "4 4"] | None) -> list[PanelView]:
     """Axial, coronal and sagittal view by the array axes nearest to the anatomical ones, running left, back and down.
 
     Without an affine the array is taken as RAS+, and the views carry no anatomical names.
@@ -139,7 +135,7 @@ def volume_views(affine: Float[np.ndarray, "4 4"] | None) -> list[View]:
     array_axis = [int(np.flatnonzero(orientation[:, 0] == world)[0]) for world in range(3)]
     towards_ras = [bool(orientation[axis, 1] > 0) for axis in array_axis]
     return [
-        View(
+        PanelView(
             axes=(array_axis[down], array_axis[right]),
             flips=(towards_ras[down], towards_ras[right]),
             title="" if affine is None else title,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-Places = Mapping[str, Float[np.ndarray, "2"]]
+NamedPicturePoints = Mapping[str, Float[np.ndarray, "2"]]
 """(x, y) in the picture of every landmark that is there, by abbreviation."""
 
 
@@ -81,6 +81,8 @@ LISTED = (
 CLASSES = ("Skeletal class (ANB)", "Growth (Jarabak)")
 _BEYOND_MM = 12.0
 _RAISED, _LOWERED = "#D55E00", "#0072B2"
+_MARK_SIZE = 6.5
+"""Font size in points of the values written into the tracing."""
 
 
 def cephalometric_tracing(
@@ -135,14 +137,14 @@ def _canvas(panel: Panel) -> tuple["matplotlib.figure.Figure", "matplotlib.axes.
     return figure, figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
 
 
-def _draw_outlines(axes: "matplotlib.axes.Axes", places: Places) -> None:
+def _draw_outlines(axes: "matplotlib.axes.Axes", places: NamedPicturePoints) -> None:
     """What is joined by bone as solid white lines, the soft-tissue profile as a dotted one."""
     for names, style in [*[(names, "-") for names in OUTLINES], (PROFILE, ":")]:
         line = np.array([places[name] for name in names if name in places]).reshape(-1, 2)
         axes.plot(*line.T, linestyle=style, color="white", linewidth=1.0, alpha=0.75, zorder=2)
 
 
-def _draw_planes(axes: "matplotlib.axes.Axes", panel: Panel, places: Places) -> list[Mark]:
+def _draw_planes(axes: "matplotlib.axes.Axes", panel: Panel, places: NamedPicturePoints) -> list[Mark]:
     """Every plane through its two landmarks and some way beyond them; the mark is its name, at the end."""
     marks = []
     for plane in PLANES:
@@ -166,7 +168,9 @@ def _draw_planes(axes: "matplotlib.axes.Axes", panel: Panel, places: Places) -> 
     return marks
 
 
-def _draw_arcs(axes: "matplotlib.axes.Axes", panel: Panel, places: Places, values: Mapping[str, float]) -> list[Mark]:
+def _draw_arcs(
+    axes: "matplotlib.axes.Axes", panel: Panel, places: NamedPicturePoints, values: Mapping[str, float]
+) -> list[Mark]:
     """Arcs between the legs of the angles; the marks are their values."""
     marks = []
     for name, corners, radius, colour in ARCS:
@@ -187,7 +191,7 @@ def _sweep(first: Float[np.ndarray, "2"], last: Float[np.ndarray, "2"]) -> tuple
     return start, (end - start + np.pi) % (2 * np.pi) - np.pi
 
 
-def _draw_landmarks(axes: "matplotlib.axes.Axes", places: Places) -> None:
+def _draw_landmarks(axes: "matplotlib.axes.Axes", places: NamedPicturePoints) -> None:
     points = np.array([*places.values()]).reshape(-1, 2)
     axes.scatter(points[:, 0], points[:, 1], s=11, c=PREDICTED, edgecolors="black", linewidths=0.5, zorder=4)
 
@@ -208,9 +212,7 @@ def _write(axes: "matplotlib.axes.Axes", place: Float[np.ndarray, "2"], text: st
     axes.text(float(place[0]), float(place[1]), text, color=colour, path_effects=effects, zorder=5, **style)
 
 
-def _write_marks(
-    figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", marks: Sequence[Mark], *, size: float = 6.5
-) -> None:
+def _write_marks(figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", marks: Sequence[Mark]) -> None:
     """Write the texts beside their places, clear of one another, of the landmarks and of the lines where possible."""
     figure.draw_without_rendering()
     inch = 72 / figure.dpi
@@ -222,10 +224,10 @@ def _write_marks(
     frame = np.array(axes.get_window_extent().extents) * inch
     texts = [mark.text for mark in marks]
     for mark, anchor, offset in zip(
-        marks, anchors, label_offsets(anchors, texts, frame, drawn, size=size), strict=True
+        marks, anchors, label_offsets(anchors, texts, frame, drawn, size=_MARK_SIZE), strict=True
     ):
         place = axes.transData.inverted().transform((anchor + offset) / inch)
-        _write(axes, place, mark.text, mark.colour, size=size)
+        _write(axes, place, mark.text, mark.colour, size=_MARK_SIZE)
 
 
 def _write_values(axes: "matplotlib.axes.Axes", values: Mapping[str, float], classes: Sequence[str]) -> None:

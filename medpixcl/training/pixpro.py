@@ -16,7 +16,7 @@ class PixProPrepareBatch(PrepareBatch):
     """The query view as input, the anchor view as second argument; coordinates and exogenous channels as target.
 
     Args:
-        strides: Of the network's levels.
+        strides: Strides of the network's levels, finest first.
         exogenous: Keys of the exogenous channels, moved by ``RandPixelViewsd`` with the image.
         cells: Cells of each level drawn as queries, those that both views show first; all when None. The keys are
             always all cells. Needed where the grid is large: 512 of 24^3 cells keep a mask at 28 MB an image.

@@ -32,9 +32,9 @@ class CoordinateMapd(MapTransform):
             image = item[key]
             shape = image.shape[1:]
             affine = spatial_affine(torch.as_tensor(image.affine), len(shape)).float()
-            positions = voxel_positions(shape)[None]
+            positions = voxel_positions(shape, device=image.device)[None]
             coords = coordinate_map(positions, affine[None], shape)[0]
-            coords[-1] *= _without_border(shape)
+            coords[-1] *= _without_border(shape).to(coords)
             item[f"coords_{key}"] = MetaTensor(coords, meta=dict(image.meta))
         return item
 

@@ -134,11 +134,11 @@ class RandCrossDomainMixUp(Randomizable, Transform):
         target = self._target(image, name)
         seen = self._foreground(target, foreground)
         source = match_source(self._source(target, name), target, seen, self.match)
-        opacity = self._draw_map(target.shape[1:])
+        opacity = self._draw_map(target.shape[1:]).to(target.device)
         if not self.mix_background:
             opacity = torch.where(seen, opacity, 1.0)
         mixed = mix_images(target, source, opacity)
-        share = seen.float().mean().view(1) if self._has_foreground(foreground) else torch.ones(1)
+        share = seen.float().mean().view(1) if self._has_foreground(foreground) else torch.ones(1, device=target.device)
         return Mixed(mixed, target, source, opacity[seen].double().mean().float().view(1), opacity, share)
 
     def _has_foreground(self, foreground: Tensor | None) -> bool:
@@ -168,6 +168,7 @@ class RandCrossDomainMixUp(Randomizable, Transform):
 
     def _source(self, target: Tensor, name: str) -> Float[Tensor, " c *s"]:
         values, label = self._drawn(name)
+        values = values.to(target.device)
         _check_finite(values, label)
         if self.source_window is not None:
             values = window_intensity(values, self.source_window)

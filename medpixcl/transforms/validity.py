@@ -68,7 +68,7 @@ def resample_to_grid(
         nearest: Take the value of the nearest voxel, for classes.
     """
     own, other = (spatial_affine(one.double(), len(shape)) for one in (affine, target))
-    positions = view_positions((torch.linalg.inv(own) @ other)[None], shape)
+    positions = view_positions((torch.linalg.inv(own) @ other)[None].to(channel.device), shape)
     if nearest:
         return resample_valid(channel[None], positions, mode="nearest")[0]
     sigma = ((spacing_of(other) / spacing_of(own) - 1) / 2).clamp(min=0)
@@ -97,7 +97,7 @@ def stretch(
     factor = own / other
     matrix = torch.diag(torch.cat([factor, torch.ones(1, dtype=torch.float64)]))
     matrix[:dims, dims] = (factor - 1) / 2
-    positions = view_positions(matrix[None], shape)
+    positions = view_positions(matrix[None].to(channel.device), shape)
     # Half a voxel beyond the outermost centres there is nothing to interpolate with.
     last = own.to(positions) - 1
     positions = positions.clamp(min=torch.zeros_like(last), max=last)

@@ -68,7 +68,8 @@ class RandViewd(MapTransform, Randomizable):
         """Return the item with every key resampled to the view."""
         item = dict(data)
         displacement = None if view.displacement is None else view.displacement[None]
-        positions = view_positions(view.matrix[None], view.shape, displacement)
+        matrix = view.matrix[None].to(item[self.keys[0]].device)
+        positions = view_positions(matrix, view.shape, displacement)
         for key in self.keys:
             mode = "nearest" if key in self.nearest_keys else "bilinear"
             values = resample(item[key].as_tensor()[None], positions, mode=mode)[0]

@@ -7,7 +7,6 @@ landmark.
 """
 
 import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.landmarks.table import LandmarkRow, positions_lps_mm, positions_px
+from medpixcl.data.tables import write_csv
 from medpixcl.landmarks.points import LandmarkSet
 
 
@@ -70,11 +69,7 @@ def write_landmarks_csv(path: str | PathLike[str], rows: Sequence[Mapping[str, s
     header = list(rows[0])
     if any(list(row) != header for row in rows):
         raise ValueError(f"{path}: rows of 2D and 3D images in one table; write one table for each.")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text_atomically(path, text.getvalue())
+    write_csv(path, [header, *(list(row.values()) for row in rows)])
 
 
 def _columns(path: Path, columns: list[str]) -> tuple[str, dict[str, list[str]]]:

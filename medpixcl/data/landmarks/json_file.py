@@ -39,7 +39,7 @@ def read_json_rows(path: Path) -> list[LandmarkRow]:
         return [_row(image, record, f"landmark {number}") for number, (image, record) in enumerate(pairs, start=1)]
     except (KeyError, TypeError, ValueError):
         raise ValueError(
-            f"{path} is no landmark file of medpixcl, or is damaged: see docs/landmark_files.md for its fields."
+            f"{path} is no landmark file of medpixcl, or is damaged: see docs/guide/landmark_files.md for its fields."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Landmark files in and out: CSV, JSON, COCO, Slicer ``.mrk.json`` and ``.fcsv``, DICOM SR, or a folder of them."""
+"""Read landmark files: CSV, JSON, COCO, Slicer ``.mrk.json`` and ``.fcsv``, DICOM SR, or a folder of them."""
 
 import json
 from collections.abc import Callable
@@ -7,28 +7,12 @@ from os import PathLike
 from pathlib import Path
 
 from medpixcl.data.dicom import is_dicom
-from medpixcl.data.identity import image_stem
 from medpixcl.data.landmarks.coco import read_coco_rows
-from medpixcl.data.landmarks.csv_file import landmark_rows, read_csv_rows, write_landmarks_csv
+from medpixcl.data.landmarks.csv_file import read_csv_rows
 from medpixcl.data.landmarks.json_file import FORMAT, read_json_rows
-from medpixcl.data.landmarks.slicer import read_fcsv_rows, read_markups_rows, write_markups
+from medpixcl.data.landmarks.slicer import read_fcsv_rows, read_markups_rows
 from medpixcl.data.landmarks.sr_reading import is_report, read_sr_rows
-from medpixcl.data.landmarks.table import ImageLandmarks, LandmarkFile, LandmarkRow
-from medpixcl.data.landmarks.writing import NotWritten, checked_formats, write_landmarks
-
-__all__ = [
-    "ImageLandmarks",
-    "LandmarkFile",
-    "LandmarkRow",
-    "NotWritten",
-    "checked_formats",
-    "image_stem",
-    "landmark_rows",
-    "read_landmarks",
-    "write_landmarks",
-    "write_landmarks_csv",
-    "write_markups",
-]
+from medpixcl.data.landmarks.table import LandmarkFile, LandmarkRow
 
 Reader = Callable[[Path], list[LandmarkRow]]
 REJECTED_TABLE = "rejected.csv"

@@ -13,9 +13,7 @@ from torch import Tensor
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine, voxel_to_mm
 from medpixcl.data.identity import ImageKeys
 from medpixcl.data.pixels import MissingSpacingError
-from medpixcl.landmarks.points import LandmarkSet
-
-_OFF_PLANE_MM = 1.0
+from medpixcl.landmarks.points import LandmarkSet, in_plane
 
 
 @dataclass(frozen=True)
@@ -179,9 +177,8 @@ class LandmarkFile:
         lps = self._coordinates(row, row.mm, dims)
         return mm_to_voxel(flip_ras_lps(lps[None]), spatial_affine(affine, dims))[0]
 
-    def _coordinates(self, row: LandmarkRow, values: tuple[float, ...], dims: int) -> Tensor:
-        if len(values) == 3 and dims == 2 and abs(values[2]) <= _OFF_PLANE_MM:
-            values = values[:2]
+    def _coordinates(self, row: LandmarkRow, position: tuple[float, ...], dims: int) -> Tensor:
+        values = in_plane(position, dims)
         if len(values) != dims:
             raise ValueError(
                 f"{self.path}: {row.line}: landmark {row.landmark!r} of {row.image!r} lies at {values}; "

@@ -9,13 +9,12 @@
 | ``sr`` | ``sr/<image>.dcm`` | one DICOM image, see :mod:`medpixcl.data.landmarks.sr` |
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from medpixcl.data.identity import image_stem
+from medpixcl.data.identity import unique_stems
 from medpixcl.data.landmarks.coco import WHY_NO_VOLUME, write_coco
 from medpixcl.data.landmarks.csv_file import landmark_rows, write_landmarks_csv
 from medpixcl.data.landmarks.json_file import write_landmarks_json
@@ -113,25 +112,21 @@ def _coco(folder: Path, images: Sequence[ImageLandmarks], keep_patient: bool) ->
 
 
 def _markups(folder: Path, images: Sequence[ImageLandmarks], keep_patient: bool) -> list[NotWritten]:
-    for one, name in zip(images, _file_names(images), strict=True):
-        write_markups(folder / "markups" / f"{name}.mrk.json", one.points, one.affine)
+    names = unique_stems(one.image for one in images)
+    for one in images:
+        write_markups(folder / "markups" / f"{names[one.image]}.mrk.json", one.points, one.affine)
     return []
 
 
 def _reports(folder: Path, images: Sequence[ImageLandmarks], keep_patient: bool) -> list[NotWritten]:
     left_out = []
-    for one, name in zip(images, _file_names(images), strict=True):
+    names = unique_stems(one.image for one in images)
+    for one in images:
         try:
-            write_sr(folder / "sr" / f"{name}.dcm", one, keep_patient=keep_patient)
+            write_sr(folder / "sr" / f"{names[one.image]}.dcm", one, keep_patient=keep_patient)
         except NoReportError as error:
             left_out.append(NotWritten(one.image, "sr", error.reason))
     return left_out
-
-
-def _file_names(images: Sequence[ImageLandmarks]) -> list[str]:
-    """Names without suffix for files of one image each; with suffix where two would be the same."""
-    stems = Counter(image_stem(one.image) for one in images)
-    return [stem if stems[stem := image_stem(one.image)] == 1 else one.image for one in images]
 
 
 _WRITERS = {"csv": _csv, "json": _json, "mrk.json": _markups, "coco": _coco, "sr": _reports}

@@ -38,7 +38,7 @@ def power_noise(shape: Sequence[int], random: np.random.Generator, *, beta: floa
     frequencies = [np.fft.fftfreq(size) for size in shape[:-1]] + [np.fft.rfftfreq(shape[-1])]
     squared = np.zeros(tuple(len(one) for one in frequencies))
     for axis, one in enumerate(frequencies):
-        squared = squared + along(one**2, axis, len(shape))
+        squared = squared + on_axis(one**2, axis, len(shape))
     squared.flat[0] = np.inf  # the mean: it is set by the range below
     axes = tuple(range(len(shape)))
     spectrum = np.fft.rfftn(random.standard_normal(shape), axes=axes) * squared ** (-beta / 4)
@@ -51,16 +51,15 @@ def perlin_noise(
     *,
     cell: float = 32.0,
     octaves: int = 4,
-    persistence: float = 0.5,
 ) -> Float32[np.ndarray, "*s"]:
     """Perlin's gradient noise summed over octaves (fractional Brownian motion).
 
     Args:
         shape: Spatial shape.
         random: Source of all random numbers.
-        cell: Side of a lattice cell of the first octave in voxels; every further octave has half of it, down to 2.
+        cell: Side of a lattice cell of the first octave in voxels; every further octave has half the side, down to 2,
+            and half the amplitude.
         octaves: Number of octaves; 1 is plain Perlin noise.
-        persistence: Amplitude of an octave over that of the one before.
 
     Returns:
         Values from 0 to 1.
@@ -78,7 +77,7 @@ def perlin_noise(
         gradients = random.standard_normal((len(shape), *lattice))
         gradients /= np.linalg.norm(gradients, axis=0)
         origin = random.uniform(0, 1, len(shape))
-        total += persistence**octave * gradient_noise(shape, gradients, cell=side, origin=origin)
+        total += 0.5**octave * gradient_noise(shape, gradients, cell=side, origin=origin)
     return unit_range(total)
 
 
@@ -103,14 +102,14 @@ def gradient_noise(
         lattice = np.ix_(*[low + step for low, step in zip(lower, corner, strict=True)])
         ramp = np.zeros(tuple(shape))
         for axis, step in enumerate(corner):
-            ramp += gradients[axis][lattice] * along(inside[axis] - step, axis, dims)
+            ramp += gradients[axis][lattice] * on_axis(inside[axis] - step, axis, dims)
         for axis, step in enumerate(corner):
-            ramp *= along(fade[axis] if step else 1 - fade[axis], axis, dims)
+            ramp *= on_axis(fade[axis] if step else 1 - fade[axis], axis, dims)
         total += ramp
     return total
 
 
-def along(values: Float[np.ndarray, " n"], axis: int, dims: int) -> Float[np.ndarray, "..."]:
+def on_axis(values: Float[np.ndarray, " n"], axis: int, dims: int) -> Float[np.ndarray, "..."]:
     """A vector laid along one of ``dims`` axes, to be broadcast."""
     return values.reshape([-1 if one == axis else 1 for one in range(dims)])
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32
 
-from medpixcl.data.textures.fields import along, check_shape, power_noise, unit_range
+from medpixcl.data.textures.fields import check_shape, on_axis, power_noise, unit_range
 
 
 def worley_cells(
@@ -46,7 +46,7 @@ def two_nearest(
     for number, point in enumerate(points):
         squared = np.zeros(tuple(shape))
         for axis, size in enumerate(shape):
-            squared += along((np.arange(size) - point[axis]) ** 2, axis, len(shape))
+            squared += on_axis((np.arange(size) - point[axis]) ** 2, axis, len(shape))
         nearest[squared < first] = number
         second = np.minimum(second, np.maximum(first, squared))
         first = np.minimum(first, squared)
@@ -93,7 +93,7 @@ def _gabor(
 ) -> Float[np.ndarray, "*s"]:
     """One wave under its Gaussian, on the part of the grid that it reaches."""
     dims = len(window)
-    offsets = [along(np.arange(part.start, part.stop) - centre[axis], axis, dims) for axis, part in enumerate(window)]
+    offsets = [on_axis(np.arange(part.start, part.stop) - centre[axis], axis, dims) for axis, part in enumerate(window)]
     turns = sum(offset * frequency[axis] for axis, offset in enumerate(offsets))
     distance = sum(offset**2 for offset in offsets)
     return np.exp(-0.5 * distance / sigma**2) * np.cos(2 * np.pi * turns + phase)

@@ -22,7 +22,6 @@ from medpixcl.data.textures.fields import check_shape, perlin_noise, power_noise
 from medpixcl.data.textures.patterns import gabor_patches, warped_checkers, worley_cells
 
 SPLITS = ("training", "validation")
-AnyPath = str | PathLike[str]
 Shape = Sequence[int]
 Random = np.random.Generator
 
@@ -153,7 +152,7 @@ class PictureSources(Dataset):
 
     def __init__(
         self,
-        images: AnyPath | Sequence[AnyPath],
+        images: str | PathLike[str] | Sequence[str | PathLike[str]],
         split: str = "training",
         held_out: float = 0.2,
         smallest_side: int | None = None,

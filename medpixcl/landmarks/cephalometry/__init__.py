@@ -19,7 +19,7 @@ from medpixcl.landmarks.cephalometry.definitions import (
     classifications,
     measurements,
 )
-from medpixcl.landmarks.cephalometry.measuring import classify, deviations, measure, measure_landmarks, why_not
+from medpixcl.landmarks.cephalometry.measuring import classify, deviations, measure, why_not
 from medpixcl.landmarks.cephalometry.roles import landmark_roles
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "deviations",
     "landmark_roles",
     "measure",
-    "measure_landmarks",
     "measurements",
     "why_not",
 ]

@@ -13,14 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 Points = Sequence[Float[Tensor, "n 2"]]
-Values = Float[Tensor, " n"]
+PerCephalogram = Float[Tensor, " n"]
 OUTLINE = ("S", "N", "ANS", "Pog", "Me", "Go", "Ar", "Po")
 """Landmarks around the face, on one that looks right clockwise."""
 _LEAST_AREA = 0.05
 """Of the square of the greatest distance; an outline of less is too near a line to tell a side."""
 
 
-def facing_of(outline: Float[Tensor, "n k 2"]) -> Values:
+def facing_of(outline: Float[Tensor, "n k 2"]) -> PerCephalogram:
     """Which way each face looks, from the sign of the area within its outline: 1, -1, or NaN where it cannot be told.
 
     Args:
@@ -52,46 +52,46 @@ def direction(points: Points) -> Float[Tensor, "n 2"]:
     return _unit(torch.stack(units).sum(dim=0))
 
 
-def angle(points: Points, facing: Values) -> Values:
+def angle(points: Points, facing: PerCephalogram) -> PerCephalogram:
     """Angle at the second of three points, 0 to 180 degrees."""
     corner = points[1]
     first, second = _unit(points[0] - corner), _unit(points[2] - corner)
     return torch.rad2deg(torch.atan2(cross(first, second).abs(), (first * second).sum(dim=-1)))
 
 
-def turn(points: Points, facing: Values) -> Values:
+def turn(points: Points, facing: PerCephalogram) -> PerCephalogram:
     """Turn from the direction of the first two points to that of the last two, -180 to 180 degrees."""
     first, second = direction(points[:2]), direction(points[2:])
     return torch.rad2deg(torch.atan2(cross(first, second) * facing, (first * second).sum(dim=-1)))
 
 
-def length(points: Points, facing: Values) -> Values:
+def length(points: Points, facing: PerCephalogram) -> PerCephalogram:
     """Distance of two points in mm."""
     return torch.linalg.vector_norm(points[1] - points[0], dim=-1)
 
 
-def ratio(points: Points, facing: Values) -> Values:
+def ratio(points: Points, facing: PerCephalogram) -> PerCephalogram:
     """Distance of the first two points in percent of that of the last two."""
     whole = length(points[2:], facing)
     return 100 * length(points[:2], facing) / whole.where(whole > 0, torch.nan)
 
 
-def ahead(points: Points, facing: Values) -> Values:
+def ahead(points: Points, facing: PerCephalogram) -> PerCephalogram:
     """Distance in mm of the first point from the line down from the second to the third, positive ahead of it."""
     return -facing * cross(direction(points[1:]), points[0] - points[1])
 
 
-def along(points: Points, facing: Values) -> Values:
+def along(points: Points, facing: PerCephalogram) -> PerCephalogram:
     """How far in mm the second point lies beyond the first along a :func:`direction` given by all others."""
     return ((points[1] - points[0]) * direction(points[2:])).sum(dim=-1)
 
 
-def below(points: Points, facing: Values) -> Values:
+def below(points: Points, facing: PerCephalogram) -> PerCephalogram:
     """How far in mm the second point lies below the first, square to a direction ahead given by all others."""
     return facing * cross(direction(points[2:]), points[1] - points[0])
 
 
-KINDS: Mapping[str, Callable[[Points, Values], Values]] = {
+KINDS: Mapping[str, Callable[[Points, PerCephalogram], PerCephalogram]] = {
     "angle": angle,
     "turn": turn,
     "length": length,

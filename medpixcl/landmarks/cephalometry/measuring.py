@@ -6,12 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from medpixcl._typing import Affine
-from medpixcl.coordinates import spatial_affine, voxel_to_mm
 from medpixcl.landmarks.cephalometry.definitions import Measurement, classifications, measurement, measurements
 from medpixcl.landmarks.cephalometry.geometry import KINDS, OUTLINE, SIDED, facing_of
-from medpixcl.landmarks.cephalometry.roles import landmark_roles
-from medpixcl.landmarks.points import LandmarkSet
 
 Values = Float[Tensor, "n m"]
 
@@ -46,26 +42,6 @@ def measure(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> Valu
     for one in measurements():
         _evaluate(one, places, facing, found)
     return torch.stack([found[one.name] for one in measurements()], dim=1)
-
-
-def measure_landmarks(
-    points: LandmarkSet, affine: Affine, roles: Sequence[str | None] | None = None
-) -> dict[str, float]:
-    """Measurements of one cephalogram, by name; NaN where not computable.
-
-    Args:
-        points: Its landmarks, in its voxels.
-        affine: Voxel to mm.
-        roles: Which landmark each is; by default told from the names.
-
-    Raises:
-        ValueError: If the landmarks are not 2D, or none of their names is known.
-    """
-    if points.dims != 2:
-        raise ValueError(f"the landmarks have {points.dims} coordinates; cephalometry takes those of a 2D radiograph.")
-    mm = voxel_to_mm(points.voxels, spatial_affine(affine, 2))
-    values = measure(mm[None], landmark_roles(points.names) if roles is None else roles)[0]
-    return {one.name: value for one, value in zip(measurements(), values.tolist(), strict=True)}
 
 
 def why_not(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> list[list[str]]:

@@ -42,16 +42,6 @@ def landmark_roles(names: Sequence[str], given: Mapping[str, str] | None = None)
     return roles
 
 
-def role_name(role: str) -> str:
-    """English name of a landmark.
-
-    Example:
-        >>> role_name("Or")
-        'orbitale'
-    """
-    return next(entry["name"] for entry in read_table("landmarks.json") if entry["role"] == role)
-
-
 @cache
 def _isbi_order() -> dict[str, str]:
     entries = read_table("landmarks.json")
