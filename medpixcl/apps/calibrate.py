@@ -11,7 +11,7 @@ how far two readers differ: give what is known of readers, or the radii hold too
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medpixcl._typing import Embed
+from medpixcl._typing import Embed, Progress
 from medpixcl.apps.bundles import own_errors, read_bundle
 from medpixcl.apps.images import ImageList
 from medpixcl.coordinates import working_spacing
@@ -50,8 +50,6 @@ CONTENT = (
     "device",
 )
 """What is taken from a bundle's configuration."""
-Progress = Callable[[int, int], None]
-"""What is done, what there is in all."""
 
 
 @dataclass(frozen=True)
