@@ -38,3 +38,9 @@ Embed = Callable[[Tensor], list[Tensor]]
 
 Number = float | int
 """A real number; JSON writes whole ones without a point."""
+
+Progress = Callable[[int, int], None]
+"""Function called with the number of finished items and their total."""
+
+StepProgress = Callable[[str, int, int], None]
+"""Function called with the name of the step, the number of finished items and their total."""

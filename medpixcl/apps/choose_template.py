@@ -1,6 +1,6 @@
 """Which images are worth annotating: every image looked up in every other one, the result as a ranking."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
-from medpixcl._typing import Embed
+from medpixcl._typing import Embed, StepProgress
 from medpixcl.apps.candidates import Candidate, ChoiceSettings, candidates_of, check_count, read_candidate
 from medpixcl.apps.images import ImageList
 from medpixcl.coordinates import spacing_of, working_affine
@@ -23,8 +23,6 @@ from medpixcl.reports.canvas import SERIES, chart, panel_grid
 from medpixcl.reports.figures import save_png
 from medpixcl.reports.panels import panels
 
-Progress = Callable[[str, int, int], None]
-"""Name of the step, what is done, what there is in all."""
 FOUND_BACK_CELLS = 2
 
 
@@ -65,7 +63,7 @@ def choose_templates(
     settings: ChoiceSettings,
     *,
     split: str | None = None,
-    progress: Progress = lambda step, done, total: None,
+    progress: StepProgress = lambda step, done, total: None,
 ) -> Choice:
     """Rank images by how well the others are found in them, and choose those that serve all best.
 
@@ -111,7 +109,7 @@ class Findings:
     cycle_mm: Float[Tensor, "r n"]
 
 
-def _find_all(candidates: list[Candidate], strides: Sequence[int], progress: Progress) -> Findings:
+def _find_all(candidates: list[Candidate], strides: Sequence[int], progress: StepProgress) -> Findings:
     """Every image's points in every image, and back: each image's maps are unpacked twice, not once for every pair."""
     counts = [len(one.points) for one in candidates]
     vectors = [describe(one.maps(), strides, one.points) for one in candidates]

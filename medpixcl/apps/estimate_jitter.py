@@ -1,6 +1,6 @@
 """The estimate of the changes of intensity for a bundle: its images, its classes, its ranges, in one call."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from medpixcl._typing import StepProgress
 from medpixcl.apps.bundles import own_errors, read_bundle
 from medpixcl.apps.jitter import (
     BINS,
@@ -29,9 +30,6 @@ from medpixcl.networks.inferers import LevelsInferer
 from medpixcl.networks.weights import load_weights
 from medpixcl.transforms.classes import ClassifyViewsd, PixelClasses
 from medpixcl.transforms.intensity import CLASS_NAMES
-
-Progress = Callable[[str, int, int], None]
-"""Name of the step, what is done, what there is in all."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def estimate_for_bundle(
     weights: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     extra_configs: Sequence[Path] = (),
-    progress: Progress = lambda step, done, total: None,
+    progress: StepProgress = lambda step, done, total: None,
 ) -> tuple[list[ClassJitter], dict[str, Any]]:
     """Estimate the ranges of brightness and contrast on the images that a pretraining bundle would train on.
 
@@ -167,7 +165,7 @@ def embedding_network(parser: ConfigParser, weights: Path | None) -> LevelsNet:
 
 
 def _embed(
-    parser: ConfigParser, network: LevelsNet, entries: Sequence[Entry], progress: Progress
+    parser: ConfigParser, network: LevelsNet, entries: Sequence[Entry], progress: StepProgress
 ) -> list[EmbeddedImage]:
     """Prepare and embed all images; fixed cuts between the classes replace those that the images come with."""
     prepare, inferer = parser.get_parsed_content("deterministic"), LevelsInferer()

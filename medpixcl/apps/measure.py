@@ -1,6 +1,6 @@
 """The folder that `medpixcl measure` makes: tables, tracings, the page."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import medpixcl
+from medpixcl._typing import Progress
 from medpixcl.apps.images import AnyPath
 from medpixcl.apps.measurement import Measured, compare_files, find_pictures, image_folder, measure_file
 from medpixcl.coordinates import working_spacing
@@ -34,8 +35,6 @@ from medpixcl.reports.tracing import cephalometric_tracing
 if TYPE_CHECKING:
     import matplotlib.figure
 
-Progress = Callable[[int, int], None]
-"""What is done, what there is in all."""
 SHOWN_TRACINGS = 6
 """Tracings in the page; the others lie beside it."""
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medpixcl._typing import Progress
 from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.correspondence.pixels import draw_pixels
 from medpixcl.informativeness import sampling_weights
@@ -17,8 +18,6 @@ from medpixcl.networks.embedding import LevelsNet
 
 CYCLE_CELLS = 2
 """Greatest distance between a pixel and its best match there and back, in cells of the finest level."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -103,19 +103,18 @@ class Manifest:
         }
         write_text_atomically(path, _one_line_an_entry(content))
 
-    def datalist(self, section: str, base_dir: str | os.PathLike[str] | None = None) -> list[Entry]:
+    def datalist(self, section: str) -> list[Entry]:
         """List the entries of one section with absolute paths.
 
         Args:
             section: Name of the section: ``training``, ``validation`` or ``test``.
-            base_dir: Folder that the paths start from; by default :attr:`base_dir`.
 
         Raises:
             ValueError: If there is no such section.
         """
         if section not in SECTIONS:
             raise ValueError(f"section is {section!r}; expected one of {', '.join(SECTIONS)}.")
-        base = Path(base_dir if base_dir is not None else self.base_dir).absolute()
+        base = self.base_dir.absolute()
         return [_with_paths(entry, lambda one: os.path.normpath(base / one)) for entry in getattr(self, section)]
 
     def entries(self) -> Iterator[tuple[str, Entry]]:

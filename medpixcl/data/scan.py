@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medpixcl._typing import Progress
 from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.data.duplicates import Fingerprint, duplicate_groups, image_fingerprint
 from medpixcl.data.exogenous import ExogenousFiles, Grid, read_exogenous
@@ -23,7 +24,6 @@ from medpixcl.data.pixels import ImageFileError, SpacingMM
 from medpixcl.data.sources import Source, group_files, visible_files
 from medpixcl.data.splits import SplitFile, section_of
 
-Progress = Callable[[int, int], None]
 _SHOWN = 5
 
 
