@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 import medpixcl
+from medpixcl.cli.bundles import bundles
 from medpixcl.cli.calibrate import calibrate
 from medpixcl.cli.choose_template import choose_template
 from medpixcl.cli.compare_controls import compare_controls
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(bundles, name="bundles")
 
 
 def _version(wanted: bool) -> bool:
@@ -82,5 +84,6 @@ def main() -> None:
 
 
 def _fail(reason: str) -> NoReturn:
-    Console(stderr=True).print(f"medpixcl: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    line = reason if reason.isprintable() else repr(reason)[1:-1]  # line breaks and bytes in a file's name
+    Console(stderr=True).print(f"medpixcl: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(2)
