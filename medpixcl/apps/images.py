@@ -1,5 +1,6 @@
 """The images that an evaluator runs over, and how results name them."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -91,7 +92,7 @@ class ImageList:
 
     def name(self, image: str) -> str:
         """How results name an image: its path relative to the folder or manifest it was found by."""
-        path, base = Path(image), Path(self.manifest.base_dir).absolute()
+        path, base = Path(image), Path(os.path.normpath(Path(self.manifest.base_dir).absolute()))
         return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
 
     @cached_property

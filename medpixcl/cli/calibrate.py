@@ -7,7 +7,7 @@ import typer
 from rich.progress import Progress
 
 from medpixcl.cli.console import console, print_table, say
-from medpixcl.cli.options import Settings, Spacing, Trust, checked_device, chosen_bundle
+from medpixcl.cli.options import Settings, Spacing, Trust, chosen_bundle
 
 
 def calibrate(
@@ -27,7 +27,7 @@ def calibrate(
     trust: Trust = False,
 ) -> None:
     """Learn from unlabelled images how far off each matched landmark may be."""
-    from medpixcl.apps.bundles import parse_settings
+    from medpixcl.apps.bundles import checked_device, parse_settings
     from medpixcl.apps.calibrate import calibrate_from_bundle
     from medpixcl.data.atomic import write_text_atomically
 

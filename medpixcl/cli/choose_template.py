@@ -7,7 +7,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from medpixcl.cli.console import console, print_table, say
-from medpixcl.cli.options import Settings, Spacing, Trust, checked_device, chosen_bundle
+from medpixcl.cli.options import Settings, Spacing, Trust, chosen_bundle
 
 SHOWN = 10
 
@@ -27,7 +27,7 @@ def choose_template(
     trust: Trust = False,
 ) -> None:
     """Name the image(s) worth annotating: those in which most of all the others is found again."""
-    from medpixcl.apps.bundles import parse_settings
+    from medpixcl.apps.bundles import checked_device, parse_settings
     from medpixcl.apps.choose_template import ChoiceSettings, choose_from_bundle, write_choice
 
     folder = chosen_bundle(bundle, "xray_landmark_matching", trust=trust)

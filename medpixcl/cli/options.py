@@ -72,15 +72,3 @@ def format_settings(formats: str | None, keep_patient: bool) -> dict[str, object
         names = [name.strip().lower().removeprefix(".") for name in formats.split(",")]
         chosen["formats"] = list(checked_formats([name for name in names if name]))
     return chosen
-
-
-def checked_device(name: str) -> str:
-    """Name of a device that works."""
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the device {name!r} cannot be used ({reason}); give cpu, or what `doctor` lists") from None
-    return name

@@ -1,5 +1,6 @@
 """The program: its commands, and how it ends on bad input."""
 
+import io
 import sys
 import warnings
 from typing import Annotated, NoReturn
@@ -75,6 +76,9 @@ def main() -> None:
     """Run the program; bad input ends with one sentence and exit status 2."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # bytes in a file's name that are no UTF-8
     try:
         app()
     except (ValueError, ModuleNotFoundError, FloatingPointError) as error:

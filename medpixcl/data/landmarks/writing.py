@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from medpixcl.data.identity import image_stem
 from medpixcl.data.landmarks.coco import WHY_NO_VOLUME, write_coco
@@ -130,6 +130,9 @@ def _reports(folder: Path, images: Sequence[ImageLandmarks], keep_patient: bool)
 
 def _file_names(images: Sequence[ImageLandmarks]) -> list[str]:
     """Names without suffix for files of one image each; with suffix where two would be the same."""
+    for one in images:
+        if one.image.startswith("/") or ".." in PurePosixPath(one.image).parts:
+            raise ValueError(f"the image is called {one.image!r}, which leads out of the folder; rename it")
     stems = Counter(image_stem(one.image) for one in images)
     return [stem if stems[stem := image_stem(one.image)] == 1 else one.image for one in images]
 
