@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.utils import merge_kv
 from yaml import YAMLError
@@ -134,7 +135,19 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             values[key] = json.loads(text)
         except (json.JSONDecodeError, RecursionError):
             values[key] = Reference(text[1:]) if re.fullmatch(r"@\w+(::\w+)*", text) else text
+    if isinstance(values.get("device"), str):
+        checked_device(values["device"])
     return values
+
+
+def checked_device(name: str) -> str:
+    """Name of a device that works; a ValueError says that it does not."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the device {name!r} cannot be used ({reason}); give cpu, or what `doctor` lists") from None
+    return name
 
 
 def run_bundle(

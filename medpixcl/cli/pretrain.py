@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Settings, Trust, checked_device, chosen_bundle
+from medpixcl.cli.options import Settings, Trust, chosen_bundle
 
 
 def pretrain(
@@ -20,7 +20,7 @@ def pretrain(
     trust: Trust = False,
 ) -> None:
     """Pretrain a network without labels; TensorBoard logs, checkpoints and the best weights go to the run's folder."""
-    from medpixcl.apps.bundles import parse_settings, run_bundle
+    from medpixcl.apps.bundles import checked_device, parse_settings, run_bundle
 
     say_log()
     folder = chosen_bundle(bundle, configs=config, trust=trust)
