@@ -89,7 +89,7 @@ def calibrate(cephalograms: Cephalograms, template: str, manifest: Path, reader_
         "template": str(cephalograms.path(template)),
         "landmarks": str(cephalograms.folder / "landmarks.csv"),
         "images": str(manifest),
-        "spacing_mm": FILE_SPACING,
+        "pixel_mm": FILE_SPACING,
     }
     return calibrate_from_bundle(BUNDLE, settings, reader_mm=reader_mm, limit=50)[0]
 

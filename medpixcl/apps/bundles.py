@@ -11,6 +11,8 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from yaml import YAMLError
 
+from medpixcl.apps.renamed import renamed_id
+
 BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
 # Loggers that say again what is raised as an error.
 ECHOES = (
@@ -115,22 +117,37 @@ def read_bundle(
     """
     files = [bundle / "configs" / f"{config}.json", *extra_configs]
     parser = ConfigParser(_read(files))
+    refuse_renamed([key for key in overrides if key not in parser])
     if unknown := [key for key in overrides if key not in parser]:
         raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {files[0]}")
     parser.update({"bundle_root": str(bundle), **overrides})
     return parser
 
 
+def refuse_renamed(keys: Sequence[str]) -> None:
+    """Refuse settings under ids that have another name now.
+
+    Raises:
+        BundleError: If there is one.
+    """
+    for key in keys:
+        if (name := renamed_id(key)) is not None:
+            raise BundleError(f"the setting {key} has another name now: give {name}")
+
+
 def _read(files: Sequence[Path]) -> dict[str, Any]:
     """Configuration files, merged in order."""
     if missing := [str(file) for file in files if not file.is_file()]:
         raise BundleError(f"no configuration at {', '.join(missing)}: give the path of a .json or .yaml file")
+    ids: list[str] = []
     for file in files:
         try:
-            ConfigParser.load_config_file(str(file))
+            found = ConfigParser.load_config_file(str(file))
         except (ValueError, YAMLError) as error:
             reason = str(error).replace("\n", " ")
             raise BundleError(f"{file} is no configuration ({reason}): give a .json or .yaml file") from None
+        refuse_renamed([key for key in found if ids and key not in ids])
+        ids += found
     return ConfigParser.load_config_files([str(file) for file in files])
 
 

@@ -40,7 +40,7 @@ LEAST_IMAGES = 11
 CONTENT = (
     "template",
     "landmarks",
-    "spacing_mm",
+    "pixel_mm",
     "found",
     "preprocessing",
     "inferer",

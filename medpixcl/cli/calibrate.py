@@ -34,7 +34,7 @@ def calibrate(
         "template": str(template),
         "landmarks": str(landmarks),
         "images": str(images),
-        "spacing_mm": spacing_mm,
+        "pixel_mm": spacing_mm,
     }
     if weights is not None:
         overrides["weights"] = str(weights)

@@ -29,7 +29,7 @@ def choose_template(
     from medpixcl.apps.bundles import find_bundle, parse_settings
     from medpixcl.apps.choose_template import ChoiceSettings, choose_from_bundle, write_choice
 
-    overrides: dict[str, Any] = {"images": str(images), "template": "", "spacing_mm": spacing_mm}
+    overrides: dict[str, Any] = {"images": str(images), "template": "", "pixel_mm": spacing_mm}
     if weights is not None:
         overrides["weights"] = str(weights)
     if device is not None:

@@ -30,7 +30,7 @@ def detect(
     overrides: dict[str, Any] = {
         "images": str(images),
         "output_dir": str(output),
-        "spacing_mm": spacing_mm,
+        "pixel_mm": spacing_mm,
         "reference": None if reference is None else str(reference),
         "facts": {"bundle": folder.resolve().name, "weights": weights.name if weights else "of the bundle"},
     }

@@ -23,5 +23,6 @@ from .load import LoadImageMMd as LoadImageMMd, WorkingSpacingd as WorkingSpacin
 from .mixup import RandCrossDomainMixUp as RandCrossDomainMixUp, RandCrossDomainMixUpd as RandCrossDomainMixUpd
 from .pairs import RandPixelPairsd as RandPixelPairsd
 from .pseudo import PseudoLandmarksd as PseudoLandmarksd
+from .two_views import RandTwoViewsd as RandTwoViewsd
 from .view import RandViewd as RandViewd
 from .views import RandPixelViewsd as RandPixelViewsd

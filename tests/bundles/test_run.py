@@ -105,7 +105,7 @@ def test_matching_goes_on_from_its_weights(tmp_path: Path) -> None:
 
 def test_embeddings(data: Path, tmp_path: Path) -> None:
     bundle = PRETRAINING
-    run_config(bundle, "inference", dataset_dir=str(data), spacing_mm=1.0, output_dir=str(tmp_path / "out"))
+    run_config(bundle, "inference", dataset_dir=str(data), pixel_mm=1.0, output_dir=str(tmp_path / "out"))
     with np.load(tmp_path / "out" / "phantom_001.npz") as kept:
         assert kept["strides"].tolist() == [2, 4, 8, 16, 32]
         assert kept["level_0"].shape == (64, 96, 80)  # at half a mm, 192 x 160 pixels and stride 2
@@ -115,7 +115,7 @@ def test_embeddings(data: Path, tmp_path: Path) -> None:
 def test_matching(name: str, data: Path, tmp_path: Path) -> None:
     bundle, output = MATCHING, tmp_path / "out"
     start = run_at_a_shell if name == "inference" else run_config
-    start(bundle, name, dataset_dir=str(data), spacing_mm=1.0, output_dir=str(output))
+    start(bundle, name, dataset_dir=str(data), pixel_mm=1.0, output_dir=str(output))
     with (output / "landmarks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["image"], row["landmark"]) for row in rows] == [
@@ -174,7 +174,7 @@ def test_published_weights_find_the_template_in_itself(data_dir: Path, tmp_path:
         template=str(images / "200.png"),
         landmarks=str(data_dir / "ceph_isbi2015" / "landmarks.csv"),
         images=str(template),
-        spacing_mm=0.5,
+        pixel_mm=0.5,
         output_dir=str(tmp_path / "out"),
         overlays=False,
     )

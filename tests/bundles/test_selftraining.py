@@ -71,7 +71,7 @@ def test_detection_writes_what_matching_writes(tmp_path: Path) -> None:
         bundle_root=str(BUNDLE),
         logging_file=False,
         images=str(tmp_path / "data"),
-        spacing_mm=1.0,
+        pixel_mm=1.0,
         output_dir=str(tmp_path / "out"),
     )
     with (tmp_path / "out" / "landmarks.csv").open(newline="") as file:
