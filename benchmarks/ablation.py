@@ -60,7 +60,7 @@ LENGTH = {"three times as long": 3}
 def settings_of(row: str, manifest: Path, spacing: float) -> dict[str, Any]:
     """Config values of a row; at half resolution views and windows cover the same anatomy."""
     size = round(VIEW_MM.get(row, 128.0) / spacing)
-    settings: dict[str, Any] = {"spacing_mm": [spacing] * 2, "view_shape": [size] * 2}
+    settings: dict[str, Any] = {"working_spacing_mm": [spacing] * 2, "view_shape": [size] * 2}
     if row == SHIPPED or row in TRAINING:
         return settings | TRAINING.get(row, {})
     settings["informativeness_exponent"] = 0.0 if row == UNIFORM else EXPONENTS.get(row, 0.3)

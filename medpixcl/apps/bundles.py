@@ -17,6 +17,7 @@ from monai.bundle.utils import merge_kv
 from yaml import YAMLError
 
 import medpixcl
+from medpixcl.apps.renamed import renamed_id
 from medpixcl.training.config_data import PROGRAM_KEYS, as_data, is_plain
 
 BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
@@ -214,6 +215,7 @@ def read_bundle(
     file = bundle / "configs" / f"{config}.json"
     parser = ConfigParser(_read([file, *extra_configs]))
     unknown = [key for key in settings if not key or key == "bundle_root" or key not in parser]
+    refuse_renamed(unknown)
     if unknown:
         raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {file}")
     for key, value in settings.items():
@@ -222,6 +224,17 @@ def read_bundle(
         parser[key] = _as_config(value, parser)
     parser["bundle_root"] = as_data(str(bundle))
     return parser
+
+
+def refuse_renamed(keys: Sequence[str]) -> None:
+    """Refuse settings under ids that have another name now.
+
+    Raises:
+        BundleError: If there is one.
+    """
+    for key in keys:
+        if (name := renamed_id(key)) is not None:
+            raise BundleError(f"the setting {key} has another name now: give {name}")
 
 
 def _as_config(value: Any, parser: ConfigParser) -> Any:
@@ -237,6 +250,7 @@ def _read(configs: Sequence[Path | Mapping[str, Any]]) -> dict[str, Any]:
     parser = ConfigParser(config={})
     for config in configs:
         content = config if isinstance(config, Mapping) else _read_file(config)
+        refuse_renamed([key for key in content if parser.get() and key not in parser])
         for key, value in content.items():
             merge_kv(parser, key, copy.deepcopy(value))
     return parser.get()

@@ -36,7 +36,7 @@ def selftrain(
         "data_list_file_path": str(data),
         "output_dir": str(output),
         "ckpt_dir": str(output / "models"),
-        "spacing_mm": spacing_mm,
+        "pixel_mm": spacing_mm,
     }
     if weights is not None:
         overrides["start_weights"] = str(weights)

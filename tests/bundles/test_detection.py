@@ -119,7 +119,7 @@ def test_starts_from_a_pretraining_and_stops_without_it(dims: int, tmp_path: Pat
     assert kept == {name for name in weights if name.startswith("backbone.")}
     for name in kept:  # nothing of the trunk was learnt at this rate, so it is the pretraining's
         torch.testing.assert_close(weights[name], source.state_dict()[name])
-    assert workflow.parser.get_parsed_content("train::handlers")[0].report.missing
+    assert workflow.parser.get_parsed_content("start_loader").report.missing
     torch.save({"head.weight": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="of another architecture"):
         train(manifest, tmp_path / "b", dims, start_weights=str(tmp_path / "other.pt"))
