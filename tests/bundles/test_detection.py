@@ -15,7 +15,6 @@ from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest
 from medpixcl.networks import PixelEmbeddingNet
 from tests.bundles.detection import BUNDLES, NAMES, apply, settings, train, write_manifest
-from tests.tiny import MATCHING
 
 BOTH = pytest.mark.parametrize("dims", [2, 3])
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -48,13 +47,6 @@ def test_evaluation_is_inference_of_the_test_section_with_a_reference(dims: int)
     one, other = read(dims, "inference"), read(dims, "evaluate")
     different = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
     assert different == {"reference", "overlays", "images", "sections"}
-
-
-@BOTH
-@pytest.mark.parametrize("name", ["LICENSE", "configs/logging.conf", "configs/multi_gpu_train.json"])
-def test_same_files(dims: int, name: str) -> None:
-    other = BUNDLES[2] if name.startswith("configs/multi") else MATCHING
-    assert (BUNDLES[dims] / name).read_bytes() == (other / name).read_bytes()
 
 
 @BOTH
