@@ -136,8 +136,6 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             values[key] = json.loads(text)
         except (json.JSONDecodeError, RecursionError):
             values[key] = Reference(text[1:]) if re.fullmatch(r"@\w+(::\w+)*", text) else text
-    if isinstance(values.get("device"), str):
-        checked_device(values["device"])
     return values
 
 
@@ -221,7 +219,11 @@ def read_bundle(
     for key, value in settings.items():
         if PROGRAM_KEYS.intersection(ReferenceResolver.split_id(key)):
             raise BundleError(f"the setting {key!r} is part of the program: put it into a configuration file")
-        parser[key] = _as_config(value, parser)
+        if isinstance(value, Reference) and value.id not in parser:
+            value = f"@{value.id}"
+        if key == "device" and isinstance(value, str):
+            checked_device(value)
+        parser[key] = f"@{value.id}" if isinstance(value, Reference) else as_data(value)
     parser["bundle_root"] = as_data(str(bundle))
     return parser
 
@@ -235,14 +237,6 @@ def refuse_renamed(keys: Sequence[str]) -> None:
     for key in keys:
         if (name := renamed_id(key)) is not None:
             raise BundleError(f"the setting {key} has another name now: give {name}")
-
-
-def _as_config(value: Any, parser: ConfigParser) -> Any:
-    """The value of a setting as a configuration holds it."""
-    if not isinstance(value, Reference):
-        return as_data(value)
-    reference = f"@{value.id}"
-    return reference if value.id in parser else as_data(reference)
 
 
 def _read(configs: Sequence[Path | Mapping[str, Any]]) -> dict[str, Any]:
