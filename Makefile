@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 export OMP_NUM_THREADS ?= 1
+# One process per core for the tests; a file's tests stay in one process, for its fixtures.
+WORKERS := -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test test-all lint type bench bench-accuracy bench-ablation bench-depth bench-detection docs clean
 
@@ -10,10 +12,10 @@ demo: $(VENV)/.demo
 	$(BIN)/medpixcl demo -o demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q $(WORKERS) -m "not slow"
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(WORKERS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -26,6 +28,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_informativeness.py
 	$(BIN)/python benchmarks/bench_info_nce.py
 	$(BIN)/python benchmarks/bench_matching.py
+	$(BIN)/python benchmarks/bench_precision.py --rounds 3 --limit 20
 
 # The cephalograms are no part of the project: set MEDPIXCL_DATA to the folder that holds ceph_isbi2015.
 bench-accuracy: $(VENV)/.dev

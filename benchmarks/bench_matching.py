@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medpixcl.matching import best_match, product_match
+from medpixcl.matching.product import describe
 from medpixcl.matching.search import unravel
-from medpixcl.matching.similarity import describe
 
 LANDMARKS = 19
 IMAGE = (2400, 1936)

@@ -59,7 +59,7 @@ def train(cephalograms: Cephalograms, template: str, manifest: Path, run: Path, 
 
 def detection_errors(cephalograms: Cephalograms, network: LandmarkNet, images: list[str]) -> Tensor:
     """Errors in mm, shape (images, landmarks)."""
-    inferer = LandmarkInferer(network, [cephalograms.spacing_mm] * 2, bfloat16=True)
+    inferer = LandmarkInferer(network, [cephalograms.spacing_mm] * 2)
     rows = []
     for name in images:
         image = cephalograms.load(name)

@@ -15,7 +15,7 @@ Image = Float[Tensor, "b c *s"]
 Mask = Bool[Tensor, "b 1 *s"]
 """True where a pixel counts."""
 
-Classes = Int[Tensor, "b 1 *s"]
+ClassMap = Int[Tensor, "b 1 *s"]
 """Class of every pixel: 0 low, 1 medium, 2 high informativeness."""
 
 Embedding = Float[Tensor, "b c *s"]
@@ -28,10 +28,19 @@ PointsVoxel = Float[Tensor, "*b k d"]
 """Voxel indices in array order; the centre of the first voxel is 0."""
 
 PointsMM = Float[Tensor, "*b k d"]
-"""Physical positions in mm, in the order and frame of the affine that made them (RAS+ inside the package)."""
+"""Physical positions in mm, in the axis order and frame of their affine (RAS+ inside the package)."""
 
 Affine = Float[Tensor, "*b d1 d1"]
 """Homogeneous matrix, (D+1, D+1)."""
 
 Embed = Callable[[Tensor], list[Tensor]]
 """From images (B, C, *spatial) to level maps (B, E, *cells), finest first."""
+
+Number = float | int
+"""A real number; JSON writes whole ones without a point."""
+
+Progress = Callable[[int, int], None]
+"""Function called with the number of finished items and their total."""
+
+StepProgress = Callable[[str, int, int], None]
+"""Function called with the name of the step, the number of finished items and their total."""

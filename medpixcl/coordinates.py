@@ -1,4 +1,4 @@
-"""Where a pixel lies: voxel index, physical mm, ``grid_sample`` coordinate, cell of a feature grid.
+"""The position of a pixel: voxel index, physical mm, ``grid_sample`` coordinate, cell of a feature grid.
 
 Four frames, and the only functions that go between them:
 
@@ -24,8 +24,8 @@ def apply_affine(affine: Affine, points: PointsVoxel) -> PointsMM:
     """Map points by a homogeneous matrix.
 
     Args:
-        affine: Shape (D+1, D+1), or (B, D+1, D+1) for points of shape (B, K, D).
-        points: Shape (..., K, D), in the order and unit that ``affine`` expects.
+        affine: Matrix of shape (D+1, D+1), or (B, D+1, D+1) for points of shape (B, K, D).
+        points: Points (..., K, D), in the order and unit that ``affine`` expects.
 
     Returns:
         Mapped points, same shape.
@@ -99,12 +99,6 @@ def voxel_to_grid(points: PointsVoxel, shape: Sequence[int]) -> Float[Tensor, "*
     return ((2 * points + 1) / size - 1).flip(-1)
 
 
-def grid_to_voxel(grid: Float[Tensor, "*b k d"], shape: Sequence[int]) -> PointsVoxel:
-    """Inverse of :func:`voxel_to_grid`."""
-    size = grid.new_tensor(list(shape))
-    return ((grid.flip(-1) + 1) * size - 1) / 2
-
-
 def voxel_to_cell(points: PointsVoxel, stride: Sequence[int] | int) -> PointsVoxel:
     """Voxel index to (not rounded) cell index of a feature grid that covers the image with cells of ``stride``.
 
@@ -141,8 +135,8 @@ def sample_at(image: Float[Tensor, "b c *s"], points: Float[Tensor, "b k d"]) ->
     """Linear interpolation of an image at voxel positions.
 
     Args:
-        image: Shape (B, C, *spatial).
-        points: Shape (B, K, D), voxel indices in array order; positions outside take the border's value.
+        image: Image to sample, shape (B, C, *spatial).
+        points: Voxel indices in array order, shape (B, K, D); positions outside take the value of the border.
 
     Returns:
         Values, shape (B, K, C).

@@ -1,4 +1,4 @@
-"""How much a pixel can tell: entropy of the grey levels round it, classes, and weights for drawing pixels.
+"""Informativeness of pixels: entropy of the grey levels around them, classes, and weights for drawing pixels.
 
 Reference: Quan et al., "IGU-Aug: Information-guided unsupervised augmentation and pixel-wise contrastive learning for
 medical image analysis", arXiv 2211.07118, IEEE TMI 44(1), 2025.
@@ -15,8 +15,7 @@ from torch import Tensor
 
 from medpixcl._kernels import entropy_torch
 from medpixcl._kernels.window import Window, ball_window, box_window
-
-Number = float | int
+from medpixcl._typing import Number
 
 PART_PIXELS = 1 << 18
 """Pixels binned at a time, so that the steps between stay in cache."""
@@ -33,20 +32,21 @@ def local_entropy(
     mask: Bool[Tensor, "b 1 *s"] | None = None,
     backend: Literal["auto", "numba", "torch"] = "auto",
 ) -> Float[Tensor, "b 1 *s"]:
-    """Shannon entropy of the grey levels in a window round every pixel, in bits.
+    """Shannon entropy of the grey levels in a window around every pixel, in bits.
 
     ``H = log2 n - (1/n) sum_g c_g log2 c_g`` with ``c_g`` the number of window pixels in bin ``g`` and ``n`` their sum.
     The window is clipped at the borders of the image: only pixels inside the image, and inside ``mask``, count.
 
     Args:
-        image: Shape (B, 1, H, W) or (B, 1, D, H, W).
-        radius: Of the window; in pixels, or in mm when ``spacing`` is given.
-        footprint: ``ball``: offsets o with ``|o| <= radius`` (a disk in 2D); ``box``: every ``|o_i| <= radius``.
+        image: Images of one channel, shape (B, 1, H, W) or (B, 1, D, H, W).
+        radius: Radius of the window, in pixels, or in mm if ``spacing`` is given.
+        footprint: ``ball``: offsets o with ``|o| <= radius`` (a disk in 2D); ``box``: offsets with every ``|o_i| <=
+            radius``.
         spacing: Size of a pixel along each array axis in mm.
         bins: Number of grey levels: ``floor((v - low) / (high - low) * bins)``, clipped.
         value_range: (low, high), or None for the least and greatest value of each image (inside its mask). With
             ``(0, 255)`` and 256 bins the levels of 8-bit data are its values.
-        mask: True where a pixel counts. Elsewhere the entropy is 0.
+        mask: True where a pixel counts; elsewhere the entropy is 0.
         backend: ``numba`` for compiled loops on a CPU, ``torch`` for any device, ``auto`` for the fastest there is.
 
     Returns:
@@ -92,17 +92,24 @@ def _kernel(backend: str, device: torch.device) -> Callable[[Tensor, int, Window
     """Function that works out the entropy of bin numbers and fills the last argument."""
     if backend not in ("auto", "numba", "torch"):
         raise ValueError(f"backend is {backend!r}; expected 'auto', 'numba' or 'torch'.")
-    compiled = device.type == "cpu" and find_spec("numba") is not None
-    if backend == "torch" or (backend == "auto" and not compiled):
-        return entropy_torch.window_entropy
-    if not compiled:
+    compiled = _compiled_kernel() if device.type == "cpu" and backend != "torch" else None
+    if compiled is None and backend == "numba":
         raise ValueError(
             "backend is 'numba', which needs an image on the CPU and the package numba; use backend='auto' or 'torch', "
             "or install medpixcl[fast]."
         )
-    from medpixcl._kernels import entropy_numba
+    return compiled or entropy_torch.window_entropy
 
-    return entropy_numba.window_entropy
+
+def _compiled_kernel() -> Callable[[Tensor, int, Window, Tensor], None] | None:
+    """The loops compiled by numba; None where it is missing, or is installed for another numpy."""
+    if find_spec("numba") is None:
+        return None
+    try:
+        from medpixcl._kernels import entropy_numba
+    except ImportError:
+        return None
+    return entropy_numba.compiled_window_entropy
 
 
 def _window(radius: Number, footprint: str, spacing: Sequence[Number] | None, shape: Sequence[int]) -> Window:
@@ -166,16 +173,16 @@ def classify_informativeness(
     quantiles: Sequence[Number] | None = None,
     foreground: Bool[Tensor, "b 1 *s"] | None = None,
 ) -> Int[Tensor, "b 1 *s"]:
-    """Class of every pixel: 0 low, 1 medium, 2 high; a pixel on a cut belongs to the upper class.
+    """Classify every pixel: 0 low, 1 medium, 2 high; a pixel on a cut belongs to the upper class.
 
     Absolute cuts depend on bit depth and window (2 and 4 bits are those of the paper for 256 levels, disk radius 10);
     quantiles of the foreground follow the image.
 
     Args:
-        entropy: In bits, shape (B, 1, *spatial).
+        entropy: Local entropy in bits, shape (B, 1, *spatial).
         cuts: Two bounds in bits, ascending; None when ``quantiles`` is given.
         quantiles: Two shares of the foreground of each image, ascending, between 0 and 1.
-        foreground: True for the pixels that the quantiles are taken of; by default those with ``entropy > 0``.
+        foreground: True for the pixels whose quantiles are taken; by default those with ``entropy > 0``.
 
     Returns:
         Classes, int64, shape of ``entropy``.
@@ -227,16 +234,16 @@ def sampling_weights(
     class_ratios: Sequence[Number] | None = None,
     classes: Int[Tensor, "b 1 *s"] | None = None,
 ) -> Float[Tensor, "b 1 *s"]:
-    """Weight of every pixel when pixels are drawn: ``entropy ** exponent``, summing to 1 over each image.
+    """Compute the weight of every pixel for drawing: ``entropy ** exponent``, summing to 1 over each image.
 
-    Exponent 0 draws all pixels alike (``0 ** 0 = 1``); any positive exponent leaves out pixels without entropy.
+    Exponent 0 draws all pixels equally often (``0 ** 0 = 1``); any positive exponent leaves out pixels without entropy.
 
     Args:
-        entropy: In bits, shape (B, 1, *spatial).
-        exponent: Not negative; 0.3 in the paper.
-        class_ratios: Total weight of the classes (low, medium, high), in any scale; those of absent classes (no pixel
-            with a weight) go to the others in proportion.
-        classes: Class of every pixel, of :func:`classify_informativeness`; goes with ``class_ratios``.
+        entropy: Local entropy in bits, shape (B, 1, *spatial).
+        exponent: Exponent of the entropy, not negative; 0.3 in the paper.
+        class_ratios: Total weight of each class (low, medium, high), in any scale; the weight of an absent class (no
+            pixel with a weight) goes to the others in proportion.
+        classes: Class of every pixel from :func:`classify_informativeness`; give it together with ``class_ratios``.
 
     Returns:
         Weights, shape of ``entropy``. An image in which nothing has a weight is drawn from uniformly.

@@ -1,4 +1,4 @@
-"""How much one patch tells about another: mutual information of their grey levels, in nats.
+"""Mutual information of the grey levels of two patches, in nats.
 
 Reference: Quan et al., "IGU-Aug: Information-guided unsupervised augmentation and pixel-wise contrastive learning for
 medical image analysis", arXiv 2211.07118, IEEE TMI 44(1), 2025.
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Number = float | int
+from medpixcl._typing import Number
 
 CELLS_AT_ONCE = 1 << 22
 """Cells of tables in memory at a time."""
@@ -23,12 +23,12 @@ def joint_mutual_information(
     """Mutual information of the grey levels that two patches have at the same pixel, in nats.
 
     ``I = sum_ij p_ij log(p_ij / (p_i p_j))`` with ``p_ij`` the share of pixels in bin ``i`` of one patch and ``j`` of
-    the other. It lies between 0 and the entropy of either patch; that of a patch with itself is its entropy. Of
-    unrelated patches of n pixels it is not 0, but about ``(bins - 1)^2 / 2n``: use few bins for small patches.
+    the other. It lies between 0 and the entropy of either patch; for a patch and itself it is the entropy. For
+    unrelated patches of n pixels it is not 0, but about ``(bins - 1)^2 / 2n``, so use few bins for small patches.
 
     Args:
-        a: One patch per row, shape (B, *spatial).
-        b: Its partner, the same shape.
+        a: First patch of each pair, shape (B, *spatial).
+        b: Second patch of each pair, shape (B, *spatial).
         bins: Number of grey levels: ``floor((v - low) / (high - low) * bins)``, clipped.
         value_range: (low, high) of the grey levels, the same for all patches. With ``(0, 255)`` and 256 bins the
             levels of 8-bit data are its values.
@@ -51,15 +51,15 @@ def joint_mutual_information(
 def count_vector_mutual_information(
     a: Float[Tensor, " b *s"], b: Float[Tensor, "_ ..."], *, bins: int = 256, value_range: Sequence[Number] = (0, 1)
 ) -> Float[Tensor, " b"]:
-    """What the original calls mutual information: that of the patches' histogram counts taken as labels, in nats.
+    """The original code's mutual information: that of the patches' histogram counts taken as labels, in nats.
 
-    The grey levels are the samples, and how often each occurs in a patch is its label:
-    ``I = H(label in a) + H(label in b) - H(both labels)``. Where in the patch a grey level lies plays no part, so that
+    The grey levels are the samples, and the number of times that each occurs in a patch is its label:
+    ``I = H(label in a) + H(label in b) - H(both labels)``. The place of a grey level in the patch plays no part, so
     shuffled pixels change nothing. For comparison only; see :func:`joint_mutual_information`.
 
     Args:
-        a: One patch per row, shape (B, *spatial).
-        b: Its partner, the same shape.
+        a: First patch of each pair, shape (B, *spatial).
+        b: Second patch of each pair, shape (B, *spatial).
         bins: Number of grey levels; 256 in the original.
         value_range: (low, high) of the grey levels, the same for all patches.
 
@@ -114,7 +114,7 @@ def _in_parts(
 
 
 def _joint_information(first: Int[Tensor, "b n"], second: Int[Tensor, "b n"], bins: int) -> Float[Tensor, " b"]:
-    """By the sums of c log c over the joint histogram and its two margins."""
+    """Mutual information from the sums of c log c over the joint histogram and its two margins."""
     batch, pixels = first.shape
     row = torch.arange(batch, device=first.device)[:, None]
     cell = ((row * bins + first) * bins + second).flatten()

@@ -1,12 +1,14 @@
-"""Views of an image: where each pixel of a crop, turned, scaled, mirrored or bent, lies in the image.
+"""Views of an image: the image position of each pixel of a crop that is turned, scaled, mirrored or bent.
 
-Sampling is kept apart from applying: a :class:`View` holds the geometry, :func:`view_positions` maps points and
-:func:`resample` moves images. The sampling grid is the coordinate map, so correspondence is exact and costs nothing.
+Sampling is kept apart from applying: :class:`ViewRanges` draws the geometry of a :class:`View`,
+:func:`view_positions` maps points and :func:`resample` moves images. The sampling grid is the coordinate map, so
+correspondence is exact and costs nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +16,8 @@ from torch.nn import functional as F
 
 from medpixcl._typing import Affine, PointsVoxel
 from medpixcl.coordinates import apply_affine, inside, spacing_of, voxel_positions, voxel_to_grid
+
+CONTROL_POINTS = 5  # per axis, of the elastic field; fewer bend smoothly, more bend in detail
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class View:
     displacement: Float[Tensor, " d *control"] | None = None
 
     def locate(self, points: PointsVoxel) -> PointsVoxel:
-        """Voxel in the view of points (..., K, D) given as image voxels.
+        """Return the view voxels of points (..., K, D) given as image voxels.
 
         Raises:
             ValueError: If the view is deformed: it has no closed inverse.
@@ -43,7 +47,7 @@ class View:
 
 
 def rotation_matrix(degrees: Sequence[float]) -> Float[Tensor, "d d"]:
-    """Rotation in the plane of the first two axes (one angle), or about axes 0, 1, 2 one after the other (three).
+    """Rotation in the plane of the first two axes (one angle), or about axes 0, 1 and 2 in turn (three angles).
 
     Args:
         degrees: One angle for 2D, three for 3D.
@@ -71,18 +75,18 @@ def affine_view(
     flip: Sequence[bool] | None = None,
     axes: Float[Tensor, "d d"] | None = None,
 ) -> View:
-    """View round a point of the image, rigid up to a scale in mm, whatever the spacing.
+    """Build a view around a point of the image, rigid in mm up to a scale, whatever the spacing.
 
     Args:
         shape: Spatial shape of the view.
         centre: Image voxel shown at the middle of the view.
         spacing_mm: Spacing of the image, array order.
-        pixel_mm: Size of a view pixel before scaling; that of the image when None.
-        rotation_degrees: See :func:`rotation_matrix`; not turned when None.
-        scale: Above 1 shows things larger.
-        flip: Mirror along each axis of the view.
-        axes: Directions of the view's axes in the image before they turn by ``rotation_degrees``, in columns, along
-            the array axes; those of the image when None.
+        pixel_mm: Size of a view pixel before scaling; None takes the spacing of the image.
+        rotation_degrees: Angles of the rotation, see :func:`rotation_matrix`; None for none.
+        scale: Enlargement; above 1 things look larger.
+        flip: Whether each axis of the view is mirrored.
+        axes: Directions of the view's axes along the array axes, in columns, before the rotation; None takes the array
+            axes.
     """
     dims = len(shape)
     spacing = torch.as_tensor(list(spacing_mm), dtype=torch.float64)
@@ -98,12 +102,91 @@ def affine_view(
     return View(matrix=matrix, shape=tuple(shape))
 
 
+@dataclass(frozen=True)
+class ViewRanges:
+    """Ranges from which the geometry of a view is drawn: turn, scale, mirroring and bend. All lengths are in mm.
+
+    Attributes:
+        shape: Spatial shape of the view.
+        rotation_degrees: Largest angle to either side, for all axes or, in 3D, one for each of array axes 0, 1, 2.
+        scale_range: Least and greatest enlargement; drawn on a logarithmic scale.
+        flip_probability: Probability of mirroring the view, for each axis; None draws no mirroring.
+        elastic_mm: Standard deviation of the displacement at the control points of the elastic field; 0 for none.
+        pixel_mm: Size of a view pixel before scaling, array order; None takes the spacing of the image.
+
+    Raises:
+        ValueError: If the scales are not positive and ascending, or the number of angles does not fit the axes.
+    """
+
+    shape: Sequence[int]
+    rotation_degrees: float | Sequence[float] = 0.0
+    scale_range: Sequence[float] = (1.0, 1.0)
+    flip_probability: Sequence[float] | float | None = None
+    elastic_mm: float = 0.0
+    pixel_mm: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale_range[0] <= self.scale_range[1]:
+            raise ValueError(f"scale_range must be two positive ascending numbers, found {list(self.scale_range)}")
+        given, angles = np.size(self.rotation_degrees), self.angles
+        if given not in (1, angles):
+            raise ValueError(
+                f"rotation_degrees has {given} angles; expected one number, or {angles}, one for each axis"
+            )
+
+    @property
+    def angles(self) -> int:
+        """Number of angles of a rotation: one in 2D, three in 3D."""
+        return 1 if len(self.shape) == 2 else 3
+
+    def sample(
+        self,
+        state: np.random.RandomState,
+        centre: Float[np.ndarray, " d"],
+        spacing_mm: Float[np.ndarray, " d"],
+        axes: Float[Tensor, "d d"] | None = None,
+    ) -> View:
+        """Draw the geometry of one view.
+
+        Args:
+            state: Source of the random numbers.
+            centre: Image voxel shown at the middle of the view.
+            spacing_mm: Spacing of the image, array order.
+            axes: Directions of the view's axes before it turns, see :func:`affine_view`.
+        """
+        dims = len(self.shape)
+        largest = np.broadcast_to(self.rotation_degrees, self.angles)
+        angles = state.uniform(-largest, largest)
+        low, high = np.log(self.scale_range)
+        scale = float(np.exp(state.uniform(low, high)))
+        flip = None
+        if self.flip_probability is not None:
+            flip = (state.uniform(size=dims) < np.broadcast_to(self.flip_probability, dims)).tolist()
+        view = affine_view(
+            shape=self.shape,
+            centre=centre.tolist(),
+            spacing_mm=spacing_mm.tolist(),
+            pixel_mm=self.pixel_mm,
+            rotation_degrees=angles.tolist(),
+            scale=scale,
+            flip=flip,
+            axes=axes,
+        )
+        return view if self.elastic_mm == 0 else replace(view, displacement=self._bend(state, spacing_mm))
+
+    def _bend(self, state: np.random.RandomState, spacing_mm: Float[np.ndarray, " d"]) -> Float[Tensor, " d *control"]:
+        """Displacement at the control points in image voxels."""
+        dims = len(self.shape)
+        field = state.normal(size=(dims, *[CONTROL_POINTS] * dims)) * self.elastic_mm
+        return torch.from_numpy(field / spacing_mm.reshape(-1, *[1] * dims)).float()
+
+
 def upright_axes(affine: Affine, matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    """``axes`` of a view (:func:`affine_view`) that shows something turned in the image as it stands by itself.
+    """Compute the ``axes`` of a view (:func:`affine_view`) that puts a turned object upright.
 
     Args:
-        affine: Of the image, voxel -> mm.
-        matrix: Rotation and scale from its own frame into that of the affine; the scale does not count.
+        affine: Affine of the image, voxel -> mm.
+        matrix: Rotation and scale from the frame of the object into that of the affine; the scale is ignored.
     """
     directions = affine[:-1, :-1] / spacing_of(affine)
     rotation = matrix / torch.det(matrix).abs() ** (1 / len(matrix))
@@ -115,12 +198,13 @@ def view_positions(
     shape: Sequence[int],
     displacement: Float[Tensor, "b d *control"] | None = None,
 ) -> Float[Tensor, "b *v d"]:
-    """Image voxel shown by every pixel of the views of a batch, float32, on the device of ``matrix``.
+    """Compute the image voxel that every pixel of a batch of views shows, float32, on the device of ``matrix``.
 
     Args:
-        matrix: View voxel -> image voxel, shape (B, D+1, D+1).
+        matrix: Matrices view voxel -> image voxel, shape (B, D+1, D+1).
         shape: Spatial shape of the views.
-        displacement: See :class:`View`, shape (B, D, *control).
+        displacement: Displacement at the control points, see :class:`View`, shape (B, D, *control); None for affine
+            views.
 
     Returns:
         Positions, shape (B, *shape, D).
@@ -134,12 +218,12 @@ def view_positions(
 
 
 def smooth_field(control: Float[Tensor, "b c *control"], shape: Sequence[int]) -> Float[Tensor, "b c *s"]:
-    """Cubic interpolation of values at control points, the outer ones at the corners, in any dimension.
+    """Interpolate values at control points by cubics, in any dimension; the outer points lie at the corners.
 
     In 2D these are the numbers of ``interpolate(mode="bicubic", align_corners=True)``; torch has no such mode in 3D.
 
     Args:
-        control: Shape (B, C, *control).
+        control: Values at the control points, shape (B, C, *control).
         shape: Spatial shape of the field.
 
     Example:
@@ -157,10 +241,10 @@ def smooth_field(control: Float[Tensor, "b c *control"], shape: Sequence[int]) -
 def resample(
     image: Float[Tensor, "b c *s"], positions: Float[Tensor, "b *v d"], *, mode: str = "bilinear"
 ) -> Float[Tensor, "b c *v"]:
-    """Values of an image at positions; zero outside.
+    """Sample an image at positions; outside it is zero.
 
     Args:
-        image: Shape (B, C, *spatial).
+        image: Image to sample, shape (B, C, *spatial).
         positions: Image voxels, shape (B, *view, D), array order.
         mode: ``bilinear`` (linear in any dimension) or ``nearest``.
     """
@@ -172,12 +256,12 @@ def resample(
 def coordinate_map(
     positions: Float[Tensor, "b *v d"], affine: Float[Tensor, "b d1 d1"], shape: Sequence[int]
 ) -> Float[Tensor, "b d1 *v"]:
-    """Coordinate map of a view: physical position in mm, one channel per axis, and validity as the last channel.
+    """Compute the coordinate map of a view: position in mm, one channel per axis, and validity as the last channel.
 
     Args:
         positions: Image voxels shown by the view, shape (B, *view, D).
-        affine: Of the image, voxel -> mm, shape (B, D+1, D+1).
-        shape: Spatial shape of the image; a position outside has validity 0 (padding shows no anatomy).
+        affine: Affines of the images, voxel -> mm, shape (B, D+1, D+1).
+        shape: Spatial shape of the image; positions outside it have validity 0, because padding shows no anatomy.
 
     Returns:
         Shape (B, D+1, *view).

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from medpixcl.coordinates import (
     cell_to_voxel,
     flip_ras_lps,
-    grid_to_voxel,
     image_affine,
     inside,
     mm_to_voxel,
@@ -89,11 +88,6 @@ class TestGrid:
         image = torch.arange(float(np.prod(shape))).view(1, 1, *shape)
         grid = voxel_to_grid(voxel_positions(shape)[None].flatten(1, -2), shape).view(1, *shape, len(shape))
         torch.testing.assert_close(F.grid_sample(image, grid, align_corners=False), image)
-
-    @SHAPES
-    def test_inverse(self, shape):
-        points = random_points(shape, 12)
-        torch.testing.assert_close(grid_to_voxel(voxel_to_grid(points, shape), shape), points)
 
     def test_corners_of_the_image_are_one(self):
         edges = torch.tensor([[-0.5, -0.5], [3.5, 9.5]])  # outer edges of the first and the last pixel

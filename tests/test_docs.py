@@ -18,7 +18,7 @@ from medpixcl.cli import app
 ROOT = Path(__file__).parents[1]
 BUNDLES = sorted(path.parents[1] for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
 CARDS = [bundle / "docs" / "README.md" for bundle in BUNDLES]
-FOLDERS = [ROOT, ROOT / "docs", ROOT / "data_manifests"]
+FOLDERS = [ROOT, ROOT / "docs", ROOT / "docs/guide", ROOT / "docs/evidence", ROOT / "data_manifests"]
 PAGES = [*sorted(page for folder in FOLDERS for page in folder.glob("*.md")), *CARDS]
 COMMANDS = get_command(app).commands
 PRETRAINING = "xray_infoaug_pretraining"
@@ -73,7 +73,7 @@ RUN = [block for block in ALL_BLOCKS if block.info == "python run" and "..." not
 
 def test_pages_are_found() -> None:
     assert [card.parts[-3] for card in CARDS] == sorted(path.name for path in (ROOT / "bundles").iterdir())
-    assert {"README.md", "docs/quickstart.md"} <= {name_of(page) for page in PAGES}
+    assert {"README.md", "docs/guide/quickstart.md"} <= {name_of(page) for page in PAGES}
     assert len(CALLS) >= 8
     assert len(RUN) >= 3
 
@@ -170,7 +170,7 @@ def test_bundle_commands_name_settings(place: str, words: list[str]) -> None:
 
 def test_settings_named_in_the_pages_exist() -> None:
     train = json.loads((ROOT / "bundles/xray_infoaug_pretraining/configs/train.json").read_text(encoding="utf-8"))
-    page = (ROOT / "docs" / "bundles.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guide" / "bundles.md").read_text(encoding="utf-8")
     table = page.partition("| id | meaning |")[2].partition("\n\n")[0]
     named = {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert len(named) > 15
@@ -196,4 +196,5 @@ def test_every_page_is_in_the_navigation() -> None:
     entries = [page for entry in config["nav"] for page in entry.values()]
     nested = [list(entry.values()) for section in entries if isinstance(section, list) for entry in section]
     listed = [page for page in entries if isinstance(page, str)] + list(itertools.chain(*nested))
-    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+    docs = ROOT / "docs"
+    assert sorted(listed) == sorted(page.relative_to(docs).as_posix() for page in docs.rglob("*.md"))

@@ -167,6 +167,14 @@ class TestLocalEntropy:
         with pytest.raises(ValueError, match="backend is 'numba', which needs"):
             local_entropy(image, backend="numba")
 
+    def test_numba_that_does_not_import(self, monkeypatch):
+        """As where it was built for another numpy."""
+        image = batch(CARD["quadratic"][0])
+        expected = local_entropy(image, backend="torch")
+        monkeypatch.delattr("medpixcl._kernels.entropy_numba", raising=False)
+        monkeypatch.setitem(sys.modules, "medpixcl._kernels.entropy_numba", None)
+        assert torch.equal(local_entropy(image), expected)
+
     @pytest.mark.gpu
     @pytest.mark.parametrize("footprint", ["ball", "box"])
     def test_gpu_equals_cpu(self, footprint, generator):

@@ -11,7 +11,7 @@ from medpixcl._kernels.compiled import compiled
 from medpixcl._kernels.window import Window, ball_window, box_window
 
 KERNELS = pytest.mark.parametrize(
-    "kernel", [entropy_numba.window_entropy, entropy_torch.window_entropy], ids=["numba", "torch"]
+    "kernel", [entropy_numba.compiled_window_entropy, entropy_torch.window_entropy], ids=["numba", "torch"]
 )
 
 
@@ -89,7 +89,8 @@ def test_compiled_equals_torch(count, shape, window):
     levels = random_levels(shape, count)
     levels[torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.3] = count  # does not count
     results = [
-        run(kernel, levels, count, window) for kernel in (entropy_numba.window_entropy, entropy_torch.window_entropy)
+        run(kernel, levels, count, window)
+        for kernel in (entropy_numba.compiled_window_entropy, entropy_torch.window_entropy)
     ]
     assert results[1].max() > 4
     np.testing.assert_allclose(results[0], results[1], atol=1e-5)

@@ -7,6 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "medpixcl"
 LEVELS = {
+    "_cpus": 0,
     "_typing": 0,
     "_kernels": 0,
     "coordinates": 1,

@@ -1,1 +1,1 @@
-"""Domain-free fast loops: a plain-torch form for every device and a compiled CPU form with the same numbers."""
+"""Fast loops on plain arrays: in torch for every device, and compiled for the CPU, with equal results."""

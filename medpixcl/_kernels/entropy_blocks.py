@@ -1,4 +1,4 @@
-"""Entropy with one bin after the other over blocks that fit in cache: the fast way for few bins.
+"""Entropy, bin by bin, over blocks that fit in the cache: the fast way for few bins.
 
 A window sum is a sum of shifted flat arrays (the rows of a block joined up, halo included), which the compiler turns
 into vector instructions of 8 and 16 bits; then ``c log2 c`` comes from a table. Bins that a block lacks cost nothing.
@@ -13,13 +13,13 @@ from medpixcl._kernels.compiled import compiled
 from medpixcl._kernels.window import Window, entropy_terms
 
 BLOCK = (16, 64, 64)
-"""Least size of a block along each axis; wider windows take wider blocks."""
+"""Smallest size of a block along each axis; wider windows need wider blocks."""
 
 
 def entropy_bin_by_bin(
     levels: Integer[np.ndarray, "d h w"], count: int, window: Window, entropy: Float32[np.ndarray, "d h w"]
 ) -> None:
-    """Fill ``entropy``; ``levels`` are below 256, and those of ``count`` do not count."""
+    """Fill ``entropy``; ``levels`` are below 256, and pixels of level ``count`` do not count."""
     half = window.half
     block = [min(n, max(least, 2 * h)) for n, least, h in zip(levels.shape, BLOCK, half, strict=True)]
     tails = [-n % step for n, step in zip(levels.shape, block, strict=True)]
@@ -72,7 +72,7 @@ def _cut_out(padded, z, y, x, levels):
 @compiled
 @no_type_check
 def _present(levels):
-    """Which numbers occur."""
+    """Mark the levels that occur."""
     found = np.zeros(256, np.bool_)
     for level in levels:
         found[level] = True

@@ -1,4 +1,4 @@
-"""Entropy of the bin numbers in a window round every pixel, in compiled loops for one core of a CPU."""
+"""Entropy of the bin numbers in a window around every pixel, in compiled loops for one core of a CPU."""
 
 from jaxtyping import Float32, Integer
 from torch import Tensor
@@ -11,7 +11,9 @@ MANY_BINS = 128
 """Above this number of bins the sliding histogram is faster (measured with a disk of radius 10)."""
 
 
-def window_entropy(bins: Integer[Tensor, "*s"], count: int, window: Window, out: Float32[Tensor, "*s"]) -> None:
+def compiled_window_entropy(
+    bins: Integer[Tensor, "*s"], count: int, window: Window, out: Float32[Tensor, "*s"]
+) -> None:
     """Same as :func:`medpixcl._kernels.entropy_torch.window_entropy`, for 2D or 3D tensors on the CPU."""
     chords, levels, entropy = window.chords, bins.numpy(), out.numpy()
     if bins.ndim == 2:

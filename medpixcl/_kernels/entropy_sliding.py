@@ -12,7 +12,7 @@ from medpixcl._kernels.compiled import compiled
 from medpixcl._kernels.window import Window, entropy_terms
 
 FRACTION_BITS = 32
-"""Of the fixed-point ``c log2 c``: windows of up to 2^26 pixels fit in 63 bits."""
+"""Fraction bits of the fixed-point ``c log2 c``: windows of up to 2^26 pixels fit in 63 bits."""
 
 SLAB_ROWS = 256
 """Rows padded at a time: a second copy of the whole image would be half as large as the map."""
@@ -21,7 +21,7 @@ SLAB_ROWS = 256
 def entropy_by_sliding(
     levels: Integer[np.ndarray, "d h w"], count: int, window: Window, entropy: Float32[np.ndarray, "d h w"]
 ) -> None:
-    """Fill ``entropy``; ``levels`` of ``count`` do not count."""
+    """Fill ``entropy``; pixels of level ``count`` do not count."""
     terms = (entropy_terms(window.area) * 2.0**FRACTION_BITS).round().long().numpy()
     for begin in range(0, levels.shape[1], SLAB_ROWS):
         slab = entropy[:, begin : begin + SLAB_ROWS]
@@ -33,7 +33,7 @@ def entropy_by_sliding(
 def _pad_rows(
     levels: Integer[np.ndarray, "d h w"], begin: int, end: int, half: list[int], count: int
 ) -> Int16[np.ndarray, "p q r"]:
-    """Some rows with the halo round them."""
+    """Cut out some rows with the halo around them."""
     first, last = max(begin - half[1], 0), min(end + half[1], levels.shape[1])
     outside = (first - (begin - half[1]), end + half[1] - last)
     widths = [(half[0], half[0]), outside, (half[2], half[2])]

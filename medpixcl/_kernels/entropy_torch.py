@@ -1,4 +1,4 @@
-"""Entropy of the bin numbers in a window round every pixel, in plain torch operations on any device.
+"""Entropy of the bin numbers in a window around every pixel, in plain torch operations on any device.
 
 One bin after the other: indicator, sum over the window, ``c log2 c`` added up. Sums of whole numbers are exact, and
 strips of the first axis keep the working set in the cache of a CPU.
@@ -26,8 +26,8 @@ def window_entropy(bins: Integer[Tensor, "*s"], count: int, window: Window, out:
     Args:
         bins: Bin number of every pixel; ``count`` marks a pixel that does not count.
         count: Number of bins.
-        window: Neighbourhood.
-        out: Takes the entropy; 0 where nothing counts.
+        window: Neighbourhood of a pixel.
+        out: Tensor that receives the entropy; 0 where nothing counts.
     """
     padded = F.pad(bins, [pad for h in reversed(window.half) for pad in (h, h)], value=count)
     table = entropy_terms(window.area).to(torch.float32 if count <= FEW_BINS else torch.float64).to(bins.device)

@@ -16,15 +16,15 @@ class Window:
     """Point-symmetric neighbourhood, given by its chords along the last axis.
 
     Attributes:
-        chords: One axis less than the image; half length of the chord at every offset along the other axes (the
-            middle is offset 0), -1 where there is none. A chord of half length h has 2 h + 1 pixels.
+        chords: Half length of the chord along the last axis at every offset along the other axes (one axis less than
+            the image; the middle is offset 0), -1 where there is none. A chord of half length h has 2 h + 1 pixels.
     """
 
     chords: Int[np.ndarray, "*w"]
 
     @cached_property
     def half(self) -> list[int]:
-        """Half lengths of the box round the window, one per axis."""
+        """Half lengths of the box around the window, one per axis."""
         return [(n - 1) // 2 for n in self.chords.shape] + [int(self.chords.max())]
 
     @cached_property

@@ -11,7 +11,7 @@ how far two readers differ: give what is known of readers, or the radii hold too
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medpixcl._typing import Embed
+from medpixcl._typing import Embed, Progress
 from medpixcl.apps.images import AnyPath, ImageList
 from medpixcl.apps.match import Matcher
 from medpixcl.coordinates import working_spacing
@@ -32,8 +32,6 @@ LEAST_SHAPE = 3
 """Landmarks that a shape needs."""
 LEAST_IMAGES = 11
 """Fewer give no landmark a radius of 90 % of its own: ten examples, each between two images."""
-Progress = Callable[[int, int], None]
-"""What is done, what there is in all."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Matched:
 
     Attributes:
         picture: Shape (1, C, *spatial).
-        levels: Its maps, (1, E, *cells), finest first.
+        levels: Level maps of the image, (1, E, *cells), finest first.
         spacing: Size of a voxel in mm along the array axes.
         result: The template's landmarks in it.
     """
@@ -64,7 +62,7 @@ def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Matched
     """Distances in mm between the landmarks in ``target`` found through ``via`` and those found directly.
 
     Args:
-        matcher: How landmarks are matched; it keeps its own template.
+        matcher: Matcher fitted to the template; its template is left as it is.
         strides: Voxels per cell of the levels, finest first.
         via: The image whose found landmarks are taken as a template's.
         target: The other image.

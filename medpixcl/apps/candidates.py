@@ -12,12 +12,13 @@ from monai.transforms import Compose
 from torch import Tensor
 
 from medpixcl._typing import Embed
-from medpixcl.apps.images import SHOWN, ImageList, first_file
+from medpixcl.apps.images import SHOWN, ImageList
 from medpixcl.coordinates import working_spacing
+from medpixcl.data.identity import first_file
 from medpixcl.data.manifest import SECTIONS
 from medpixcl.informativeness import local_entropy
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.representativeness import draw_key_points
+from medpixcl.matching.key_points import draw_key_points
 from medpixcl.matching.search import cells_inside
 
 """Image (1, C, *spatial) to level maps (1, E, *cells), finest first."""
@@ -32,12 +33,12 @@ class ChoiceSettings:
     Attributes:
         count: Images to choose.
         limit: At most so many images are compared, drawn at random; None for all.
-        key_points: Of every image.
+        key_points: Number of key points drawn in every image.
         min_distance_mm: Least distance of two key points.
-        entropy_radius_mm: Of the window in which informativeness is measured.
+        entropy_radius_mm: Radius in mm of the window in which informativeness is measured.
         finest_cell_mm: Levels with smaller cells are not used (the coarsest always is): they cost most and tell least
             about the image as a whole.
-        seed: Of the key points and of the limit.
+        seed: Random seed for drawing key points and, with a limit, images.
     """
 
     count: int = 1
@@ -54,8 +55,8 @@ class Candidate:
     """One image with all that comparing it needs.
 
     Attributes:
-        name: How results name it.
-        path: Its (first) file.
+        name: Name of the image in the results.
+        path: Path of the image, of its first file where there are several.
         levels: Maps (E, *cells) in half precision, finest first.
         grid: The finest of these levels' cells inside the image.
         points: Key points, voxels of the working image, shape (K, D).

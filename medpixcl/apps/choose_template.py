@@ -1,8 +1,6 @@
 """Which images are worth annotating: every image looked up in every other one, the result as a ranking."""
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +11,18 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import Tensor
 
-from medpixcl._typing import Embed
+from medpixcl._typing import Embed, StepProgress
 from medpixcl.apps.candidates import Candidate, ChoiceSettings, candidates_of, check_count, read_candidate
-from medpixcl.apps.images import ImageList, first_file
+from medpixcl.apps.images import ImageList
 from medpixcl.coordinates import spacing_of, working_affine
-from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import first_file
+from medpixcl.data.tables import write_csv
 from medpixcl.matching import describe
-from medpixcl.matching.representativeness import choose_greedily, find_points, point_quality
+from medpixcl.matching.key_points import choose_greedily, find_points, point_quality
 from medpixcl.reports.canvas import SERIES, chart, panel_grid
 from medpixcl.reports.figures import save_png
 from medpixcl.reports.panels import panels
 
-Progress = Callable[[str, int, int], None]
-"""Name of the step, what is done, what there is in all."""
 FOUND_BACK_CELLS = 2
 
 
@@ -39,8 +36,8 @@ class Choice:
         ranking: Name, score, similarity, cycle distance, of every image, best first, as :data:`COLUMNS` says.
         rejected: Reason for every file that was not compared.
         files: The file of each image by its name.
-        points: Its key points.
-        served: How well each of its key points was found in the others, on average.
+        points: Key points of the chosen image.
+        served: Quality, 0 to 1, with which each key point was found in the other images, on average.
     """
 
     chosen: list[str]
@@ -66,7 +63,7 @@ def choose_templates(
     settings: ChoiceSettings,
     *,
     split: str | None = None,
-    progress: Progress = lambda step, done, total: None,
+    progress: StepProgress = lambda step, done, total: None,
 ) -> Choice:
     """Rank images by how well the others are found in them, and choose those that serve all best.
 
@@ -75,7 +72,7 @@ def choose_templates(
         preprocessing: Transforms of the images.
         embed: The pretrained network.
         strides: Voxels per cell of its levels, finest first.
-        settings: How images are compared.
+        settings: Settings of the comparison.
         split: Section of the manifest, or the data set's own name of a split; None for all images.
         progress: Called after every image of each step.
 
@@ -112,7 +109,7 @@ class Findings:
     cycle_mm: Float[Tensor, "r n"]
 
 
-def _find_all(candidates: list[Candidate], strides: Sequence[int], progress: Progress) -> Findings:
+def _find_all(candidates: list[Candidate], strides: Sequence[int], progress: StepProgress) -> Findings:
     """Every image's points in every image, and back: each image's maps are unpacked twice, not once for every pair."""
     counts = [len(one.points) for one in candidates]
     vectors = [describe(one.maps(), strides, one.points) for one in candidates]
@@ -181,13 +178,8 @@ def write_choice(choice: Choice, images: ImageList, preprocessing: Compose, outp
     The brighter a point, the better it was found in the other images.
     """
     folder = Path(output_dir)
-    text = io.StringIO()
-    rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    rows.writeheader()
-    for row in choice.ranking:
-        rounded = {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()}
-        rows.writerow(rounded | {"chosen": row["chosen"] or ""})
-    write_text_atomically(folder / "ranking.csv", text.getvalue())
+    rows = [[*(_cell(row[column]) for column in COLUMNS[:-1]), row["chosen"] or ""] for row in choice.ranking]
+    write_csv(folder / "ranking.csv", [COLUMNS, *rows])
     figure, axes = chart(xlabel="score", ylabel="images")
     scores = [row["score"] for row in choice.ranking]
     axes.hist(scores, bins=min(30, max(5, len(scores) // 5)), color=SERIES[0])
@@ -199,6 +191,11 @@ def write_choice(choice: Choice, images: ImageList, preprocessing: Compose, outp
         image = preprocessing(images.entry(choice.files[name]))["image"]
         picture = _picture(image, choice.points[name], choice.served[name])
         save_png(picture, folder / f"chosen_{number}_{images.stem(choice.files[name])}.png".replace("/", "_"))
+
+
+def _cell(value: Any) -> Any:
+    """Numbers other than counts have four decimals."""
+    return f"{value:.4f}" if isinstance(value, float) else value
 
 
 def _picture(image: MetaTensor, points: Tensor, served: Tensor) -> Any:

@@ -1,6 +1,5 @@
 """Predictions of a classifier in a table."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from ignite.engine import Engine, Events
 from monai.data import decollate_batch
 
 from medpixcl.apps.images import ImageList
+from medpixcl.data.tables import write_csv
 
 
 class PredictionWriter:
@@ -39,6 +39,4 @@ class PredictionWriter:
 
     def write(self, engine: Engine) -> None:
         """Write the table."""
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        with (self.output_dir / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([["image", "class", *self.class_names], *self.rows])
+        write_csv(self.output_dir / "predictions.csv", [["image", "class", *self.class_names], *self.rows])

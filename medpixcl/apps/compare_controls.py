@@ -53,7 +53,7 @@ def compare_controls(
         output: Folder of the runs, each in ``<control>_seed<seed>``; finished ones are not repeated.
         overrides: Config ids to values, the manifest among them.
         controls: See :class:`medpixcl.training.controls.ExogenousControl`.
-        seeds: Of the trainings.
+        seeds: Random seeds; every control is trained once with each.
 
     Returns:
         Of each control ``val_pixel_error`` (mean over seeds), ``spread`` (standard deviation over seeds; NaN of one),

@@ -5,6 +5,9 @@ import platform
 
 import torch
 
+from medpixcl._cpus import available_cpus
+from medpixcl.networks.device_precision import device_precision
+
 REQUIRED = ("monai", "torch", "numpy", "pytorch-ignite", "nibabel", "SimpleITK", "pydicom", "itk", "tensorboard")
 OPTIONAL = {
     "numba": "compiled informativeness: pip install 'medpixcl[fast]'",
@@ -21,8 +24,22 @@ def diagnose() -> list[tuple[str, str, str]]:
     rows += [(name, version_of(name) or "missing", "" if version_of(name) else hint) for name, hint in OPTIONAL.items()]
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     rows.append(("GPU", ", ".join(gpus) or "none", "" if gpus else "training and matching run on the CPU"))
-    rows.append(("CPU threads of torch", str(torch.get_num_threads()), "OMP_NUM_THREADS=1 per data worker is fastest"))
-    return rows
+    note = f"of {available_cpus()} CPUs that this process may use; OMP_NUM_THREADS sets them"
+    rows.append(("CPU threads of torch", str(torch.get_num_threads()), note))
+    return rows + [_precision_row(device) for device in _devices()]
+
+
+def _devices() -> list[torch.device]:
+    """Devices that a training or a detection can run on."""
+    others = ["mps"] if torch.backends.mps.is_available() else []
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [torch.device(name) for name in ("cpu", *gpus, *others)]
+
+
+def _precision_row(device: torch.device) -> tuple[str, str, str]:
+    """What ``bfloat16: auto`` chooses on a device, and why."""
+    chosen = device_precision(device)
+    return f"precision on {device}", "bfloat16" if chosen.bfloat16 else "float32", chosen.reason
 
 
 def version_of(name: str) -> str | None:

@@ -1,6 +1,6 @@
 """The estimate of the changes of intensity for a bundle: its images, its classes, its ranges, in one call."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from medpixcl._typing import StepProgress
 from medpixcl.apps.bundles import own_errors, read_bundle
 from medpixcl.apps.jitter import (
     BINS,
@@ -30,9 +31,6 @@ from medpixcl.networks.weights import load_weights
 from medpixcl.transforms.classes import ClassifyViewsd, PixelClasses
 from medpixcl.transforms.intensity import CLASS_NAMES
 
-Progress = Callable[[str, int, int], None]
-"""Name of the step, what is done, what there is in all."""
-
 
 @dataclass(frozen=True)
 class JitterSettings:
@@ -45,8 +43,8 @@ class JitterSettings:
         window_mm: Side of the patches.
         measure: See :func:`medpixcl.apps.jitter.information_measure`.
         stop: See :func:`medpixcl.apps.jitter.estimate_jitter`.
-        alpha: The same.
-        seed: Of all that is drawn.
+        alpha: See :func:`medpixcl.apps.jitter.estimate_jitter`.
+        seed: Random seed for images, patches and draws of intensity.
     """
 
     images: int = 20
@@ -67,7 +65,7 @@ def estimate_for_bundle(
     weights: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     extra_configs: Sequence[Path] = (),
-    progress: Progress = lambda step, done, total: None,
+    progress: StepProgress = lambda step, done, total: None,
 ) -> tuple[list[ClassJitter], dict[str, Any]]:
     """Estimate the ranges of brightness and contrast on the images that a pretraining bundle would train on.
 
@@ -76,8 +74,8 @@ def estimate_for_bundle(
     Args:
         bundle: Folder of a pretraining bundle.
         manifest: Images; only the training section is read, and no landmarks.
-        settings: How.
-        weights: Of the bundle's network, from a pretraining; the frozen ImageNet encoder when None.
+        settings: Settings of the estimate.
+        weights: Weights of the bundle's network from a pretraining; None takes the frozen ImageNet encoder.
         overrides: Config ids of the bundle's ``train`` configuration to values.
         extra_configs: Config files put over it, before the overrides.
         progress: Called after every image, pair and class.
@@ -167,7 +165,7 @@ def embedding_network(parser: ConfigParser, weights: Path | None) -> LevelsNet:
 
 
 def _embed(
-    parser: ConfigParser, network: LevelsNet, entries: Sequence[Entry], progress: Progress
+    parser: ConfigParser, network: LevelsNet, entries: Sequence[Entry], progress: StepProgress
 ) -> list[EmbeddedImage]:
     """Prepare and embed all images; fixed cuts between the classes replace those that the images come with."""
     prepare, inferer = parser.get_parsed_content("deterministic"), LevelsInferer()

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from medpixcl.apps.images import AnyPath
-from medpixcl.apps.measurement import compare_files, measure_file, reader_names
-from medpixcl.apps.readers import Compared, Positions, compare_readers
+from medpixcl.apps.measurement import compare_files, measure_file
+from medpixcl.apps.readers import Compared, Positions, compare_reader_positions
+from medpixcl.data.identity import pair_images, unique_table_names
+from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.calibration import coverage_of
 from medpixcl.landmarks.cephalometry import ReaderComparison
-from medpixcl.landmarks.metrics import evaluate_positions, in_plane, pair_images
+from medpixcl.landmarks.points import in_plane
 from medpixcl.landmarks.regions import covered
 
 RADIUS_COLUMN = "radius_mm"
@@ -73,7 +75,9 @@ def evaluate(
     if regions := read_regions(paths[0]):
         result.metrics["region_coverage"] = region_coverage(positions[0], positions[1], regions, result.metrics)
     if len(paths) > 2:
-        result.compared = compare_readers(dict(zip(reader_names(paths), positions, strict=True)), exclude=exclude)
+        result.compared = compare_reader_positions(
+            dict(zip(unique_table_names(paths), positions, strict=True)), exclude=exclude
+        )
         result.metrics["readers"] = {title: _overall(metrics) for title, metrics in result.compared}
     if angles:
         shared = {"names": names, "spacing_mm": spacing_mm}
@@ -102,7 +106,7 @@ def radius_coverage(metrics: Mapping[str, Any], radii: Mapping[str, Mapping[str,
     """Share of the measured points that lie within their radius, over all and for each landmark.
 
     Args:
-        metrics: From :func:`medpixcl.landmarks.metrics.evaluate_positions`.
+        metrics: From :func:`medpixcl.data.landmarks.comparison.evaluate_positions`.
         radii: Image and landmark to radius in mm.
 
     Returns:
@@ -147,7 +151,7 @@ def region_coverage(found: Positions, true: Positions, regions: Regions, metrics
         found: Positions that the regions lie around, LPS+ mm.
         true: True positions.
         regions: By the images of ``found``.
-        metrics: Of the two; the points that it measured count.
+        metrics: Metrics of prediction and reference; only the points measured there count.
 
     Returns:
         ``measured`` (None where no point has both), ``points`` and ``per_landmark``.

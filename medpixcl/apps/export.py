@@ -21,10 +21,10 @@ def export_network(network: LandmarkNet, path: Path, shape: Sequence[int], *, ac
     other two take one image of this shape.
 
     Args:
-        network: On the CPU.
+        network: Landmark network, on the CPU.
         path: File; its suffix says the format, see :data:`SUFFIXES`.
         shape: Spatial shape of the image; rounded up to a multiple of the coarsest stride.
-        activation: Of the network's loss.
+        activation: ``activation`` of the loss that the network was trained with.
 
     Returns:
         Largest distance in pixels between the landmarks of the two.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medpixcl.landmarks.metrics import file_name
+from medpixcl.data.identity import pairing_name
 from medpixcl.reports.few_shot import FewShotResult, few_shot_curve
 from medpixcl.reports.html import Picture
 
@@ -50,7 +50,7 @@ def result_of(metrics: Any, file: str) -> FewShotResult:
     """Error and training of an evaluation.
 
     Args:
-        metrics: Of it, a mapping with ``trained_on``: ``images`` and ``start``.
+        metrics: Metrics of an evaluation, with ``trained_on``: ``images`` and ``start``.
         file: Named in the error.
 
     Raises:
@@ -90,7 +90,7 @@ def few_shot_report(
     """The curve of this evaluation and the earlier ones for the report, and what its reader must know.
 
     Args:
-        metrics: Of this evaluation.
+        metrics: Metrics of this evaluation.
         earlier: Other evaluations; without any there is no curve.
         between_readers_mm: Mean distance of the readers.
 
@@ -119,4 +119,4 @@ def few_shot_report(
 
 def _measured(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     """Without folders, since the same images can be given as a folder and as a manifest."""
-    return tuple(sorted(map(file_name, metrics.get("per_image", {}))))
+    return tuple(sorted(map(pairing_name, metrics.get("per_image", {}))))

@@ -1,15 +1,14 @@
 """The images that are searched, and how results name them."""
 
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from medpixcl.data.datalist import items_of
-from medpixcl.data.identity import image_stem
+from medpixcl.data.identity import first_file, unique_stems
 from medpixcl.data.manifest import SECTIONS, Entry, Manifest
 from medpixcl.data.scan import scan
 from medpixcl.data.series import dicom_files
@@ -129,8 +128,7 @@ class ImageList:
 
     def stem(self, image: str) -> str:
         """Name of an image without suffix, for the files made from it; with suffix where two would be the same."""
-        name = self.name(image)
-        return image_stem(name) if self._stems[image_stem(name)] == 1 else name
+        return self._stems[self.name(image)]
 
     def name(self, image: str) -> str:
         """How results name an image: its path relative to the folder or manifest it was found by."""
@@ -138,8 +136,8 @@ class ImageList:
         return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
 
     @cached_property
-    def _stems(self) -> Counter[str]:
-        return Counter(image_stem(self.name(first_file(entry))) for entry in self.datalist)
+    def _stems(self) -> dict[str, str]:
+        return unique_stems(self.name(first_file(entry)) for entry in self.datalist)
 
     @property
     def _is_manifest_file(self) -> bool:
@@ -164,8 +162,3 @@ class ImageList:
 
 def _is_one_of(entry: Entry, files: set[Path]) -> bool:
     return isinstance(entry["image"], str) and Path(entry["image"]).resolve() in files
-
-
-def first_file(entry: Mapping[str, Any]) -> str:
-    """File that stands for an entry in its metadata."""
-    return entry["image"] if isinstance(entry["image"], str) else entry["image"][0]

@@ -35,12 +35,12 @@ class ClassJitter:
 
     Attributes:
         name: ``low``, ``medium`` or ``high``.
-        mean: Of the mutual information of corresponding patches, in nats.
-        deviation: Its standard deviation between the pairs.
+        mean: Mean mutual information of corresponding patches, in nats.
+        deviation: Standard deviation of the mutual information between the pairs, in nats.
         number: Pairs of patches.
         threshold: Mutual information that a changed patch must keep.
         brightness: Least and greatest factor, mean over the patches.
-        contrast: The same for the factor of contrast.
+        contrast: Least and greatest factor of contrast, mean over the patches.
         at_limit: Share of the patches that kept the threshold to the end of the search, downwards and upwards.
     """
 
@@ -78,7 +78,7 @@ def strongest_change(
     Args:
         patches: Grey levels between 0 and 1, shape (N, *window).
         threshold: In nats.
-        information: Of two batches of patches, one value per pair.
+        information: Function from two batches of patches to their mutual information, one value per pair.
         upwards: Stronger brightness and contrast, or weaker.
 
     Returns:
@@ -191,9 +191,9 @@ def jitter_fragment(
     """Part of a configuration that sets the changes of intensity of every class.
 
     Args:
-        classes: What was found.
+        classes: Estimate for every class.
         ranges: The bundle's own ranges by class name; those other than brightness and contrast are taken over.
-        facts: How it was found, kept under ``jitter`` with what was found. No component of a bundle reads it.
+        facts: Settings of the estimate, kept under ``jitter`` for the record. No component of a bundle reads them.
     """
     fragment: dict[str, Any] = {}
     report: dict[str, Any] = dict(facts)

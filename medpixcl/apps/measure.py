@@ -1,7 +1,6 @@
 """The folder that `medpixcl measure` makes: tables, tracings, the page."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 import medpixcl
+from medpixcl._typing import Progress
 from medpixcl.apps.images import AnyPath
 from medpixcl.apps.measurement import Measured, compare_files, find_pictures, image_folder, measure_file
 from medpixcl.coordinates import working_spacing
-from medpixcl.data.atomic import write_text_atomically
-from medpixcl.data.identity import image_stem
+from medpixcl.data.identity import short_name, unique_file_names
 from medpixcl.data.images import read_image
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.pixels import MissingSpacingError
+from medpixcl.data.tables import write_csv
 from medpixcl.landmarks.cephalometry import ReaderComparison
 from medpixcl.reports.figures import save_png
 from medpixcl.reports.html import Picture
@@ -30,14 +30,11 @@ from medpixcl.reports.measurements import (
     measurement_table,
     write_measurement_report,
 )
-from medpixcl.reports.tables import short_name, to_csv
 from medpixcl.reports.tracing import cephalometric_tracing
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-Progress = Callable[[int, int], None]
-"""What is done, what there is in all."""
 SHOWN_TRACINGS = 6
 """Tracings in the page; the others lie beside it."""
 
@@ -104,7 +101,7 @@ def measure(
         tables["agreement.csv"] = agreement_table(run.comparisons)
         tables["class_agreement.csv"] = class_agreement_table(run.comparisons)
     for name, table in tables.items():
-        write_text_atomically(output / name, to_csv(table))
+        write_csv(output / name, table)
     shown = _draw_tracings(run, pictures, spacing_mm, progress)
     facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": landmarks.name}
     if references:
@@ -128,16 +125,14 @@ def _draw_tracings(
     """Draw every picture that is there into ``tracings``; the first ones for the page."""
     shown: list[Picture] = []
     images = [image for image in run.measured.images if image in pictures]
-    stems = Counter(image_stem(short_name(image)) for image in images)
+    names = unique_file_names(images)
     for number, image in enumerate(images):
-        stem = image_stem(short_name(image))
-        name = stem if stems[stem] == 1 else image.replace("/", "_")
         try:
             figure = _tracing(run.measured, image, pictures[image], spacing_mm)
         except ValueError as error:
             run.rejected[image] = str(error).replace(str(pictures[image]), short_name(image))
             continue
-        save_png(figure, run.output / "tracings" / f"{name}.png")
+        save_png(figure, run.output / "tracings" / f"{names[image]}.png")
         if len(shown) < SHOWN_TRACINGS:
             shown.append(Picture(image=figure, caption=short_name(image), alt=f"Tracing over {short_name(image)}"))
         progress(number + 1, len(images))

@@ -1,7 +1,6 @@
 """Cephalometric measurements of all images of a landmark file, and how several readers' files compare."""
 
 import csv
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import image_affine, spatial_affine, voxel_to_mm
-from medpixcl.data.identity import image_stem
+from medpixcl.data.identity import unique_table_names
 from medpixcl.data.images import image_format, read_image
-from medpixcl.data.landmarks.reading import LandmarkFile, read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.pixels import MissingSpacingError
 from medpixcl.landmarks.cephalometry import ReaderComparison, compare_readers, landmark_roles, measure, why_not
+from medpixcl.landmarks.points import OFF_PLANE_MM
 
 _ANYWHERE = (10**9, 10**9)
 
@@ -78,7 +79,7 @@ def measure_file(
 def compare_files(measured: Measured, references: Sequence[Measured]) -> list[ReaderComparison]:
     """Compare the measurements of a file with those of other readers, over its images; NaN where they have none."""
     readers = {}
-    names = reader_names([measured.file.path, *(one.file.path for one in references)])
+    names = unique_table_names([measured.file.path, *(one.file.path for one in references)])
     folder = image_folder(measured.file)
     for name, reader in zip(names, (measured, *references), strict=True):
         rows = [reader.file.find(folder / image) for image in measured.images]
@@ -157,7 +158,7 @@ def _positions(
 
 
 def _flat(file: LandmarkFile, image: str, position: tuple[float, ...]) -> Tensor:
-    if any(abs(value) > 1.0 for value in position[2:]):
+    if any(abs(value) > OFF_PLANE_MM for value in position[2:]):
         raise ValueError(
             f"{file.path}: a landmark of {image!r} lies at z = {position[2]:.1f} mm; cephalometry takes the landmarks "
             "of a 2D radiograph, with z of 0 or none."
@@ -176,12 +177,3 @@ def _scaled(file: LandmarkFile, image: str, spacing_mm: float | None, picture: P
         affine = torch.as_tensor(read_image(picture, spacing_mm=spacing_mm).affine, dtype=torch.float64)
     points = file.for_image(image_folder(file) / image, affine, _ANYWHERE)
     return voxel_to_mm(points.voxels, spatial_affine(affine, 2))
-
-
-def reader_names(paths: Sequence[Path]) -> list[str]:
-    """Short names of files: the stem, with the folder where two are the same, with a number where that is too."""
-    stems = [image_stem(path.name) for path in paths]
-    longer = [f"{path.parent.name}/{stem}" for path, stem in zip(paths, stems, strict=True)]
-    names = [stem if stems.count(stem) == 1 else long for stem, long in zip(stems, longer, strict=True)]
-    counter = itertools.count(1)
-    return [name if names.count(name) == 1 else f"{name} {next(counter)}" for name in names]

@@ -20,7 +20,7 @@ class MixingProbe:
     """What was found on the same mixtures.
 
     Attributes:
-        leak: Of the statistics.
+        leak: Result of the leak probe on global statistics.
         network_r2: R2 of the network's opacity; None where no weights were given.
     """
 
@@ -44,7 +44,7 @@ def probe_bundle(
         bundle: Folder of a mix-up pretraining bundle.
         data: Manifest.
         mixtures: Number drawn; images come again with other patches, opacities and sources.
-        weights: Of the whole network, ``pretraining.pt`` of a run.
+        weights: Weights of the whole network, ``pretraining.pt`` of a run.
         overrides: Config ids to values.
         extra_configs: Config files put over the bundle's own.
         progress: Called with (done, total) after each batch.

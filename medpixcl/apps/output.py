@@ -10,13 +10,13 @@ from monai.data import MetaTensor
 
 from medpixcl.apps.few_shot import few_shot_report, read_earlier_runs
 from medpixcl.apps.images import Images
-from medpixcl.apps.readers import compare_readers, read_readers, write_reader_table
+from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.regions import Regions
-from medpixcl.apps.results import Landmarks, Results, rejected_table
-from medpixcl.data.atomic import write_text_atomically
+from medpixcl.apps.results import Landmarks, Results, rejected_rows
 from medpixcl.data.dicom import is_dicom
 from medpixcl.data.landmarks.reading import REJECTED_TABLE
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
+from medpixcl.data.tables import write_csv
 from medpixcl.reports.figures import save_png
 from medpixcl.reports.html import Picture
 from medpixcl.reports.tables import write_metrics_json
@@ -106,7 +106,7 @@ class Output:
             What a format cannot hold, with the reason.
         """
         not_written = write_landmarks(self.folder, results.landmarks, self.formats, keep_patient=self.keep_patient)
-        write_text_atomically(self.folder / REJECTED_TABLE, rejected_table(results.rejected, not_written))
+        write_csv(self.folder / REJECTED_TABLE, rejected_rows(results.rejected, not_written))
         if results.metrics is not None:
             write_metrics_json(self.folder / METRICS_FILE, results.metrics)
         if self.regions is not None:
@@ -128,7 +128,7 @@ class Output:
             return [], None
         found = {one.image: dict(zip(one.names, one.mm.tolist(), strict=True)) for one in results.landmarks}
         readers = read_readers({name: Path(path) for name, path in self.readers.items()})
-        compared = compare_readers({"this run": found, **readers})
+        compared = compare_reader_positions({"this run": found, **readers})
         write_reader_table(self.folder / "readers.csv", compared)
         between = [metrics["mre_mm"] for _, metrics in compared[len(readers) + 1 :]]
         return compared, sum(between) / len(between) if between else None

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medpixcl._typing import Progress
 from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.correspondence.pixels import draw_pixels
 from medpixcl.informativeness import sampling_weights
@@ -17,8 +18,6 @@ from medpixcl.networks.embedding import LevelsNet
 
 CYCLE_CELLS = 2
 """Greatest distance between a pixel and its best match there and back, in cells of the finest level."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def draw_image_pairs(groups: Sequence[str], number: int, generator: torch.Genera
     """Ordered pairs of different images, drawn without repetition; repeats of one picture are never paired.
 
     Args:
-        groups: Of every image; equal for repeats of one picture.
+        groups: Group of every image; equal for repeats of one picture.
         number: Greatest number of pairs.
         generator: Source of randomness.
     """
@@ -105,7 +104,7 @@ def corresponding_patches(
         network: That embedded them.
         window_mm: Side of the windows.
         points: Pixels drawn per pair of images.
-        exponent: Of the informativeness by which pixels are drawn.
+        exponent: Exponent of the informativeness by which pixels are drawn.
         max_cycle_mm: Greatest distance after matching there and back; two cells of the finest level when None.
         generator: Source of randomness.
         progress: Called with the pairs done and in all.

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from medpixcl.data.annotated import weighted_mean
-from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import pair_images
+from medpixcl.data.landmarks.comparison import NamedPositions, evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
-from medpixcl.landmarks.metrics import Points, evaluate_positions, in_plane, pair_images
-from medpixcl.reports.tables import comparison_rows, to_csv
+from medpixcl.data.tables import write_csv
+from medpixcl.landmarks.points import in_plane
+from medpixcl.reports.tables import comparison_rows
 
-Positions = Mapping[str, Points]
+Positions = Mapping[str, NamedPositions]
 """Image to landmark to position in mm, LPS+."""
 Compared = list[tuple[str, dict[str, Any]]]
 """Who against whom, and the metrics of their distance."""
@@ -25,7 +27,7 @@ def read_readers(files: Mapping[str, Path]) -> dict[str, Positions]:
     return {name: read_landmarks(path).positions_mm() for name, path in files.items()}
 
 
-def compare_readers(readers: Mapping[str, Positions], *, exclude: Collection[str] = ()) -> Compared:
+def compare_reader_positions(readers: Mapping[str, Positions], *, exclude: Collection[str] = ()) -> Compared:
     """Every two of them, on the images that the first one of all has; and the first one against the others' mean.
 
     Args:
@@ -34,7 +36,7 @@ def compare_readers(readers: Mapping[str, Positions], *, exclude: Collection[str
 
     Returns:
         First those of the model, then those of the readers among themselves. SDR and the rest as
-        :func:`medpixcl.landmarks.metrics.evaluate_positions` says.
+        :func:`medpixcl.data.landmarks.comparison.evaluate_positions` says.
 
     Raises:
         ValueError: If two of them have no image in common.
@@ -78,13 +80,13 @@ def mean_positions(readers: Collection[Positions]) -> dict[str, dict[str, list[f
 
 def write_reader_table(path: Path, compared: Compared) -> None:
     """The comparisons as CSV."""
-    write_text_atomically(path, to_csv(comparison_rows(compared)))
+    write_csv(path, comparison_rows(compared))
 
 
 def _known(point: Sequence[float] | None) -> Sequence[float] | None:
     return None if point is None or any(math.isnan(value) for value in point) else point
 
 
-def _on_images(positions: Positions, judged: Positions) -> dict[str, Points]:
+def _on_images(positions: Positions, judged: Positions) -> dict[str, NamedPositions]:
     """Positions under the names of the images that are judged; of further images nothing."""
     return {image: positions[other] for image, other in pair_images(judged, positions).items()}

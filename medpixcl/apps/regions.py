@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medpixcl.apps.results import Landmarks, Results, lps_axes
 from medpixcl.data.atomic import write_text_atomically
-from medpixcl.landmarks.metrics import pair_images
+from medpixcl.data.identity import pair_images
 from medpixcl.landmarks.regions import RegionCalibration, calibrate_regions, coverage_report, region_size, semi_axes
 from medpixcl.reports.tables import write_metrics_json
 

@@ -1,7 +1,5 @@
 """Landmarks found in images, by matching or by detection: positions, scores, errors, tables, files and a report."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -18,11 +16,11 @@ import medpixcl
 from medpixcl.apps.images import Images
 from medpixcl.apps.radii import Radii
 from medpixcl.coordinates import affines_of, flip_ras_lps, spacing_of, working_affine, working_spacing, working_voxels
+from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.writing import NotWritten
-from medpixcl.landmarks.metrics import evaluate_positions
 from medpixcl.matching.annotated_image import AnnotatedImage
-from medpixcl.matching.representativeness import template_warning
+from medpixcl.matching.key_points import template_warning
 from medpixcl.reports.figures import landmark_overlay
 from medpixcl.reports.html import Picture, write_match_report
 from medpixcl.reports.match import match_report
@@ -251,13 +249,11 @@ class Results:
         write_match_report(Path(path), page)
 
 
-def rejected_table(rejected: Mapping[str, str], not_written: Sequence[NotWritten]) -> str:
-    """CSV of the images without landmarks, and of those that a format cannot hold."""
+def rejected_rows(rejected: Mapping[str, str], not_written: Sequence[NotWritten]) -> list[tuple[str, str, str]]:
+    """Table of the images without landmarks, and of those that a format cannot hold; the first row is the header."""
     rows = [(image, "", reason) for image, reason in rejected.items()]
     rows += [(one.image, one.format, one.reason) for one in not_written]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("image", "format", "reason"), *rows])
-    return text.getvalue()
+    return [("image", "format", "reason"), *rows]
 
 
 def lps_axes(image: MetaTensor) -> Float[Tensor, "d d"]:

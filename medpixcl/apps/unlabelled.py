@@ -10,8 +10,9 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from medpixcl.apps.images import SHOWN, ImageList, Images, first_file
+from medpixcl.apps.images import SHOWN, ImageList, Images
 from medpixcl.coordinates import spacing_of, working_affine
+from medpixcl.data.identity import first_file
 from medpixcl.matching import LandmarkMatcher, Population
 
 SUFFIX = ".pt"

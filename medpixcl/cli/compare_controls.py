@@ -22,22 +22,15 @@ def compare_controls(
     trust: Trust = False,
 ) -> None:
     """Train PixPro with its exogenous channel, and with each control in its place; a table of all."""
-    import csv
-    import io
-
     from medpixcl.apps import compare_controls as control_runs
     from medpixcl.apps.bundles import parse_settings
-    from medpixcl.data.atomic import write_text_atomically
+    from medpixcl.data.tables import write_csv
 
     folder = chosen_bundle(bundle, trust=trust)
     overrides = {"data_list_file_path": str(data), **parse_settings(settings or [])}
     chosen = {"controls": control} if control else {}
     rows = control_runs.compare_controls(folder, output, overrides, seeds=range(seeds), **chosen)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text_atomically(output / "controls.csv", text.getvalue())
+    write_csv(output / "controls.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
     shown = [[row["control"], *(f"{row[name]:.3f}" for name in list(row)[1:])] for row in rows]
     print_table([list(rows[0]), *shown])
     say(f"table: {output / 'controls.csv'}; whether the channel helps is a question to a downstream task")

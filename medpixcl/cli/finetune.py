@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medpixcl.cli.console import say
+from medpixcl.cli.console import say, say_log
 from medpixcl.cli.options import Settings, Trust, checked_device, chosen_bundle
 
 
@@ -31,6 +31,7 @@ def finetune(
     """Fine-tune a network on annotated images: landmarks, organs or classes, as the bundle says."""
     from medpixcl.apps.bundles import parse_settings, run_bundle
 
+    say_log()
     if init is not None and scratch:
         raise ValueError("--init and --scratch contradict each other; give one of them")
     folder = chosen_bundle(bundle, configs=config, trust=trust)

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 import medpixcl
+from medpixcl._cpus import limit_threads
 from medpixcl.cli.calibrate import calibrate
 from medpixcl.cli.choose_template import choose_template
 from medpixcl.cli.compare_controls import compare_controls
@@ -73,6 +74,7 @@ def main() -> None:
     """Run the program; bad input ends with one sentence and exit status 2."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    limit_threads()
     try:
         app()
     except (ValueError, ModuleNotFoundError, FloatingPointError) as error:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medpixcl.cli.console import say
+from medpixcl.cli.console import say, say_log
 from medpixcl.cli.options import Settings, Spacing, Trust, checked_device, chosen_bundle
 
 BUNDLE = "xray_landmark_selftraining"
@@ -29,6 +29,7 @@ def selftrain(
     from medpixcl.apps.bundles import parse_settings, run_bundle
 
     folder = chosen_bundle(bundle, BUNDLE, trust=trust)
+    say_log()
     overrides: dict[str, Any] = {
         "template": str(template),
         "landmarks": str(landmarks),

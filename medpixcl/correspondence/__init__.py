@@ -1,9 +1,10 @@
-"""Which cells of two views are positives: near in space (PixPro), and alike in exogenous channels (our extension).
+"""Correspondence of pixels and cells in two views: exact pixel pairs, and positives by position and exogenous channels.
 
-Everything here is without gradient and in float32 or wider, also under autocast: a mask in half precision is wrong.
-What is PixPro's: the spatial mask (arXiv 2011.10043, and its published code). What is the depth-guided paper's (arXiv
-2211.10177): that a channel beside the image filters the positives further; its equation was not available. The form
-given to the filter here, its kinds, policies and combinations are a reconstruction of this package.
+Cells are positives if they are close in space (PixPro) and similar in exogenous channels (our extension). Everything
+runs without gradient and in float32 or wider, also under autocast: a mask in half precision would be wrong. PixPro
+defines the spatial mask (arXiv 2011.10043 and its published code). The depth-guided paper (arXiv 2211.10177) says that
+a channel beside the image filters the positives further, but its equation was not available: the form of the filter,
+its kinds, policies and combinations are a reconstruction of this package.
 """
 
 import lazy_loader

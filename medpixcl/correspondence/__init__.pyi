@@ -4,7 +4,6 @@ from .cells import (
     cells_of_boxes as cells_of_boxes,
     cells_of_map as cells_of_map,
     draw_cells as draw_cells,
-    unit_boxes as unit_boxes,
 )
 from .exogenous import (
     ExogenousChannel as ExogenousChannel,

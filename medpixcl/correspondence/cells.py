@@ -1,4 +1,4 @@
-"""Where the cells of a feature grid lie: in mm, or in the unit square of the original PixPro."""
+"""Positions of the cells of a feature grid, in mm or in the unit square of the original PixPro."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,8 +17,8 @@ class Cells(NamedTuple):
     """Cells of the feature grids of a batch, in array order.
 
     Attributes:
-        positions: Centres, shape (B, N, D), in mm or any other unit.
-        edges: Edge vectors of a cell as columns, shape (B, D, D), same unit; negative where mirrored.
+        positions: Centres of the cells, shape (B, N, D), in mm or any other unit.
+        edges: Edge vectors of a cell as columns, shape (B, D, D), in the same unit; negative where mirrored.
         valid: True where a cell shows the image and not padding, shape (B, N).
     """
 
@@ -27,17 +27,17 @@ class Cells(NamedTuple):
     valid: Tensor
 
     def at(self, index: Tensor) -> "Cells":
-        """The chosen cells, index of shape (B, A)."""
+        """Select cells by an index of shape (B, A)."""
         chosen = index.unsqueeze(-1).expand(-1, -1, self.positions.shape[-1])
         return Cells(self.positions.gather(1, chosen), self.edges, self.valid.gather(1, index))
 
 
 def cells_of_affine(affine: Float[Tensor, "b d1 d1"], shape: Sequence[int], stride: Stride) -> Cells:
-    """Cells of views that are not deformed: exact centres, ``affine @ ((i + 1/2) * stride - 1/2)``.
+    """Compute the cells of undeformed views: exact centres, ``affine @ ((i + 1/2) * stride - 1/2)``.
 
     Args:
-        affine: Voxel of the view -> mm, shape (B, D+1, D+1).
-        shape: Cells along each axis.
+        affine: Matrix from voxels of the view to mm, shape (B, D+1, D+1).
+        shape: Number of cells along each axis.
         stride: Voxels per cell; one number, or one for each axis.
 
     Example:
@@ -51,16 +51,17 @@ def cells_of_affine(affine: Float[Tensor, "b d1 d1"], shape: Sequence[int], stri
 
 
 def cells_of_map(coords: Float[Tensor, "b d1 *v"], affine: Float[Tensor, "b d1 d1"], stride: Stride) -> Cells:
-    """Cells of views of any kind, deformed too: mean position of their voxels; exact where affine.
+    """Compute the cells of any view, also deformed: mean position of their voxels; exact where affine.
 
     Args:
         coords: Coordinate map (positions in mm and validity), shape (B, D+1, *view).
-        affine: Voxel of the view -> mm without the deformation, for the size of a cell, shape (B, D+1, D+1).
+        affine: Matrix from voxels of the view to mm without the deformation, which gives the size of a cell, shape
+            (B, D+1, D+1).
         stride: Voxels per cell.
 
     Returns:
-        Cells; one is valid where at least half of it shows the image. A view whose size is not a multiple of the
-        stride ends in cells of the rest.
+        Cells; a cell is valid if at least half of it shows the image. If the size of a view is not a multiple of the
+        stride, its last cells cover fewer voxels.
     """
     pool = Pool[Pool.AVG, coords.ndim - 2]
     kernel = stride if isinstance(stride, int) else tuple(stride)
@@ -72,9 +73,9 @@ def cells_of_boxes(low: Float[Tensor, "b d"], high: Float[Tensor, "b d"], shape:
     """Cells of crop boxes: bin ``b = (high - low) / n``, centre ``low + (i + 1/2) * b``, as in PixPro's code.
 
     Args:
-        low: One corner, array order, shape (B, D).
-        high: The opposite corner; less than ``low`` along a mirrored axis, whose bins are then negative.
-        shape: Cells along each axis.
+        low: First corner of each box, array order, shape (B, D).
+        high: Opposite corner, shape (B, D); less than ``low`` along a mirrored axis, whose bins are then negative.
+        shape: Number of cells along each axis.
 
     Example:
         >>> cells_of_boxes(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, -1.0]]), (1, 2)).positions
@@ -87,51 +88,21 @@ def cells_of_boxes(low: Float[Tensor, "b d"], high: Float[Tensor, "b d"], shape:
     return Cells(positions, torch.diag_embed(bins), torch.ones_like(positions[..., 0], dtype=torch.bool))
 
 
-def unit_boxes(
-    start: Float[Tensor, "b d"],
-    size: Float[Tensor, "b d"],
-    image_shape: Sequence[int],
-    *,
-    flip: Sequence[bool] | None = None,
-    half_pixel_bias: bool = False,
-) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
-    """Crops in the coordinates of the original: the image's first and last voxel lie at 0 and 1 along every axis.
-
-    Distances are distorted in images that are not square; positions in mm (:func:`cells_of_affine`) are not.
-
-    Args:
-        start: First voxel of the crops, array order, shape (B, D).
-        size: Voxels of the crops along each axis, shape (B, D).
-        image_shape: Spatial shape of the image.
-        flip: Axes along which the crop is mirrored.
-        half_pixel_bias: Corners at the centres of the crop's first and last voxel, as in PixPro's code, which displaces
-            the cells by up to ``1/2 - 1/(2n)`` voxel; off: at the crop's outer edges, exact.
-
-    Returns:
-        The two corners for :func:`cells_of_boxes`.
-    """
-    extent = torch.as_tensor([max(n - 1, 1) for n in image_shape]).to(start)
-    edge = 0.0 if half_pixel_bias else 0.5
-    low, high = (start - edge) / extent, (start + size - 1 + edge) / extent
-    mirrored = torch.as_tensor([False] * start.shape[1] if flip is None else list(flip), device=start.device)
-    return torch.where(mirrored, high, low), torch.where(mirrored, low, high)
-
-
 def draw_cells(
     query: Cells, key: Cells, number: int, *, generator: torch.Generator | None = None
 ) -> Int[Tensor, "b a"]:
-    """Cells of the query view drawn without repetition, those that the key view shows too before all others.
+    """Draw cells of the query view without repetition, first those that the key view shows too.
 
-    With few enough of them the mask of a large grid stays small: 512 of 24^3 cells against all, 28 MB an image.
+    A small number keeps the mask of a large grid small: 512 of 24^3 cells against all take 28 MB per image.
 
     Args:
         query: Cells to draw from.
         key: Cells of the other view.
-        number: Cells per image (A); all, in order, where there are no more.
-        generator: Source of randomness, on any device.
+        number: Number of cells per image (A); if there are no more, all are returned in order.
+        generator: Source of random numbers, on any device.
 
     Returns:
-        Index of the cells, shape (B, A), ascending.
+        Indices of the drawn cells, shape (B, A), ascending.
     """
     count = query.positions.shape[1]
     if number >= count:

@@ -1,4 +1,4 @@
-"""A filter of positives by a channel beside the image, such as depth: our reconstruction of the depth-guided idea."""
+"""Filter of positives by an exogenous channel such as depth: our reconstruction of the depth-guided method."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from medpixcl.correspondence.pooling import Kind, Number, PooledExogenous
+from medpixcl._typing import Number
+from medpixcl.correspondence.pooling import Kind, PooledExogenous
 from medpixcl.correspondence.spatial import distances, wide
 
 
 @dataclass(frozen=True)
 class ExogenousChannel:
-    """A channel beside the image and how it filters positives.
+    """An exogenous channel and the way it filters positives.
 
     Two cells stay positives where ``|e_i - e'_j| / scale < threshold`` (strictly), or get the weight
     ``exp(-(|e_i - e'_j| / (scale * threshold))^2)``. The published abstract says only that depth filters; equation,
@@ -21,18 +22,21 @@ class ExogenousChannel:
 
     Attributes:
         key: Name of the channel in the batch.
-        kind: ``continuous`` (one number), ``vector`` (Euclidean distance of several), ``cyclic`` (difference on a
-            circle), ``categorical`` (labels; the agreement is the scalar product of the cells' label histograms).
-        threshold: T_e. Of a categorical channel the least agreement, 0 to 1, reached or not.
-        quantile: Instead of a threshold: T_e is this quantile, 0 to 1, of the differences among the spatial positives
-            of each pair of views; a difference equal to it stays.
-        soft: Weights instead of a threshold. Of a categorical channel the agreement itself, which needs no threshold.
-        scale: Divides the differences, such as a noise level; 1 by default.
-        period: Of a cyclic channel.
-        classes: Labels of a categorical channel.
-        missing: Where the channel is missing in one of the cells: ``ignore`` leaves the spatial test alone, ``drop``
-            makes no pair.
-        max_spread: Cells that vary more within (:class:`PooledExogenous`) count as missing; None for no limit.
+        kind: Type of values: ``continuous`` (one number), ``vector`` (Euclidean distance of several), ``cyclic``
+            (difference on a circle), ``categorical`` (labels; the agreement is the scalar product of the cells' label
+            histograms).
+        threshold: Threshold T_e; for a categorical channel the least agreement, from 0 to 1.
+        quantile: Quantile, from 0 to 1, of the differences among the spatial positives of each pair of views, used as
+            T_e instead of a threshold; a difference equal to it stays.
+        soft: Whether to weight pairs instead of thresholding them; a categorical channel then uses the agreement
+            itself and needs no threshold.
+        scale: Divisor of the differences, such as a noise level; 1 by default.
+        period: Period of a cyclic channel.
+        classes: Number of labels of a categorical channel.
+        missing: Policy for pairs with a missing value: ``ignore`` applies only the spatial test, ``drop`` removes the
+            pair.
+        max_spread: Largest spread within a cell (:class:`PooledExogenous`); cells above it count as missing; None sets
+            no limit.
 
     Raises:
         ValueError: If a number is missing, out of its range or does not go with the kind.
@@ -84,13 +88,13 @@ def exogenous_difference(
     kind: Kind = "continuous",
     period: Number | None = None,
 ) -> Float[Tensor, "b n m"]:
-    """Difference of every two cells, shape (B, N, M); of categorical channels one minus their agreement.
+    """Compute the difference of every two cells, shape (B, N, M); for categorical channels one minus their agreement.
 
     Args:
         query: Values of the query view, shape (B, C, N).
         key: Values of the key view, shape (B, C, M).
-        kind: See :class:`ExogenousChannel`.
-        period: Of a cyclic channel.
+        kind: Type of values, see :class:`ExogenousChannel`.
+        period: Period of a cyclic channel.
 
     Example:
         >>> exogenous_difference(torch.tensor([[[350.0]]]), torch.tensor([[[20.0]]]), kind="cyclic", period=360.0)
@@ -117,17 +121,17 @@ def channel_weights(
     *,
     factor: Number = 1.0,
 ) -> tuple[Float[Tensor, "b n m"], Bool[Tensor, "b n m"]]:
-    """Weight of every pair by one channel, whether a spatial positive or not.
+    """Compute the weight of every pair by one channel, also for pairs that are not spatial positives.
 
     Args:
-        channel: The channel.
-        query: Its values at the cells of the query view.
-        key: Its values at the cells of the key view.
-        spatial: The spatial positives, for the quantile.
-        factor: Multiplies T_e, not the agreement of a categorical channel.
+        channel: Channel that gives the weights.
+        query: Values of the channel at the cells of the query view.
+        key: Values of the channel at the cells of the key view.
+        spatial: Spatial positives, among which a quantile is taken.
+        factor: Factor on T_e; the agreement of a categorical channel is not multiplied.
 
     Returns:
-        Weights, 0 to 1 and 1 where missing, shape (B, N, M); and where the channel is known in both cells.
+        Weights from 0 to 1, 1 where missing, shape (B, N, M); and a mask of the pairs with known values.
     """
     known = _usable(channel, query)[:, :, None] & _usable(channel, key)[:, None]
     difference = exogenous_difference(query.values, key.values, kind=channel.kind, period=channel.period)

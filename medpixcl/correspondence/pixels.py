@@ -1,7 +1,7 @@
-"""Which pixel of one view is which pixel of the other: exact pairs by way of physical positions.
+"""Exact pairs of pixels in two views, by their physical positions.
 
-A pixel drawn in the query view reads its position in mm from the coordinate map; the inverse affine of the anchor view
-says where that lies there, between pixels. Exact, linear in the number of pixels, in any dimension.
+The coordinate map gives the position in mm of a pixel drawn in the query view; the inverse affine of the anchor view
+gives its sub-pixel place there. The pairs are exact in any dimension, at a cost linear in the number of pixels.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ FULLY_VALID = 1 - 1e-4
 
 @dataclass(frozen=True)
 class PixelPairs:
-    """Pixels of the query view and where the same anatomy lies in the anchor view.
+    """Pixels of the query view and the places of the same anatomy in the anchor view.
 
     Attributes:
-        query: Voxel in the query view, shape (B, N, D), array order.
-        positive: Voxel in the anchor view, not rounded, shape (B, N, D).
-        position_mm: Physical position, shape (B, N, D).
+        query: Voxels in the query view, shape (B, N, D), array order.
+        positive: Voxels in the anchor view, not rounded, shape (B, N, D), array order.
+        position_mm: Physical positions in mm, shape (B, N, D).
         valid: True where both views show the position, shape (B, N).
     """
 
@@ -40,16 +40,16 @@ def correspond(
     anchor_affine: Float[Tensor, "b d1 d1"],
     anchor_shape: tuple[int, ...],
 ) -> PixelPairs:
-    """Pairs for given pixels of the query view.
+    """Find the pairs of given pixels of the query view.
 
     Args:
         coords: Coordinate map of the query view (positions in mm and validity), shape (B, D+1, *view).
         pixels: Whole pixels of the query view, shape (B, N, D), array order.
-        anchor_affine: Voxel of the anchor view -> mm, shape (B, D+1, D+1).
+        anchor_affine: Matrix from voxels of the anchor view to mm, shape (B, D+1, D+1).
         anchor_shape: Spatial shape of the anchor view.
 
     Returns:
-        The pairs; a pair whose position is padding or outside the anchor view is not valid.
+        Pairs; a pair whose position is padding or outside the anchor view is not valid.
     """
     index = pixels.round().long()
     strides = torch.tensor(coords.stride()[2:], device=coords.device)
@@ -74,14 +74,15 @@ def overlap(
 def draw_pixels(
     weights: Float[Tensor, "b 1 *v"], number: int, *, generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]:
-    """Pixels drawn without repetition, with probability by weight.
+    """Draw pixels without repetition, with probability by weight.
 
-    Weighted sampling without replacement by the largest ``log w + Gumbel noise`` (Efraimidis and Spirakis, 2006).
+    The method is weighted sampling without replacement by the largest ``log w + Gumbel noise`` (Efraimidis and
+    Spirakis, 2006).
 
     Args:
-        weights: Not negative; zero is never drawn. Shape (B, 1, *view).
-        number: Pixels per image.
-        generator: Source of randomness, on any device: with one on the CPU a GPU draws the same pixels as a CPU.
+        weights: Non-negative weights, shape (B, 1, *view); pixels of weight zero are never drawn.
+        number: Number of pixels per image.
+        generator: Source of random numbers, on any device; with one on the CPU, CPU and GPU draw the same pixels.
 
     Returns:
         Pixels, shape (B, N, D) in array order, and whether each was really drawn, shape (B, N): with fewer pixels of

@@ -1,4 +1,4 @@
-"""An exogenous channel on a feature grid: means that leave out what is missing."""
+"""Pool an exogenous channel to a feature grid, leaving out missing values."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from monai.networks.layers.factories import Pool
 from torch import Tensor
 from torch.nn import functional as F
 
-Number = float | int
+from medpixcl._typing import Number
+
 Kind = Literal["continuous", "vector", "cyclic", "categorical"]
 
 
@@ -18,10 +19,11 @@ class PooledExogenous(NamedTuple):
     """An exogenous channel at the cells of a feature grid, in array order.
 
     Attributes:
-        values: Shape (B, C, N), float32; of a categorical channel the share of every label. 0 where not valid.
+        values: Mean values, shape (B, C, N), float32, or the share of every label of a categorical channel; 0 where not
+            valid.
         valid: True where at least half of the cell is known, shape (B, N).
         spread: Standard deviation within the cell in the unit of the values (root of the sum over channels), shape
-            (B, N); of a categorical channel the share of all labels but the most frequent.
+            (B, N); for a categorical channel the share of all labels but the most frequent.
     """
 
     values: Tensor
@@ -29,7 +31,7 @@ class PooledExogenous(NamedTuple):
     spread: Tensor
 
     def at(self, index: Tensor) -> "PooledExogenous":
-        """The chosen cells, index of shape (B, A)."""
+        """Select cells by an index of shape (B, A)."""
         chosen = index.unsqueeze(1).expand(-1, self.values.shape[1], -1)
         return PooledExogenous(self.values.gather(2, chosen), self.valid.gather(1, index), self.spread.gather(1, index))
 
@@ -44,18 +46,19 @@ def pool_exogenous(
     period: Number | None = None,
     classes: int | None = None,
 ) -> PooledExogenous:
-    """Mean over every cell of what is known, ``sum(v e) / sum(v)``; ours, the paper's resampling is not known.
+    """Average the known values in every cell, ``sum(v e) / sum(v)``; ours, the paper's resampling is not known.
 
-    Means invent values at edges that neither side has; ``spread`` tells of them.
+    At an edge, a mean is a value that neither side has; ``spread`` reveals such cells.
 
     Args:
         values: Channel of a view, shape (B, C, *view); NaN or infinite where missing. Labels of a categorical channel
             are whole numbers from 0, missing where negative, in one channel; a cyclic channel has one, too.
         stride: Voxels per cell.
-        valid: False where missing for another reason (padding), shape (B, 1, *view).
-        kind: ``continuous``, ``vector``, ``cyclic`` (mean on the circle), ``categorical`` (histogram of labels).
-        period: Of a cyclic channel.
-        classes: Labels of a categorical channel.
+        valid: Mask that is False where values are missing for another reason (padding), shape (B, 1, *view).
+        kind: Type of values: ``continuous``, ``vector``, ``cyclic`` (mean on the circle), ``categorical`` (histogram of
+            labels).
+        period: Period of a cyclic channel.
+        classes: Number of labels of a categorical channel.
 
     Raises:
         ValueError: If a categorical channel has a label of ``classes`` or above.

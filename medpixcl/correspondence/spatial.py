@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def threshold_3d(threshold: float = 0.7) -> float:
-    """Threshold in 3D with the radius in bins that ``threshold`` has in 2D: ``T * sqrt(2/3)``; ours, not PixPro's.
+    """Convert a 2D threshold to 3D, keeping its radius in bins: ``T * sqrt(2/3)``; ours, not PixPro's.
 
     The threshold is relative to the diagonal, so its radius is ``T * sqrt(D)`` bins: 0.7 in 3D would admit the six face
     neighbours of a cell.
@@ -32,23 +32,23 @@ def positive_mask(
     query_valid: Bool[Tensor, "b n"] | None = None,
     key_valid: Bool[Tensor, "b m"] | None = None,
 ) -> Bool[Tensor, "b n m"]:
-    """Positives between the cells of two views: ``|p_i - p'_j| / max(diagonal, diagonal') < T``, strictly.
+    """Find positives between the cells of two views: ``|p_i - p'_j| / max(diagonal, diagonal') < T``, strictly.
 
-    In mm, crops, flips, turns and anisotropic voxels need no further care. Keep T off the distances between cells of
-    one lattice (0.7071 in 2D; 0.577, 0.816, 1 in 3D), where rounding would decide.
+    Positions in mm account for crops, flips, rotations and anisotropic voxels. Do not choose T equal to a distance
+    between cells of one lattice (0.7071 in 2D; 0.577, 0.816, 1 in 3D), where rounding would decide.
 
     Args:
         query_positions: Centres of the query view's cells, shape (B, N, D).
         key_positions: Centres of the key view's cells, shape (B, M, D), same unit and frame.
-        query_cell: Edge vectors of a cell as columns, shape (B, D, D), same unit; the diagonal is the root of the sum
-            of their squares.
-        key_cell: The same of the key view.
-        threshold: T, a share of the diagonal; 0.7 in PixPro, see :func:`threshold_3d`.
-        metric: ``mm``: as above. ``bins`` (ours): every offset is first measured along the edges in cells, of the view
-            where it is shorter, and divided by sqrt(D). Equal to ``mm`` for cubic cells; with flat ones the
-            neighbourhood is not a ball but flat as they are.
-        query_valid: False for cells that are never positives (padding), shape (B, N).
-        key_valid: The same of the key view, shape (B, M).
+        query_cell: Edge vectors of a query cell as columns, shape (B, D, D), same unit; the diagonal is the root of
+            the sum of their squares.
+        key_cell: Edge vectors of a key cell as columns, shape (B, D, D), same unit.
+        threshold: Threshold T, a share of the diagonal; 0.7 in PixPro, see :func:`threshold_3d`.
+        metric: Unit of the distance. ``mm``: the formula above. ``bins`` (ours): every offset is measured in cells
+            along the edges of the view where it is shorter, and divided by sqrt(D). Both are equal for cubic cells;
+            with flat cells the neighbourhood of ``bins`` is flat, too.
+        query_valid: Mask that is False for query cells that are never positives (padding), shape (B, N).
+        key_valid: Mask that is False for key cells that are never positives (padding), shape (B, M).
 
     Returns:
         True where positive, shape (B, N, M).
@@ -80,12 +80,12 @@ def positive_mask(
 
 
 def wide(values: Tensor) -> Tensor:
-    """In float32 or wider."""
+    """Convert to float32 if narrower."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def distances(first: Float[Tensor, "b n c"], second: Float[Tensor, "b m c"]) -> Float[Tensor, "b n m"]:
-    """Euclidean distances, from differences: by scalar products, far from the origin, they would lose their digits."""
+    """Compute Euclidean distances from differences: scalar products would lose digits far from the origin."""
     return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 

@@ -1,4 +1,4 @@
-"""Spatial test and exogenous filters in one weight for every pair of cells, and what became of the positives."""
+"""Weights of pairs of cells from the spatial test and the exogenous filters, with statistics and a control."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from medpixcl._typing import Number
 from medpixcl.correspondence.cells import Cells
 from medpixcl.correspondence.exogenous import ExogenousChannel, channel_weights
-from medpixcl.correspondence.pooling import Number, PooledExogenous
+from medpixcl.correspondence.pooling import PooledExogenous
 from medpixcl.correspondence.spatial import positive_mask
 
 
@@ -16,8 +17,8 @@ class Positives(NamedTuple):
     """Positives between the cells of two views of every image of a batch.
 
     Attributes:
-        weights: 0 to 1, shape (B, N, M), float32; zero where not positive.
-        spatial: PixPro's positives, before any exogenous filter, shape (B, N, M).
+        weights: Weights from 0 to 1, shape (B, N, M), float32; zero where not positive.
+        spatial: Mask of PixPro's positives, before any exogenous filter, shape (B, N, M).
     """
 
     weights: Tensor
@@ -37,21 +38,21 @@ def positive_weights(
     combine: Literal["product", "min", "mean"] = "product",
     factor: Number = 1.0,
 ) -> Positives:
-    """Spatial positives, weighed by every exogenous channel: ``M_ij = M_ij(T) * combine_c w_c(e_i, e'_j)``.
+    """Weight the spatial positives by every exogenous channel: ``M_ij = M_ij(T) * combine_c w_c(e_i, e'_j)``.
 
-    Without channels it is PixPro's mask. The filter is our reconstruction, see :class:`ExogenousChannel`.
+    Without channels the result is PixPro's mask. The filter is our reconstruction, see :class:`ExogenousChannel`.
 
     Args:
         query: Cells of the query view (all, or those drawn).
         key: Cells of the key view.
-        threshold: T, see :func:`positive_mask`.
-        metric: See :func:`positive_mask`.
+        threshold: Threshold T of the spatial test, see :func:`positive_mask`.
+        metric: Unit of the spatial distance, see :func:`positive_mask`.
         channels: Exogenous channels.
-        query_exogenous: Of each channel its values at the query cells.
-        key_exogenous: Of each channel its values at the key cells.
-        combine: Of several channels: the product, the least or the mean of their weights. One that is missing and
-            ignored counts as 1; one that is missing and dropped leaves no pair, whatever the others say.
-        factor: Multiplies every channel's T_e.
+        query_exogenous: Values of each channel at the query cells.
+        key_exogenous: Values of each channel at the key cells.
+        combine: Combination of the weights of several channels: ``product``, ``min`` or ``mean``. A missing value
+            counts as 1 if the channel ignores it, and removes the pair if the channel drops it.
+        factor: Factor on every channel's T_e.
 
     Raises:
         ValueError: If ``combine`` is unknown.
@@ -86,13 +87,14 @@ def _combined(weights: list[Tensor], combine: str) -> Tensor:
 
 @torch.no_grad()
 def permute_positives(positives: Positives, *, generator: torch.Generator | None = None) -> Positives:
-    """Control: the weights of every pair of views dealt out anew among its spatial positives.
+    """Shuffle the weights of every pair of views among its spatial positives, as a control.
 
-    As many are removed as by the filter, but at random; what a filter gains over this is due to its channel.
+    As many positives are removed as by the filter, but at random; a gain of the filter over this control is due to its
+    channel.
 
     Args:
-        positives: With the filter.
-        generator: Source of randomness, on the CPU.
+        positives: Positives after the filter.
+        generator: Source of random numbers, on the CPU.
     """
     weights = torch.zeros_like(positives.weights)
     for pair, (spatial, old) in enumerate(zip(positives.spatial, positives.weights, strict=True)):
@@ -104,13 +106,13 @@ def permute_positives(positives: Positives, *, generator: torch.Generator | None
 
 @torch.no_grad()
 def positive_statistics(positives: Positives) -> dict[str, Tensor]:
-    """How many positives there are, and what the filter took; scalars on the device.
+    """Count the positives and those removed by the filter; scalars on the device.
 
     Returns:
-        ``positives``: sum of the weights per pair of views. ``spatial_positives``: the same before the filter.
-        ``kill_rate``: share of the spatial positives that the filter took (of their weight, where soft); 0 without any.
-        ``empty_pairs``: share of the pairs of views without a positive. ``emptied_pairs``: of those that the filter
-        emptied.
+        ``positives``: sum of the weights per pair of views. ``spatial_positives``: number of positives before the
+        filter. ``kill_rate``: share of the spatial positives (or of their weight) that the filter removed; 0 without
+        any. ``empty_pairs``: share of the pairs of views without a positive. ``emptied_pairs``: share of the pairs of
+        views whose positives were all removed by the filter.
     """
     weights, spatial = positives.weights.sum((1, 2)), positives.spatial.sum((1, 2)).to(positives.weights)
     return {

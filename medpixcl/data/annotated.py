@@ -1,7 +1,7 @@
-"""Images with landmarks to train on: which ones, whose landmarks, and where they lie.
+"""Choose annotated images for training and read their target landmarks.
 
-An entry of a manifest names the file of its landmarks, or a file for each of several readers. What is trained towards,
-the target, is one reader, or the mean of several by weight.
+An entry of a manifest names the file of its landmarks, or one file for each of several readers. The target of the
+training is one reader, or the weighted mean of several.
 """
 
 import os
@@ -16,7 +16,8 @@ from torch import Tensor
 from medpixcl._typing import PointsMM
 from medpixcl.coordinates import spatial_affine, voxel_to_mm
 from medpixcl.data.datalist import Datalist, hold_out, items_of
-from medpixcl.data.landmarks.reading import LandmarkFile, read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import Manifest
 
 Files = str | Mapping[str, str]
@@ -30,24 +31,24 @@ MEAN = "mean"
 def split_annotated(
     path: str | os.PathLike[str], *, fraction: float | int = 0.1, seed: int = 0, images: int | None = None
 ) -> dict[str, Datalist]:
-    """The images with landmarks to train on, and those held out to validate on; the test section is never touched.
+    """Split the annotated images into training and validation; the test section is never touched.
 
-    A validation section of the manifest is taken as it is. Without one, a share of the training images is held out,
-    rounded down; where that leaves none, as of a few images, the validation looks at the training images themselves and
-    says how well they are fitted, no more. Repeats of one picture stay on one side.
+    A validation section of the manifest is used as it is. Without one, a share of the training images is held out,
+    rounded down. If that share is zero images, the training images themselves are used for validation, which then only
+    shows how well they are fitted. Repeats of one picture stay on one side.
 
     Args:
-        path: Manifest.
-        fraction: Share held out, from 0 to below 1.
-        seed: Of the choice of images and of those held out.
-        images: Draw so many of the training images, those held out among them; all when None.
+        path: Manifest file.
+        fraction: Share of the images held out for validation, from 0 to below 1.
+        seed: Random seed for choosing the images and for holding some of them out.
+        images: Number of training images to draw, including those held out; None uses all.
 
     Returns:
         ``training`` and ``validation``: items with image, spacing and landmark file (or files by reader).
 
     Raises:
-        ValueError: If no image of the training section has landmarks, fewer than asked for have, or ``fraction`` is no
-            share.
+        ValueError: If the training section has no annotated image, or fewer than ``images``, or ``fraction`` is not
+            between 0 and 1.
     """
     manifest = Manifest.read(path)
     training, validation = (
@@ -71,10 +72,10 @@ def split_annotated(
 def draw_images(
     entries: Datalist, number: int, *, seed: int, path: str | os.PathLike[str] = "the manifest"
 ) -> Datalist:
-    """Some entries drawn at random, in their own order; more of the same seed hold fewer.
+    """Draw some entries at random and keep their order; with one seed, a larger draw contains the smaller ones.
 
     Raises:
-        ValueError: If there are not so many.
+        ValueError: If there are fewer than ``number`` entries.
     """
     if not 1 <= number <= len(entries):
         raise ValueError(f"{path} has {len(entries)} training images with landmarks; {number} are asked for")
@@ -83,11 +84,11 @@ def draw_images(
 
 
 def landmark_names(path: str | os.PathLike[str], default: Sequence[str]) -> list[str]:
-    """Names of all landmarks that a manifest's training images may have, in the order of their files.
+    """List the landmarks that occur in a manifest's training images, in the order of their files.
 
     Args:
-        path: Manifest.
-        default: Given back where there is no such file, so that a network can be built.
+        path: Manifest file.
+        default: Names to return if the file does not exist, so that a network can be built.
     """
     if not Path(path).is_file():
         return list(default)
@@ -98,16 +99,16 @@ def landmark_names(path: str | os.PathLike[str], default: Sequence[str]) -> list
 
 
 def reader_files(landmarks: Files) -> dict[str, str]:
-    """File of each reader; a single file is that of the mean."""
+    """Map each reader to their landmark file; a single file belongs to the reader ``mean``."""
     return {MEAN: landmarks} if isinstance(landmarks, str) else dict(landmarks)
 
 
 def target_weights(readers: Sequence[str], target: Target) -> dict[str, float]:
-    """Weight of each reader, those of weight 0 left out.
+    """Return the weight of each reader, without those of weight 0.
 
     Args:
-        readers: Their names.
-        target: See :data:`Target`; None is the mean.
+        readers: Names of the readers.
+        target: Reader, readers' mean or weights, see :data:`Target`; None is the mean.
 
     Raises:
         ValueError: If the target names another reader, or a weight is negative or all are 0.
@@ -128,11 +129,11 @@ def target_weights(readers: Sequence[str], target: Target) -> dict[str, float]:
 
 
 def weighted_mean(points: Float[Tensor, "r k d"], weights: Sequence[float | int]) -> Float[Tensor, "k d"]:
-    """Mean of several readers' landmarks by weight, for each landmark over those who have it; NaN where nobody has.
+    """Weighted mean of several readers' landmarks; a reader without a landmark is skipped, NaN if all lack it.
 
     Args:
-        points: Shape (R, K, D), NaN where missing.
-        weights: Of the R readers, positive.
+        points: Landmarks of R readers, shape (R, K, D), NaN where missing.
+        weights: Positive weight of each of the R readers.
 
     Example:
         >>> weighted_mean(torch.tensor([[[1.0], [5.0]], [[3.0], [torch.nan]]]), [1, 3])
@@ -149,21 +150,22 @@ def weighted_mean(points: Float[Tensor, "r k d"], weights: Sequence[float | int]
 def target_points(
     landmarks: Files, target: Target, names: Sequence[str], image: str, affine: Tensor, shape: Sequence[int]
 ) -> PointsMM:
-    """Target landmarks of one image.
+    """Read the target landmarks of one image.
 
     Args:
-        landmarks: Of the item.
-        target: See :data:`Target`.
-        names: K landmarks, in the order wanted; further ones of the files are left out.
+        landmarks: Landmark file of the image, or the file of each reader.
+        target: Reader, readers' mean or weights, see :data:`Target`.
+        names: Names of the K landmarks to read, in the order of the result.
         image: Path of the image.
-        affine: Voxel to mm of its file, RAS+, (4, 4).
-        shape: Spatial shape of its file.
+        affine: Matrix from voxels of the image file to mm, RAS+, (4, 4).
+        shape: Spatial shape of the image file.
 
     Returns:
-        Shape (K, D), mm, RAS+, NaN where missing.
+        Positions in mm, RAS+, shape (K, D), NaN where missing.
 
     Raises:
-        ValueError: As :meth:`medpixcl.data.landmarks.table.LandmarkFile.for_image` and :func:`target_weights` say.
+        ValueError: For the reasons of :meth:`medpixcl.data.landmarks.table.LandmarkFile.for_image` and
+            :func:`target_weights`.
     """
     files = reader_files(landmarks)
     weights = target_weights(list(files), target)

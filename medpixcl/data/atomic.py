@@ -1,16 +1,16 @@
-"""Files that are there whole or not at all."""
+"""Write files completely or not at all."""
 
 import os
 from pathlib import Path
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text beside the target and rename, so that a crash leaves the old file; makes missing folders."""
+    """Write UTF-8 text to a temporary file, then rename it: a crash leaves the old file. Makes missing folders."""
     write_bytes_atomically(path, text.encode("utf-8"))
 
 
 def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """The same for bytes."""
+    """Write bytes to a temporary file, then rename it: a crash leaves the old file. Makes missing folders."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")

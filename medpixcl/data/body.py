@@ -1,7 +1,7 @@
-"""Where the body lies in an image, how deep a voxel lies in it, and its place in the body's box.
+"""Find the body in an image, the depth of each voxel below the skin, and its relative position in the body's box.
 
-These are exogenous channels made of the image alone, where no depth was measured: in CT and MR the distance to the skin
-takes the part that depth has in a photograph.
+These exogenous channels are computed from the image alone, for images without a measured depth: in CT and MR the
+distance to the skin plays the role of depth in a photograph.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from medpixcl._typing import Affine
 from medpixcl.coordinates import spacing_of, voxel_positions, voxel_to_mm
 
 SKIN_HU = -300.0
-"""Between air and fat."""
+"""Value between air and fat."""
 
 
 def body_mask(
@@ -27,15 +27,15 @@ def body_mask(
     fill_holes: bool = True,
     opening_mm: float = 0.0,
 ) -> Bool[Tensor, "*s"]:
-    """The largest connected thing brighter than a threshold.
+    """Find the largest connected region brighter than a threshold.
 
     Args:
-        image: Shape (rows, columns) or (i, j, k).
-        affine: Voxel to RAS+ mm, (D+1, D+1).
-        threshold: In units of the image, HU for CT; None for Otsu's.
-        fill_holes: Take in what the body encloses, as the lungs; in a volume slice by slice across its long axis (feet
-            to head), where a lung cut off by the end of the volume is enclosed still.
-        opening_mm: First remove what is thinner than twice this (table, blanket); 0 leaves everything.
+        image: Image without channel axis, shape (rows, columns) or (i, j, k).
+        affine: Matrix from voxels to RAS+ mm, (D+1, D+1).
+        threshold: Least value of the body in units of the image (HU for CT); None uses Otsu's threshold.
+        fill_holes: Include enclosed cavities such as the lungs. In a volume, holes are filled slice by slice across the
+            feet-head axis, so that a lung cut off by the end of the volume still counts as enclosed.
+        opening_mm: Radius in mm of an opening that first removes thin objects (table, blanket); 0 removes nothing.
 
     Raises:
         ValueError: If nothing, or everything, is brighter than the threshold.
@@ -82,12 +82,12 @@ def body_distance(
 ) -> Float[Tensor, "*s"]:
     """Distance in mm from each voxel of the body to the nearest voxel outside, centre to centre; 0 outside.
 
-    Only the border between body and air counts: where the image cuts through the body there is no surface.
+    Only the border between body and air is a surface; the end of the image is none.
 
     Args:
-        body: True inside, shape (rows, columns) or (i, j, k).
-        spacing_mm: Along each array axis.
-        signed: Outside, minus the distance to the nearest voxel of the body instead of 0.
+        body: True inside the body, shape (rows, columns) or (i, j, k).
+        spacing_mm: Size of a voxel in mm along each array axis.
+        signed: Outside the body, return the negative distance to its nearest voxel instead of 0.
 
     Raises:
         ValueError: If a spacing is not positive, or the body is empty or fills the image.
@@ -115,17 +115,17 @@ def _distance_to(target: Bool[Tensor, "*s"], steps: Sequence[float]) -> Float[Te
 
 
 def body_coordinates(body: Bool[Tensor, "*s"], affine: Affine) -> Float[Tensor, " d *s"]:
-    """Place of every voxel in the body's box: 0 to 1 from right to left, back to front, feet to head.
+    """Relative position of every voxel in the body's box: 0 to 1 from right to left, back to front, feet to head.
 
     The box has the axes of the affine's frame, so two orientations of one array get the same numbers. A body cut by the
-    image ends where the image ends. Of a picture the two axes run as its affine says.
+    image ends where the image ends. The two axes of a 2D image follow its affine.
 
     Args:
-        body: True inside, shape (rows, columns) or (i, j, k).
-        affine: Voxel to RAS+ mm, (D+1, D+1).
+        body: True inside the body, shape (rows, columns) or (i, j, k).
+        affine: Matrix from voxels to RAS+ mm, (D+1, D+1).
 
     Returns:
-        Shape (D, *spatial); outside the body the numbers go on below 0 and above 1.
+        Coordinates of shape (D, *spatial); outside the body's box they are below 0 or above 1.
     """
     mm = voxel_to_mm(voxel_positions(body.shape).double().flatten(0, -2), affine.double())
     within = mm[body.as_subclass(Tensor).flatten()]

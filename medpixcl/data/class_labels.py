@@ -1,6 +1,6 @@
-"""Class labels of whole images: from a CSV into a manifest, and from a manifest to splits that share no patient.
+"""Class labels of whole images: add them from a CSV to a manifest, and split a manifest by patient.
 
-A patient's name or number never gets into the manifest: images of one patient get the same made-up ``group``.
+The manifest never holds a patient's name or number: images of one patient get the same artificial ``group``.
 """
 
 import csv
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from medpixcl.data.datalist import ITEM_KEYS, Datalist, items_of
-from medpixcl.data.identity import ImageKeys
+from medpixcl.data.identity import ImageKeys, first_file
 from medpixcl.data.manifest import SECTIONS, Manifest
 
 IMAGE_COLUMNS = ("image", "volume", "id")
@@ -26,16 +26,17 @@ class ClassTable:
     Images are named by path relative to the file, by file name, or by name without suffix.
 
     Args:
-        path: The CSV.
-        class_column: Numbers of the classes, 0, 1, ...
-        group_column: What images of one patient share; None where every image is from a patient of its own.
+        path: CSV file.
+        class_column: Column with the number of each image's class: 0, 1, ...
+        group_column: Column with an identifier of the patient; None if every image shows another patient.
 
     Attributes:
-        labels: Number of the class by image.
-        groups: ``group-0001``, ... by image, in order of first appearance; empty without ``group_column``.
+        labels: Image to the number of its class.
+        groups: Image to ``group-0001``, ... in order of first appearance; empty without ``group_column``.
 
     Raises:
-        ValueError: If columns are missing, a label is no number from 0, an image stands twice, or all are of one class.
+        ValueError: If columns are missing, a label is not a whole number from 0, an image occurs twice, or all images
+            have one class.
     """
 
     def __init__(
@@ -60,12 +61,11 @@ class ClassTable:
         """Write class and group into the entries of the images that the table names.
 
         Raises:
-            ValueError: If it names none of them.
+            ValueError: If the table names none of the manifest's images.
         """
         base, named = manifest.base_dir.absolute(), 0
         for _, entry in manifest.entries():
-            first = entry["image"] if isinstance(entry["image"], str) else entry["image"][0]
-            key = self._keys.find(base / first)
+            key = self._keys.find(base / first_file(entry))
             if key is None:
                 continue
             named += 1
@@ -101,20 +101,20 @@ class ClassTable:
                 self.groups[key] = names.setdefault(patient, f"group-{len(names) + 1:04d}")
 
 
-def check_classes(labels: Sequence[int], where: str, least: int = 2) -> None:
-    """Refuse labels of which nothing can be learnt.
+def check_classes(labels: Sequence[int], where: str) -> None:
+    """Refuse labels that do not allow training a classifier.
 
     Raises:
-        ValueError: If there are fewer than ``least`` classes.
+        ValueError: If there are fewer than two classes.
     """
     found = Counter(labels)
-    if len(found) < least:
+    if len(found) < 2:
         of = f"all {len(labels)} images of {where} have the class {labels[0]}" if labels else f"{where} has no label"
-        raise ValueError(f"{of}; classification needs images of {least} classes: check the labels.")
+        raise ValueError(f"{of}; classification needs images of 2 classes: check the labels.")
 
 
 def tied_images(entries: Datalist) -> list[int]:
-    """A number for each entry, the same for images of one patient (``group``) and for repeats (``duplicate_group``).
+    """Number the entries so that images of one patient (``group``) and repeats (``duplicate_group``) share a number.
 
     Example:
         >>> tied_images([{"group": "a"}, {"group": "b", "duplicate_group": "r"}, {"duplicate_group": "r"}, {}])
@@ -144,24 +144,24 @@ def split_labelled(
     label_share: float | int = 1.0,
     seed: int = 0,
 ) -> dict[str, Datalist]:
-    """Labelled images to train on, to choose by and to test on; patients and repeats stay on one side.
+    """Split labelled images into training, validation and test; images of one patient and repeats stay together.
 
-    A manifest with a test section keeps it, and its validation section if it has one; what is missing is drawn from the
-    training section, class by class. Images without a class are left out.
+    Test and validation sections of the manifest are kept; a missing one is drawn from the training section, class by
+    class. Images without a class are left out.
 
     Args:
         path: Manifest with labels.
         classes: Number of classes.
-        fractions: Share of the patients drawn to test on, and of the others to choose by.
-        label_share: Share of the training images that is used; at least one patient of each class.
-        seed: Of the test and validation images, and of the share.
+        fractions: Share of the patients drawn for the test, then share of the others drawn for the validation.
+        label_share: Share of the training patients to use; at least one patient of each class is kept.
+        seed: Random seed for drawing test, validation and training images.
 
     Returns:
-        ``training``, ``validation`` and ``test``: items with ``image``, ``spacing_mm`` and ``label``.
+        Datalists ``training``, ``validation`` and ``test``; items have ``image``, ``spacing_mm`` and ``label``.
 
     Raises:
         ValueError: If labels are missing or beyond the classes, a side has a single class, the sections share a
-            patient or a repeat, or ``label_share`` is no share.
+            patient or a repeat, or ``label_share`` is not above 0 and up to 1.
     """
     if not 0 < label_share <= 1:
         raise ValueError(f"label_share is {label_share}; expected a share above 0 and up to 1, such as 0.1.")

@@ -18,16 +18,16 @@ SOURCE = "source"
 
 
 def items_of(entries: Datalist, keys: Sequence[str] = ITEM_KEYS) -> Datalist:
-    """What loading needs of manifest entries: image and spacing, for training also exogenous channels and label."""
+    """Copy the keys that loading needs from manifest entries, by default image and spacing."""
     return [{key: entry[key] for key in keys if entry.get(key) is not None} for entry in entries]
 
 
 def section_items(path: str | os.PathLike[str], section: str = "test") -> Datalist:
-    """Images of one section of a manifest with their labels, to evaluate on.
+    """List the images of one section of a manifest, with their labels, for an evaluation.
 
     Args:
-        path: Manifest or MONAI datalist.
-        section: ``training``, ``validation`` or ``test``.
+        path: Manifest or MONAI datalist file.
+        section: Name of the section: ``training``, ``validation`` or ``test``.
 
     Raises:
         ValueError: If the section is empty.
@@ -41,23 +41,23 @@ def section_items(path: str | os.PathLike[str], section: str = "test") -> Datali
 def split_validation(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, fraction: float = 0.1, seed: int = 0
 ) -> dict[str, Datalist]:
-    """The images to train on and those held out to validate on.
+    """Split the images into training and validation.
 
-    A manifest with a validation section is taken as it is; otherwise a share of the training section is held out.
-    Repeats of one picture (``duplicate_group``) stay on one side. The test section is never touched. Several manifests
-    are divided one by one; their items then carry the number of theirs as ``source``.
+    A manifest's validation section is used as it is; without one, a share of the training section is held out. Repeats
+    of one picture (``duplicate_group``) stay on one side. The test section is never touched. Several manifests are
+    divided one by one; their items then carry the number of their manifest as ``source``.
 
     Args:
-        path: Manifest or MONAI datalist, or several; their paths are relative to each.
-        fraction: Share held out, between 0 and 1; at least one image of each manifest.
-        seed: Of the choice.
+        path: Manifest or MONAI datalist file, or several; image paths are relative to their own file.
+        fraction: Share of the images held out, between 0 and 1; at least one image of each manifest.
+        seed: Random seed for choosing the images held out.
 
     Returns:
-        ``training`` and ``validation``, with absolute paths.
+        Datalists ``training`` and ``validation`` with absolute paths.
 
     Raises:
-        ValueError: If there are not at least two images (or groups of repeats) to divide, ``fraction`` is no share, or
-            two manifests hold the same picture.
+        ValueError: If there are fewer than two images (or groups of repeats) to divide, ``fraction`` is not between 0
+            and 1, or two manifests hold the same picture.
     """
     if isinstance(path, str | os.PathLike):
         divided = _divide(Path(path), fraction, seed)
@@ -80,12 +80,12 @@ def hold_out(entries: Datalist, number: int, *, seed: int) -> tuple[Datalist, Da
     """Divide entries at random; repeats of one picture (``duplicate_group``) stay on one side.
 
     Args:
-        entries: Of a manifest.
-        number: Of pictures to hold out.
-        seed: Of the choice.
+        entries: Entries of a manifest.
+        number: Number of different pictures to hold out.
+        seed: Random seed for choosing them.
 
     Returns:
-        Those that remain, and those held out, both in their own order.
+        The remaining entries and the held-out ones, both in their original order.
     """
     groups = [entry.get("duplicate_group") or f"image {number}" for number, entry in enumerate(entries)]
     held = set(np.random.default_rng(seed).permutation(sorted(set(groups)))[:number])

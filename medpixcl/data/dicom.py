@@ -1,4 +1,4 @@
-"""DICOM files one by one: what a file holds, its grey values, radiographs.
+"""Read single DICOM files: headers, grey values, radiographs.
 
 Nothing that names a person (names, numbers, dates of a header) is read, kept or repeated in a message.
 """
@@ -54,7 +54,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_header(path: Path) -> "Dataset":
-    """The elements of ``HEADER_TAGS``, without pixels.
+    """Read the elements of ``HEADER_TAGS``, without pixels.
 
     Raises:
         ImageFileError: If the file is not DICOM or damaged.
@@ -63,7 +63,7 @@ def read_header(path: Path) -> "Dataset":
 
 
 def why_unusable(header: "Dataset") -> str | None:
-    """Why this DICOM object is not one grey image; None if it is."""
+    """Explain why a DICOM object is not one grey image; None if it is."""
     if str(header.get("SOPClassUID", "")).startswith(_SEGMENTATION) or header.get("Modality") == "SEG":
         return "is a DICOM segmentation or surface; expected an image."
     if not header.get("Rows") or not header.get("Columns"):
@@ -134,7 +134,7 @@ def slice_spacing(header: "Dataset", path: Path) -> tuple[float, float]:
 
 
 def read_slice_values(path: Path) -> Float32[np.ndarray, "rows columns"]:
-    """Values of one slice after rescale: HU for CT."""
+    """Read the values of one slice after rescaling: HU for CT."""
     return modality_values(read_dataset(path), path)
 
 
@@ -152,7 +152,7 @@ def modality_values(dataset: "Dataset", path: Path) -> Float32[np.ndarray, "rows
 
 
 def read_dataset(path: Path, **options: object) -> "Dataset":
-    """A DICOM file by pydicom, with its options, whatever its age.
+    """Read a DICOM file with pydicom and its options, including files without a preamble.
 
     Raises:
         ImageFileError: If the file is not DICOM or damaged.

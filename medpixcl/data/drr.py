@@ -1,4 +1,4 @@
-"""Digitally reconstructed radiographs: a cone beam cast through a CT volume, with the depth of what it meets.
+"""Digitally reconstructed radiographs: a cone beam cast through a CT volume, with the depth of the tissue it meets.
 
 Frames, all in mm:
 
@@ -60,17 +60,17 @@ class ConeBeam:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Pixels of the detector: (rows, columns)."""
+        """Size of the detector in pixels: (rows, columns)."""
         return self.rows, self.columns
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Where the beam's axis meets the detector, as a voxel position (row, column)."""
+        """Voxel position (row, column) at which the beam's axis meets the detector."""
         return (self.rows - 1) / 2, (self.columns - 1) / 2
 
 
 class Poses(NamedTuple):
-    """How the patient stands in the beam, one row per radiograph.
+    """Positions of the patient in the beam, one row per radiograph.
 
     ``rotations_deg`` are angles about the gantry's R, A and S axes, in this order of turning; ``translations_mm`` a
     shift along the same axes after the turn. Patient and gantry share the point ``isocentre_mm`` (RAS) at pose zero.
@@ -95,7 +95,7 @@ class DRR(NamedTuple):
 
 
 class Projection(NamedTuple):
-    """Points on the detector: position (B, K, 2) as voxel (row, column), and whether the detector sees it (B, K)."""
+    """Points on the detector: voxel positions (row, column) (B, K, 2), and whether the detector sees them (B, K)."""
 
     points: Float[Tensor, "b k 2"]
     visible: Bool[Tensor, "b k"]
@@ -111,7 +111,7 @@ class _Rays(NamedTuple):
 
 
 def hu_to_attenuation(hu: Float[Tensor, "*s"], *, water_per_mm: float = 0.02) -> Float[Tensor, "*s"]:
-    """Linear attenuation per mm; water gets ``water_per_mm`` (0.02 is close to 70 keV), air and below nothing.
+    """Convert HU to linear attenuation per mm: ``water_per_mm`` for water (0.02 is close to 70 keV), 0 for air.
 
     Example:
         >>> hu_to_attenuation(torch.tensor([-1024.0, 0.0, 1000.0]))
@@ -121,16 +121,16 @@ def hu_to_attenuation(hu: Float[Tensor, "*s"], *, water_per_mm: float = 0.02) ->
 
 
 def volume_centre(affine: Float[Tensor, "4 4"], shape: tuple[int, int, int]) -> Float[Tensor, " 3"]:
-    """Centre of a volume of (i, j, k) voxels in the frame of its affine, float64: the usual isocentre."""
+    """Compute the centre of a volume (i, j, k) in the frame of its affine, float64: the usual isocentre."""
     last = torch.tensor([shape], dtype=torch.float64, device=affine.device) - 1
     return voxel_to_mm(last / 2, affine)[0]
 
 
-def rotation_matrix(rotations_deg: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
-    """``R_S R_A R_R`` of right-handed angles about the fixed R, A and S axes.
+def pose_rotation(rotations_deg: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+    """Rotation matrices ``R_S R_A R_R`` for right-handed angles about the fixed R, A and S axes.
 
     Example:
-        >>> turned = rotation_matrix(torch.tensor([[0.0, 0.0, 90.0]])) @ torch.tensor([1.0, 0.0, 0.0])
+        >>> turned = pose_rotation(torch.tensor([[0.0, 0.0, 90.0]])) @ torch.tensor([1.0, 0.0, 0.0])
         >>> turned.round().abs()
         tensor([[0., 1., 0.]])
     """
@@ -146,10 +146,10 @@ def rotation_matrix(rotations_deg: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3
 
 
 def patient_to_gantry(poses: Poses) -> Float[Tensor, "b 4 4"]:
-    """Homogeneous matrices of ``gantry = R (patient - isocentre) + t``, float64.
+    """Compute the homogeneous matrices of ``gantry = R (patient - isocentre) + t``, float64.
 
     Raises:
-        ValueError: If the poses hold NaN or infinity, or as many rotations as translations are not given.
+        ValueError: If the poses hold NaN or infinity, or the numbers of rotations and translations differ.
     """
     rotations, translations, isocentre = (part.to(torch.float64) for part in poses)
     if rotations.shape != translations.shape:
@@ -159,17 +159,17 @@ def patient_to_gantry(poses: Poses) -> Float[Tensor, "b 4 4"]:
     if not all(bool(part.isfinite().all()) for part in (rotations, translations, isocentre)):
         raise ValueError("poses hold NaN or infinity; give finite degrees and mm")
     matrix = torch.eye(4).to(rotations).repeat(len(rotations), 1, 1)
-    matrix[:, :3, :3] = rotation_matrix(rotations)
+    matrix[:, :3, :3] = pose_rotation(rotations)
     matrix[:, :3, 3] = translations - matrix[:, :3, :3] @ isocentre
     return matrix
 
 
 def project_points(points_mm: Float[Tensor, "k 3"], geometry: ConeBeam, poses: Poses) -> Projection:
-    """Where the rays through 3D points meet the detector; the same geometry as :func:`render_drr`.
+    """Project 3D points onto the detector, with the geometry of :func:`render_drr`.
 
     Args:
         points_mm: Positions in the patient, RAS+ mm, shape (K, 3).
-        geometry: Source and detector.
+        geometry: X-ray source and detector.
         poses: B poses of the patient.
 
     Returns:
@@ -206,14 +206,14 @@ def render_drr(
 
     Args:
         volume: CT in Hounsfield units, shape (1, 1, I, J, K); rendered on its device.
-        affine: Voxel (i, j, k) to RAS+ mm, (4, 4).
-        geometry: Source and detector.
+        affine: Matrix from voxel (i, j, k) to RAS+ mm, (4, 4).
+        geometry: X-ray source and detector.
         poses: B poses of the patient.
         step_mm: Longest step along a ray.
         water_per_mm: Attenuation of water; see :func:`hu_to_attenuation`.
-        surface_hu: The body begins where a ray first exceeds this value; found by linear interpolation between two
-            samples, or at the face of the volume if the ray enters it above the value.
-        max_samples: Samples held in memory at once, about 40 bytes each.
+        surface_hu: Value that a ray first exceeds at the surface of the body. The surface is found by linear
+            interpolation between two samples, or is the face of the volume if the ray enters it above the value.
+        max_samples: Largest number of samples in memory at once, about 40 bytes each.
 
     Returns:
         Line integrals and both depths, each (B, 1, rows, columns) in the type of ``volume``.

@@ -20,18 +20,18 @@ def project_labels(
     step_mm: float = 2.0,
     minimum_mm: float = 5.0,
 ) -> Bool[Tensor, "b c h w"]:
-    """Shadows of labelled structures: the pixels whose ray runs through a structure for ``minimum_mm`` or more.
+    """Project labelled structures: the pixels whose ray runs through a structure for ``minimum_mm`` or more.
 
-    Shadows overlap, as the organs of a radiograph do. The same geometry as :func:`render_drr`.
+    Shadows overlap, like the organs in a radiograph. The geometry is that of :func:`render_drr`.
 
     Args:
         labels: Label map, shape (1, 1, I, J, K).
-        affine: Voxel (i, j, k) to RAS+ mm, (4, 4).
-        geometry: Source and detector.
+        affine: Matrix from voxel (i, j, k) to RAS+ mm, (4, 4).
+        geometry: X-ray source and detector.
         poses: B poses of the patient.
-        structures: Of each of C structures the labels that belong to it.
+        structures: Labels of each of the C structures.
         step_mm: Longest step along a ray.
-        minimum_mm: Shorter ways through a structure are no shadow: its rim, or a thin sheet.
+        minimum_mm: Least length of a ray inside a structure; shorter paths (its rim, a thin sheet) give no shadow.
     """
     shadows = []
     for numbers in structures:

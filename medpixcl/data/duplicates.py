@@ -1,4 +1,4 @@
-"""Images that are repeats of each other, found by content.
+"""Find images that are repeats of each other, by their content.
 
 A repeat is the same picture again: the same file, or the same values, or the same film saved with another contrast,
 compression or size. Two exposures of one patient or two neighbouring slices are not repeats; two breathing phases of
@@ -28,7 +28,7 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of one image to find its repeats.
+    """Summary of one image by which its repeats are found.
 
     Attributes:
         digest: SHA-256 of shape and values.
@@ -41,11 +41,11 @@ class Fingerprint:
     detail: Float[Tensor, " m"]
 
 
-def fingerprint(values: Float32[np.ndarray, "*s"]) -> Fingerprint:
-    """Fingerprint of a picture, or of a volume's three middle slices.
+def image_fingerprint(values: Float32[np.ndarray, "*s"]) -> Fingerprint:
+    """Compute the fingerprint of a picture, or of a volume's three middle slices.
 
     Args:
-        values: Shape (rows, columns) or (i, j, k).
+        values: Image of shape (rows, columns) or (i, j, k).
     """
     planes = [values]
     if values.ndim == 3:
@@ -62,8 +62,8 @@ def duplicate_groups(prints: Sequence[Fingerprint], *, declared: Iterable[tuple[
     """Name the group of every image that has a repeat.
 
     Args:
-        prints: One per image.
-        declared: Pairs of indices that are known to be repeats.
+        prints: Fingerprint of each image.
+        declared: Pairs of indices of images that are known to be repeats.
 
     Returns:
         ``repeat-001``, ... in order of first appearance; None for an image without repeat.

@@ -1,7 +1,7 @@
-"""Exogenous channels beside an image: depth, a label map or any other map of the same grid, read from a file.
+"""Read exogenous channels of an image: depth, a label map or any other map on the same grid.
 
-A channel is kept as its values and, as the last channel, its validity: 1 where the file says something, 0 where it does
-not. Where the validity is 0 the values are 0, never NaN, so nothing spreads through interpolation or comparisons.
+A channel is stored as its values followed by its validity: 1 where the file has a value, 0 elsewhere. Where the
+validity is 0 the values are 0, never NaN, so that no NaN spreads through interpolation or comparisons.
 """
 
 import os
@@ -16,15 +16,15 @@ from jaxtyping import Float
 from monai.data import MetaTensor
 
 from medpixcl.coordinates import apply_affine, spacing_of, spatial_affine
-from medpixcl.data.identity import image_stem
+from medpixcl.data.identity import FilesOfImages
 from medpixcl.data.images import read_pixels
 from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.sources import visible_files
 
-KINDS = ("continuous", "categorical")
+CHANNEL_KINDS = ("continuous", "categorical")
 DEPTH_CODES = (0.0, 65535.0)
-"""What 16-bit depth pictures write where there is no depth: nothing met, or too near or too far."""
+"""Values of 16-bit depth pictures that mean "no depth": nothing hit, too near or too far."""
 DONOR = "donor"
 """Key of the item whose exogenous channel another item borrows."""
 _EXAMPLES = 3
@@ -32,7 +32,7 @@ _PLACE_TOLERANCE = 0.5  # of a voxel: further apart and the two files show diffe
 
 
 class Grid(NamedTuple):
-    """Where the voxels of an image lie: spatial shape, and RAS+ affine (4, 4)."""
+    """Grid of an image: spatial shape, and RAS+ affine (4, 4)."""
 
     shape: tuple[int, ...]
     affine: Float[torch.Tensor, "4 4"]
@@ -48,25 +48,25 @@ def read_exogenous(
 ) -> MetaTensor:
     """Read the exogenous channel of one image.
 
-    Pictures have no position of their own and take the image's; other files must lie where the image lies.
+    A picture has no position of its own and takes that of the image; other files must lie where the image lies.
 
     Args:
-        path: PNG and the like, NIfTI, NRRD, MetaImage.
-        grid: Of the image that the channel belongs to.
-        kind: ``continuous``: depth, distance; ``categorical``: whole numbers that name a class.
-        missing: Values that mean "unknown", besides NaN and infinity. By default 0 and 65535 for continuous pictures
-            (as depth cameras write them), none for volumes and classes.
-        scale: Factor from stored values to the unit wanted, as 0.2 for depth stored in fifths of a mm.
+        path: Picture (PNG and the like), NIfTI, NRRD or MetaImage file.
+        grid: Grid of the image that the channel belongs to.
+        kind: Type of values: ``continuous`` (depth, distance) or ``categorical`` (whole numbers that name a class).
+        missing: Values that mean "unknown", besides NaN and infinity. The default is 0 and 65535 for continuous
+            pictures (as depth cameras write them) and none for volumes and classes.
+        scale: Factor from stored values to the wanted unit, such as 0.2 for depth stored in fifths of a mm.
 
     Returns:
         float32, shape (2, *spatial): values and validity, with the affine of ``grid``.
 
     Raises:
-        ImageFileError: If the file is not readable, has another size or place than the image, holds nothing but
-            missing values, or is categorical and holds fractions.
+        ImageFileError: If the file is not readable, differs from the image in size or position, holds only missing
+            values, or is categorical and holds fractions.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}.")
+    if kind not in CHANNEL_KINDS:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(CHANNEL_KINDS)}.")
     pixels = read_pixels(path)
     if pixels.values.shape != grid.shape:
         raise ImageFileError(
@@ -106,19 +106,15 @@ def _size(shape: Sequence[int]) -> str:
 
 
 class ExogenousFiles:
-    """The files of one channel, found by the names of the images.
-
-    An image's file is the one with the same path in the folder, whatever the suffix; else the only one there with the
-    same name without suffix; else the only one with the same name up to its first dot (``frame-01.depth.png`` for
-    ``frame-01.color.jpg``).
+    """Files of one channel, matched to images by name (:class:`medpixcl.data.identity.FilesOfImages`).
 
     Args:
-        name: Of the channel, as ``depth``.
-        place: Folder, searched with its subfolders; the last part may be a pattern such as ``frames/*.depth.png``.
-        what: What the files are, for errors.
+        name: Name of the channel, such as ``depth``.
+        place: Folder to search, including subfolders; the last part may be a pattern such as ``frames/*.depth.png``.
+        what: Description of the files for error messages.
 
     Raises:
-        ValueError: If there is no such folder or it holds no file, or the name is not one word.
+        ValueError: If the folder does not exist or holds no file, or the name is not one word.
     """
 
     def __init__(self, name: str, place: str | PathLike[str], what: str = "exogenous channel") -> None:
@@ -132,45 +128,33 @@ class ExogenousFiles:
         self.files = sorted(path.parent.glob(path.name)) if patterned else visible_files([path])
         if not self.files:
             raise ValueError(f"{path} holds no file of the {what} {name!r}.")
-        self._by_path: dict[str, list[Path]] = {}
-        self._by_stem: dict[str, list[Path]] = {}
-        self._by_start: dict[str, list[Path]] = {}
-        for file in self.files:
-            below = file.relative_to(self.folder)
-            self._by_path.setdefault((below.parent / image_stem(below.name)).as_posix(), []).append(file)
-            self._by_stem.setdefault(image_stem(file.name), []).append(file)
-            self._by_start.setdefault(file.name.partition(".")[0], []).append(file)
+        self._index = FilesOfImages(self.folder, self.files)
 
     def find(self, image: Path, roots: Sequence[Path]) -> Path | None:
-        """File of an image, None if there is none.
+        """Return the file of an image, None if there is none.
 
         Args:
-            image: Absolute path.
-            roots: Folders that its relative path may start from.
+            image: Absolute path of the image.
+            roots: Folders that the image's relative path may start from.
 
         Raises:
             ValueError: If several files fit.
         """
-        stem = image_stem(image.name)
-        below = [(image.parent / stem).relative_to(root).as_posix() for root in roots if root in image.parents]
-        found = [self._by_path.get(path) for path in below]
-        found += [self._by_stem.get(stem), self._by_start.get(image.name.partition(".")[0])]
-        for files in filter(None, found):
-            if len(files) > 1:
-                shown = ", ".join(os.path.relpath(file, self.folder) for file in files[:_EXAMPLES])
-                raise ValueError(
-                    f"{self.folder}: {image.name} may belong to any of {shown}; keep one, or give {self.name!r} "
-                    f"as a pattern such as *.{self.name}.png."
-                )
-            return files[0]
-        return None
+        files = self._index.find(image, roots)
+        if len(files) > 1:
+            shown = ", ".join(os.path.relpath(file, self.folder) for file in files[:_EXAMPLES])
+            raise ValueError(
+                f"{self.folder}: {image.name} may belong to any of {shown}; keep one, or give {self.name!r} "
+                f"as a pattern such as *.{self.name}.png."
+            )
+        return files[0] if files else None
 
 
 def exogenous_path(item: Mapping[Any, Any], name: str) -> str:
-    """Path of a channel that an item of a datalist names.
+    """Return the path of an item's exogenous channel.
 
     Raises:
-        ValueError: If the item names no such channel.
+        ValueError: If the item does not name this channel.
     """
     named = item.get("exogenous") or {}
     if name not in named:
@@ -183,16 +167,16 @@ def exogenous_path(item: Mapping[Any, Any], name: str) -> str:
 
 
 def with_donors(items: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[dict[str, Any]]:
-    """Items that each carry another item, for the control "depth of another image".
+    """Add a donor item to each item, for the control "depth of another image".
 
-    The donors are one random cycle through all items, so nobody is its own donor and everybody gives once.
+    The donors form one random cycle through all items: no item is its own donor, and each is a donor once.
 
     Args:
         items: Datalist.
-        seed: Of the cycle.
+        seed: Random seed for the cycle.
 
     Returns:
-        The items with the other item under ``donor``.
+        Copies of the items with the donor item under ``donor``.
 
     Raises:
         ValueError: If there are fewer than two items.

@@ -1,4 +1,4 @@
-"""One image from disk as a MONAI image, whatever its format."""
+"""Read an image of any supported format as a MONAI image."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -31,9 +31,10 @@ def read_image(
     * A DICOM series, as its folder or the list of its files: (1, i, j, k) in HU or whatever the rescale gives.
 
     Args:
-        path: A file, the folder of a DICOM series, or the list of its files.
-        spacing_mm: Pixel size, one number or (row, column), for a 2D image whose file does not say; others ignore it.
-        allow_missing_spacing: Take 1 mm per pixel where the size is unknown, instead of raising.
+        path: Image file, folder of a DICOM series, or list of the files of a series.
+        spacing_mm: Pixel size in mm, one number or (row, column), for a 2D image whose file has none; other images
+            ignore it.
+        allow_missing_spacing: If the pixel size is unknown, assume 1 mm instead of raising an error.
 
     Returns:
         float32 image with a 4 x 4 RAS+ affine. ``meta`` holds ``filename_or_obj``, ``modality`` (may be empty) and
@@ -73,7 +74,7 @@ def require_spacing(pixels: Pixels, path: str | PathLike[str]) -> None:
 
 
 def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixels:
-    """Choose the reader by content and suffix; :func:`read_image` without the MONAI wrapping and the checks."""
+    """Read the pixels of an image; like :func:`read_image`, but without MONAI's types and without checks."""
     if not isinstance(path, str | PathLike):
         if not path:
             raise ValueError("the list of files of a series is empty; give its slices.")
@@ -95,7 +96,7 @@ def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixe
 
 
 def image_format(path: Path) -> Literal["nifti", "itk", "dicom", "picture"] | None:
-    """Format of a file, None if it is none of those read here."""
+    """Detect the format of a file by suffix and content, None if it is not supported."""
     name = path.name.lower()
     if path.stat().st_size == 0:
         return None
@@ -111,7 +112,7 @@ def image_format(path: Path) -> Literal["nifti", "itk", "dicom", "picture"] | No
 
 
 def why_no_image(path: Path) -> str:
-    """Why :func:`image_format` finds no format."""
+    """Explain why :func:`image_format` finds no format."""
     if path.stat().st_size == 0:
         return "is empty (0 bytes)."
     if path.suffix.lower() in (".dcm", ".ima"):

@@ -18,10 +18,10 @@ _SHOWN = 5
 
 
 def class_names(classes: Classes) -> list[str]:
-    """Names of the classes, in the order of the network's logits.
+    """List the names of the classes, in the order of the network's logits.
 
     Raises:
-        ValueError: If there is none, two have one name or one number, or a number is not positive.
+        ValueError: If there is no class, two classes share a name or a number, or a number is not positive.
     """
     names = list(classes)
     numbers = list(classes.values()) if isinstance(classes, Mapping) else list(range(1, len(names) + 1))
@@ -41,22 +41,22 @@ def read_label(
 ) -> MetaTensor:
     """Read the label of one image.
 
-    Pictures have no position of their own and take the image's; other files must lie where the image lies.
+    A picture has no position of its own and takes that of the image; other files must lie where the image lies.
 
     Args:
-        path: A label map (whole numbers, 0 for background), or one mask per class in their order, not 0 inside.
-        grid: Of the image that the label belongs to.
-        classes: See :data:`Classes`.
-        overlapping: As masks, one channel per class; a label map is taken apart. Otherwise as a map.
+        path: Label map file (whole numbers, 0 for background), or a list with one mask file per class (nonzero inside).
+        grid: Grid of the image that the label belongs to.
+        classes: Names of the classes, or name to number in the label map; see :data:`Classes`.
+        overlapping: If True, return one mask per class; if False, return one map of class numbers.
 
     Returns:
-        float32, with the affine of ``grid``: K masks of 0 and 1, or one channel of 0 for background and 1 to K for the
-        classes in their order, shape (K or 1, *spatial).
+        float32 image with the affine of ``grid``, shape (K or 1, *spatial): K masks of 0 and 1, or one channel with 0
+        for background and 1 to K for the classes in their order.
 
     Raises:
-        ImageFileError: If a file is missing, not readable, of another size or place than the image, holds a class that
-            is not named, or a mask holds more than two values.
-        ValueError: If there are masks for another number of classes, or masks where a map is asked for.
+        ImageFileError: If a file is missing, not readable, differs from the image in size or position, holds a class
+            without a name, or a mask holds more than two values.
+        ValueError: If the number of masks differs from the number of classes, or masks are given for a map.
     """
     names = class_names(classes)
     if isinstance(path, str | PathLike):

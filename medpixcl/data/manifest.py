@@ -1,8 +1,8 @@
-"""The list of a data set's images: a MONAI datalist with what is needed to trust it.
+"""Manifest of a dataset: a MONAI datalist with checksums, licences, repeats and rejected files.
 
 The file is JSON with the sections ``training``, ``validation`` and ``test``, which
-``monai.data.load_decathlon_datalist(path, True, section)`` reads, and ``rejected``: what was found and not taken, with
-the reason. Every image has one entry:
+``monai.data.load_decathlon_datalist(path, True, section)`` reads, and ``rejected``: files that were
+found but not used, with the reason. Every image has one entry:
 
 * ``image``: path relative to the manifest, of a file or of the folder of a DICOM series; or the list of its files.
 * ``spacing_mm``, ``shape``: in array order. ``modality``: of DICOM, else null.
@@ -33,10 +33,10 @@ Entry = dict[str, Any]
 
 @dataclass
 class Manifest:
-    """Entries by section, and what was rejected.
+    """Entries of a dataset by section, and the rejected files.
 
     Attributes:
-        base_dir: Folder that the relative paths start from; not written.
+        base_dir: Folder that relative paths start from; it is not written to the file.
     """
 
     name: str = ""
@@ -54,11 +54,11 @@ class Manifest:
         """Read a manifest, or any MONAI datalist with these sections.
 
         Args:
-            path: The JSON file.
-            base_dir: Folder that its paths start from; the file's own unless given.
+            path: JSON file of the manifest.
+            base_dir: Folder that the paths in the file start from; by default the folder of the file.
 
         Raises:
-            ValueError: If it is not JSON, has no section, or an entry names no image.
+            ValueError: If the file is not JSON, has no section, or an entry names no image.
         """
         path = Path(path)
         try:
@@ -89,8 +89,8 @@ class Manifest:
         """Write the manifest as JSON.
 
         Args:
-            path: The JSON file.
-            base_dir: Folder that the written paths start from; the file's own unless given.
+            path: JSON file to write.
+            base_dir: Folder that the written paths start from; by default the folder of the file.
         """
         target = Path(base_dir) if base_dir is not None else Path(path).parent
         content = {
@@ -103,29 +103,28 @@ class Manifest:
         }
         write_text_atomically(path, _one_line_an_entry(content))
 
-    def datalist(self, section: str, base_dir: str | os.PathLike[str] | None = None) -> list[Entry]:
-        """Entries of one section with absolute ``image`` and ``landmarks`` paths.
+    def datalist(self, section: str) -> list[Entry]:
+        """List the entries of one section with absolute paths.
 
         Args:
-            section: ``training``, ``validation`` or ``test``.
-            base_dir: Folder that the paths start from; :attr:`base_dir` unless given.
+            section: Name of the section: ``training``, ``validation`` or ``test``.
 
         Raises:
             ValueError: If there is no such section.
         """
         if section not in SECTIONS:
             raise ValueError(f"section is {section!r}; expected one of {', '.join(SECTIONS)}.")
-        base = Path(base_dir if base_dir is not None else self.base_dir).absolute()
+        base = self.base_dir.absolute()
         return [_with_paths(entry, lambda one: os.path.normpath(base / one)) for entry in getattr(self, section)]
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
-        """All entries with their section."""
+        """Iterate over all entries with the names of their sections."""
         for section in SECTIONS:
             for entry in getattr(self, section):
                 yield section, entry
 
     def summary(self) -> list[dict[str, str]]:
-        """Rows of a table for people: one per section and kind of image, and one for what was rejected.
+        """Summarise the manifest as table rows: one per section and kind of image, and one for the rejected files.
 
         Returns:
             Dictionaries with the keys :data:`SUMMARY_COLUMNS`.

@@ -1,4 +1,4 @@
-"""Small made-up images to try a configuration on, where no data are at hand."""
+"""Small synthetic images to try a configuration without real data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ ELLIPSES = 12
 
 
 def draw_phantom(shape: Sequence[int], seed: int) -> np.ndarray:
-    """Random soft-edged ellipses (ellipsoids) on a dark ground, float32 between 0 and 1.
+    """Draw random soft-edged ellipses (ellipsoids) on a dark background, float32 between 0 and 1.
 
     Args:
         shape: Spatial shape, 2D or 3D.
-        seed: Of the random shapes.
+        seed: Random seed for the shapes.
     """
     state = np.random.default_rng(seed)
     axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
@@ -32,10 +32,10 @@ def write_phantoms(folder: str | Path, number: int, shape: Sequence[int], *, see
     """Write phantoms as PNG (2D) or NIfTI (3D), 1 mm per pixel, and return their datalist.
 
     Args:
-        folder: Made if it is not there.
-        number: Of images.
+        folder: Folder of the images; it is made if it does not exist.
+        number: Number of images.
         shape: Spatial shape.
-        seed: Of the first image.
+        seed: Random seed of the first image; each further image takes the next one.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,18 +49,18 @@ def write_phantoms(folder: str | Path, number: int, shape: Sequence[int], *, see
 
 
 def write_depth_phantoms(folder: str | Path, number: int, shape: Sequence[int], *, seed: int = 0) -> list[dict]:
-    """Phantoms (2D) as :func:`write_phantoms` makes them, with a depth in mm beside each, 16 bits, 0 where unknown.
+    """Write 2D phantoms as :func:`write_phantoms` does, each with a depth picture in mm (16 bits, 0 where unknown).
 
-    The brighter a pixel the deeper; the ground has no depth.
+    Brighter pixels are deeper; the background has no depth.
 
     Args:
-        folder: Made if it is not there; the depth goes into ``depth`` in it, under the names of the images.
-        number: Of images.
+        folder: Folder of the images; its subfolder ``depth`` gets the depth pictures under the images' names.
+        number: Number of images.
         shape: Spatial shape, 2D.
-        seed: Of the first image.
+        seed: Random seed of the first image; each further image takes the next one.
 
     Returns:
-        Items that name their depth under ``exogenous``.
+        Datalist whose items name their depth picture under ``exogenous``.
     """
     places = Path(folder) / "depth"
     places.mkdir(parents=True, exist_ok=True)
@@ -77,20 +77,20 @@ def write_depth_phantoms(folder: str | Path, number: int, shape: Sequence[int], 
 def write_landmark_phantoms(
     folder: str | Path, number: int, shape: Sequence[int], *, landmarks: int = 4, seed: int = 0
 ) -> list[dict]:
-    """Images of one made-up anatomy that varies, with ``landmarks.csv``; 1 mm per pixel, and their datalist.
+    """Write images of one synthetic anatomy with variations, 1 mm per pixel, and their ``landmarks.csv``.
 
-    Bright rings (shells) of different sizes, the landmarks at their centres, are turned, scaled and shifted together,
-    and each moves a little on its own.
+    The anatomy is a set of bright rings (shells) of different sizes with landmarks at their centres. All rings are
+    turned, scaled and shifted together, and each moves a little on its own.
 
     Args:
-        folder: Made if it is not there.
-        number: Of images.
-        shape: Spatial shape: PNG in 2D, NIfTI in 3D.
-        landmarks: Number of rings.
-        seed: Of the anatomy and of its variations.
+        folder: Folder of the images; it is made if it does not exist.
+        number: Number of images.
+        shape: Spatial shape; 2D images are written as PNG, 3D images as NIfTI.
+        landmarks: Number of rings, each with one landmark.
+        seed: Random seed for the anatomy and its variations.
 
     Returns:
-        Items with ``image`` and ``spacing_mm``, as :func:`write_phantoms` does, and ``landmarks``.
+        Datalist whose items have ``image``, ``spacing_mm`` and ``landmarks``.
     """
     folder, size, dims = Path(folder), np.array(shape), len(shape)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,19 +145,19 @@ def _rings(points: np.ndarray, radii: np.ndarray, shape: np.ndarray) -> np.ndarr
 def write_organ_phantoms(
     folder: str | Path, number: int, shape: Sequence[int], *, organs: int = 3, overlapping: bool = True, seed: int = 0
 ) -> list[dict]:
-    """Pictures or volumes of one made-up anatomy of ellipsoids that varies, with their labels; 1 mm per pixel.
+    """Write images of one synthetic anatomy of ellipsoids with variations, 1 mm per pixel, and their labels.
 
     Args:
-        folder: Made if it is not there; the labels go into ``labels`` in it.
-        number: Of images.
-        shape: Spatial shape.
-        organs: Number of ellipsoids, each of its own size and brightness.
-        overlapping: A mask of each organ, the images being sums as in a radiograph; off: a label map, the later organ
-            in front of the earlier.
-        seed: Of the anatomy and of its variations.
+        folder: Folder of the images; its subfolder ``labels`` gets the labels.
+        number: Number of images.
+        shape: Spatial shape; 2D images are written as PNG, 3D images as NIfTI.
+        organs: Number of ellipsoids, each with its own size and brightness.
+        overlapping: If True, images are sums as in radiographs, and each organ has its mask. If False, later organs
+            hide earlier ones, and the label is one map.
+        seed: Random seed for the anatomy and its variations.
 
     Returns:
-        Items with ``image``, ``spacing_mm`` and ``label``.
+        Datalist whose items have ``image``, ``spacing_mm`` and ``label``.
     """
     places, size = Path(folder) / "labels", np.array(shape)
     places.mkdir(parents=True, exist_ok=True)

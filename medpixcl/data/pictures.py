@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF and BMP as one grey channel."""
+"""Read PNG, JPEG, TIFF and BMP as one grey channel."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 def read_picture(path: Path) -> Float32[np.ndarray, "rows columns"]:
-    """Grey values of a picture, as stored (16 bits stay 16 bits; a rotation tag is not followed).
+    """Read the grey values of a picture as stored (16 bits stay 16 bits; a rotation tag is ignored).
 
-    Colour becomes luminance (ITU-R 601), transparent pixels are laid over black. Resolution tags (dpi) are ignored:
-    scanners and programs fill them with a screen's value.
+    Colours are converted to luminance (ITU-R 601); transparent pixels are laid over black. Resolution tags (dpi) are
+    ignored: many scanners and programs write the resolution of a screen.
 
     Raises:
-        ImageFileError: If the file is cut off, no picture, or holds several pages.
+        ImageFileError: If the file is cut off, is not a picture, or holds several pages.
     """
     try:
         with Image.open(path) as picture:

@@ -1,4 +1,4 @@
-"""What every reader returns, and what it raises."""
+"""Result and errors shared by all image readers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from jaxtyping import Float32, Float64
 from medpixcl.coordinates import flip_ras_lps
 
 SpacingMM = Sequence[float | int] | float | int
-"""Size of a pixel in mm as a person or a manifest gives it: one number, or one for each array axis."""
+"""Pixel size in mm given by a person or a manifest: one number, or one for each array axis."""
 
 
 class ImageFileError(ValueError):
     """A file that cannot be used as an image.
 
     Attributes:
-        path: The file.
-        reason: What is wrong with it, without the path.
+        path: Path of the file.
+        reason: Description of the problem, without the path.
     """
 
     def __init__(self, path: str | PathLike[str], reason: str = "") -> None:
@@ -30,18 +30,18 @@ class ImageFileError(ValueError):
 
 
 class MissingSpacingError(ImageFileError):
-    """Nothing says how many mm a pixel measures."""
+    """An image whose pixel size in mm is unknown."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """One grey image as its file holds it.
+    """Content of one grey image file.
 
     Attributes:
-        values: Shape (rows, columns) or (i, j, k).
-        affine: Voxel index in array order to mm, RAS+, 4 x 4; None if the spacing is unknown.
-        spacing_source: Where the spacing comes from: ``file``, ``given``, ``unknown``, or the DICOM attributes used.
-        modality: DICOM modality (``CT``, ``DX``...); empty where the file does not say.
+        values: Grey values, shape (rows, columns) or (i, j, k).
+        affine: Matrix from voxel indices in array order to mm, RAS+, 4 x 4; None if the spacing is unknown.
+        spacing_source: Origin of the spacing: ``file``, ``given``, ``unknown``, or the DICOM attributes used.
+        modality: DICOM modality (``CT``, ``DX``...); empty if the file has none.
     """
 
     values: Float32[np.ndarray, "*s"]
@@ -51,7 +51,7 @@ class Pixels:
 
 
 def row_column_spacing(spacing_mm: SpacingMM) -> tuple[float, float]:
-    """Check a pixel size given by a person, one number or (row, column), in mm.
+    """Check a pixel size in mm, one number or (row, column), and return (row, column).
 
     Raises:
         ValueError: If it is not one or two positive numbers.
@@ -67,7 +67,7 @@ def row_column_spacing(spacing_mm: SpacingMM) -> tuple[float, float]:
 
 
 def ras_affine(lps: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
-    """Affine to LPS+ (DICOM, ITK) as affine to RAS+."""
+    """Convert an affine to LPS+ (DICOM, ITK) into an affine to RAS+."""
     ras = lps.copy()
     ras[:3] = flip_ras_lps(torch.from_numpy(lps[:3].T.copy())).numpy().T
     return ras

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -12,24 +12,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medpixcl._typing import Progress
 from medpixcl.coordinates import spacing_of, spatial_affine
-from medpixcl.data.duplicates import Fingerprint, duplicate_groups, fingerprint
+from medpixcl.data.duplicates import Fingerprint, duplicate_groups, image_fingerprint
 from medpixcl.data.exogenous import ExogenousFiles, Grid, read_exogenous
 from medpixcl.data.images import read_image
-from medpixcl.data.landmarks.reading import LandmarkFile, read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import Entry, Manifest
 from medpixcl.data.pixels import ImageFileError, SpacingMM
 from medpixcl.data.sources import Source, group_files, visible_files
 from medpixcl.data.splits import SplitFile, section_of
 
-AnyPath = str | PathLike[str]
-Progress = Callable[[int, int], None]
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Found:
-    """One usable image: where it is, its affine and manifest entry, and what its repeats are found by."""
+class ScannedImage:
+    """A usable image: its source, affine, manifest entry, and the fingerprint by which its repeats are found."""
 
     source: Source
     affine: Float[Tensor, "4 4"]
@@ -38,32 +38,34 @@ class Found:
 
 
 def scan(
-    paths: AnyPath | Sequence[AnyPath],
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
     spacing_mm: SpacingMM | None = None,
-    landmarks: AnyPath | Mapping[str, AnyPath] | None = None,
-    split: AnyPath | None = None,
+    landmarks: str | PathLike[str] | Mapping[str, str | PathLike[str]] | None = None,
+    split: str | PathLike[str] | None = None,
     licence: str | None = None,
-    exogenous: Mapping[str, AnyPath] | None = None,
-    labels: AnyPath | Mapping[str, AnyPath] | None = None,
+    exogenous: Mapping[str, str | PathLike[str]] | None = None,
+    labels: str | PathLike[str] | Mapping[str, str | PathLike[str]] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """List the images under some folders.
 
-    Every image is read whole, as training will read it. DICOM slices are grouped by series and folder and must make one
-    regular volume. Repeats are found by content (:mod:`medpixcl.data.duplicates`). Hidden files are passed over.
+    Every image is read completely, as training will read it. DICOM slices are grouped by series and folder and must
+    form one regular volume. Repeats are found by content (:mod:`medpixcl.data.duplicates`). Hidden files are skipped.
 
     Args:
-        paths: Folders or files.
-        spacing_mm: Pixel size of 2D images whose file does not say; without it such images are rejected.
-        landmarks: A landmark file or folder; its points must lie inside their images. Of several readers: name to file.
-        split: A CSV that gives every image a split; images that it does not name are rejected.
+        paths: Folders or image files to list.
+        spacing_mm: Pixel size in mm of 2D images whose file has none; without it such images are rejected.
+        landmarks: Landmark file or folder, or a mapping from readers' names to these. The points must lie inside their
+            images.
+        split: CSV file that assigns every image to a split; images that it does not name are rejected.
         licence: Licence of the images.
-        exogenous: Name of a channel to the folder of its files (:class:`medpixcl.data.exogenous.ExogenousFiles`);
-            images without one, or with one of another size, are rejected.
-        labels: Folder of the label maps, found as exogenous channels are; or name of a class to the folder of its
-            masks. Images without one, or with one of another size, are rejected.
-        progress: Called with (done, total) after each image.
+        exogenous: Mapping from channels' names to the folders of their files
+            (:class:`medpixcl.data.exogenous.ExogenousFiles`); images without one, or with one of another size, are
+            rejected.
+        labels: Folder of the label maps, matched to images like exogenous channels; or a mapping from classes to the
+            folders of their masks. Images without a label, or with one of another size, are rejected.
+        progress: Function called with (done, total) after each image.
 
     Returns:
         The manifest; its paths are relative to the folder scanned (or the common folder of several).
@@ -86,7 +88,7 @@ def scan(
     sources, refused = group_files([path for path in visible_files(roots) if path not in beside])
     manifest = Manifest(name=base_dir.name, licence=licence, base_dir=base_dir)
     manifest.rejected = [{"path": _relative(error.path, base_dir), "reason": error.reason} for error in refused]
-    found: list[Found] = []
+    found: list[ScannedImage] = []
     for done, source in enumerate(sources, start=1):
         try:
             one = _examine(source, base_dir, spacing_mm=spacing_mm, licence=licence)
@@ -108,7 +110,7 @@ def scan(
 
 
 def content_sha256(files: Sequence[Path]) -> str:
-    """Checksum of one file, or of the listing that ``sha256sum *`` prints for several, sorted by name."""
+    """Compute the checksum of one file, or of the listing that ``sha256sum *`` prints for several, sorted by name."""
     digests = []
     for path in sorted(files, key=lambda one: one.name):
         with path.open("rb") as file:
@@ -128,7 +130,7 @@ def _common_folder(roots: Sequence[Path]) -> Path:
     return common if common.is_dir() else common.parent
 
 
-def _examine(source: Source, base_dir: Path, *, spacing_mm: SpacingMM | None, licence: str | None) -> Found:
+def _examine(source: Source, base_dir: Path, *, spacing_mm: SpacingMM | None, licence: str | None) -> ScannedImage:
     image = read_image(source.image, spacing_mm=spacing_mm)
     dims = image.ndim - 1
     affine = torch.as_tensor(image.affine)
@@ -144,7 +146,7 @@ def _examine(source: Source, base_dir: Path, *, spacing_mm: SpacingMM | None, li
         "duplicate_group": None,
         "landmarks": None,
     }
-    return Found(source, affine, entry, fingerprint(image[0].numpy()))
+    return ScannedImage(source, affine, entry, image_fingerprint(image[0].numpy()))
 
 
 def _rejected_source(source: Source, error: ImageFileError, base_dir: Path) -> dict[str, Any]:
@@ -156,7 +158,9 @@ def _rejected_source(source: Source, error: ImageFileError, base_dir: Path) -> d
     return record
 
 
-def _add_exogenous(one: Found, channels: Sequence[ExogenousFiles], roots: Sequence[Path], base_dir: Path) -> None:
+def _add_exogenous(
+    one: ScannedImage, channels: Sequence[ExogenousFiles], roots: Sequence[Path], base_dir: Path
+) -> None:
     """Name the files of the exogenous channels in an entry, after a check that they fit the image."""
     if channels:
         one.entry["exogenous"] = {
@@ -164,14 +168,16 @@ def _add_exogenous(one: Found, channels: Sequence[ExogenousFiles], roots: Sequen
         }
 
 
-def _add_label(one: Found, files: Sequence[ExogenousFiles], roots: Sequence[Path], base_dir: Path, alone: bool) -> None:
+def _add_label(
+    one: ScannedImage, files: Sequence[ExogenousFiles], roots: Sequence[Path], base_dir: Path, alone: bool
+) -> None:
     """Name the label map or the masks in an entry, after a check that they fit the image."""
     if files:
         paths = [_relative(_fitting(one, channel, roots, kind="categorical"), base_dir) for channel in files]
         one.entry["label"] = paths[0] if alone else paths
 
 
-def _fitting(one: Found, channel: ExogenousFiles, roots: Sequence[Path], *, kind: str) -> Path:
+def _fitting(one: ScannedImage, channel: ExogenousFiles, roots: Sequence[Path], *, kind: str) -> Path:
     """File of an image that has its size and place."""
     image = one.source.place
     path = channel.find(image, roots)
@@ -184,7 +190,7 @@ def _fitting(one: Found, channel: ExogenousFiles, roots: Sequence[Path], *, kind
     return path
 
 
-def _add_landmarks(found: Sequence[Found], points: LandmarkFile, manifest: Manifest, reader: str | None) -> None:
+def _add_landmarks(found: Sequence[ScannedImage], points: LandmarkFile, manifest: Manifest, reader: str | None) -> None:
     """Name the landmark file in the entries of the images that it holds, after a check that the points lie inside."""
     file = _relative(points.path.absolute(), manifest.base_dir)
     named = set()
@@ -197,7 +203,7 @@ def _add_landmarks(found: Sequence[Found], points: LandmarkFile, manifest: Manif
     _note_absent(points.path, [key for key in points.images if key not in named], "landmarks", manifest)
 
 
-def _add_splits(found: list[Found], splits: SplitFile, manifest: Manifest) -> list[tuple[int, int]]:
+def _add_splits(found: list[ScannedImage], splits: SplitFile, manifest: Manifest) -> list[tuple[int, int]]:
     """Give every image its split, reject those without; return the repeats that the file declares, as indices."""
     keys = [splits.find(one.source.place) for one in found]
     for one, key in zip(found, keys, strict=True):

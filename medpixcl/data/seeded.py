@@ -1,4 +1,4 @@
-"""Random views that depend on (seed, epoch, index) alone: the same on any number of workers, and after a resume."""
+"""Datasets whose random views depend only on (seed, epoch, index), not on workers or on a resumed run."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
@@ -13,7 +13,7 @@ from medpixcl.data.datalist import SOURCE
 
 
 def item_seed(seed: int, epoch: int, index: int) -> int:
-    """One 32-bit seed for an item of an epoch, unrelated to that of its neighbours.
+    """Derive a 32-bit seed for an item of an epoch, unrelated to the seeds of its neighbours.
 
     Example:
         >>> item_seed(0, 1, 2) == item_seed(0, 1, 2), item_seed(0, 1, 2) == item_seed(0, 2, 1)
@@ -23,20 +23,20 @@ def item_seed(seed: int, epoch: int, index: int) -> int:
 
 
 class SeededDataset(Dataset):
-    """Cached items, and a random transform seeded for every epoch and index.
+    """Dataset with cached items and a random transform that is seeded for every epoch and index.
 
-    An item is asked for by ``index`` (epoch 0: always the same views, as validation wants) or by ``(epoch, index)``,
-    the form in which :class:`EpochSampler` asks, so that workers need not be told of a new epoch.
+    The key of an item is ``index`` (epoch 0: always the same views, as validation needs) or ``(epoch, index)``. The
+    latter is what :class:`EpochSampler` yields, so that workers need no message about a new epoch.
 
     Args:
         data: Datalist.
         transform: Random transform (a MONAI ``Compose`` or any callable); seeded when it is ``Randomizable``.
-        prepare: Deterministic MONAI transform, whose result is cached in memory (that of any other callable is not).
-        seed: Of the run.
-        repeats: Views of every image per epoch.
-        cache_rate: Share of the items that is cached.
-        cache_workers: Threads that fill the cache.
-        progress: Show a progress bar while the cache is filled.
+        prepare: Deterministic MONAI transform whose result is cached in memory; the result of other callables is not.
+        seed: Random seed of the run.
+        repeats: Number of views of every image per epoch.
+        cache_rate: Share of the items to cache.
+        cache_workers: Number of threads that fill the cache.
+        progress: Whether to show a progress bar while the cache is filled.
     """
 
     def __init__(
@@ -75,17 +75,17 @@ class SeededDataset(Dataset):
 
 
 def balanced_indices(sources: Sequence[int], repeats: int, *, seed: int, epoch: int) -> list[int]:
-    """Indices into a :class:`SeededDataset` with the same number of items of every source.
+    """Draw indices into a :class:`SeededDataset` with the same number of items of every source.
 
-    Together as many as an epoch of the whole data set has, rounded up to a multiple of the number of sources. Each
-    source is gone through in an order of the epoch, and again where it is small: an image that comes again has an index
-    of its own, hence other views.
+    Their number is that of an epoch of the whole dataset, rounded up to a multiple of the number of sources. Every
+    epoch shuffles each source anew. A small source is repeated; a repeated image has another index and hence other
+    views.
 
     Args:
-        sources: Number of the source of every image, in the order of the data set.
-        repeats: Of the data set.
-        seed: Of the order.
-        epoch: The same epoch always gives the same indices.
+        sources: Number of the source of every image, in the order of the dataset.
+        repeats: Number of views of every image per epoch, as in the dataset.
+        seed: Random seed for the order.
+        epoch: Number of the epoch; one epoch always gives the same indices.
 
     Example:
         >>> [index % 4 for index in balanced_indices([0, 0, 0, 1], 1, seed=0, epoch=1)].count(3)
@@ -104,18 +104,19 @@ def balanced_indices(sources: Sequence[int], repeats: int, *, seed: int, epoch: 
 
 
 class EpochSampler(DistributedSampler):
-    """Shuffled ``(epoch, index)`` keys, dealt out to the processes of torch.distributed when it is initialised.
+    """Sampler of shuffled ``(epoch, index)`` keys, divided among the processes of torch.distributed if initialised.
 
-    MONAI's engines call ``set_epoch`` of every ``DistributedSampler``. Step by step, all processes together take the
+    MONAI's engines call ``set_epoch`` of every ``DistributedSampler``. In each step, all processes together take the
     items that a single process with the same global batch would take.
 
     Args:
-        dataset: The dataset sampled.
-        seed: Of the shuffling.
-        shuffle: Off for a fixed order.
-        balance: Take the same number of items of each of the dataset's ``sources`` (:func:`balanced_indices`).
-        items: Take only so many of every epoch's order, all processes together, so that an epoch has as many steps
-            whatever the number of images.
+        dataset: Dataset to sample from.
+        seed: Random seed for shuffling.
+        shuffle: Whether to shuffle; if False, the order is fixed.
+        balance: Whether to take the same number of items of each of the dataset's ``sources``
+            (:func:`balanced_indices`).
+        items: Largest number of items per epoch over all processes, so that the number of steps does not depend on the
+            number of images; None takes all.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""DICOM slices as one volume, and when they do not make one."""
+"""Assemble DICOM slices into one volume, and refuse slices that do not form one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ _ROUNDING_MM = 2e-3
 
 @dataclass(frozen=True)
 class SliceGeometry:
-    """Where one slice lies (DICOM, LPS+, mm).
+    """Position and size of one slice (DICOM, LPS+, mm).
 
     Attributes:
-        path: The file.
-        series: SeriesInstanceUID, to group by; never shown.
+        path: Path of the file.
+        series: SeriesInstanceUID, used to group slices and never shown.
         modality: DICOM modality.
-        size: (rows, columns).
-        spacing: Distance of neighbouring rows, and of neighbouring columns.
-        orientation: Direction of growing column index, then of growing row index: six cosines.
-        position: Centre of the first pixel.
+        size: Number of rows and columns.
+        spacing: Distance in mm between neighbouring rows and between neighbouring columns.
+        orientation: Direction of increasing column index, then of increasing row index: six cosines.
+        position: Centre of the first pixel in mm.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class SliceGeometry:
 
 
 def slice_geometry(path: Path, header: "Dataset") -> SliceGeometry:
-    """Take the geometry out of a header.
+    """Read the geometry of a slice from its header.
 
     Raises:
         ImageFileError: If position, orientation or pixel size is missing.
@@ -81,7 +81,7 @@ def in_slice_order(slices: Sequence[SliceGeometry]) -> list[SliceGeometry]:
 
 
 def why_irregular(slices: Sequence[SliceGeometry]) -> str | None:
-    """Why slices in order do not make one volume on a regular grid; None if they do."""
+    """Explain why sorted slices do not form one volume on a regular grid; None if they do."""
     first = slices[0]
     if len(slices) < MINIMUM_SLICES:
         return f"too few; expected at least {MINIMUM_SLICES} for a volume."
@@ -114,7 +114,7 @@ def _why_uneven(slices: Sequence[SliceGeometry]) -> str | None:
 
 
 def series_affine(slices: Sequence[SliceGeometry]) -> Float64[np.ndarray, "4 4"]:
-    """Voxel (i, j, k) = (column, row, slice) to mm, RAS+, of slices in order."""
+    """Compute the matrix from voxel (i, j, k) = (column, row, slice) to mm, RAS+, for sorted slices."""
     first, last = slices[0], slices[-1]
     row_step, column_step = first.spacing
     lps = np.eye(4)
@@ -129,7 +129,7 @@ def read_series(files: Sequence[Path]) -> Pixels:
     """Read the slices of one series as a volume (i, j, k) after rescale (HU for CT).
 
     Raises:
-        ImageFileError: If a file is no slice, cannot be decoded, or the slices do not make one regular volume.
+        ImageFileError: If a file is not a slice, cannot be decoded, or the slices do not form one regular volume.
     """
     slices = in_slice_order([_slice_of(path) for path in files])
     where = slices[0].path.parent
@@ -140,7 +140,7 @@ def read_series(files: Sequence[Path]) -> Pixels:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """The DICOM files of a folder (not of its subfolders), sorted, hidden ones skipped."""
+    """List the DICOM files of a folder (not of its subfolders), sorted, without hidden ones."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     return [path for path in files if is_dicom(path)]
 

@@ -1,4 +1,4 @@
-"""Which files under some folders make which image."""
+"""Group the files under some folders into images."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -17,8 +17,8 @@ class Source:
     """One image on disk.
 
     Attributes:
-        image: What to read: a file, the folder of a series, or the list of its files in slice order.
-        files: All files that it is made of.
+        image: Path to read: a file, the folder of a series, or the list of its files in slice order.
+        files: All files of the image.
     """
 
     image: Path | list[Path]
@@ -26,7 +26,7 @@ class Source:
 
     @property
     def place(self) -> Path:
-        """The file, or the folder of a series: what to name in a message, or to look up in a table."""
+        """Path of the file, or folder of the series, for messages and for look-up in tables."""
         return self.files[0].parent if self.is_series and len(self.files) > 1 else self.files[0]
 
     @property
@@ -36,9 +36,9 @@ class Source:
 
 
 def visible_files(roots: Iterable[Path]) -> list[Path]:
-    """All files below some folders, and the files given themselves; sorted within a root, hidden ones left out.
+    """List the given files and all files below the given folders, sorted within a root, without hidden ones.
 
-    Links are followed, each folder once.
+    Symbolic links are followed; each folder is visited once.
 
     Raises:
         ValueError: If a folder cannot be opened.
@@ -69,10 +69,10 @@ def _refuse(error: OSError) -> None:
 
 
 def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileError]]:
-    """Group files to images: a DICOM series is one image per folder, a header and its own data file are one.
+    """Group files into images: DICOM series by folder, and headers with their separate data files.
 
     Returns:
-        The sources in order of their first file, and what is no image, with the reason.
+        Images in the order of their first file, and errors with the reason for each file that is not an image.
     """
     sources: list[Source] = []
     rejected: list[ImageFileError] = []

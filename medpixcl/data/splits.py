@@ -1,4 +1,4 @@
-"""Which image belongs to which split of a data set, from a CSV."""
+"""Read the split of each image of a dataset from a CSV file."""
 
 import csv
 from pathlib import Path
@@ -16,10 +16,10 @@ class SplitFile:
     may name the image that a row repeats.
 
     Args:
-        path: The CSV.
+        path: CSV file.
 
     Raises:
-        ValueError: If columns are missing, an image stands twice or has no split.
+        ValueError: If columns are missing, an image occurs twice or has no split.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class SplitFile:
         self._keys = ImageKeys(path, self.splits)
 
     def find(self, image: Path) -> str | None:
-        """The key of an image, None if the file does not name it."""
+        """Return the key of an image, None if the file does not name it."""
         return self._keys.find(image)
 
     def _read(self, reader: csv.DictReader) -> None:
@@ -58,7 +58,7 @@ class SplitFile:
 
 
 def section_of(split: str | None) -> str:
-    """Section of the manifest for a split's name: train* and None are training, val* validation, all others test.
+    """Map a split's name to a section of the manifest: train* and None to training, val* to validation, others to test.
 
     Example:
         >>> section_of("train"), section_of("val_1"), section_of("test1")

@@ -1,4 +1,4 @@
-"""NIfTI, NRRD and MetaImage volumes."""
+"""Read NIfTI, NRRD and MetaImage files."""
 
 import re
 from pathlib import Path
@@ -66,7 +66,7 @@ def read_itk(path: Path) -> Pixels:
 
 
 def detached_data(path: Path) -> Path | None:
-    """The raw file that a ``.mhd`` or ``.nhdr`` header points to, None where the header holds the data itself."""
+    """Find the raw file that a ``.mhd`` or ``.nhdr`` header points to, None if the header holds the data itself."""
     if path.suffix.lower() not in (".mhd", ".nhdr"):
         return None
     header = path.read_bytes()[:100_000].decode("latin-1")

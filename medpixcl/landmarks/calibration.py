@@ -1,4 +1,4 @@
-"""How far off a found landmark may be: split-conformal radii, per landmark and separately for unsure matches.
+"""Split-conformal radii around found landmarks, per landmark and separately for sure and unsure matches.
 
 From N example errors that are exchangeable with the error of a new image, the value of rank
 ``ceil((N + 1) * coverage)`` holds the new one with at least that probability, whatever the errors' distribution.
@@ -22,14 +22,14 @@ GROUPS = ("sure", "unsure")
 
 
 def conformal_quantile(scores: Float[Tensor, "n ..."], coverage: float) -> Float[Tensor, "..."]:
-    """The score of rank ``ceil((N + 1) * coverage)`` of the N that are not NaN; infinite where that is more than N.
+    """Return the score of rank ``ceil((N + 1) * coverage)`` among the N that are not NaN; infinite if that exceeds N.
 
     Args:
-        scores: Shape (N, ...).
+        scores: Scores of the examples, shape (N, ...).
         coverage: Probability that a new score is not larger, between 0 and 1.
 
     Returns:
-        Shape (...).
+        Quantiles, shape (...).
 
     Raises:
         ValueError: If the coverage is not between 0 and 1.
@@ -53,10 +53,10 @@ class RadiusCalibration:
     """Radii in mm that hold the true place with a given probability.
 
     Attributes:
-        names: K landmarks.
-        coverage: The probability.
-        radii_mm: For sure and for unsure matches the K radii; None where too few examples were seen.
-        examples: For both groups, the number of examples of each landmark.
+        names: Names of the K landmarks.
+        coverage: Probability that a radius holds the true place.
+        radii_mm: K radii in mm for each group (sure, unsure); None where there were too few examples.
+        examples: Number of examples of each landmark for each group (sure, unsure).
     """
 
     names: tuple[str, ...]
@@ -70,7 +70,7 @@ class RadiusCalibration:
                 raise ValueError(f"{what} must have {len(self.names)} values for each of {', '.join(GROUPS)}.")
 
     def radii_of(self, names: Sequence[str], flags: Sequence[str]) -> Float[Tensor, " k"]:
-        """Radii of matched landmarks (K,) in mm, by their flags; NaN where missing or not known.
+        """Return the radii in mm of matched landmarks, shape (K,), by their flags; NaN where missing or unknown.
 
         Raises:
             ValueError: If a landmark was not calibrated.
@@ -88,15 +88,15 @@ class RadiusCalibration:
         return torch.tensor(radii, dtype=torch.float64)
 
     def to_json(self) -> str:
-        """As text, for :meth:`read`."""
+        """Return the calibration as JSON text, for :meth:`read`."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def read(cls, path: str | Path) -> "RadiusCalibration":
-        """Read what :meth:`to_json` wrote.
+        """Read a calibration that :meth:`to_json` wrote.
 
         Raises:
-            ValueError: If the file is no calibration; names it.
+            ValueError: If the file is not a calibration; the message names the file.
         """
         try:
             record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -111,15 +111,15 @@ class RadiusCalibration:
 def calibrate_radii(
     errors_mm: Float[Tensor, "n k"], unsure: Bool[Tensor, "n k"], names: Sequence[str], *, coverage: float = 0.9
 ) -> RadiusCalibration:
-    """Radii from example errors: a quantile for every landmark and group (sure, unsure).
+    """Compute radii from example errors: one quantile for every landmark and group (sure, unsure).
 
-    Where a landmark has too few examples in a group for a finite quantile, that of all landmarks of the group is taken,
-    and none where they are too few together.
+    If a landmark has too few examples in a group for a finite quantile, the quantile of all landmarks of the group is
+    used; if they are too few together, there is no radius.
 
     Args:
-        errors_mm: Shape (N examples, K landmarks), NaN where there is none.
-        unsure: Group of each.
-        names: Of the landmarks.
+        errors_mm: Errors in mm, shape (N examples, K landmarks), NaN where there is none.
+        unsure: Group of each error, True for unsure matches.
+        names: Names of the K landmarks.
         coverage: Probability that a true place lies within the radius.
     """
     radii, examples = {}, {}
@@ -136,13 +136,13 @@ def calibrate_radii(
 def with_readers(
     errors_mm: Float[Tensor, "n k"], reader_mm: float, dims: int, generator: torch.Generator
 ) -> Float[Tensor, "n k"]:
-    """Example errors with two readers' marks added, that of the template and that of the reference.
+    """Add the variation of two readers to example errors: that of the template's mark and that of the reference mark.
 
     Args:
-        errors_mm: Errors of matching, shape (N, K).
-        reader_mm: Standard deviation along an axis of one mark around the true place.
-        dims: Number of axes.
-        generator: Of the marks.
+        errors_mm: Errors of matching in mm, shape (N, K).
+        reader_mm: Standard deviation in mm, along an axis, of a reader's mark around the true place.
+        dims: Number of spatial axes.
+        generator: Source of random numbers for the marks.
 
     Raises:
         ValueError: If the standard deviation is negative.
@@ -155,7 +155,7 @@ def with_readers(
 
 
 def coverage_of(errors_mm: Float[Tensor, "*n"], radii_mm: Float[Tensor, "*n"]) -> float:
-    """Share of errors within their radius, where both are known; NaN where none is.
+    """Compute the share of errors within their radius, where both are known; NaN if none is.
 
     Example:
         >>> coverage_of(torch.tensor([1.0, 3.0, torch.nan]), torch.tensor([2.0, 2.0, 2.0]))

@@ -8,19 +8,25 @@ from torch import Tensor
 
 TO_IDENTITY = 1e-5
 """Weight of the pull towards no rotation, in units of the points' own variance; settles what few points leave open."""
+COST_CAP = 3.0
+"""Largest cost of a landmark in :func:`consensus_similarity`."""
+MAX_SCALE = 1.5
+"""Largest change of size, up or down, that :func:`consensus_similarity` allows."""
+HYPOTHESES = 4096
+"""Number of sets of landmarks that :func:`consensus_similarity` draws."""
 
 
 def fit_similarity(
     source: Float[Tensor, "*b k d"], target: Float[Tensor, "*b k d"], weights: Float[Tensor, "*b k"]
 ) -> tuple[Float[Tensor, "*b d d"], Float[Tensor, "*b d"]]:
-    """Rotation, scale and shift that bring one set of points closest to another (weighted least squares).
+    """Fit rotation, scale and shift that bring one set of points closest to another (weighted least squares).
 
-    Where the points leave the rotation open (all on one line, or a single one), it is the smallest possible.
+    If the points do not determine the rotation (all on one line, or a single point), the smallest one is chosen.
 
     Args:
-        source: Shape (..., K, D).
-        target: Shape (..., K, D).
-        weights: Shape (..., K), not negative, not all zero.
+        source: Points to move, shape (..., K, D).
+        target: Points to move them to, shape (..., K, D).
+        weights: Weight of each point, shape (..., K), not negative, not all zero.
 
     Returns:
         Matrix (..., D, D) and shift (..., D): ``target = source @ matrix.mT + shift``.
@@ -47,7 +53,7 @@ def fit_similarity(
 def transform(
     points: Float[Tensor, "k d"], matrix: Float[Tensor, "*b d d"], shift: Float[Tensor, "*b d"]
 ) -> Float[Tensor, "*b k d"]:
-    """Points under one or many linear maps with shift, shape (..., K, D)."""
+    """Apply one or many linear maps with shift to points, shape (..., K, D)."""
     return points @ matrix.mT + shift[..., None, :]
 
 
@@ -57,12 +63,9 @@ def consensus_similarity(
     costs: Float[Tensor, "k m"],
     *,
     sigma: float,
-    cap: float = 3.0,
-    max_scale: float = 1.5,
-    hypotheses: int = 4096,
     seed: int = 0,
 ) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
-    """The similarity transform that most landmarks agree on, each choosing among its candidate positions.
+    """Find the similarity transform that most landmarks agree on, each choosing among its candidate positions.
 
     Draws small sets of landmarks with one candidate each, fits a transform to every set, and keeps the one with the
     least sum over landmarks of ``min_m(cost_m + |candidate_m - prediction|^2 / (2 sigma^2))``, each capped.
@@ -70,12 +73,9 @@ def consensus_similarity(
     Args:
         points: Landmarks in the template, shape (K, D), mm.
         candidates: Positions in the query, shape (K, M, D), mm.
-        costs: Shape (K, M): what choosing a candidate costs, 0 for the best.
+        costs: Cost of choosing each candidate, shape (K, M), 0 for the best.
         sigma: Standard deviation in mm of a landmark around its prediction.
-        cap: Largest cost of a landmark.
-        max_scale: Largest change of size, up or down.
-        hypotheses: Number of sets drawn.
-        seed: Of the draws.
+        seed: Random seed for drawing the sets.
 
     Returns:
         Matrix (D, D) and shift (D).
@@ -83,22 +83,22 @@ def consensus_similarity(
     count, dims = points.shape
     generator = torch.Generator().manual_seed(seed)
     drawn = min(dims, count)
-    chosen = torch.rand(hypotheses, count, generator=generator).topk(drawn, dim=1).indices
+    chosen = torch.rand(HYPOTHESES, count, generator=generator).topk(drawn, dim=1).indices
     # Better candidates more often: the cost is that of the sum above.
     odds = (-costs.cpu()).exp()[chosen].flatten(0, 1)
-    picks = torch.multinomial(odds.double(), 1, generator=generator).view(hypotheses, drawn)
+    picks = torch.multinomial(odds.double(), 1, generator=generator).view(HYPOTHESES, drawn)
     chosen, picks = chosen.to(points.device), picks.to(points.device)
     matrix, shift = fit_similarity(points[chosen], candidates[chosen, picks], torch.ones_like(points[chosen][..., 0]))
     scale = torch.linalg.vector_norm(matrix, dim=-2).mean(dim=-1)
-    possible = (scale < max_scale) & (scale > 1 / max_scale)
+    possible = (scale < MAX_SCALE) & (scale > 1 / MAX_SCALE)
     distance = torch.cdist(transform(points, matrix, shift).movedim(0, 1), candidates).movedim(0, 1)
-    total = (costs + distance.square() / (2 * sigma**2)).amin(dim=-1).clamp_max(cap).sum(dim=-1)
+    total = (costs + distance.square() / (2 * sigma**2)).amin(dim=-1).clamp_max(COST_CAP).sum(dim=-1)
     best = torch.where(possible, total, torch.inf).argmin()
     return matrix[best], shift[best]
 
 
 def mean_shape(shapes: Sequence[Float[Tensor, "k d"]]) -> Float[Tensor, "k d"]:
-    """Mean of shapes after each has been brought to the first by a similarity transform; NaN where none has a point.
+    """Average shapes after moving each to the first by a similarity transform; NaN for landmarks that all lack.
 
     Raises:
         ValueError: If a shape shares no point with the first.
@@ -115,44 +115,45 @@ def mean_shape(shapes: Sequence[Float[Tensor, "k d"]]) -> Float[Tensor, "k d"]:
 
 
 NOISE = 0.045
-"""Standard deviation of found positions in units of the landmarks' spread. Chosen on cephalograms; the result hardly
-moves between half and twice of it."""
+"""Standard deviation of found positions in units of the landmarks' spread. Chosen on cephalograms; half or twice the
+value hardly changes the result."""
 
 
 FREEDOM = 2.0
-"""Degrees of freedom of the residuals: how little far-off landmarks count."""
+"""Degrees of freedom of the residuals; the fewer, the less outlying landmarks count."""
+REFITS = 10
+"""Number of fits of :func:`robust_similarity`, each with weights from the one before."""
 
 
 def spread(points: Float[Tensor, "k d"]) -> Float[Tensor, ""]:
-    """Root mean square distance of points from their centre."""
+    """Compute the root mean square distance of points from their centre."""
     return (points - points.mean(dim=0)).square().sum(dim=1).mean().sqrt()
 
 
 def robust_weights(residuals: Float[Tensor, "k d"], deviations: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
-    """How much landmarks count whose positions miss their prediction, 1 at most; shape (K,)."""
+    """Weigh landmarks by their residuals: 1 near the prediction, less further away; shape (K,)."""
     squares = residuals.square().sum(dim=1) / deviations.square()
     return ((FREEDOM + residuals.shape[1]) / (FREEDOM + squares)).clamp_max(1)
 
 
 def robust_similarity(
-    shape: Float[Tensor, "k d"], found: Float[Tensor, "k d"], turns: int = 10
+    shape: Float[Tensor, "k d"], found: Float[Tensor, "k d"]
 ) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
-    """The similarity transform that brings a shape to found landmarks where most of them lie about right.
+    """Fit a shape to found landmarks by a similarity transform, robust to a few wrong landmarks.
 
-    The one that most landmarks agree on (:func:`medpixcl.landmarks.geometry.consensus_similarity`), fitted again with
-    landmarks the less weight the farther they lie from it.
+    Starts from the transform that most landmarks agree on (:func:`consensus_similarity`) and fits it again with less
+    weight for landmarks that lie further from it.
 
     Args:
-        shape: Shape (K, D), mm.
-        found: Shape (K, D), mm.
-        turns: Fits with weights from the one before.
+        shape: Landmarks of the shape in mm, shape (K, D).
+        found: Found landmarks in mm, shape (K, D).
 
     Returns:
-        Matrix (D, D) and shift (D), as :func:`medpixcl.landmarks.geometry.fit_similarity`.
+        Matrix (D, D) and shift (D), as in :func:`fit_similarity`.
     """
     sigma = NOISE * spread(shape)
     matrix, shift = consensus_similarity(shape, found[:, None], torch.zeros_like(found[:, :1]), sigma=float(sigma))
-    for _ in range(turns):
+    for _ in range(REFITS):
         residuals = found - transform(shape, matrix, shift)
         matrix, shift = fit_similarity(shape, found, robust_weights(residuals, sigma.expand(len(shape))))
     return matrix, shift

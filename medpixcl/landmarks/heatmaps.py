@@ -19,11 +19,11 @@ from medpixcl.coordinates import cell_to_voxel, voxel_to_cell
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 TINY = 1e-12
-"""Least value that a logarithm is taken of, or that a map must sum up to so that something can be found in it."""
+"""Least argument of a logarithm, and least sum of a map that has a peak."""
 
 
 def on_grid(points: Float[Tensor, "b k d"], cells: Sequence[int], stride: int) -> Bool[Tensor, "b k"]:
-    """True for landmarks with a position within the cells of a grid; NaN is not.
+    """True for landmarks whose position lies within the cells of a grid; False for NaN.
 
     Args:
         points: Voxel indices in array order, shape (B, K, D).
@@ -44,16 +44,16 @@ def encode_heatmaps(
     spacing_mm: Sequence[float],
     normalise: bool = True,
 ) -> Heatmaps:
-    """One Gaussian per landmark.
+    """Draw one Gaussian per landmark.
 
     Args:
         points: Voxel indices in array order, not rounded, shape (B, K, D); NaN where missing.
         cells: Size of the grid, array order.
         stride: Voxels per cell.
-        sigma_mm: Standard deviation of the Gaussian.
-        spacing_mm: Size of a voxel along each array axis.
-        normalise: Every map sums up to one, as the target of a softmax must; otherwise its peak, which lies between
-            the cells, has the value one.
+        sigma_mm: Standard deviation of the Gaussian in mm.
+        spacing_mm: Size of a voxel in mm along each array axis.
+        normalise: If True, every map sums to one, as the target of a softmax must. If False, its peak, which lies
+            between the cells, has the value one.
 
     Returns:
         Maps of shape (B, K, *cells); all zero for a landmark that is not on the grid.
@@ -99,15 +99,15 @@ def _cells_near(position: Float[Tensor, " n"], reach: int, count: int) -> Int[Te
 
 
 def activate_heatmaps(output: Heatmaps, activation: str) -> Heatmaps:
-    """Maps that are not negative, of what a network gives.
+    """Convert a network's output to non-negative maps.
 
     Args:
-        output: Shape (B, K, *cells).
-        activation: ``softmax`` over the cells, after a cross-entropy; ``sigmoid``, after a binary one; ``none``: the
-            output itself without what is below 0, after a regression.
+        output: Output of the network, shape (B, K, *cells).
+        activation: Name of the activation: ``softmax`` over the cells for networks trained with cross-entropy,
+            ``sigmoid`` for binary cross-entropy, ``none`` for a regression, which sets negative values to 0.
 
     Raises:
-        ValueError: If there is no such activation.
+        ValueError: If the activation is unknown.
 
     Example:
         >>> activate_heatmaps(torch.tensor([[[0.0, 0.0, -1.0, 2.0]]]), "none")
@@ -128,24 +128,25 @@ def decode_heatmaps(
     method: Literal["expectation", "quadratic", "argmax"] = "expectation",
     offsets: Float[Tensor, "b k d *s"] | None = None,
 ) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b k"]]:
-    """Where every map has its peak, between the cells, and how much of the map lies there.
+    """Locate the peak of every map between the cells, and compute the share of the map that lies there.
 
     Args:
-        maps: Not negative, shape (B, K, *cells).
+        maps: Non-negative maps, shape (B, K, *cells).
         stride: Voxels per cell.
-        radius: Cells along each axis, to either side of the greatest one, that make up the peak.
-        method: ``expectation``: mean position over the peak, weighted by the map; its error falls with the part of the
-            peak that the window holds. ``quadratic``: vertex of the parabola through the logarithms of three cells
-            along each axis; exact for a Gaussian, whatever the radius. ``argmax``: centre of the greatest cell.
-        offsets: For each cell, the way from its centre to the landmark, in cells, shape (B, K, D, *cells); then the
-            expectation is that of where the cells point to.
+        radius: Number of cells on each side of the greatest one, along each axis, that make up the peak.
+        method: Way of locating the peak. ``expectation``: mean position over the peak, weighted by the map; its error
+            falls with the part of the peak inside the window. ``quadratic``: vertex of the
+            parabola through the logarithms of three cells along each axis; exact for a Gaussian, whatever the radius.
+            ``argmax``: centre of the greatest cell.
+        offsets: Vector in cells from each cell's centre to the landmark, shape (B, K, D, *cells); the expectation is
+            then taken over the positions that the cells point to.
 
     Returns:
         Voxel indices in array order (B, K, D), NaN where a map is empty or holds NaN, and the share of the map's sum
         within the window (B, K), 0 where it is empty.
 
     Raises:
-        ValueError: If the method is unknown, or offsets come with another one than the expectation.
+        ValueError: If the method is unknown, or offsets are given with a method other than the expectation.
     """
     if method not in ("expectation", "quadratic", "argmax") or (method != "expectation" and offsets is not None):
         raise ValueError(
@@ -171,16 +172,16 @@ def decode_heatmaps(
 def heatmap_covariance(
     maps: Heatmaps, *, stride: int, spacing_mm: Sequence[float], radius: int = 3
 ) -> Float[Tensor, "b k d d"]:
-    """How far and in which direction every map spreads around its peak: second central moments of a window, in mm^2.
+    """Compute the spread of every map around its peak: second central moments of a window, in mm^2.
 
-    What lies outside the window is left out: a Gaussian whose standard deviation is a third of the window's half width
+    Values outside the window are ignored: a Gaussian whose standard deviation is a third of the window's half width
     comes out 3 % too small along an axis, at a quarter 0.1 %.
 
     Args:
-        maps: Not negative, shape (B, K, *cells).
+        maps: Non-negative maps, shape (B, K, *cells).
         stride: Voxels per cell.
-        spacing_mm: Size of a voxel along each array axis.
-        radius: Cells along each axis, to either side of the greatest one, that make up the window.
+        spacing_mm: Size of a voxel in mm along each array axis.
+        radius: Number of cells on each side of the greatest one, along each axis, that make up the window.
 
     Returns:
         Covariances along the array axes, shape (B, K, D, D); 0 where the window holds a single cell, NaN where a map is
@@ -211,10 +212,10 @@ def heatmap_covariance(
 
 
 def expected_positions(maps: Heatmaps, *, stride: int) -> Float[Tensor, "b k d"]:
-    """Mean position over the whole of every map, weighted by it: where it is differentiable, as a loss needs it.
+    """Compute the mean position over every whole map, weighted by it: differentiable, for use in a loss.
 
     Args:
-        maps: Not negative, shape (B, K, *cells).
+        maps: Non-negative maps, shape (B, K, *cells).
         stride: Voxels per cell.
 
     Returns:
@@ -259,15 +260,15 @@ def _peak_windows(flat: Float[Tensor, "n ..."], radius: int) -> _Peaks:
 def refine_peaks(
     logs: Float[Tensor, "k ..."], index: Int[Tensor, "k d"], *, take_logarithm: bool = False
 ) -> Float[Tensor, "k d"]:
-    """Peak position between cells: vertex of the parabola through the values of three cells along every axis.
+    """Refine peaks between cells: vertex of the parabola through the values of three cells along every axis.
 
-    Exact where the logarithm is that of a Gaussian with axes along the grid. A peak at the border stays on its cell
-    along that axis.
+    The result is exact for the logarithm of a Gaussian with axes along the grid. A peak at the border stays on its
+    cell along that axis.
 
     Args:
         logs: Logarithms of maps, shape (K, *cells).
         index: Cell of the largest value of every map, shape (K, D).
-        take_logarithm: ``logs`` are the maps themselves; the logarithm is taken of the cells that are needed.
+        take_logarithm: Whether ``logs`` holds the maps themselves, whose logarithm is then taken where needed.
 
     Returns:
         Cell positions, shape (K, D), at most half a cell away.

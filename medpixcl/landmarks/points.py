@@ -1,10 +1,14 @@
-"""The named points of one image."""
+"""Named points of one image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+OFF_PLANE_MM = 1.0
+"""Largest distance in mm of a picture's point from the plane of the picture."""
 
 
 @dataclass(frozen=True)
@@ -12,10 +16,10 @@ class LandmarkSet:
     """Landmarks of one image, in voxels.
 
     Attributes:
-        names: One unique name per landmark.
-        voxels: Shape (K, D), voxel index in array order, float64; a row of NaN is a missing landmark.
-        scores: Confidence per landmark, shape (K,), or None.
-        flags: A short remark per landmark (empty: nothing to say), or None.
+        names: Unique names of the K landmarks.
+        voxels: Voxel indices in array order, shape (K, D), float64; a row of NaN is a missing landmark.
+        scores: Confidence of each landmark, shape (K,), or None.
+        flags: Short remark on each landmark (empty for none), or None.
 
     Raises:
         ValueError: If the lengths differ, a name is used twice, or points are neither 2D nor 3D.
@@ -51,3 +55,20 @@ class LandmarkSet:
     def missing(self) -> Bool[Tensor, " k"]:
         """True where a landmark has no position."""
         return self.voxels.isnan().any(dim=1)
+
+
+def in_plane(point: Sequence[float], dims: int) -> Sequence[float]:
+    """Drop the third coordinate of a 2D image's point: 3D Slicer writes a picture's points with z = 0.
+
+    Args:
+        point: Position in mm, 2 or 3 coordinates.
+        dims: Number of coordinates of the other points; 3 leaves the point as it is.
+
+    Returns:
+        The first two coordinates, or the whole point if it lies further than ``OFF_PLANE_MM`` from the plane.
+
+    Example:
+        >>> in_plane((3.0, 4.0, 0.0), 2), in_plane((3.0, 4.0, 7.0), 2)
+        ((3.0, 4.0), (3.0, 4.0, 7.0))
+    """
+    return point[:2] if dims == 2 and len(point) == 3 and abs(point[2]) <= OFF_PLANE_MM else point

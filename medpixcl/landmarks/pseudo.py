@@ -1,4 +1,4 @@
-"""Pseudo-landmarks of unlabelled images: positions that a method found, each with how much it is to be trusted."""
+"""Pseudo-landmarks of unlabelled images: positions found by a method, each with a weight of trust."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 class PseudoLandmarks:
-    """Landmarks of many images in mm, with weights; changed from round to round of a training, and part of its state.
+    """Landmarks of many images in mm, with weights; they change in every round and are part of the training's state.
 
     Args:
-        names: Of the K landmarks.
+        names: Names of the K landmarks.
 
     Attributes:
-        round: How often the landmarks have been found anew; 0 for those of the matching.
+        round: Number of rounds in which the landmarks were found anew; 0 for those of the matching.
 
     Example:
         >>> labels = PseudoLandmarks(["sella"])
@@ -30,10 +30,10 @@ class PseudoLandmarks:
         self._weights: dict[str, Tensor] = {}
 
     def set(self, image: str, points: Float[Tensor, "k d"], weights: Float[Tensor, " k"]) -> None:
-        """Landmarks (K, D) of an image in mm, in the frame of its affine, NaN where missing, and their weights (K,).
+        """Set the landmarks (K, D) of an image in mm, in the frame of its affine, NaN where missing, and weights (K,).
 
         Raises:
-            ValueError: If they are not as many as the names.
+            ValueError: If the number of points or weights is not K.
         """
         if not len(points) == len(weights) == len(self.names):
             raise ValueError(f"found {len(points)} points and {len(weights)} weights for {len(self.names)} landmarks")
@@ -41,11 +41,11 @@ class PseudoLandmarks:
         self._weights[image] = torch.where(points.isnan().any(dim=1), 0, weights).detach().cpu().float()
 
     def points(self, image: str, dims: int) -> Float[Tensor, "k d"]:
-        """Landmarks of an image in mm (K, D); NaN for an image without any."""
+        """Return the landmarks of an image in mm, shape (K, D); NaN if the image has none."""
         return self._points.get(image, torch.full((len(self.names), dims), torch.nan))
 
     def weights(self, image: str) -> Float[Tensor, " k"]:
-        """Weights of an image's landmarks (K,); 0 for an image without any."""
+        """Return the weights of an image's landmarks, shape (K,); 0 if the image has none."""
         return self._weights.get(image, torch.zeros(len(self.names)))
 
     @property
@@ -54,14 +54,14 @@ class PseudoLandmarks:
         return list(self._points)
 
     def missing_among(self, images: Iterable[str]) -> list[str]:
-        """Those of some images that have no landmarks yet."""
+        """Return the images that have no landmarks yet."""
         return [image for image in images if image not in self._points]
 
     def state_dict(self) -> dict[str, Any]:
-        """All landmarks and weights."""
+        """Return all landmarks and weights."""
         return {"round": self.round, "points": dict(self._points), "weights": dict(self._weights)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put them back."""
+        """Restore landmarks and weights."""
         self.round = state["round"]
         self._points, self._weights = dict(state["points"]), dict(state["weights"])

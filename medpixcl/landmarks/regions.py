@@ -1,10 +1,10 @@
-"""Where a found landmark may truly be: split-conformal ellipses and ellipsoids from the shape of its heatmap.
+"""Split-conformal ellipses and ellipsoids that hold a landmark's true place, from the shape of its heatmap.
 
 The score of an example is the Mahalanobis distance of the true place from the found one, under the covariance of the
-heatmap's peak. The score of rank ``ceil((N + 1) * coverage)`` of N examples, exchangeable with a new image, is how many
-of its own standard deviations a new region has to reach: however wrong the covariances are in size, as many regions
-hold the true place as promised, and the better their shapes, the smaller the regions. Where a covariance has no shape
-(one cell, a line, nothing) the region is a ball whose radius is calibrated on the examples that have none either.
+heatmap's peak. A new region reaches as many of its own standard deviations as the score of rank
+``ceil((N + 1) * coverage)`` among N examples, exchangeable with the new image. The promised share of regions then holds
+the true place even if the covariances are wrong in size; better shapes give smaller regions. If a covariance has no
+shape (one cell, a line, nothing), the region is a ball whose radius is calibrated on the examples without a shape.
 
 Regions are matrices ``A`` in mm^2: a place ``x`` lies in the region around ``c`` if ``(x - c)^T A^-1 (x - c) <= 1``.
 
@@ -26,13 +26,13 @@ from torch import Tensor
 from medpixcl.landmarks.calibration import conformal_quantile
 
 MIN_SD_MM = 1e-3
-"""Least standard deviation along any direction of a covariance that has a shape."""
+"""Least standard deviation in mm along any direction of a covariance that has a shape."""
 MAX_ELONGATION = 100.0
-"""Most that such a covariance may be longer than wide."""
+"""Largest ratio of length to width of a covariance that has a shape."""
 
 
 def has_shape(covariance: Float[Tensor, "*n d d"]) -> Bool[Tensor, "*n"]:
-    """True for covariances that a region can be made of: finite, and wide enough in every direction.
+    """True for covariances that can give a region: finite, and wide enough in every direction.
 
     Example:
         >>> has_shape(torch.stack([torch.eye(2), torch.zeros(2, 2), torch.diag(torch.tensor([1.0, 0.0]))]))
@@ -45,7 +45,7 @@ def has_shape(covariance: Float[Tensor, "*n d d"]) -> Bool[Tensor, "*n"]:
 
 
 def mahalanobis_distance(away: Float[Tensor, "*n d"], covariance: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n"]:
-    """``sqrt(away^T covariance^-1 away)``; NaN where the covariance has no shape, or either is not known.
+    """Compute ``sqrt(away^T covariance^-1 away)``; NaN where the covariance has no shape or an input is NaN.
 
     Example:
         >>> mahalanobis_distance(torch.tensor([4.0, 0.0]), torch.diag(torch.tensor([4.0, 1.0])))
@@ -59,7 +59,7 @@ def mahalanobis_distance(away: Float[Tensor, "*n d"], covariance: Float[Tensor, 
 
 
 def semi_axes(regions: Float[Tensor, "*n d d"]) -> tuple[Float[Tensor, "*n d"], Float[Tensor, "*n d d"]]:
-    """Half lengths in mm, longest first, and in the columns of a matrix their directions; NaN where there is no region.
+    """Semi-axes of regions: lengths in mm, longest first, and directions as columns; NaN where there is no region.
 
     Example:
         >>> semi_axes(torch.diag(torch.tensor([4.0, 9.0])))[0]
@@ -75,22 +75,22 @@ def semi_axes(regions: Float[Tensor, "*n d d"]) -> tuple[Float[Tensor, "*n d"], 
 
 
 def region_size(regions: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n"]:
-    """Radius in mm of the ball of the same area or volume; NaN where there is no region."""
+    """Size of regions: radius in mm of the ball of equal area or volume; NaN where there is no region."""
     return semi_axes(regions)[0].log().mean(dim=-1).exp()
 
 
 @dataclass(frozen=True)
 class RegionCalibration:
-    """What makes regions of covariances, so that they hold the true place with a given probability.
+    """Calibration that turns covariances into regions, which hold the true place with a given probability.
 
     Attributes:
-        names: K landmarks.
-        coverage: The probability.
-        scales: Of every landmark, the standard deviations that a region reaches; None where too few examples were seen.
-        radii_mm: Of every landmark, the radius where the covariance has no shape; None where too few were seen.
-        unsure_above_mm: Of every landmark, the size (see :func:`region_size`) above which a region tells that the
-            network is unsure; None where nothing was seen.
-        examples: Of every landmark, the numbers of examples with and without a shape.
+        names: Names of the K landmarks.
+        coverage: Probability that a region holds the true place.
+        scales: Number of standard deviations that a region reaches, per landmark; None with too few examples.
+        radii_mm: Radius in mm for covariances without a shape, per landmark; None with too few examples.
+        unsure_above_mm: Size in mm (see :func:`region_size`), per landmark, above which a region marks the landmark as
+            unsure; None without examples.
+        examples: Numbers of examples with and without a shape, per landmark.
     """
 
     names: tuple[str, ...]
@@ -106,11 +106,11 @@ class RegionCalibration:
             raise ValueError(f"a calibration of regions needs {len(self.names)} values of each kind, one per landmark.")
 
     def regions_of(self, names: Sequence[str], covariance: Float[Tensor, "*n k d d"]) -> Float[Tensor, "*n k d d"]:
-        """Regions in mm^2 around found landmarks, NaN where none is known.
+        """Return regions in mm^2 around found landmarks, NaN where there is none.
 
         Args:
-            names: Of the K landmarks.
-            covariance: Of their peaks in mm^2, shape (..., K, D, D); NaN where a landmark is missing.
+            names: Names of the K landmarks.
+            covariance: Covariances of the heatmaps' peaks in mm^2, shape (..., K, D, D); NaN for missing landmarks.
 
         Raises:
             ValueError: If a landmark was not calibrated.
@@ -123,7 +123,7 @@ class RegionCalibration:
         return torch.where(missing, torch.nan, region)
 
     def unsure(self, names: Sequence[str], regions: Float[Tensor, "*n k d d"]) -> Bool[Tensor, "*n k"]:
-        """True for landmarks whose region is larger than nearly all were in the examples, or is not known."""
+        """True for landmarks whose region is larger than nearly all regions of the examples, or unknown."""
         return ~(region_size(regions) <= self._values(names, self.unsure_above_mm).to(regions.device))
 
     def _values(self, names: Sequence[str], row: Sequence[float | None]) -> Float[Tensor, " k"]:
@@ -137,15 +137,15 @@ class RegionCalibration:
         return torch.tensor([math.nan if value is None else value for value in chosen], dtype=torch.float64)
 
     def to_json(self) -> str:
-        """As text, for :meth:`read`."""
+        """Return the calibration as JSON text, for :meth:`read`."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
     def read(cls, path: str | Path) -> "RegionCalibration":
-        """Read what :meth:`to_json` wrote.
+        """Read a calibration that :meth:`to_json` wrote.
 
         Raises:
-            ValueError: If the file is no calibration of regions; names it.
+            ValueError: If the file is not a calibration of regions; the message names the file.
         """
         try:
             record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -164,16 +164,16 @@ def calibrate_regions(
     coverage: float = 0.9,
     sure_share: float = 0.95,
 ) -> RegionCalibration:
-    """Calibrate on examples: images with known landmarks that took no part in the training.
+    """Calibrate regions on examples: images with known landmarks that were not used in the training.
 
-    Where a landmark has too few examples of a kind for a finite quantile, that of all landmarks is taken, and none
-    where they are too few together.
+    If a landmark has too few examples of a kind for a finite quantile, the quantile of all landmarks is used; if they
+    are too few together, there is none.
 
     Args:
-        away_mm: True less found position of N examples and K landmarks, along the array axes, shape (N, K, D); NaN
-            where either is missing.
-        covariance: Of the peaks in mm^2, along the same axes, shape (N, K, D, D).
-        names: Of the landmarks.
+        away_mm: True minus found position in mm of K landmarks in N examples, along the array axes, shape (N, K, D);
+            NaN where either is missing.
+        covariance: Covariances of the heatmaps' peaks in mm^2, along the same axes, shape (N, K, D, D).
+        names: Names of the K landmarks.
         coverage: Probability that a true place lies within its region.
         sure_share: Share of the examples' regions that count as sure.
 
@@ -211,8 +211,8 @@ def covered(away_mm: Float[Tensor, "*n d"], regions: Float[Tensor, "*n d d"]) ->
     """1 where the true place lies in the region, 0 where not, NaN where either is not known.
 
     Args:
-        away_mm: True less found position, shape (..., D).
-        regions: Shape (..., D, D), mm^2.
+        away_mm: True minus found position in mm, shape (..., D).
+        regions: Regions in mm^2, shape (..., D, D).
     """
     known = regions.isfinite().all(dim=-1).all(dim=-1) & ~away_mm.isnan().any(dim=-1)
     unit = torch.eye(regions.shape[-1], dtype=torch.float64, device=regions.device)
@@ -227,18 +227,18 @@ def coverage_report(
     away_mm: Float[Tensor, "n k d"],
     covariance: Float[Tensor, "n k d d"],
 ) -> dict[str, Any]:
-    """How many true places lie in their regions, on images that the calibration has not seen.
+    """Measure how many true places lie in their regions, on images that the calibration has not seen.
 
     Args:
-        calibration: Of these landmarks.
-        names: Of the K landmarks.
-        away_mm: True less found position, shape (N, K, D).
-        covariance: Of the peaks in mm^2, shape (N, K, D, D).
+        calibration: Calibration that covers these landmarks.
+        names: Names of the K landmarks.
+        away_mm: True minus found position in mm, shape (N, K, D).
+        covariance: Covariances of the heatmaps' peaks in mm^2, shape (N, K, D, D).
 
     Returns:
-        ``target``; over all landmarks and under ``landmarks`` for each: ``coverage`` (None where nothing is known), the
-        95 % ``interval`` of it (Wilson's; over all landmarks it is too narrow, since those of an image are alike),
-        ``examples``, the median ``size_mm`` of the regions, and the share that is ``unsure``.
+        ``target``, and both over all landmarks and for each under ``landmarks``: ``coverage`` (None without examples),
+        its 95 % ``interval`` (Wilson's; the one over all landmarks is too narrow, since the landmarks of an image are
+        correlated), ``examples``, the median ``size_mm`` of the regions, and the ``unsure`` share.
     """
     regions = calibration.regions_of(names, covariance)
     hits, sizes = covered(away_mm, regions), region_size(regions)
@@ -263,7 +263,7 @@ def _summary(hits: Tensor, sizes: Tensor, unsure: Tensor) -> dict[str, Any]:
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a probability from the share of ``count`` independent trials.
+    """Compute the 95 % interval of a probability from the share of successes in ``count`` independent trials.
 
     Reference: Wilson, Probable Inference, the Law of Succession, and Statistical Inference, JASA 22 (1927).
 

@@ -17,18 +17,18 @@ TIE_MM = 1e-6
 exactly, and rounding must not decide."""
 
 Moments = Float[np.ndarray, "*n moments"]
-"""Per point or summed over points: how many were measured, their error in mm, 100 for each threshold it stays below."""
+"""Per point or summed over points: number measured, error in mm, and 100 for each threshold that the error is below."""
 
 
 def point_moments(errors: Float[np.ndarray, "n k"], thresholds: Sequence[float]) -> Moments:
-    """Moments of single points, shape (N, K, 2 + T); all zero where the error is NaN."""
+    """Compute the moments of single points, shape (N, K, 2 + T); all zero where the error is NaN."""
     measured = ~np.isnan(errors)
     hits = [100.0 * (errors < limit - TIE_MM) for limit in thresholds]
     return np.stack([measured.astype(float), np.where(measured, errors, 0.0), *hits], axis=-1)
 
 
 def means_of(moments: Moments) -> Float[np.ndarray, "*n means"]:
-    """Summed moments (..., 2 + T) to MRE in mm and SDR in percent (..., 1 + T); NaN where nothing was measured.
+    """Convert summed moments (..., 2 + T) to MRE in mm and SDR in percent (..., 1 + T); NaN where nothing was measured.
 
     Example:
         >>> means_of(np.array([4.0, 6.0, 200.0])).tolist()
@@ -41,17 +41,17 @@ def means_of(moments: Moments) -> Float[np.ndarray, "*n means"]:
 def percentile_intervals(
     moments: Moments, thresholds: Sequence[float], *, bootstrap: int, seed: int
 ) -> list[dict[str, Any] | None]:
-    """95 % intervals of MRE and SDR for each column of moments, drawing images with replacement.
+    """Compute 95 % intervals of MRE and SDR for each column of moments, drawing images with replacement.
 
     Args:
-        moments: Shape (N images, columns, 2 + T).
-        thresholds: The T thresholds in mm, for the names.
+        moments: Moments of each image, shape (N images, columns, 2 + T).
+        thresholds: T thresholds in mm, for the names in the result.
         bootstrap: Number of resamples.
-        seed: Of the resampling.
+        seed: Random seed of the resampling.
 
     Returns:
-        For each column :func:`named_means` of [low, high]; ``None`` for a column measured in fewer than two images, and
-        without resamples.
+        Result of :func:`named_means` with [low, high] for each column; ``None`` for a column measured in fewer than
+        two images, and without resamples.
     """
     images = len(moments)
     enough = (moments[..., 0] > 0).sum(axis=0) > 1
@@ -66,7 +66,7 @@ def percentile_intervals(
 
 
 def named_means(means: Iterable[Any], thresholds: Sequence[float]) -> dict[str, Any]:
-    """MRE and SDRs, in the order of :func:`means_of`, under their names; NaN becomes ``None``.
+    """Name the results of :func:`means_of`, MRE and SDRs; NaN becomes ``None``.
 
     Example:
         >>> named_means([1.5, 50.0], [2.0])

@@ -1,7 +1,7 @@
 """The InfoNCE loss and its gradient, one block of anchors at a time, in memory linear in anchors and keys.
 
-The full matrix of logits is never kept. For a scalar loss the gradient is made in the forward pass, while a block of
-logits is at hand, so that three matrix products are the whole cost; per-anchor losses make theirs anew in backward.
+The full matrix of logits is never kept. For a scalar loss the forward pass also computes the gradient, while a block
+of logits is at hand, so the whole cost is three matrix products; per-anchor losses compute it anew in backward.
 """
 
 from dataclasses import dataclass
@@ -15,17 +15,25 @@ from torch.autograd.function import once_differentiable
 from medpixcl.losses.negatives import Negatives
 
 SHORTEST = 1e-12
-"""A vector no longer than this has no direction: its cosine with everything is 0, and so is its gradient."""
+"""Length up to which a vector has no direction: its cosine with every vector is 0, and so is its gradient."""
 
-BLOCK = 2**22
-"""Most logits at a time (16 MiB in float32), so long as that leaves ``FEWEST`` anchors: larger is not faster."""
+LOGITS_AT_ONCE = 2**22
+"""Largest number of logits in memory (16 MiB in float32), unless that leaves fewer than ``FEWEST`` anchors."""
 
 FEWEST = 64
+"""Smallest number of anchors worked on at a time."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How cosines become logits, and how many anchors are worked on at a time."""
+    """How cosines become logits, and how many anchors are worked on at a time.
+
+    Attributes:
+        temperature: Number that divides the cosine.
+        clamp: Whether the cosine is clamped to [0, 1].
+        chunk: Largest number of anchors worked on at a time.
+        negatives: Rules that choose the negatives of an anchor.
+    """
 
     temperature: float
     clamp: bool
@@ -34,7 +42,7 @@ class Setting:
 
     def block_size(self, keys: int) -> int:
         """Number of anchors worked on at a time, against so many keys."""
-        return min(self.chunk, max(FEWEST, BLOCK // max(keys, 1)))
+        return min(self.chunk, max(FEWEST, LOGITS_AT_ONCE // max(keys, 1)))
 
 
 class Result(NamedTuple):
@@ -60,12 +68,12 @@ def sweep(
     gradient with respect to ``l`` is ``e / sum e``, less 1 at the target t.
 
     Args:
-        anchors: Shape (N, C), any floating type.
-        keys: Shape (M, C).
-        targets: Shape (N,), index of each positive among the keys.
+        anchors: Vectors of the anchors, shape (N, C), any floating type.
+        keys: Vectors of the keys, shape (M, C).
+        targets: Index of each anchor's positive among the keys, shape (N,).
         setting: Temperature, clamp, block size, negatives.
-        weights: Shape (N,), factor of each anchor's loss in the gradient; 1 by default.
-        wanted: Whether the gradient of the anchors, and of the keys, is wanted.
+        weights: Factor of each anchor's loss in the gradient, shape (N,); 1 by default.
+        wanted: Whether the gradient of the anchors, and that of the keys, is computed.
     """
     dtype = torch.promote_types(torch.promote_types(anchors.dtype, keys.dtype), torch.float32)
     unit_keys, factor = _normalised(keys.to(dtype))
@@ -92,7 +100,7 @@ def _fill(
         unit, factor = _normalised(anchors[rows].to(unit_keys))
         scaled = unit / setting.temperature
         logits = torch.mm(scaled, unit_keys.T, out=buffer[: len(unit)])
-        result.losses[rows], scale = _exponentiate(logits, targets[rows, None], rows, setting, wanted=wanted)
+        result.losses[rows], scale = _exponentiate(logits, targets[rows, None], setting, wanted=wanted)
         if weights is not None:
             scale *= weights[rows, None]
         if result.anchor_gradient is not None:
@@ -102,9 +110,7 @@ def _fill(
             result.key_gradient.addmm_(logits.T, scaled.mul_(scale))
 
 
-def _exponentiate(
-    logits: Tensor, target: Tensor, rows: slice, setting: Setting, *, wanted: bool
-) -> tuple[Tensor, Tensor]:
+def _exponentiate(logits: Tensor, target: Tensor, setting: Setting, *, wanted: bool) -> tuple[Tensor, Tensor]:
     """Turn scaled cosines (R, M), in place, into the gradient of the losses with respect to them times ``sum e``.
 
     Returns:
@@ -115,7 +121,7 @@ def _exponentiate(
         # A cosine is above 1 by rounding only.
         passing = logits >= 0 if wanted else None
         logits.clamp_(0, 1 / setting.temperature)
-    setting.negatives.apply(logits, target, rows, setting.temperature)
+    setting.negatives.apply(logits, target, setting.temperature)
     top = logits.amax(dim=1, keepdim=True)
     target_logit = logits.gather(1, target)
     target_exp = (target_logit - top).exp_()

@@ -1,4 +1,4 @@
-"""What two views' cells should have in common: PixPro's consistency of pixels and images, and PixContrast.
+"""Consistency of the cells of two views: PixPro's losses of pixels and images, and PixContrast.
 
 The losses are those of arXiv 2011.10043 and its published code.
 """
@@ -27,9 +27,9 @@ def pixel_consistency(
     Args:
         queries: Online vectors after the pixel propagation, shape (B, C, N); they are normalised here.
         keys: Vectors of the momentum encoder, shape (B, C, M); they are normalised here.
-        weights: Positives, shape (B, N, M).
-        average: ``contributing`` (ours): over the pairs of views that have a positive. ``batch``: over all, as in the
-            published code, where a pair without positives adds 0 and still counts.
+        weights: Weights of the positive pairs, shape (B, N, M).
+        average: ``contributing`` (ours) averages over the pairs of views that have a positive; ``batch`` averages over
+            all pairs, as the published code does, where a pair without positives adds 0.
 
     Returns:
         Scalar, float32; exactly 0, with a gradient, where no pair of views has a positive.
@@ -66,10 +66,11 @@ def pixel_contrast_multi_positive(
     Args:
         queries: Online vectors, shape (B, C, N); they are normalised here.
         keys: Vectors of the momentum encoder, shape (B, C, M); they are normalised here.
-        weights: Positives, shape (B, N, M).
-        temperature: Divides the cosine.
-        candidates: Pairs of the denominator, shape (B, N, M), all by default; positives are always among them.
-        average: See :func:`pixel_consistency`.
+        weights: Weights of the positive pairs, shape (B, N, M).
+        temperature: Number that divides the cosine.
+        candidates: True for the pairs in the denominator, shape (B, N, M); all by default. Positives are always among
+            them.
+        average: How the pairs of views are averaged, see :func:`pixel_consistency`.
 
     Returns:
         Scalar, float32; exactly 0, with a gradient, where no pair of views has a positive.
@@ -104,11 +105,11 @@ def instance_consistency(queries: Float[Tensor, "b c"], keys: Float[Tensor, "b c
 
 
 @torch.no_grad()
-def spread(vectors: Float[Tensor, "b c n"]) -> Float[Tensor, ""]:
+def vector_spread(vectors: Float[Tensor, "b c n"]) -> Float[Tensor, ""]:
     """Root mean square distance of unit vectors (B, C, N) from their mean: 0 when all are one (collapse), at most 1.
 
     Example:
-        >>> spread(torch.eye(4)[None])
+        >>> vector_spread(torch.eye(4)[None])
         tensor(0.8660)
     """
     return (1 - vectors.mean((0, 2)).square().sum()).clamp_min(0).sqrt()

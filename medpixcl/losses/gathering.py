@@ -1,4 +1,4 @@
-"""Keys of all processes with their gradient, so that many processes give the loss of one with the whole batch.
+"""Gather the keys of all processes with their gradient, so that many processes compute the loss of one.
 
 With ``counts = gather_counts(n, device)`` for the n anchors of this process, ``gather_keys(keys, counts)`` as keys and
 targets moved on by ``first_row(counts)``, the loss ``len(counts) * local_sum / sum(counts)`` has, once DistributedData-
@@ -24,23 +24,23 @@ def gather_counts(count: int, device: torch.device) -> list[int]:
 
 
 def own_rank(counts: list[int]) -> int:
-    """Place of this process in ``counts``."""
+    """Index of this process in ``counts``."""
     return dist.get_rank() if len(counts) > 1 else 0
 
 
 def first_row(counts: list[int]) -> int:
-    """Where the rows of this process begin among the gathered ones."""
+    """Index of the first row of this process among the gathered rows."""
     return sum(counts[: own_rank(counts)])
 
 
 def gather_keys(keys: Shaped[Tensor, "m ..."], counts: list[int]) -> Shaped[Tensor, "total ..."]:
-    """Keys (or their positions or images) of all processes in rank order, with gradient.
+    """Gather the keys (or their positions or images) of all processes in rank order, with gradient.
 
-    Every process must call it, also one without keys: it waits for the others, in forward and in backward.
+    Every process must call it, even without keys, because the processes wait for each other, forward and backward.
 
     Args:
-        keys: Those of this process, shape (M, ...); M may differ between processes, the rest may not.
-        counts: The M of every process (:func:`gather_counts`).
+        keys: Keys of this process, shape (M, ...); only M may differ between processes.
+        counts: Number M of every process (:func:`gather_counts`).
     """
     return keys if len(counts) == 1 else _Gather.apply(keys, counts)
 

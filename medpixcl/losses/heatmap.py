@@ -20,9 +20,9 @@ def heatmap_cross_entropy(logits: Heatmaps, target: Heatmaps, weights: Float[Ten
     """Mean over landmarks, by weight, of ``-sum_c target_c log softmax(logits)_c`` over the cells c.
 
     Args:
-        logits: Shape (B, K, *cells).
-        target: Each map sums up to one, or is all zero, shape (B, K, *cells).
-        weights: Not negative, shape (B, K).
+        logits: Logits of the heatmaps, shape (B, K, *cells).
+        target: Target maps, each summing to one or all zero, shape (B, K, *cells).
+        weights: Weight of every landmark, not negative, shape (B, K).
 
     Returns:
         A number, 0 where all weights are 0.
@@ -32,12 +32,12 @@ def heatmap_cross_entropy(logits: Heatmaps, target: Heatmaps, weights: Float[Ten
 
 
 def heatmap_mse(output: Heatmaps, target: Heatmaps, weights: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
-    """Mean squared difference.
+    """Mean squared difference between predicted and target heatmaps.
 
     Args:
-        output: Shape (B, K, *cells).
-        target: With a peak of one, or all zero, shape (B, K, *cells).
-        weights: Not negative, shape (B, K).
+        output: Predicted maps, shape (B, K, *cells).
+        target: Target maps, each with a peak of one or all zero, shape (B, K, *cells).
+        weights: Weight of every landmark, not negative, shape (B, K).
 
     Returns:
         A number, 0 where all weights are 0.
@@ -69,13 +69,13 @@ def adaptive_wing(
     in or beside which the target is at least 0.2.
 
     Args:
-        output: Shape (B, K, *cells).
-        target: With a peak of one, or all zero, shape (B, K, *cells).
-        weights: Not negative, shape (B, K).
-        alpha: More than the largest target by at least 1, so that the loss is smooth at 0.
-        omega: Height.
-        epsilon: Width of the part that is steep.
-        theta: Where the tangent begins.
+        output: Predicted maps, shape (B, K, *cells).
+        target: Target maps, each with a peak of one or all zero, shape (B, K, *cells).
+        weights: Weight of every landmark, not negative, shape (B, K).
+        alpha: Exponent at a target of 0; at least 1 above the largest target, so that the loss is smooth at 0.
+        omega: Height of the curve.
+        epsilon: Width of the steep part of the curve.
+        theta: Difference above which the curve continues as its tangent.
         foreground: Additional weight of cells near the landmark; 0 for none.
 
     Returns:
@@ -107,9 +107,9 @@ def coordinate_loss(
     """Distance in mm between the expected position of every map and the landmark.
 
     Args:
-        maps: Not negative, shape (B, K, *cells); an empty one does not count.
-        points: Voxel indices in array order, shape (B, K, D); NaN where missing (the weight is then ignored).
-        weights: Not negative, shape (B, K).
+        maps: Heatmaps, not negative, shape (B, K, *cells); an empty one does not count.
+        points: Landmarks as voxel indices in array order, shape (B, K, D); NaN where missing, whose weight is ignored.
+        weights: Weight of every landmark, not negative, shape (B, K).
         stride: Voxels per cell.
         spacing_mm: Size of a voxel along each array axis.
 
@@ -134,17 +134,17 @@ def offset_loss(
     radius_mm: float,
     spacing_mm: Sequence[float],
 ) -> Float[Tensor, ""]:
-    """Smooth L1 distance, along each axis and in cells, between offsets and the true way to the landmark.
+    """Smooth L1 distance, along each axis and in cells, between predicted and true offsets to the landmark.
 
-    For each landmark the mean over the cells whose centre is nearer than ``radius_mm``, then over landmarks by weight;
-    one without such a cell does not count.
+    The loss is the mean over the cells whose centre is nearer than ``radius_mm``, then over landmarks by weight. A
+    landmark without such a cell does not count.
 
     Args:
-        offsets: Predicted way from the centre of each cell to the landmark, in cells, shape (B, K, D, *cells).
-        points: Voxel indices in array order, shape (B, K, D); NaN where missing (the weight is then ignored).
-        weights: Not negative, shape (B, K).
+        offsets: Predicted offset from the centre of each cell to the landmark, in cells, shape (B, K, D, *cells).
+        points: Landmarks as voxel indices in array order, shape (B, K, D); NaN where missing, whose weight is ignored.
+        weights: Weight of every landmark, not negative, shape (B, K).
         stride: Voxels per cell.
-        radius_mm: See above.
+        radius_mm: Distance from the landmark up to which cells count.
         spacing_mm: Size of a voxel along each array axis.
 
     Returns:
@@ -183,18 +183,18 @@ class LandmarkLoss(nn.Module):
     Args:
         spacing_mm: Size of a voxel of the network's input along each array axis.
         stride: Voxels per cell of the network's output.
-        sigma_mm: Standard deviation of the target.
-        radius_mm: Around the landmark, within which offsets count.
-        offset_weight: Of the offsets' loss; 0 leaves it out.
+        sigma_mm: Standard deviation of the Gaussian target.
+        radius_mm: Distance from the landmark up to which offsets count.
+        offset_weight: Weight of the offsets' loss; 0 leaves it out.
         heatmap: Loss of the heatmaps: ``cross_entropy`` (a softmax over the cells), ``bce``, ``mse`` or
             ``adaptive_wing``. The last two regress the map itself.
-        heatmap_weight: Of the heatmaps' loss; 0 leaves it out. The mean over many cells of ``mse`` is small: 100 to
-            1000 is a start.
-        coordinate_weight: Of the expected positions' loss, per mm; 0 leaves it out.
-        landmark_weights: Of every landmark, beside the target's; None for equal ones.
+        heatmap_weight: Weight of the heatmaps' loss; 0 leaves it out. The mean over many cells of ``mse`` is small:
+            start with 100 to 1000.
+        coordinate_weight: Weight per mm of the expected positions' loss; 0 leaves it out.
+        landmark_weights: Weight of every landmark, multiplied by that of the target; None for equal weights.
 
     Attributes:
-        activation: How the heatmaps have to be read.
+        activation: Activation by which the heatmaps must be read.
 
     Raises:
         ValueError: If there is no such loss, or a batch has another number of landmarks than there are weights.

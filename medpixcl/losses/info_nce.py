@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from medpixcl.losses.chunked import AnchorInfoNCE, Setting, SummedInfoNCE
@@ -17,16 +17,13 @@ def pixel_info_nce(
     targets: Int[Tensor, " n"],
     *,
     temperature: float = 0.07,
-    anchor_positions: Float[Tensor, "n d"] | None = None,
     key_positions: Float[Tensor, "m d"] | None = None,
-    anchor_images: Int[Tensor, " n"] | None = None,
     key_images: Int[Tensor, " m"] | None = None,
     exclusion_radius: float = 0.0,
     window: int | None = None,
     distance_slope: float = 0.0,
     distance_cap: float = 0.0,
     clamp: bool = False,
-    valid: Bool[Tensor, " n"] | None = None,
     reduction: Literal["mean", "sum", "none"] = "mean",
     chunk: int = 512,
 ) -> Tensor:
@@ -42,21 +39,16 @@ def pixel_info_nce(
     Args:
         anchors: Query vectors, shape (N, C); they are normalised here.
         keys: Candidate vectors, shape (M, C); they are normalised here.
-        targets: Shape (N,), index of each anchor's positive among the keys.
-        temperature: Divides the cosine.
-        anchor_positions: Shape (N, D), where each anchor's positive lies, in the unit of radius and window (cells or
-            mm); by default at the key that is its target.
-        key_positions: Shape (M, D), where each key lies, in the same unit and axis order.
-        anchor_images: Shape (N,), image number of each anchor's positive; by default that of its target. Window,
-            shift and exclusion act within one image only.
-        key_images: Shape (M,), image number of each key; without it, all keys are of one image.
-        exclusion_radius: Keys of the same image that are nearer than this to the positive are no negatives.
-        window: Only keys of the same image whose offset from the positive is in ``[-window, window)`` along every
-            axis count.
+        targets: Index of each anchor's positive among the keys, shape (N,).
+        temperature: Number that divides the cosine.
+        key_positions: Position of each key, shape (M, D), in the same unit and axis order.
+        key_images: Image number of each key, shape (M,); without it, all keys are of one image.
+        exclusion_radius: Distance from the positive below which keys of the same image are no negatives.
+        window: Count only keys of the same image whose offset from the positive is in ``[-window, window)`` along every
+            axis; None counts all keys.
         distance_slope: Growth of the shift with distance, in cosine per unit of position.
         distance_cap: Largest shift, in units of the cosine.
         clamp: Clamp the cosine to [0, 1].
-        valid: Shape (N,), anchors that count; all by default. The others may hold anything.
         reduction: ``"mean"`` over the anchors that count (exactly 0 when there are none), ``"sum"``, or ``"none"``
             (shape (N,), 0 where not valid; its gradient costs one more matrix product).
         chunk: Largest number of anchors worked on at a time; fewer where their logits would fill more than 16 MiB.
@@ -75,9 +67,7 @@ def pixel_info_nce(
         tensor(0.5514)
     """
     negatives = Negatives(
-        anchor_positions=anchor_positions,
         key_positions=key_positions,
-        anchor_images=anchor_images,
         key_images=key_images,
         exclusion_radius=exclusion_radius,
         window=window,
@@ -85,16 +75,11 @@ def pixel_info_nce(
         distance_cap=distance_cap,
     )
     _check_numbers(temperature, chunk, reduction)
-    _check_shapes(anchors, keys, targets, valid, negatives)
+    _check_shapes(anchors, keys, targets, negatives)
     negatives.check()
-    chosen = None if valid is None else valid.nonzero().squeeze(1)
-    if chosen is not None:
-        anchors, targets = anchors[chosen], targets[chosen]
-    _check_targets(targets, len(keys))
-    setting = Setting(temperature, clamp, chunk, negatives.seen_from(targets, chosen))
+    setting = Setting(temperature, clamp, chunk, negatives)
     if reduction == "none":
-        losses = AnchorInfoNCE.apply(anchors, keys, targets, setting)
-        return losses if valid is None else losses.new_zeros(valid.shape).masked_scatter(valid, losses)
+        return AnchorInfoNCE.apply(anchors, keys, targets, setting)
     wanted = tuple(torch.is_grad_enabled() and vectors.requires_grad for vectors in (anchors, keys))
     total = SummedInfoNCE.apply(anchors, keys, targets, setting, wanted)
     return total / max(len(anchors), 1) if reduction == "mean" else total
@@ -109,16 +94,15 @@ def _check_numbers(temperature: float, chunk: int, reduction: str) -> None:
         raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'.")
 
 
-def _check_shapes(anchors: Tensor, keys: Tensor, targets: Tensor, valid: Tensor | None, negatives: Negatives) -> None:
+def _check_shapes(anchors: Tensor, keys: Tensor, targets: Tensor, negatives: Negatives) -> None:
     if anchors.ndim != 2 or keys.ndim != 2 or anchors.shape[1] != keys.shape[1]:
         raise ValueError(
             f"anchors have shape {tuple(anchors.shape)} and keys {tuple(keys.shape)}; "
             "expected (N, C) and (M, C) with the same C."
         )
-    rows = {"targets": targets, "valid": valid}
-    rows |= {"anchor_positions": negatives.anchor_positions, "anchor_images": negatives.anchor_images}
-    _check_length("anchors", len(anchors), rows)
+    _check_length("anchors", len(anchors), {"targets": targets})
     _check_length("keys", len(keys), {"key_positions": negatives.key_positions, "key_images": negatives.key_images})
+    _check_targets(targets, len(keys))
 
 
 def _check_length(of: str, count: int, tensors: Mapping[str, Tensor | None]) -> None:

@@ -1,4 +1,4 @@
-"""Contrast between whole images."""
+"""Contrast of whole images."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ class InstanceContrastLoss(nn.Module):
     """MONAI's :class:`monai.losses.ContrastiveLoss` (NT-Xent) between the two views of every image of a batch.
 
     Args:
-        temperature: Below about 0.02 MONAI's loss overflows.
+        temperature: Number that divides the cosine; below about 0.02 MONAI's loss overflows.
 
     Raises:
         ValueError: From a call, if the batch has one image, which leaves nothing to contrast with.

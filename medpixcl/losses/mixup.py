@@ -18,11 +18,11 @@ POOLS: dict[int, Callable[..., Tensor]] = {1: F.adaptive_avg_pool1d, 2: F.adapti
 
 
 def pool_opacity(opacity: Float[Tensor, "b ..."], cells: Sequence[int]) -> Float[Tensor, "b 1 *cells"]:
-    """Opacity at the cells of a head: the mean over each cell of a map, over the image where there are no cells.
+    """Pool the opacity to the cells of a head: the mean over each cell or, without cells, over the image.
 
     Args:
-        opacity: Of each image, shape (B,) or (B, 1), or a map (B, 1, *spatial).
-        cells: Shape of the head's map; empty for one number an image.
+        opacity: Opacity of each image, shape (B,) or (B, 1), or a map (B, 1, *spatial).
+        cells: Shape of the head's map; empty for one number per image.
 
     Example:
         >>> pool_opacity(torch.tensor([[[[1.0, 1.0, 1.0, 0.25]]]]), (1, 2)).flatten()
@@ -41,10 +41,11 @@ def reconstruction_loss(
     """Mean over images, by weight, of the mean absolute (``l1``) or squared (``l2``) error, or of 1 - SSIM.
 
     Args:
-        predicted: Shape (B, C, *spatial).
-        truth: The same shape.
-        kind: SSIM is MONAI's, with a data range of 1 and a window of 11 voxels, less in smaller images.
-        weights: Of the images, not negative; equal by default.
+        predicted: Reconstruction, shape (B, C, *spatial).
+        truth: Image to reconstruct, shape (B, C, *spatial).
+        kind: ``l1``, ``l2`` or ``ssim``. SSIM is MONAI's, with a data range of 1 and a window of 11 voxels, less in
+            smaller images.
+        weights: Weight of each image, not negative, shape (B,); equal by default.
 
     Raises:
         ValueError: If the shapes differ or the kind is unknown.
@@ -87,10 +88,10 @@ def opacity_loss(
     the opacity is above it.
 
     Args:
-        logits: Shape (B, 1) or (B, 1, *cells); for ``ordinal`` (B, bins - 1).
-        opacity: See :func:`pool_opacity`.
-        kind: See above.
-        opacity_range: Of ``ordinal``: the lowest and the highest opacity.
+        logits: Logits of the opacity, shape (B, 1) or (B, 1, *cells); for ``ordinal`` (B, bins - 1).
+        opacity: True opacity, see :func:`pool_opacity`.
+        kind: ``squared``, ``cross_entropy`` or ``ordinal``.
+        opacity_range: Lowest and highest opacity, for ``ordinal``.
 
     Raises:
         ValueError: If the kind is unknown or the number of logits does not suit it.
@@ -105,20 +106,20 @@ def opacity_loss(
     if kind not in ("squared", "cross_entropy"):
         raise ValueError(f"the opacity loss is {kind!r}; expected 'squared', 'cross_entropy' or 'ordinal'")
     if logits.shape[1] != 1:
-        raise ValueError(f"found {logits.shape[1]} logits an image for the opacity loss {kind!r}; expected 1")
+        raise ValueError(f"found {logits.shape[1]} logits per image for the opacity loss {kind!r}; expected 1")
     if kind == "cross_entropy":
         return F.binary_cross_entropy_with_logits(logits, truth)
     return (logits.sigmoid() - truth).square().mean()
 
 
 def physics_loss(target: Image, source: Image, opacity: Float[Tensor, "b 1 *cells"], mixed: Image) -> Float[Tensor, ""]:
-    """Mean absolute difference between the mixture and the one that the predictions give; it needs no truth.
+    """Mean absolute difference between the mixture and the one made of the predictions; it needs no truth.
 
     Args:
-        target: Predicted, shape (B, C, *spatial).
-        source: Predicted, the same shape.
-        opacity: Predicted, (B, 1), or a map that is interpolated, (B, 1, *cells).
-        mixed: The mixture.
+        target: Predicted target, shape (B, C, *spatial).
+        source: Predicted source, shape (B, C, *spatial).
+        opacity: Predicted opacity, shape (B, 1), or a map (B, 1, *cells), which is interpolated.
+        mixed: Mixture, shape (B, C, *spatial).
     """
     dims = mixed.ndim - 2
     if opacity.ndim == 2:
@@ -127,20 +128,6 @@ def physics_loss(target: Image, source: Image, opacity: Float[Tensor, "b 1 *cell
         mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[dims]
         share = F.interpolate(opacity, size=mixed.shape[2:], mode=mode, align_corners=False)
     return (share * target + (1 - share) * source - mixed).abs().mean()
-
-
-def pixelwise_linear_bound(opacity: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Least squared error, as a share of the target's variance, of any linear map of the mixture's single pixels.
-
-    ``(1 - o)^2 / (o^2 + (1 - o)^2)``, for uncorrelated images of equal variance. A decoder that stays above it has
-    learnt nothing from the context.
-
-    Example:
-        >>> pixelwise_linear_bound(torch.tensor([0.2, 0.5, 0.8]))
-        tensor([0.9412, 0.5000, 0.0588])
-    """
-    rest = (1 - opacity).square()
-    return rest / (opacity.square() + rest)
 
 
 def mixup_terms(
@@ -152,17 +139,17 @@ def mixup_terms(
     opacity_range: Sequence[float | int] = (0.0, 1.0),
     weigh_by_opacity: bool = False,
 ) -> dict[str, Tensor]:
-    """The terms of the objective, each without its weight.
+    """Compute the terms of the objective, each without its weight.
 
     Args:
         output: ``target`` and ``opacity_logits``; for the terms ``source`` and ``physics`` also ``source`` and
             ``opacity``. See :class:`medpixcl.networks.mixup.MixUpNet`.
         truth: ``target`` and ``opacity``; ``source`` and ``mixed`` where the output has a ``source``.
-        reconstruction: See :func:`reconstruction_loss`.
-        opacity: See :func:`opacity_loss`.
-        opacity_range: See :func:`opacity_loss`.
-        weigh_by_opacity: Weigh the target's reconstruction by its mean opacity, and the source's by the rest: where
-            an image hardly shows, its reconstruction is guesswork.
+        reconstruction: Loss of the reconstruction, see :func:`reconstruction_loss`.
+        opacity: Loss of the opacity, see :func:`opacity_loss`.
+        opacity_range: Lowest and highest opacity, see :func:`opacity_loss`.
+        weigh_by_opacity: Weigh the target's reconstruction by its mean opacity, and the source's by the rest, because
+            an image that hardly shows can only be guessed.
 
     Returns:
         ``reconstruction`` and ``opacity``, and ``source`` and ``physics`` where the output has a ``source``.
@@ -192,18 +179,18 @@ def mixup_objective(terms: Mapping[str, Tensor], weights: Mapping[str, float | i
 class MixUpObjective(nn.Module):
     """Objective of mix-up pretraining, see :func:`mixup_terms` and :func:`mixup_objective`.
 
-    At the start the absolute error is about 0.1 to 0.2, while always saying 0.5 costs 0.03 to 0.08 in the squared
-    opacity: with a weight of 1 the second task starves.
+    At the start the absolute error is about 0.1 to 0.2, while a constant opacity of 0.5 has a squared error of 0.03 to
+    0.08; with a weight of 1 the second task would learn little.
 
     Args:
-        reconstruction_weight: Of the target.
-        opacity_weight: Of the opacity.
-        source_weight: Of the source; needs a network that reconstructs it.
-        physics_weight: Of the mixture made again from the predictions; needs the same.
-        reconstruction: See :func:`reconstruction_loss`.
-        opacity: See :func:`opacity_loss`.
-        opacity_range: See :func:`opacity_loss`.
-        weigh_by_opacity: See :func:`mixup_terms`.
+        reconstruction_weight: Weight of the target's reconstruction.
+        opacity_weight: Weight of the opacity.
+        source_weight: Weight of the source's reconstruction; needs a network that reconstructs the source.
+        physics_weight: Weight of the physics loss; needs a network that reconstructs the source.
+        reconstruction: Loss of the reconstructions, see :func:`reconstruction_loss`.
+        opacity: Loss of the opacity, see :func:`opacity_loss`.
+        opacity_range: Lowest and highest opacity, see :func:`opacity_loss`.
+        weigh_by_opacity: Whether reconstructions are weighted by opacity, see :func:`mixup_terms`.
 
     Attributes:
         latest: Terms of the last call, without weights and gradients.

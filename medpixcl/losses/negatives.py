@@ -1,6 +1,6 @@
-"""Which keys are negatives of an anchor, and how distance shifts their logits."""
+"""The keys that are negatives of an anchor, and the shift of their logits by distance."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
@@ -10,25 +10,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Negatives:
-    """Rules by place, made for one block of anchors at a time so that no anchors-by-keys matrix is kept.
+    """Rules by position, applied to one block of anchors at a time so that no anchors-by-keys matrix is kept.
 
     Positions are all in one unit (cells or mm), the same as that of radius, window and 1 / slope; the shift is in
     units of the cosine. Every rule acts within one image; without image numbers, all keys are of one image.
 
     Attributes:
-        anchor_positions: Shape (N, D), where the positive of each anchor lies.
-        key_positions: Shape (M, D).
-        anchor_images: Shape (N,), image number.
-        key_images: Shape (M,), image number.
-        exclusion_radius: Keys nearer than this to the positive do not count.
-        window: Only keys whose offset from the positive is in ``[-window, window)`` along every axis count.
+        key_positions: Position of each key, shape (M, D); the position of an anchor is that of its positive.
+        key_images: Image number of each key, shape (M,).
+        exclusion_radius: Distance from the positive below which keys do not count.
+        window: Count only keys whose offset from the positive is in ``[-window, window)`` along every axis.
         distance_slope: Growth of the shift with distance from the positive.
         distance_cap: Largest shift.
     """
 
-    anchor_positions: Float[Tensor, "n d"] | None = None
     key_positions: Float[Tensor, "m d"] | None = None
-    anchor_images: Int[Tensor, " n"] | None = None
     key_images: Int[Tensor, " m"] | None = None
     exclusion_radius: float = 0.0
     window: int | None = None
@@ -43,13 +39,7 @@ class Negatives:
     def check(self) -> None:
         """Raise ValueError where the rules make no sense."""
         if self.active and self.key_positions is None:
-            raise ValueError("window, exclusion_radius and distance_slope act by place: give key_positions.")
-        if self.anchor_positions is not None and self.key_positions is not None:
-            axes, expected = self.anchor_positions.shape[-1], self.key_positions.shape[-1]
-            if axes != expected:
-                raise ValueError(f"anchor_positions have {axes} axes and key_positions {expected}; give both the same.")
-        if self.key_images is None and self.anchor_images is not None:
-            raise ValueError("anchor_images is given without key_images; give the image number of the keys as well.")
+            raise ValueError("window, exclusion_radius and distance_slope need positions; give key_positions.")
         if self.window is not None and self.window < 1:
             raise ValueError(f"window is {self.window}; it must be at least 1, or None for all keys.")
         if min(self.exclusion_radius, self.distance_slope, self.distance_cap) < 0:
@@ -57,27 +47,19 @@ class Negatives:
         if self.distance_slope > 0 and self.distance_cap == 0:
             raise ValueError("distance_cap is 0, so distance_slope would change nothing; give a cap, such as 0.8.")
 
-    def seen_from(self, targets: Int[Tensor, " chosen"], chosen: Int[Tensor, " chosen"] | None) -> "Negatives":
-        """The rules for some of the anchors, with what is not given for the anchors read at their targets."""
-        return replace(
-            self,
-            anchor_positions=_choose(self.anchor_positions, chosen, self.key_positions, targets),
-            anchor_images=_choose(self.anchor_images, chosen, self.key_images, targets),
-        )
-
-    def apply(self, logits: Float[Tensor, "r m"], targets: Int[Tensor, "r 1"], rows: slice, temperature: float) -> None:
+    def apply(self, logits: Float[Tensor, "r m"], targets: Int[Tensor, "r 1"], temperature: float) -> None:
         """Shift the logits of a block of anchors, and set those of keys that do not count to -inf; in place.
 
         Args:
-            logits: Shape (R, M), those of the anchors in ``rows``.
-            targets: Shape (R, 1), index of the positive, which always counts.
-            rows: Where the block lies among the anchors.
-            temperature: Divides the shift.
+            logits: Logits of the anchors of the block, shape (R, M).
+            targets: Index of the positive, which always counts, shape (R, 1).
+            temperature: Number that divides the shift.
         """
-        if not self.active or self.anchor_positions is None or self.key_positions is None:
+        if not self.active or self.key_positions is None:
             return
-        centres, positions = self.anchor_positions[rows].to(logits), self.key_positions.to(logits)
-        elsewhere = self._other_image(rows)
+        positions, own = self.key_positions.to(logits), targets.squeeze(1)
+        centres = positions[own]
+        elsewhere = None if self.key_images is None else self.key_images[own, None] != self.key_images
         dropped = torch.zeros_like(logits, dtype=torch.bool)
         if self.exclusion_radius > 0 or self.distance_slope > 0:
             distance = torch.cdist(centres, positions, compute_mode="donot_use_mm_for_euclid_dist")
@@ -91,11 +73,6 @@ class Negatives:
             if elsewhere is not None:
                 dropped |= elsewhere
         logits.masked_fill_(dropped.scatter_(1, targets, False), -torch.inf)
-
-    def _other_image(self, rows: slice) -> Bool[Tensor, "r m"] | None:
-        if self.anchor_images is None or self.key_images is None:
-            return None
-        return self.anchor_images[rows, None] != self.key_images
 
 
 def _within_image(elsewhere: Bool[Tensor, "r m"] | None, values: Shaped[Tensor, "r m"]) -> Shaped[Tensor, "r m"]:
@@ -111,10 +88,3 @@ def _outside(window: int, centres: Float[Tensor, "r d"], positions: Float[Tensor
         for condition in (position < centre - window, position >= centre + window)
     ]
     return reduce(Tensor.logical_or_, beyond)
-
-
-def _choose(given: Tensor | None, chosen: Tensor | None, keys: Tensor | None, targets: Tensor) -> Tensor | None:
-    """Chosen rows of what is given for the anchors; without it, what the keys hold at the targets."""
-    if given is None:
-        return None if keys is None else keys[targets]
-    return given if chosen is None else given[chosen]

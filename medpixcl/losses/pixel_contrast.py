@@ -22,22 +22,22 @@ class PixelContrastLoss(nn.Module):
     the positive being the nearest cell, as in CC2D. Each level is the mean over the valid pairs.
 
     Args:
-        strides: Voxels per cell of each level, in the order of the levels that the network gives; one number, or one
-            for each axis.
-        temperature: Divides the cosine.
+        strides: Voxels per cell of each level, in the order of the network's levels; one number per level, or one for
+            each axis.
+        temperature: Number that divides the cosine.
         level_weights: Factor of each level; 1 by default.
-        exclusion_radius: Keys of the same image nearer than this to the positive are no negatives, in cells of each
-            level; 0 in CC2D.
+        exclusion_radius: Distance from the positive, in cells of each level, below which keys of the same image are no
+            negatives; 0 in CC2D.
         window: Half width, in cells of each level, of the local negative window; None for all keys.
         distance_slope: Growth of the logit with distance, in cosine per cell.
-        distance_cap: Largest such growth, in cosine.
+        distance_cap: Largest shift of the logit by distance, in cosine.
         clamp: Clamp the cosine to [0, 1].
-        keys: What an anchor is compared with. ``batch``: the positives of the whole batch. ``image``: those of its own
-            image, so that the same anatomy of another patient is never pushed away. ``cells``: all cells of the anchor
-            view of its image.
-        gather: Where torch.distributed is initialised, share the keys and the number of pairs of all processes, so
-            that the gradient DistributedDataParallel averages is that of one process with the whole batch. Every
-            process must then call the loss. The mean over processes of their losses is that of the one process.
+        keys: Keys that an anchor is compared with. ``batch``: the positives of the whole batch. ``image``: the
+            positives of its own image, so that the same anatomy of another patient is never pushed away. ``cells``: all
+            cells of the anchor view of its image.
+        gather: If torch.distributed is initialised, share the keys and the number of pairs of all processes, so that
+            the gradient that DistributedDataParallel averages is that of one process with the whole batch. Every
+            process must then call the loss; the mean of the processes' losses is the loss of the one process.
 
     Raises:
         ValueError: If there is not one weight for each stride, or ``keys`` is unknown.
@@ -120,7 +120,7 @@ class PixelContrastLoss(nn.Module):
     def _levels(
         self, views: Sequence[Sequence[Tensor]], flat: "_FlatPairs", *, reduction: Literal["sum", "none"]
     ) -> list[Tensor]:
-        """Of each level the losses of the valid pairs in order, or sums of them."""
+        """Losses of the valid pairs at each level in order, or their sums."""
         queries, anchors = views
         self._check_levels("the query view", len(queries))
         self._check_levels("the anchor view", len(anchors))

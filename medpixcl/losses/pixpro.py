@@ -27,7 +27,7 @@ from medpixcl.losses.consistency import (
     instance_consistency,
     pixel_consistency,
     pixel_contrast_multi_positive,
-    spread,
+    vector_spread,
 )
 
 VIEWS = ("query", "anchor")
@@ -40,28 +40,28 @@ class PixProLoss(nn.Module):
     are ours. Both readings of the paper's multi-scale loss: several ``scales`` at one stride, or several strides.
 
     Args:
-        strides: Voxels per cell of each level, in the order of the levels that the network gives.
-        scales: Pairs (T, factor): the spatial threshold and what multiplies every T_e there. PixPro is ``[[0.7, 1]]``;
-            in 3D see :func:`medpixcl.correspondence.threshold_3d`.
-        level_weights: Of each level; 1 by default.
-        scale_weights: Of each scale; 1 by default. w_s is the product of the two.
+        strides: Voxels per cell of each level, in the order of the network's levels.
+        scales: Pairs (T, factor) of the spatial threshold and the factor of every exogenous threshold T_e there. PixPro
+            is ``[[0.7, 1]]``; in 3D see :func:`medpixcl.correspondence.threshold_3d`.
+        level_weights: Weight of each level; 1 by default.
+        scale_weights: Weight of each scale; 1 by default. w_s is the product of level and scale weight.
         exogenous: Exogenous channels, each a :class:`medpixcl.correspondence.ExogenousChannel` or its arguments; none
-            in PixPro. They only ever take positives away.
-        combine: Of several channels, see :func:`medpixcl.correspondence.positive_weights`.
-        metric: See :func:`medpixcl.correspondence.positive_mask`.
+            in PixPro. Channels can only remove positives.
+        combine: How several channels are combined, see :func:`medpixcl.correspondence.positive_weights`.
+        metric: Unit of the spatial distance, see :func:`medpixcl.correspondence.positive_mask`.
         objective: ``consistency`` (PixPro) or ``contrast`` (PixContrast; the network then has no propagation).
-        temperature: Of PixContrast.
-        removed: With ``contrast``, what the filter makes of a spatial positive that it removes: a ``negative``, or
-            ``left_out`` of the denominator. Cells of padding are no negatives.
-        average: See :func:`pixel_consistency`; over the batch of this process.
+        temperature: Number that divides the cosine in PixContrast.
+        removed: What ``contrast`` makes of a spatial positive that the filter removes: a ``negative``, or ``left_out``
+            of the denominator. Cells of padding are never negatives.
+        average: How the pairs of views of this process are averaged, see :func:`pixel_consistency`.
         instance_weight: Factor of the instance branch's loss; 0 in the published scripts, 1 in the paper.
-        random_deletion: Control: the filter's weights are dealt out at random among the spatial positives, so that
-            as many are removed, whatever the channel says.
+        random_deletion: Control experiment: shuffle the filter's weights among the spatial positives, so that as many
+            are removed whatever the channel says.
 
     Attributes:
         latest: Statistics of the last call's positives by stride and T, such as ``kill_rate_stride8_T0.7``, query view
-            to anchor view, see :func:`medpixcl.correspondence.positive_statistics`; and by stride the :func:`spread` of
-            the keys. Scalars on the device.
+            to anchor view, see :func:`medpixcl.correspondence.positive_statistics`; and by stride the
+            :func:`vector_spread` of the keys. Scalars on the device.
 
     Raises:
         ValueError: If there is not one weight for each level and scale, or a choice is unknown.
@@ -101,12 +101,12 @@ class PixProLoss(nn.Module):
         """The loss.
 
         Args:
-            views: ``query`` and ``anchor``, what :class:`medpixcl.networks.pixpro.PixProNet` gives: of each ``online``
-                (levels (B, C, N)), ``keys`` (levels (B, C, M)) and, with an instance branch, ``instance_online`` and
-                ``instance_keys`` (B, C). N are the cells drawn, M all cells, in array order.
-            target: Of each view ``v``: ``coords_v`` (B, D+1, *view), coordinate map in mm with validity; ``affine_v``
-                (B, D+1, D+1); of every exogenous channel ``<key>_v`` (B, C, *view), NaN where missing; where cells
-                were drawn ``cells_v``, of each level their index (B, N).
+            views: ``query`` and ``anchor`` as :class:`medpixcl.networks.pixpro.PixProNet` gives them, each with
+                ``online`` (levels (B, C, N)), ``keys`` (levels (B, C, M)) and, with an instance branch,
+                ``instance_online`` and ``instance_keys`` (B, C). N are the cells drawn, M all cells, in array order.
+            target: For each view ``v``: ``coords_v`` (B, D+1, *view), coordinate map in mm with validity; ``affine_v``
+                (B, D+1, D+1); for every exogenous channel ``<key>_v`` (B, C, *view), NaN where missing; where cells
+                were drawn, ``cells_v``, their index (B, N) at each level.
 
         Returns:
             Scalar; exactly 0, with a gradient, when no pair of views has a positive.
@@ -138,7 +138,7 @@ class PixProLoss(nn.Module):
         drawn = whole
         if "cells_query" in target:
             drawn = {view: grid.at(target[f"cells_{view}"][level]) for view, grid in whole.items()}
-        self.latest[f"spread_stride{_stride_name(self.strides[level])}"] = spread(views["anchor"]["keys"][level])
+        self.latest[f"spread_stride{_stride_name(self.strides[level])}"] = vector_spread(views["anchor"]["keys"][level])
         losses = []
         for threshold, factor in self.scales:
             directions = []
@@ -196,7 +196,7 @@ class PixProLoss(nn.Module):
         return self.instance_weight * (there + back)
 
     def _grid(self, view: str, target: Mapping[str, Any], stride: int | Sequence[int]) -> "_Grid":
-        """Cells of a view, and of every channel its values there."""
+        """Compute the cells of a view, and the values of every channel there."""
         coords = target[f"coords_{view}"]
         shown = coords[:, -1:] >= 0.5
         pooled = []
@@ -224,7 +224,7 @@ class PixProLoss(nn.Module):
 
 
 class _Grid(NamedTuple):
-    """Cells of a view and of every exogenous channel its values there."""
+    """Cells of a view, and the values of every exogenous channel there."""
 
     cells: Cells
     exogenous: list[PooledExogenous]

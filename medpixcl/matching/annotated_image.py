@@ -1,4 +1,4 @@
-"""The annotated image: read, checked and brought to the working spacing."""
+"""The annotated image (template): read, checked and brought to the working spacing."""
 
 from collections.abc import Sequence
 from pathlib import Path

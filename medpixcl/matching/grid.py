@@ -1,4 +1,4 @@
-"""The grid in which landmarks are searched: the cells of the finest level, and where they lie."""
+"""The grid in which landmarks are searched: the cells of the finest level, and their positions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class CellGrid:
     """Cells of a feature grid in mm along the array axes; the centre of the first voxel is 0 mm.
 
     Attributes:
-        shape: Cells along every axis.
-        stride: Voxels per cell.
+        shape: Number of cells along every axis.
+        stride: Number of voxels per cell.
         spacing: Size of a voxel in mm along every axis.
     """
 
@@ -30,11 +30,11 @@ class CellGrid:
         return self.stride * min(self.spacing)
 
     def to_mm(self, cells: Float[Tensor, "*b d"] | Int[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """Position of cells (not only of their centres)."""
+        """Position in mm of cell indices, which need not be whole."""
         return cell_to_voxel(cells.float(), self.stride) * torch.as_tensor(self.spacing).to(cells.device)
 
     def axis_mm(self, cells: Int[Tensor, "*n"], axis: int) -> Float[Tensor, "*n"]:
-        """Position of cells along one axis."""
+        """Position in mm of cell indices along one axis."""
         return cell_to_voxel(cells.float()[..., None], self.stride)[..., 0] * self.spacing[axis]
 
     def to_cells(self, mm: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:

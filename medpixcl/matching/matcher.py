@@ -1,4 +1,4 @@
-"""From annotated images to landmarks in another one."""
+"""Find the landmarks of annotated images in another image."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,39 +9,38 @@ from torch import Tensor
 
 from medpixcl._typing import Embed
 from medpixcl.coordinates import cell_to_voxel
-from medpixcl.landmarks.heatmaps import heatmap_covariance
-from medpixcl.matching.consistency import Placement, peak_near, place_together, similarity_weight
+from medpixcl.landmarks.heatmaps import heatmap_covariance, refine_peaks
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.peaks import FLOOR, local_peaks, refine_peaks, second_peaks
+from medpixcl.matching.peaks import FLOOR, local_peaks, second_peaks
+from medpixcl.matching.placement import Placement, peak_near, place_together, similarity_weight
 from medpixcl.matching.population import OWN_WEIGHT, Population, adapted, observe
+from medpixcl.matching.product import ProductMap, describe
 from medpixcl.matching.reciprocity import reciprocal_windows, refinement_window
 from medpixcl.matching.search import cells_inside, product_match
-from medpixcl.matching.similarity import ProductMap, describe
 from medpixcl.matching.templates import COMBINE, Template, TemplateSet
 
-"""Image (1, C, *spatial) to level maps (1, E, *cells), finest first."""
 PEAKS = 8
-"""Peaks kept of every landmark's map."""
+"""Number of peaks kept for every landmark."""
 PEAK_RADIUS = 3
-"""Cells around a peak that hold no other."""
+"""Number of cells around a peak that hold no other peak."""
 VALUES_AT_ONCE = 2**25
-"""Similarities in memory at a time."""
+"""Largest number of similarities in memory."""
 
 
 @dataclass(frozen=True)
 class MatchResult:
-    """Landmarks found in one image, K of them; what is missing in the template is NaN here.
+    """The K landmarks found in one image; a landmark that the template lacks is NaN.
 
     Attributes:
-        voxels: Shape (K, D), voxel positions in the query, in array order, between the voxels.
-        scores: Shape (K,), similarity at the position, 0 to 1.
-        ratios: Shape (K,), the highest peak farther away than the exclusion radius, divided by the score: small is
-            certain, 1 and more means that another place looks as good.
-        cycle_mm: Shape (K,), distance in the template between the landmark and the best match of what was found.
-        residual_mm: Shape (K,), distance from the place that the other landmarks predict; NaN without geometry.
-        flags: For each landmark ``""``, ``"unsure"``, ``"no geometry"`` or ``"missing"``.
-        covariance_mm2: Shape (K, D, D), spread in mm^2, along the array axes, of the upper half of the similarity
-            around the position; for :mod:`medpixcl.landmarks.regions`, which needs its shape, not its size.
+        voxels: Positions in the query image in voxels, array order, not rounded, shape (K, D).
+        scores: Similarity at the position, 0 to 1, shape (K,).
+        ratios: Highest peak beyond the exclusion radius divided by the score, shape (K,): small is certain; 1 or more
+            means that another place looks as good.
+        cycle_mm: Distance in the template between the landmark and the best match of the found position, shape (K,).
+        residual_mm: Distance from the position that the other landmarks predict, shape (K,); NaN without geometry.
+        flags: ``""``, ``"unsure"``, ``"no geometry"`` or ``"missing"`` for each landmark.
+        covariance_mm2: Covariance along the array axes, in mm^2, of the upper half of the similarity around the
+            position, shape (K, D, D); :mod:`medpixcl.landmarks.regions` uses its shape, not its size.
     """
 
     voxels: Float[Tensor, "k d"]
@@ -56,21 +55,21 @@ class MatchResult:
 class LandmarkMatcher:
     """Finds the landmarks of one or several annotated images (templates) in other images.
 
-    Distances are measured in mm along the array axes, so that templates and query may differ in spacing, but must have
-    the same orientation.
+    Distances are measured in mm along the array axes. Templates and query may therefore differ in spacing, but must
+    have the same orientation.
 
     Args:
-        mode: ``"argmax"``: every landmark alone, at the peak of its map, as in CC2D. ``"consistent"``: all together
-            (:func:`medpixcl.matching.place_together`), then moved to where the query points back to the template
-            (:mod:`medpixcl.matching.reciprocity`).
-        levels: Numbers of the levels that are used, finest first (0 is the finest); all when None.
-        combine: Similarity of a landmark to several templates: their mean or the greatest.
-        exclusion_mm: Radius around the found place within which no second peak is looked for; 10 cells of the finest
-            level of the query when None.
-        min_score: A lower score is unsure.
-        max_ratio: A higher ratio is unsure.
-        max_cycle_mm: A longer cycle distance is unsure; 10 cells of the finest level when None.
-        max_deviations: A place farther from the prediction, in its standard deviations, is unsure.
+        mode: ``"argmax"`` finds every landmark alone at the peak of its map, as in CC2D. ``"consistent"`` finds all
+            together (:func:`medpixcl.matching.place_together`), then moves each to where the query points back to the
+            template (:mod:`medpixcl.matching.reciprocity`).
+        levels: Indices of the levels to use, in order (0 is the finest); None uses all.
+        combine: How the similarities to several templates are combined: ``"mean"`` or ``"max"``.
+        exclusion_mm: Radius around the found position within which no second peak counts; None means 10 cells of the
+            finest level of the query.
+        min_score: Score below which a landmark is unsure.
+        max_ratio: Ratio above which a landmark is unsure.
+        max_cycle_mm: Cycle distance above which a landmark is unsure; None means 10 cells of the finest level.
+        max_deviations: Distance from the prediction, in its standard deviations, above which a landmark is unsure.
 
     Raises:
         ValueError: If the mode is unknown.
@@ -105,14 +104,14 @@ class LandmarkMatcher:
         landmarks: Tensor | Sequence[Tensor],
         spacing: Sequence[float] | Sequence[Sequence[float]],
     ) -> "LandmarkMatcher":
-        """Take the templates' descriptors.
+        """Compute the descriptors of the templates.
 
         Args:
-            embed: Gives the level maps of an image.
-            strides: Voxels per cell of all the levels that ``embed`` returns, finest first.
-            images: One or several images (1, C, *spatial).
-            landmarks: For each image, voxel positions (K, D) in array order; NaN where missing.
-            spacing: Size of a voxel in mm along the array axes; one for all, or one per image.
+            embed: Function that gives the level maps of an image.
+            strides: Number of voxels per cell at each level that ``embed`` returns, finest first.
+            images: One or more images (1, C, *spatial).
+            landmarks: Voxel positions (K, D) of the landmarks of each image in array order; NaN where missing.
+            spacing: Size of a voxel in mm along the array axes: one for all images, or one for each.
 
         Returns:
             The matcher itself.
@@ -139,11 +138,11 @@ class LandmarkMatcher:
 
     @torch.no_grad()
     def learn(self, images: Iterable[tuple[Tensor | Sequence[Tensor], Sequence[int], Sequence[float]]]) -> Population:
-        """What the landmarks look like in unlabelled images; the matcher stays as it is, see :meth:`adapt`.
+        """Learn how the landmarks look in unlabelled images; use the result with :meth:`adapt`.
 
         Args:
-            images: The arguments of :meth:`match` for each image, one image in memory at a time; brought to the
-                template's spacing, since what surrounds a landmark is compared cell by cell.
+            images: Arguments of :meth:`match` for each image, one image in memory at a time. Bring the images to the
+                template's spacing, because the surroundings of landmarks are compared cell by cell.
 
         Raises:
             ValueError: If there is no image.
@@ -163,8 +162,8 @@ class LandmarkMatcher:
         """Match with the mean of the templates' vectors and a population's, until the next :meth:`fit` or ``adapt``.
 
         Args:
-            population: Of the same landmarks, learnt with the same network.
-            own_weight: For how many sure matches a template counts.
+            population: Population of the same landmarks, learnt with the same network.
+            own_weight: Number of certain matches for which a template counts.
 
         Returns:
             The matcher itself.
@@ -186,8 +185,9 @@ class LandmarkMatcher:
 
         Args:
             query: Image (1, C, *spatial), or the level maps that ``embed`` returned for it.
-            shape: Voxels of the image before padding at its end; the landmarks are searched inside it. By default all.
-            spacing: Size of a voxel in mm along the array axes; that of the first template by default.
+            shape: Shape of the image in voxels before padding at its end; landmarks are searched inside it. By default
+                the whole image.
+            spacing: Size of a voxel in mm along the array axes; by default that of the first template.
 
         Returns:
             The landmarks' positions and how sure they are.

@@ -8,17 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import cell_to_voxel
+from medpixcl.matching.product import LevelMaps, describe
 from medpixcl.matching.search import product_match
-from medpixcl.matching.similarity import LevelMaps, describe
 
 
 @dataclass(frozen=True)
 class MutualMatches:
-    """Where K pixels of one image are found in another.
+    """Positions at which K pixels of one image are found in another.
 
     Attributes:
-        voxels: Voxel positions in the other image, shape (K, D), array order: centres of cells of the finest level.
-        cycle_mm: Distance in the first image between the pixel and the best match of what was found, shape (K,).
+        voxels: Voxel positions in the other image, shape (K, D), array order; they are centres of cells of the finest
+            level.
+        cycle_mm: Distance in the first image between the pixel and the best match of the found position, shape (K,).
     """
 
     voxels: Float[Tensor, "k d"]
@@ -38,10 +39,10 @@ def mutual_matches(
 
     Args:
         points: Voxel positions, shape (K, D), array order.
-        image: Levels (E, *cells) of the image that the points lie in, unit vectors, finest first.
-        other: The same of the other image.
-        strides: Voxels per cell of every level.
-        shapes: Voxels of both images before they were padded at their end.
+        image: Levels (E, *cells) of the image that holds the points, unit vectors, finest first.
+        other: Levels (E, *cells) of the other image, unit vectors, finest first.
+        strides: Number of voxels per cell at every level.
+        shapes: Shapes of both images in voxels before they were padded at their end.
         spacing: Size of a voxel of the first image in mm along the array axes.
     """
     there, _ = product_match(describe(image, strides, points), other, strides, shapes[1])

@@ -1,28 +1,25 @@
-"""Peaks of similarity maps: the best few of them, and their position between the cells."""
+"""Peaks of similarity maps: the highest few, and the highest one away from a found position."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from medpixcl.landmarks.heatmaps import refine_peaks
 from medpixcl.matching.search import unravel
 
-__all__ = ["FLOOR", "local_peaks", "refine_peaks", "second_peaks"]
-
 FLOOR = 1e-6
-"""Smallest similarity that a logarithm is taken of."""
+"""Smallest similarity whose logarithm is taken."""
 
 
 def local_peaks(
     values: Float[Tensor, " k *cells"], count: int, *, radius: int = 2
 ) -> tuple[Int[Tensor, "k m d"], Float[Tensor, "k m"]]:
-    """The highest local maxima of every map, best first.
+    """Find the highest local maxima of every map, best first.
 
     Args:
         values: Maps of shape (K, *cells), not negative.
-        count: Number M of peaks; where a map has fewer, the last ones have value 0.
-        radius: A peak is the largest value within so many cells along every axis.
+        count: Number M of peaks; if a map has fewer, the last ones have value 0.
+        radius: Number of cells along every axis within which a peak is the largest value.
 
     Returns:
         Cell indices (K, M, D) and the values there (K, M).
@@ -38,6 +35,6 @@ def local_peaks(
 def second_peaks(
     places: Float[Tensor, "k m d"], scores: Float[Tensor, "k m"], found: Float[Tensor, "k d"], exclusion: float
 ) -> Float[Tensor, " k"]:
-    """The highest peak farther than ``exclusion`` from where each landmark was found; 0 where there is none."""
+    """Value of the highest peak farther than ``exclusion`` from each found landmark; 0 if there is none."""
     distance = torch.linalg.vector_norm(places - found[:, None], dim=2)
     return torch.where(distance > exclusion, scores, 0).amax(dim=1)

@@ -1,10 +1,10 @@
-"""The shape of a set of landmarks, learnt from the point sets that were found in many images, some of them wrong.
+"""Shape of a set of landmarks, learnt from the point sets found in many images, some of which are wrong.
 
-Point sets are brought to a common place by similarity transforms. There, the true shape of an image is a draw from a
-Gaussian over all coordinates; what was found adds independent noise, more of it for landmarks of little weight. Mean
-and covariance follow by expectation and maximisation, the covariance being drawn towards that of a smooth deformation
-(:mod:`medpixcl.matching.shape`) as if that had been seen in some more images: with few images the model is that prior,
-with many it is a principal component analysis.
+Similarity transforms align the point sets. The true shape of an image is then a draw from a Gaussian over all
+coordinates, and the found positions add independent noise, more for landmarks of little weight. Expectation and
+maximisation estimates mean and covariance. The covariance is drawn towards that of a smooth deformation
+(:mod:`medpixcl.matching.shape`), as if some more images had shown it: with few images the model is this prior, with
+many it is a principal component analysis.
 
 Reference: Cootes et al., Active Shape Models, CVIU 61 (1995) 38-59; Little and Rubin, Statistical Analysis with
 Missing Data (2002), section 11.2 (the maximisation step).
@@ -20,23 +20,24 @@ from medpixcl.landmarks.geometry import NOISE, fit_similarity, robust_weights, s
 from medpixcl.matching.shape import LINEAR, REACH, SMOOTH
 
 PRIOR_IMAGES = 20.0
-"""How many images the smooth deformation counts for."""
-ROUNDS = 8
+"""Number of images for which the smooth deformation counts."""
+EM_ROUNDS = 8
 LEAST_WEIGHT = 1e-3
-TURNS = 4
-"""How often the landmarks of an image are judged in turns with how far each is trusted."""
+JUDGING_TURNS = 4
+"""Number of times that judging the landmarks of an image and updating their trust alternate."""
 STRONG = 3.0
-"""Standard deviations from the others' prediction beyond which a landmark counts nothing."""
+"""Distance from the others' prediction, in standard deviations, beyond which a landmark does not count."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the shape says of the landmarks of some images, N images of K landmarks.
+    """Judgement of the landmarks of N images by the shape, K landmarks each.
 
     Attributes:
-        predicted: Where each should be, judged by all the others of its image, shape (N, K, D), mm.
-        deviation: Standard deviation of that along an axis, noise of the found position included, shape (N, K), mm.
-        combined: The most likely place, judged by all of them, itself included, shape (N, K, D), mm.
+        predicted: Position predicted by all the other landmarks of the image, shape (N, K, D), mm.
+        deviation: Standard deviation of the prediction along an axis, with the noise of the found position, shape (N,
+            K), mm.
+        combined: Most likely position given all landmarks, itself included, shape (N, K, D), mm.
     """
 
     predicted: Float[Tensor, "n k d"]
@@ -48,15 +49,13 @@ class PointDistribution:
     """Mean shape and covariance of landmarks.
 
     Args:
-        found: Shape (N, K, D), mm; all finite (give what is missing any place and weight 0).
-        weights: How far each is to be trusted, 0 to 1, shape (N, K).
-        template: A shape that is right, shape (K, D), mm; its size is the unit, its place is that of the mean.
-        noise_mm: Standard deviation along an axis of a found position of weight 1; a share of the template's spread
-            when None.
+        found: Found landmarks in mm, shape (N, K, D), all finite; give a missing one any position and weight 0.
+        weights: Trust in each found landmark, 0 to 1, shape (N, K).
+        template: Correct shape in mm, shape (K, D); it sets the unit of length and the position of the mean.
 
     Attributes:
-        mean: Shape (K, D), mm.
-        covariance: Of the coordinates, landmark by landmark, shape (K * D, K * D), mm^2.
+        mean: Mean shape in mm, shape (K, D).
+        covariance: Covariance of the coordinates, landmark by landmark, shape (K * D, K * D), mm^2.
         noise: Variance along an axis of a found position of weight 1, mm^2.
     """
 
@@ -65,13 +64,12 @@ class PointDistribution:
         found: Float[Tensor, "n k d"],
         weights: Float[Tensor, "n k"],
         template: Float[Tensor, "k d"],
-        noise_mm: float | None = None,
     ) -> None:
         found, weights, self.mean = found.double(), weights.double(), template.double()
         size = spread(self.mean)
-        self.noise = float(NOISE * size if noise_mm is None else noise_mm) ** 2
+        self.noise = float(NOISE * size) ** 2
         prior = self.covariance = smooth_covariance(self.mean, size)
-        for _ in range(ROUNDS):
+        for _ in range(EM_ROUNDS):
             judged = self.judge(found, weights)
             trust = weights * self.trust(found, judged)
             aligned, _, _ = self._aligned(found, trust)
@@ -82,10 +80,10 @@ class PointDistribution:
             self.covariance = total / (len(found) + PRIOR_IMAGES)
 
     def judge(self, found: Float[Tensor, "n k d"], weights: Float[Tensor, "n k"]) -> Judgement:
-        """What the shape says of found landmarks (N, K, D) with weights (N, K)."""
+        """Judge found landmarks (N, K, D) with weights (N, K) by the shape."""
         found, weights = found.double(), weights.double()
         trust = weights
-        for turn in range(TURNS):  # those that turn out to be wrong should not turn the rest
+        for turn in range(JUDGING_TURNS):  # landmarks that turn out to be wrong should not move the rest
             aligned, matrix, shift = self._aligned(found, trust)
             predicted, deviation = self._leave_one_out(aligned, trust)
             trust = weights * agreement(aligned - predicted, deviation, reject=turn > 0)
@@ -97,7 +95,7 @@ class PointDistribution:
 
     @staticmethod
     def trust(found: Float[Tensor, "n k d"], judged: Judgement) -> Float[Tensor, "n k"]:
-        """How far found landmarks agree with what the others say of them, 0 to 1, shape (N, K)."""
+        """Agreement of found landmarks with the prediction by the others, 0 to 1, shape (N, K)."""
         return agreement(found.double() - judged.predicted, judged.deviation, reject=True)
 
     def _aligned(self, found: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,9 +1,9 @@
-"""What landmarks look like in many images, learnt from where they were matched in unlabelled ones.
+"""Appearance of landmarks in many images, learnt from their matches in unlabelled images.
 
-One annotated image shows a landmark as it looks there. Where it was found, with certainty, in other images, it is seen
-as it looks there: the mean of these vectors, each by the weight of its match, and of the template's own is less bound
-to what is peculiar to the template. The same is done for the surroundings of each landmark, which compete with it in
-the refinement (:mod:`medpixcl.matching.reciprocity`): most of the gain comes from these.
+One annotated image shows how a landmark looks in that image. Its certain matches in other images show how it looks
+there. The mean of the matches' vectors, weighted by certainty, and the template's own vector depends less on what is
+peculiar to the template. The same mean is taken for the surroundings of each landmark, which compete with it in the
+refinement (:mod:`medpixcl.matching.reciprocity`); most of the gain comes from them.
 """
 
 import copy
@@ -16,20 +16,20 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from medpixcl.matching.pseudo import Matched, match_weights
+from medpixcl.matching.product import LevelMaps, describe
 from medpixcl.matching.reciprocity import surroundings
-from medpixcl.matching.similarity import LevelMaps, describe
 from medpixcl.matching.templates import TemplateSet
+from medpixcl.matching.trust import MatchCertainty, match_weights
 
 OWN_WEIGHT = 5.0
-"""For how many matches of weight 1 the template counts."""
+"""Number of matches of weight 1 for which the template counts."""
 CELL_TOLERANCE = 0.05
-"""Share by which the cells of template and population may differ in size: spacings are rounded to whole voxels."""
+"""Relative difference allowed between the cells of template and population: spacings are rounded to whole voxels."""
 
 
 @runtime_checkable
-class Places(Matched, Protocol):
-    """Where K landmarks were found and how certain that is, see :class:`medpixcl.matching.MatchResult`."""
+class FoundLandmarks(MatchCertainty, Protocol):
+    """Positions of K found landmarks and their certainty, see :class:`medpixcl.matching.MatchResult`."""
 
     @property
     def voxels(self) -> Tensor: ...  # noqa: D102
@@ -37,15 +37,15 @@ class Places(Matched, Protocol):
 
 @dataclass(frozen=True)
 class Population:
-    """Sums over images of the K landmarks' unit vectors times the weights of their matches.
+    """Sums over images of the unit vectors of K landmarks, multiplied by the weights of their matches.
 
     Attributes:
-        vectors: One (K, E) per level, finest first.
-        around: At and around each landmark, one (K, N, E) per level, see
+        vectors: Sums at each landmark, one (K, E) per level, finest first.
+        around: Sums at and around each landmark, one (K, N, E) per level, see
             :func:`medpixcl.matching.reciprocity.surroundings`.
-        weights: Sum of the weights, shape (K,); 0 where a landmark was never found with certainty.
-        images: How many were learnt from.
-        cell_mm: Size of a cell of the finest level.
+        weights: Sum of the weights, shape (K,); 0 for a landmark that was never found with certainty.
+        images: Number of images learnt from.
+        cell_mm: Size of a cell of the finest level in mm.
     """
 
     vectors: tuple[Float[Tensor, "k _"], ...]
@@ -55,7 +55,7 @@ class Population:
     cell_mm: float
 
     def __add__(self, other: "Population") -> "Population":
-        """Both together."""
+        """Add the sums of two populations."""
         return Population(
             tuple(one + two for one, two in zip(self.vectors, other.vectors, strict=True)),
             tuple(one + two for one, two in zip(self.around, other.around, strict=True)),
@@ -65,14 +65,14 @@ class Population:
         )
 
 
-def observe(levels: LevelMaps, strides: Sequence[int], result: Places, cell_mm: float) -> Population:
-    """The landmarks of one image, by their weights (:func:`medpixcl.matching.pseudo.match_weights`).
+def observe(levels: LevelMaps, strides: Sequence[int], result: FoundLandmarks, cell_mm: float) -> Population:
+    """Collect the landmarks of one image, weighted by certainty (:func:`medpixcl.matching.trust.match_weights`).
 
     Args:
-        levels: The image's maps, (E, *cells), finest first.
-        strides: Voxels per cell of every level.
-        result: What was found in it.
-        cell_mm: Size of a cell of the finest level.
+        levels: Level maps of the image, (E, *cells), finest first.
+        strides: Number of voxels per cell at every level.
+        result: Landmarks found in the image.
+        cell_mm: Size of a cell of the finest level in mm.
     """
     weights = match_weights(result, cell_mm)
     voxels = result.voxels.nan_to_num(0)  # a missing one has no weight
@@ -82,12 +82,12 @@ def observe(levels: LevelMaps, strides: Sequence[int], result: Places, cell_mm: 
 
 
 def adapted(templates: TemplateSet, population: Population, own_weight: float = OWN_WEIGHT) -> TemplateSet:
-    """Templates whose vectors are averaged with those of a population.
+    """Average the vectors of templates with those of a population.
 
     Args:
-        templates: They stay as they are.
-        population: Of the same landmarks.
-        own_weight: For how many matches of weight 1 the template counts.
+        templates: Templates, which stay unchanged.
+        population: Population of the same landmarks.
+        own_weight: Number of matches of weight 1 for which the template counts.
 
     Raises:
         ValueError: If the population was learnt for other landmarks, or with another network or spacing.
@@ -96,7 +96,7 @@ def adapted(templates: TemplateSet, population: Population, own_weight: float = 
     rows = templates.there.nonzero().squeeze(1)[templates.owner]
     made = copy.copy(templates)
     made.vectors, made.around = (
-        [F.normalize(own_weight * one + all_of[rows].to(one), dim=-1) for one, all_of in zip(own, sums, strict=True)]
+        [F.normalize(own_weight * one + all_of.to(one)[rows], dim=-1) for one, all_of in zip(own, sums, strict=True)]
         for own, sums in ((templates.vectors, population.vectors), (templates.around, population.around))
     )
     return made

@@ -1,9 +1,9 @@
-"""Refinement that looks both ways: a place in the query should take the template's landmark for its own best match.
+"""Refinement in both directions: a place in the query should have the template's landmark as its best match.
 
-A high similarity of a landmark to a place may only mean that the place looks like all that surrounds the landmark. So
-the similarity is compared with that of the same place to the template's cells around the landmark: for log
-similarities ``s(landmark, place)`` and ``s(cell, place)``, the score is ``s + 2 * (s - softmax_cells s)``. The second
-term is the logarithm of the share that the landmark has in the place, at most 0.
+A high similarity between a landmark and a place may only mean that the place looks like everything around the
+landmark. The similarity is therefore compared with that of the same place to the template's cells around the landmark:
+for log similarities ``s(landmark, place)`` and ``s(cell, place)``, the score is ``s + 2 * (s - softmax_cells s)``. The
+second term is the logarithm of the landmark's share in the place, at most 0.
 
 Reference: the dual softmax of Sun et al., LoFTR, CVPR 2021, section 3.3, kept to a neighbourhood.
 """
@@ -17,20 +17,20 @@ from torch import Tensor
 
 from medpixcl.coordinates import cell_to_voxel
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.similarity import LevelMaps, describe
+from medpixcl.matching.product import LevelMaps, describe
 
-FLOOR = 1e-3
-"""Smallest cosine that a logarithm is taken of: a single level can say only so much against a place."""
+LEAST_COSINE = 1e-3
+"""Smallest cosine whose logarithm is taken, so that one level alone cannot rule a place out."""
 SHARE = 2.0
-"""Weight of the way back."""
+"""Weight of the backward direction."""
 TEMPERATURE = 0.1
-"""Of the softmax over the template's cells."""
+"""Temperature of the softmax over the template's cells."""
 AROUND = {2: 6, 3: 2}
-"""Cells of the template around a landmark that compete with it, along every axis to each side, in 2D and 3D."""
-REACH = 4
-"""Cells of the query around a first position that are searched, along every axis to each side."""
+"""Number of template cells on each side of a landmark, along every axis, that compete with it, in 2D and 3D."""
+SEARCH_CELLS = 4
+"""Number of query cells on each side of a first position, along every axis, that are searched."""
 AT_ONCE = 16
-"""Landmarks whose windows are in memory at a time."""
+"""Number of landmarks whose windows are in memory at a time."""
 
 
 def lattice(dims: int, reach: int) -> Int[Tensor, "n d"]:
@@ -42,9 +42,9 @@ def surroundings(levels: LevelMaps, strides: Sequence[int], points: Float[Tensor
     """Unit vectors of the template at and around each landmark, a cell of the finest level apart.
 
     Args:
-        levels: One (E, *cells) per level, finest first.
-        strides: Voxels per cell of every level.
-        points: Voxel positions, shape (R, D).
+        levels: Level maps of the image, one (E, *cells) per level, finest first.
+        strides: Number of voxels per cell at every level.
+        points: Landmarks as voxel positions, shape (R, D).
 
     Returns:
         One (R, N, E) per level.
@@ -62,15 +62,15 @@ def reciprocal_windows(
     starts: Int[Tensor, "k d"],
     size: Sequence[int],
 ) -> Float[Tensor, "r ..."]:
-    """Score of every cell in a window of the query, for each row of template vectors.
+    """Compute the score of every cell in a window of the query, for each row of template vectors.
 
     Args:
         around: Vectors at and around the landmarks, (R, N, E) per level, see :func:`surroundings`.
-        owner: Landmark that each row belongs to, shape (R,), rising.
-        levels: The query's maps, (E, *cells), finest first.
-        strides: Voxels per cell of every level.
+        owner: Index of the landmark of each row, shape (R,), ascending.
+        levels: Level maps of the query, (E, *cells), finest first.
+        strides: Number of voxels per cell at every level.
         starts: First cell of each landmark's window, shape (K, D).
-        size: Cells along every axis.
+        size: Number of cells of a window along every axis.
 
     Returns:
         Logarithmic scores, shape (R, *size).
@@ -84,7 +84,7 @@ def reciprocal_windows(
         logs = torch.zeros(())
         for template, query in zip(around, describe(levels, strides, voxels), strict=True):
             places = query.unflatten(0, (-1, len(steps)))[owner[rows] - first]
-            logs = logs.to(query) + (template[rows] @ places.mT).clamp_min(FLOOR).log()
+            logs = logs.to(query) + (template[rows] @ places.mT).clamp_min(LEAST_COSINE).log()
         here = logs[:, logs.shape[1] // 2]
         share = here - TEMPERATURE * torch.logsumexp(logs / TEMPERATURE, dim=1)
         scores.append(here + SHARE * share)
@@ -93,5 +93,5 @@ def reciprocal_windows(
 
 def refinement_window(grid: CellGrid, cells: Float[Tensor, "k d"]) -> tuple[Int[Tensor, "k d"], list[int]]:
     """First cells and size of the windows around first positions."""
-    size = [min(2 * REACH + 1, length) for length in grid.shape]
+    size = [min(2 * SEARCH_CELLS + 1, length) for length in grid.shape]
     return grid.clamped_starts(cells, size), size

@@ -1,4 +1,4 @@
-"""Where a vector fits best in an embedding: exact search in one map, and in the product of several levels."""
+"""Exact search for the cell that fits a vector best, in one map and in the product of several levels."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from medpixcl.matching.similarity import LevelMaps, LevelVectors, ProductMap
+from medpixcl.matching.product import LevelMaps, LevelVectors, ProductMap
 
 TILE = 32  # cells along every axis that one bound covers
 ROUNDING = 1e-5  # bounds and products are rounded differently
@@ -16,15 +16,15 @@ TILES_PER_TURN = 4  # evaluated for every landmark before bounds are compared ag
 def best_match(
     queries: Float[Tensor, "k _"], embedding: Float[Tensor, " c *cells"], *, tile: int = 4096
 ) -> tuple[Int[Tensor, "k d"], Float[Tensor, " k"]]:
-    """Cell with the largest scalar product, for every query.
+    """Find the cell with the largest scalar product for every query.
 
     Exact, without a matrix of all queries times all cells: the products of one tile of cells stay in the cache, where
     only their maximum is read; the position is looked for in the winning tile alone.
 
     Args:
-        queries: Shape (K, C).
-        embedding: Shape (C, *cells), contiguous for speed.
-        tile: Cells looked at together; 4096 suits a CPU, a million a GPU.
+        queries: Query vectors, shape (K, C).
+        embedding: Map to search, shape (C, *cells); contiguous for speed.
+        tile: Number of cells looked at together; 4096 suits a CPU, a million a GPU.
 
     Returns:
         Cell indices (K, D) in array order and their scalar products (K).
@@ -55,16 +55,16 @@ def best_match(
 def product_match(
     queries: LevelVectors, levels: LevelMaps, strides: Sequence[int], shape: Sequence[int] | None = None
 ) -> tuple[Int[Tensor, "k d"], Float[Tensor, " k"]]:
-    """Cell of the finest level with the largest product of the levels' cosines, for every landmark.
+    """Find the cell of the finest level with the largest product of the levels' cosines for every landmark.
 
     Exact, by branch and bound: a product is at most the product of its coarse factors, and an interpolated value is at
     most the greatest of its neighbours, so tiles that cannot hold the best cell are never computed at the finest level.
 
     Args:
-        queries: One (K, E) per level, unit vectors.
-        levels: One (E, *cells) per level, unit vectors, finest first.
-        strides: Voxels per cell of every level.
-        shape: Voxels of the image before it was padded; cells whose centre lies beyond it are not searched.
+        queries: Unit vectors of the landmarks, one (K, E) per level.
+        levels: Maps of unit vectors, one (E, *cells) per level, finest first.
+        strides: Number of voxels per cell at every level.
+        shape: Shape of the image in voxels before it was padded; cells with a centre beyond it are not searched.
 
     Returns:
         Cell indices (K, D) in array order and the products there (K).

@@ -1,9 +1,9 @@
-"""What the other landmarks say about one: the template's shape, deformed smoothly.
+"""Prediction of each landmark by the others: the template's shape, deformed smoothly.
 
-The displacement of the landmarks from a similarity transform of the template is taken as a Gaussian process per axis:
-a common shift, a linear (affine) part, and a smooth part whose correlation falls with distance; each found position
-adds independent noise. All sizes are fractions of the template's spread, so that the same numbers serve a skull and a
-mouse head. The place of a landmark given all others, and how sure that is, then follow in closed form.
+The displacement of the landmarks from a similarity transform of the template is modelled as a Gaussian process per
+axis: a common shift, a linear (affine) part, and a smooth part whose correlation falls with distance. Each found
+position adds independent noise. All sizes are fractions of the template's spread, so the same numbers serve a skull and
+a mouse head. The position of a landmark given all others, and its uncertainty, then follow in closed form.
 
 Reference: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), sections 2.2, 2.7 and 5.4.2
 (leave-one-out prediction); Lange et al., JASA 84 (1989) 881-896 (weights of the t distribution).
@@ -24,11 +24,11 @@ spread. Chosen on cephalograms; the result hardly moves between half and twice e
 
 
 class ShapePrior:
-    """Positions of landmarks around those of a template that has been brought into place.
+    """Distribution of landmarks around those of a template that was fitted to the query.
 
     Args:
-        expected: The template's landmarks after a similarity transform into the query, shape (K, D), mm.
-        cell_mm: Size of a cell, the least that a position can be uncertain by.
+        expected: Landmarks of the template after a similarity transform into the query, shape (K, D), mm.
+        cell_mm: Size of a cell in mm, a lower bound of the uncertainty of a position.
     """
 
     def __init__(self, expected: Float[Tensor, "k d"], cell_mm: float) -> None:
@@ -42,11 +42,11 @@ class ShapePrior:
     def leave_one_out(
         self, found: Float[Tensor, "k d"], weights: Float[Tensor, " k"]
     ) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"]]:
-        """Where each landmark should be found, judged by where all the others were.
+        """Predict each landmark from the positions of all the others.
 
         Args:
-            found: Positions in the query, shape (K, D), mm.
-            weights: How much each counts, 1 fully, shape (K,).
+            found: Found positions in the query, shape (K, D), mm.
+            weights: Weight of each landmark, 1 for full trust, shape (K,).
 
         Returns:
             Predictions (K, D) and their standard deviation along an axis (K), own noise included, mm.

@@ -1,4 +1,4 @@
-"""The annotated images: what their landmarks look like, and the shape they make."""
+"""Annotated images as templates: the vectors of their landmarks, and the shape that they form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from torch import Tensor
 
 from medpixcl.landmarks.geometry import mean_shape
 from medpixcl.matching.grid import CellGrid
+from medpixcl.matching.product import describe
 from medpixcl.matching.reciprocity import surroundings
-from medpixcl.matching.similarity import describe
 
 COMBINE = ("mean", "max")
 
 
 @dataclass(frozen=True)
 class Template:
-    """One annotated image.
+    """Level maps and landmarks of one annotated image.
 
     Attributes:
-        levels: Its maps, (E, *cells) per level, finest first.
-        strides: Voxels per cell of every level.
-        grid: The finest level's cells inside the image.
-        voxels: Its landmarks, shape (K, D), NaN where missing.
+        levels: Level maps of the image, one (E, *cells) per level, finest first.
+        strides: Number of voxels per cell at every level.
+        grid: Cells of the finest level inside the image.
+        voxels: Landmarks as voxel positions, shape (K, D); NaN where missing.
     """
 
     levels: list[Tensor]
@@ -41,16 +41,16 @@ class TemplateSet:
     """Vectors of the landmarks of all templates: a row for every landmark that a template has, sorted by landmark.
 
     Args:
-        templates: At least one; all with the same K landmarks.
-        combine: How a landmark's values from several templates become one.
+        templates: At least one template; all have the same K landmarks.
+        combine: How the values of a landmark from several templates are combined: ``"mean"`` or ``"max"``.
 
     Attributes:
-        there: Landmarks that at least one template has, shape (K,). The others are left out of all that follows.
-        owner: Number of each row's landmark among those there, shape (R,).
-        source: Number of each row's template, shape (R,).
-        vectors: One (R, E) per level.
+        there: True for landmarks that at least one template has, shape (K,). The attributes below leave out the others.
+        owner: Index of each row's landmark among those that are there, shape (R,).
+        source: Index of each row's template, shape (R,).
+        vectors: Unit vectors of the rows, one (R, E) per level.
         around: Vectors at and around each landmark, one (R, N, E) per level.
-        shape_mm: Mean shape of the templates, brought to the first one's place, of the landmarks that are there.
+        shape_mm: Mean shape of the templates, aligned to the first one, of the landmarks that are there.
     """
 
     def __init__(self, templates: Sequence[Template], combine: str) -> None:

@@ -1,4 +1,4 @@
-from .backbones import build_backbone as build_backbone
+from .build import build_backbone as build_backbone
 from .classifier import ClassifierNet as ClassifierNet, EncoderNet as EncoderNet
 from .coarse_to_fine import CoarseToFineInferer as CoarseToFineInferer
 from .contrast import InstanceContrastNet as InstanceContrastNet

@@ -6,26 +6,31 @@ import torch
 from monai.networks.nets import DynUNet, FlexibleUNet, UNet
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import Tensor, nn
-
-from medpixcl.networks import efficientnet_lite  # noqa: F401  (registers the encoders)
+from torch.nn import functional as F
 
 
 class Backbone(nn.Module):
     """A network whose ``forward`` returns a list of maps, finest first.
 
     Attributes:
+        name: Name under which :func:`medpixcl.networks.build_backbone` knows it.
+        spatial_dims: Number of spatial axes of the image, 2 or 3.
+        in_channels: Channels of the image.
         channels: Channels of each map.
         strides: Stride of each map.
     """
 
+    name: str
+    spatial_dims: int
+    in_channels: int
     channels: list[int]
     strides: list[int]
     up_path: str | None = "up"  # name of the list of layers from the coarsest map to the finest; an encoder has none
 
     def drop_finest(self, number: int) -> None:
-        """Leave out the finest maps, with the layers that make nothing else: no loss would ever reach them.
+        """Remove the finest maps with the layers that make only them, because no loss would ever reach these layers.
 
-        Of an encoder nothing is left out: its finest maps lead to the coarser ones.
+        An encoder stays whole: its finest maps lead to the coarser ones.
         """
         if self.up_path is None:
             return
@@ -33,14 +38,16 @@ class Backbone(nn.Module):
         setattr(self, self.up_path, layers[: len(layers) - number])
         self.channels, self.strides = self.channels[number:], self.strides[number:]
 
-    def keep_strides(self, strides: Sequence[int], name: str) -> list[int]:
-        """Leave out what is finer than all of these strides; returns which of the remaining maps lie at each.
+    def keep_strides(self, strides: Sequence[int]) -> list[int]:
+        """Remove the layers that only make maps finer than these strides; return the index of the map at each stride.
 
         Raises:
-            ValueError: If there is no map at one of them.
+            ValueError: If the backbone has no map at one of the strides.
         """
         if not set(strides) <= set(self.strides):
-            raise ValueError(f"the backbone {name} has maps at strides {self.strides}, found strides={list(strides)}")
+            raise ValueError(
+                f"the backbone {self.name} has maps at strides {self.strides}, found strides={list(strides)}"
+            )
         self.drop_finest(self.strides.index(min(strides)))
         return [self.strides.index(stride) for stride in strides]
 
@@ -52,7 +59,7 @@ class FlexibleUNetLevels(Backbone):
         backbone: Name of a registered encoder (``efficientnet-lite0``, ``efficientnet-b0``, ``resnet18``, ...).
         spatial_dims: 2 or 3.
         in_channels: Channels of the image.
-        decoder_channels: Channels of the decoder's maps at strides 16, 8, 4, 2.
+        decoder_channels: Numbers of channels of the decoder's maps at strides 16, 8, 4, 2.
         pretrained: Start the encoder from its published weights.
     """
 
@@ -158,39 +165,14 @@ class UNetLevels(Backbone):
         return maps[::-1]
 
 
-def build_backbone(
-    name: str,
-    *,
-    spatial_dims: int,
-    in_channels: int,
-    channels: Sequence[int],
-    pretrained: bool = False,
-    norm: str | Sequence = "instance",
-) -> Backbone:
-    """A backbone by name.
+def pad_to_stride(image: Tensor, stride: int) -> Tensor:
+    """Pad an image (B, C, *spatial) with zeros at the end of every axis to a multiple of the stride.
 
-    Args:
-        name: ``dynunet``, ``unet``, or an encoder registered with MONAI's ``FlexibleUNet``. Those of them named
-            ``resnet10``, ``resnet18`` and ``resnet34`` train, but cannot be exported: MONAI takes their shortcut out
-            of the graph, so that TorchScript and ``torch.export`` refuse them and a trace is silently wrong.
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        channels: Widths, finest level first. For an encoder: of its decoder, at strides 2, 4, 8, 16.
-        pretrained: Published encoder weights; only for encoders that have them.
-        norm: Normalisation of ``unet`` and ``dynunet``; the encoders bring their own.
-
-    Returns:
-        Module with ``channels`` and ``strides`` of its maps; called on an image it returns the maps, finest first.
-
-    Raises:
-        ValueError: If the name is unknown or there are no weights for it.
+    Example:
+        >>> pad_to_stride(torch.ones(1, 1, 3, 8), 4).shape
+        torch.Size([1, 1, 4, 8])
     """
-    if name in FLEXUNET_BACKBONE.register_dict:
-        return FlexibleUNetLevels(name, spatial_dims, in_channels, channels[::-1], pretrained)
-    scratch: dict[str, type[DynUNetLevels | UNetLevels]] = {"dynunet": DynUNetLevels, "unet": UNetLevels}
-    if name not in scratch:
-        known = ", ".join([*scratch, *FLEXUNET_BACKBONE.register_dict])
-        raise ValueError(f"unknown backbone {name!r}; use one of {known}")
-    if pretrained:
-        raise ValueError(f"there are no pretrained weights for the backbone {name}; use pretrained=False")
-    return scratch[name](spatial_dims, in_channels, channels, norm)
+    padding: list[int] = []
+    for axis in range(image.dim() - 1, 1, -1):
+        padding += [0, (stride - image.shape[axis] % stride) % stride]
+    return F.pad(image, padding)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medpixcl.networks.encoders import build_encoder
+from medpixcl.networks.build import build_backbone
 from medpixcl.networks.finetuning import freeze_layers, hold_frozen
 
 
@@ -18,37 +18,17 @@ class EncoderNet(nn.Module):
     or a :class:`medpixcl.networks.PixelEmbeddingNet` fit by :func:`medpixcl.networks.load_weights`.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        backbone: See :func:`medpixcl.networks.build_backbone`.
-        channels: Widths of ``dynunet`` and ``unet``, finest first; the registered encoders have their own.
-        pretrained: Start the encoder from its published weights.
-        norm: Normalisation of ``unet`` and ``dynunet``; has to be that of the weights loaded.
+        norm: Normalisation of ``unet`` and ``dynunet``; take that of the weights to load.
+        **backbone: Further options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
-        coarsest_stride: What image sizes should be a multiple of.
+        coarsest_stride: Stride of the coarsest map; image sizes should be multiples of it.
         embedding_size: Length of the vector.
     """
 
-    def __init__(
-        self,
-        *,
-        spatial_dims: int = 2,
-        in_channels: int = 1,
-        backbone: str = "efficientnet-lite0",
-        channels: Sequence[int] = (32, 48, 80, 112),
-        pretrained: bool = False,
-        norm: str | Sequence = "batch",
-    ) -> None:
+    def __init__(self, *, norm: str | Sequence = "batch", **backbone: Any) -> None:
         super().__init__()
-        self.backbone = build_encoder(
-            backbone,
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            channels=channels,
-            pretrained=pretrained,
-            norm=norm,
-        )
+        self.backbone = build_backbone(encoder_only=True, norm=norm, **backbone)
         self.coarsest_stride, self.embedding_size = self.backbone.strides[-1], self.backbone.channels[-1]
 
     @torch.jit.export
@@ -58,7 +38,7 @@ class EncoderNet(nn.Module):
         return maps[-1].float().flatten(2).mean(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same."""
+        """Vectors (B, embedding_size) of images (B, C, *spatial), see :meth:`embedding`."""
         return self.embedding(x)
 
 
@@ -67,10 +47,10 @@ class ClassifierNet(EncoderNet):
 
     Args:
         classes: Number K of logits.
-        dropout: Share of the pooled values left out in training.
-        trained_layers: Layers of the encoder that learn, counted from the coarsest: None all (fine-tuning), 0 none
-            (linear probe), a number in between (partial). The others also keep their batch statistics.
-        **encoder: See :class:`EncoderNet`.
+        dropout: Share of the pooled values that training leaves out.
+        trained_layers: Number of encoder layers that learn, counted from the coarsest: None for all (fine-tuning), 0
+            for none (linear probe). The others also keep their batch statistics.
+        **encoder: Options of :class:`EncoderNet`.
 
     Raises:
         ValueError: If there is no class, or ``trained_layers`` is not between 0 and the number of layers.

@@ -1,4 +1,4 @@
-"""Landmarks found in a coarse volume, and again in fine crops around each."""
+"""Find landmarks in a coarse volume, then again in a fine crop around each landmark."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,19 +15,19 @@ from medpixcl.landmarks.geometry import robust_similarity, transform
 from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
 from medpixcl.networks.inferers import LandmarkInferer
 from medpixcl.networks.landmark import LandmarkNet, decode_output
-from medpixcl.networks.precision import MixedPrecision
+from medpixcl.networks.precision import Precision
 from medpixcl.views import affine_view, resample, upright_axes, view_positions
 
 
 def crops_around(
     image: Float[Tensor, "c ..."], centres: Float[Tensor, "k d"], shape: Sequence[int]
 ) -> tuple[Float[Tensor, "k c ..."], Float[Tensor, "k d1 d1"]]:
-    """Crops of one shape around voxels; zero beyond the image.
+    """Cut crops of one shape around voxels; beyond the image a crop is zero.
 
     Args:
-        image: Shape (C, *spatial).
-        centres: K voxels in array order; those far outside give crops of zeros.
-        shape: Of the crops.
+        image: Image to cut, shape (C, *spatial).
+        centres: Voxels in array order, shape (K, D); voxels far outside the image give crops of zeros.
+        shape: Spatial shape of the crops.
 
     Returns:
         The crops, and the matrix of each, crop voxel -> image voxel, (K, D+1, D+1).
@@ -59,7 +59,18 @@ def turned_crops_around(
     spacing_mm: Sequence[float],
     axes: Float[Tensor, "d d"],
 ) -> tuple[Float[Tensor, "k c ..."], Float[Tensor, "k d1 d1"]]:
-    """The same with crops whose axes point into other directions (:func:`medpixcl.views.affine_view`), interpolated."""
+    """Interpolate crops around voxels whose axes point in given directions, see :func:`medpixcl.views.affine_view`.
+
+    Args:
+        image: Image to sample, shape (C, *spatial).
+        centres: Voxels in array order, shape (K, D).
+        shape: Spatial shape of the crops.
+        spacing_mm: Size of a voxel along each array axis.
+        axes: Directions of the crops' axes along the array axes, in columns, shape (D, D).
+
+    Returns:
+        Crops (K, C, *shape), and the matrix of each, crop voxel -> image voxel, (K, D+1, D+1).
+    """
     views = [affine_view(shape=shape, centre=centre, spacing_mm=spacing_mm, axes=axes) for centre in centres.tolist()]
     matrices = torch.stack([view.matrix for view in views]).to(centres)
     positions = view_positions(matrices, shape)
@@ -70,12 +81,16 @@ def turned_crops_around(
 def upright_centres(
     shape: Float[Tensor, "k d"], found: Float[Tensor, "k d"], affine: Float[Tensor, "d1 d1"]
 ) -> tuple[Float[Tensor, "k d"], Float[Tensor, "d d"]]:
-    """Where a shape brought to found landmarks has its own, and the axes of views in which it stands upright.
+    """Landmark positions after fitting a shape to the found landmarks, and the view axes that put the shape upright.
 
     Args:
-        shape: Landmarks of a typical image in mm; those that it does not have (NaN) stay where they were found.
-        found: Voxels of the image, some of them far off.
-        affine: Of the image, voxel -> mm.
+        shape: Landmarks of a typical image in mm, shape (K, D); landmarks that it lacks (NaN) stay where they were
+            found.
+        found: Found landmarks as voxels of the image, shape (K, D); some may be far off.
+        affine: Affine of the image, voxel -> mm.
+
+    Returns:
+        Voxels (K, D) and directions of the axes (D, D), in columns.
     """
     known = ~shape.isnan().any(dim=1)
     mm = apply_affine(affine, found.double().cpu())
@@ -88,20 +103,22 @@ def upright_centres(
 class CoarseToFineInferer(Inferer):
     """Finds landmarks in whole coarse images, then each of them again in a crop of the same image at a finer spacing.
 
-    The fine network has seen crops around landmarks alone, so its word counts within the crop of each.
+    The fine network was trained on crops around landmarks only, so each of its heatmaps is used within its own crop.
 
     Args:
-        coarse: Finds the landmarks in the coarse images, by the network that the call passes.
-        network: The fine network, of the same landmarks.
-        crop_shape: Of the crops, in fine voxels; a multiple of the network's coarsest stride.
-        radius: See :func:`medpixcl.networks.landmark.decode_output`.
-        crops_at_once: Crops in one batch.
-        bfloat16: Convolutions of the fine network in bfloat16.
-        use_offsets: See :func:`medpixcl.networks.landmark.decode_output`.
-        activation: Of the fine network's loss.
-        shape_mm: Landmarks of a typical image, (K, D) in mm, for a fine network that was trained on views that stand as
-            these do (:class:`medpixcl.transforms.landmarks.RandLandmarkViewd`). The shape is brought to the coarse
-            landmarks, most of them deciding; the crops lie around where it then has its own, and stand as it does.
+        coarse: Inferer that finds the landmarks in the coarse images with the network passed in the call.
+        network: Fine network, trained on the same landmarks.
+        crop_shape: Spatial shape of the crops in fine voxels; a multiple of the fine network's coarsest stride.
+        radius: Number of cells on each side of a peak that are averaged, see
+            :func:`medpixcl.networks.landmark.decode_output`.
+        crops_at_once: Number of crops in one batch.
+        bfloat16: Convolutions of the fine network in bfloat16: true, false, or ``"auto"`` where the device computes
+            them faster.
+        use_offsets: Whether the fine network's offsets are used, see :func:`medpixcl.networks.landmark.decode_output`.
+        activation: ``activation`` of the loss that the fine network was trained with.
+        shape_mm: Landmarks of a typical image, (K, D) in mm, for a fine network trained on upright views
+            (:class:`medpixcl.transforms.RandLandmarkViewd`). The shape is fitted robustly to the coarse landmarks; the
+            crops lie around its landmarks and are turned with it.
 
     Raises:
         ValueError: If the networks or the shape have different landmarks, or the crop does not fit the strides.
@@ -114,7 +131,7 @@ class CoarseToFineInferer(Inferer):
         crop_shape: Sequence[int],
         radius: int = 3,
         crops_at_once: int = 8,
-        bfloat16: bool = False,
+        bfloat16: bool | str = "auto",
         use_offsets: bool = True,
         activation: str = "softmax",
         shape_mm: Sequence[Sequence[float]] | None = None,
@@ -137,7 +154,7 @@ class CoarseToFineInferer(Inferer):
             )
         self.shape = None if shape_mm is None else torch.tensor(shape_mm, dtype=torch.float64)
         self.coarse, self.fine, self.crop_shape = coarse, network, tuple(crop_shape)
-        self.radius, self.crops_at_once, self.bfloat16 = radius, crops_at_once, bfloat16
+        self.radius, self.crops_at_once, self.precision = radius, crops_at_once, Precision(bfloat16)
         self.use_offsets, self.activation = use_offsets, activation
 
     def __call__(self, inputs: Tensor, network: nn.Module, detail: Tensor, **kwargs: Any) -> dict[str, Tensor]:
@@ -178,7 +195,9 @@ class CoarseToFineInferer(Inferer):
             else:
                 crops, matrices = turned_crops_around(image, around, self.crop_shape, spacing_mm, axes)
             landmarks = torch.arange(first, first + len(around), device=image.device)
-            output = self._of_landmark(MixedPrecision(self.fine, self.bfloat16)(crops), landmarks)
+            with self.precision.autocast(crops.device):
+                output = self.fine(crops)
+            output = self._of_landmark(output, landmarks)
             place, confidence = decode_output(
                 output,
                 1,

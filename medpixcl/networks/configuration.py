@@ -1,4 +1,4 @@
-"""Spatial configuration: where the other landmarks say that each one is."""
+"""Spatial configuration: where the other landmarks expect each one."""
 
 from itertools import pairwise
 
@@ -11,16 +11,16 @@ from torch.nn import functional as F
 class SpatialConfiguration(nn.Module):
     """Factors between -1 and 1 for the heatmaps of K landmarks, from a coarse look at all of them together.
 
-    The maps of local appearance, which may be high at several places that look alike, are averaged over blocks of
-    cells, go through convolutions with large kernels and come back in their own size. The product of both is high where
-    the appearance and the arrangement agree.
+    Maps of local appearance may be high at several similar places. They are averaged over blocks of cells, go through
+    convolutions with large kernels and are interpolated back to their size. The product of both is high where the
+    appearance and the arrangement agree.
 
     Args:
         landmarks: Number K of maps.
         spatial_dims: 2 or 3.
-        factor: Cells along each axis of a block.
+        factor: Number of cells of a block along each axis.
         channels: Width of the three inner convolutions.
-        kernel: Blocks along each axis that a convolution sees; an odd number.
+        kernel: Number of blocks along each axis that a convolution sees; an odd number.
 
     Reference: Payer et al., Integrating Spatial Configuration into Heatmap Regression Based CNNs for Landmark
     Localization, Medical Image Analysis 54 (2019), section 3. Ours: it works on the logits of any backbone.

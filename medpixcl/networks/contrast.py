@@ -14,7 +14,7 @@ class InstanceContrastNet(EncoderNet):
 
     Args:
         projection_size: Length P of the projected vectors.
-        **encoder: See :class:`medpixcl.networks.classifier.EncoderNet`.
+        **encoder: Options of :class:`medpixcl.networks.classifier.EncoderNet`.
     """
 
     def __init__(self, *, projection_size: int = 128, **encoder: Any) -> None:

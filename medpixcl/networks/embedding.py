@@ -1,19 +1,19 @@
 """The network that gives every pixel an embedding at several scales, and its two-view form for training."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medpixcl.networks.backbones import build_backbone
-from medpixcl.networks.encoders import build_encoder
-from medpixcl.networks.precision import refuse_wrong_gradients
+from medpixcl.networks.build import build_backbone
+from medpixcl.networks.precision import Precision, refuse_wrong_gradients
 
 
 def dense_embedding(levels: list[Tensor]) -> Tensor:
-    """Levels of unit vectors in one map at the finest scale.
+    """Join levels of unit vectors in one map at the finest scale.
 
     Coarser levels are interpolated and renormalised, all are joined and divided by the square root of their number:
     the vectors have length one, and their scalar product is the mean of the levels' cosines.
@@ -37,7 +37,8 @@ class LevelsNet(nn.Module):
 
     Attributes:
         strides: Strides of the levels, finest first.
-        coarsest_stride: What image sizes should be a multiple of; the network may work coarser than its levels.
+        coarsest_stride: Stride of the coarsest map of the network, which may lie below its levels; image sizes should
+            be multiples of it.
     """
 
     strides: list[int]
@@ -59,14 +60,9 @@ class PixelEmbeddingNet(LevelsNet):
     should be multiples of the coarsest stride.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        backbone: See :func:`medpixcl.networks.build_backbone`.
-        channels: Widths of the backbone, finest first.
         embedding_size: Length E of a level's vectors.
-        strides: Strides that get a head, finest first; all of the backbone's when None.
-        pretrained: Start the encoder from its published weights.
-        norm: Normalisation of backbones trained from scratch.
+        strides: Strides of the maps that get a head, finest first; None takes all maps of the backbone.
+        **backbone: Options of :func:`medpixcl.networks.build_backbone`.
 
     Raises:
         ValueError: If the backbone has no map at a stride asked for.
@@ -75,28 +71,16 @@ class PixelEmbeddingNet(LevelsNet):
     def __init__(
         self,
         *,
-        spatial_dims: int = 2,
-        in_channels: int = 1,
-        backbone: str = "efficientnet-lite0",
-        channels: Sequence[int] = (32, 48, 80, 112),
         embedding_size: int = 64,
         strides: Sequence[int] | None = None,
-        pretrained: bool = False,
-        norm: str | Sequence = "instance",
+        **backbone: Any,
     ) -> None:
         super().__init__()
-        self.backbone = build_backbone(
-            backbone,
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            channels=channels,
-            pretrained=pretrained,
-            norm=norm,
-        )
+        self.backbone = build_backbone(**backbone)
         self.strides = list(self.backbone.strides if strides is None else strides)
         self.coarsest_stride = self.backbone.strides[-1]
-        self.taps = self.backbone.keep_strides(self.strides, backbone)
-        conv = Conv[Conv.CONV, spatial_dims]
+        self.taps = self.backbone.keep_strides(self.strides)
+        conv = Conv[Conv.CONV, self.backbone.spatial_dims]
         self.heads = nn.ModuleList([conv(self.backbone.channels[tap], embedding_size, 1) for tap in self.taps])
 
     def levels(self, x: Tensor) -> list[Tensor]:
@@ -109,21 +93,15 @@ class PixelEmbeddingNet(LevelsNet):
 
 
 class BackboneNet(LevelsNet):
-    """A backbone without heads of its own, its maps as embeddings: what PixPro trains and what is kept of it.
+    """A backbone without heads, whose maps are the embeddings; PixPro trains and keeps it.
 
-    With ``encoder_only`` and ``pretrained`` it is the start that a pretraining has to beat. Images are expected between
-    0 and 1. Its weights fit into the backbone of a :class:`medpixcl.networks.PixelEmbeddingNet` or
+    With ``encoder_only`` and ``pretrained`` it is the baseline that a pretraining has to beat. Images are expected
+    between 0 and 1. Its weights fit into the backbone of a :class:`medpixcl.networks.PixelEmbeddingNet` or
     :class:`medpixcl.networks.LandmarkNet` by name.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        backbone: See :func:`medpixcl.networks.build_backbone`.
-        channels: Widths of the backbone, finest first.
-        strides: Strides taken, finest first; all of the backbone's when None.
-        encoder_only: Without the backbone's up path: the maps are those of the encoder, as in PixPro.
-        pretrained: Start the encoder from its published weights.
-        norm: Normalisation of backbones trained from scratch.
+        strides: Strides of the maps to use, finest first; None takes all maps of the backbone.
+        **backbone: Options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
         widths: Channels of the maps at the strides.
@@ -135,28 +113,14 @@ class BackboneNet(LevelsNet):
     def __init__(
         self,
         *,
-        spatial_dims: int = 2,
-        in_channels: int = 1,
-        backbone: str = "efficientnet-lite0",
-        channels: Sequence[int] = (32, 48, 80, 112),
         strides: Sequence[int] | None = None,
-        encoder_only: bool = False,
-        pretrained: bool = False,
-        norm: str | Sequence = "instance",
+        **backbone: Any,
     ) -> None:
         super().__init__()
-        build = build_encoder if encoder_only else build_backbone
-        self.backbone = build(
-            backbone,
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            channels=channels,
-            pretrained=pretrained,
-            norm=norm,
-        )
+        self.backbone = build_backbone(**backbone)
         self.coarsest_stride = self.backbone.strides[-1]
         self.strides = list(self.backbone.strides if strides is None else strides)
-        self.taps = self.backbone.keep_strides(self.strides, backbone)
+        self.taps = self.backbone.keep_strides(self.strides)
         self.widths = [self.backbone.channels[tap] for tap in self.taps]
 
     def maps(self, x: Tensor) -> list[Tensor]:
@@ -168,7 +132,7 @@ class BackboneNet(LevelsNet):
         return out
 
     def levels(self, x: Tensor) -> list[Tensor]:
-        """The maps as unit vectors."""
+        """Unit vectors at every level, shapes (B, C, *cells), finest first, of an image (B, C, *spatial)."""
         out: list[Tensor] = []
         for level in self.maps(x):
             out.append(F.normalize(level.float(), dim=1))
@@ -180,16 +144,19 @@ class SiameseNet(nn.Module):
 
     Args:
         network: The embedding network.
-        bfloat16: Convolutions in bfloat16, on CPU and GPU alike; weights, norms and embeddings stay in float32. It
-            needs no gradient scaling and is about 1.6 times as fast on a CPU with AVX-512.
+        bfloat16: Convolutions in bfloat16: true, false, or ``"auto"`` where the device computes them faster; weights,
+            norms and embeddings stay in float32.
+
+    Attributes:
+        precision: The :class:`medpixcl.networks.precision.Precision`, which a resumed training restores.
     """
 
     network: LevelsNet
 
-    def __init__(self, network: LevelsNet, bfloat16: bool = False) -> None:
+    def __init__(self, network: LevelsNet, bfloat16: bool | str = "auto") -> None:
         super().__init__()
         self.network = network
-        self.use_bfloat16 = bfloat16
+        self.precision = Precision(bfloat16)
         if bfloat16:
             refuse_wrong_gradients(network)
 
@@ -198,7 +165,7 @@ class SiameseNet(nn.Module):
 
         Views of one shape go through the network together, so that batch statistics are shared.
         """
-        with torch.autocast(query.device.type, dtype=torch.bfloat16, enabled=self.use_bfloat16):
+        with self.precision.autocast(query.device):
             if query.shape != anchor.shape:
                 return [self.network.levels(query), self.network.levels(anchor)]
             pairs = [level.chunk(2) for level in self.network.levels(torch.cat([query, anchor]))]

@@ -1,23 +1,21 @@
-"""The encoders of the backbones without their up path; tensors keep the names that they have in the backbone."""
+"""Encoders of the backbones without their up path; tensors keep the names that they have in the backbone."""
 
 from collections.abc import Sequence
 
-from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import Tensor, nn
 
-from medpixcl.networks.backbones import Backbone, DynUNetLevels, FlexibleUNetLevels, UNetLevels, build_backbone
+from medpixcl.networks.backbones import Backbone, DynUNetLevels, FlexibleUNetLevels, UNetLevels
 
 # MONAI's EfficientNet keeps the layers of its classifier, which nothing calls here.
 UNUSED = ("_conv_head", "_bn1", "_fc")
-MOMENTUM = 0.1
 
 
 class FlexibleUNetEncoder(Backbone):
     """The encoder of a :class:`FlexibleUNetLevels`: its maps at strides 2, 4, 8, 16, 32.
 
     Args:
-        backbone: Where the encoder is taken from.
-        channels: Of its maps.
+        backbone: Backbone whose encoder is taken.
+        channels: Channels of the encoder's maps, finest first.
     """
 
     up_path = None
@@ -35,10 +33,10 @@ class FlexibleUNetEncoder(Backbone):
 
 
 class DownPath(Backbone):
-    """The down path of a :class:`DynUNetLevels`, its bottom the last layer of it.
+    """The down path of a :class:`DynUNetLevels`; its last layer is the bottom.
 
     Args:
-        backbone: Where the layers are taken from.
+        backbone: Backbone whose layers are taken.
     """
 
     up_path = None
@@ -61,8 +59,8 @@ class UNetDownPath(Backbone):
     """The down path of a :class:`UNetLevels` and its bottom layer, which keeps the size.
 
     Args:
-        backbone: Where the layers are taken from.
-        channels: Of the network's layers, finest first.
+        backbone: Backbone whose layers are taken.
+        channels: Channels of the network's layers, finest first.
     """
 
     up_path = None
@@ -82,64 +80,8 @@ class UNetDownPath(Backbone):
         return maps
 
 
-def build_encoder(
-    name: str,
-    *,
-    spatial_dims: int,
-    in_channels: int,
-    channels: Sequence[int],
-    pretrained: bool = False,
-    norm: str | Sequence = "batch",
-) -> Backbone:
-    """The encoder of a backbone by name.
-
-    Args:
-        name: See :func:`medpixcl.networks.build_backbone`.
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        channels: Widths of ``dynunet`` and ``unet``, finest first; the registered encoders have their own.
-        pretrained: Published encoder weights; only for encoders that have them.
-        norm: Normalisation of ``unet`` and ``dynunet``. With ``instance`` the mean of a map over its cells says little
-            of the image, so a head on pooled maps starves.
-
-    The running batch statistics follow by a tenth at each step, as is usual in torch. EfficientNet's own hundredth was
-    chosen for ImageNet: after 150 steps a fifth of them would still be the values of the start.
-
-    Returns:
-        Module with ``channels`` and ``strides`` of its maps; called on an image it returns the maps, finest first.
-
-    Raises:
-        ValueError: If the name is unknown or there are no weights for it.
-    """
-    encoder = _encoder(name, spatial_dims, in_channels, channels, pretrained, norm)
-    for layer in encoder.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.momentum = MOMENTUM
-    return encoder
-
-
-def _encoder(
-    name: str, spatial_dims: int, in_channels: int, channels: Sequence[int], pretrained: bool, norm: str | Sequence
-) -> Backbone:
-    registered = name in FLEXUNET_BACKBONE.register_dict
-    backbone = build_backbone(
-        name,
-        spatial_dims=spatial_dims,
-        in_channels=in_channels,
-        channels=[8, 8, 8, 8] if registered else channels,
-        pretrained=pretrained,
-        norm=norm,
-    )
-    if isinstance(backbone, FlexibleUNetLevels):
-        return FlexibleUNetEncoder(backbone, FLEXUNET_BACKBONE.register_dict[name]["feature_channel"])
-    if isinstance(backbone, DynUNetLevels):
-        return DownPath(backbone)
-    assert isinstance(backbone, UNetLevels)
-    return UNetDownPath(backbone, channels)
-
-
 def encoder_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Layers of an encoder that have weights, from the image to the coarsest map; lists of layers are taken apart."""
+    """List the layers of an encoder that have weights, from the image to the coarsest map; layer lists are expanded."""
     root = backbone.encoder if isinstance(backbone, FlexibleUNetEncoder) else backbone
     layers: list[nn.Module] = []
     for name, child in root.named_children():

@@ -1,4 +1,4 @@
-"""What networks on a pretrained backbone share: layers that stay as they are, and learning rates of trunk and head."""
+"""What networks on a pretrained backbone share: frozen layers, and learning rates of backbone and head."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from medpixcl.networks.encoders import encoder_layers
 
 
 def backbone_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Layers of a backbone that have weights, in the order in which the image meets them: down, then up again."""
+    """List the layers of a backbone that have weights, in the order of the forward pass: down, then up."""
     if isinstance(backbone, FlexibleUNetLevels):
         return [*encoder_layers(backbone.encoder), *backbone.decoder]
     return encoder_layers(backbone)
 
 
 def freeze_layers(backbone: nn.Module, trained_layers: int | None) -> None:
-    """Let the last layers of a backbone learn, and no others; :func:`hold_frozen` then keeps their statistics, too.
+    """Freeze all but the last layers of a backbone; :func:`hold_frozen` then keeps their statistics, too.
 
     Args:
-        backbone: See :func:`backbone_layers`.
-        trained_layers: Layers that learn, counted from the last one: None all (fine-tuning), 0 none (frozen), a number
-            in between (partial).
+        backbone: Backbone to freeze; its layers are those of :func:`backbone_layers`.
+        trained_layers: Number of layers that learn, counted from the last one: None for all (fine-tuning), 0 for none
+            (frozen).
 
     Raises:
         ValueError: If it is not between 0 and the number of layers.
@@ -60,14 +60,14 @@ def hold_frozen(network: nn.Module) -> None:
 def parameter_groups(
     network: nn.Module, learning_rate: float, head_learning_rate: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer: what learns of the ``backbone``, if anything, and all the rest, the head.
+    """Split the parameters that learn into groups for an optimizer: layers of the ``backbone``, and the rest, the head.
 
     Args:
-        network: Has a ``backbone``.
-        learning_rate: Of the backbone's last layer.
-        head_learning_rate: Of the rest of the network.
-        layer_decay: Every layer of the backbone learns this much slower than the next one (0.65 to 0.9 are usual); with
-            1 all are one group.
+        network: Network with a ``backbone``.
+        learning_rate: Learning rate of the last layer of the backbone.
+        head_learning_rate: Learning rate of the rest of the network.
+        layer_decay: Factor between the learning rates of a backbone layer and the next one (0.65 to 0.9 are usual);
+            with 1 the whole backbone is one group.
 
     Returns:
         Groups with ``params`` and ``lr``, from the image to the head, which is always the last one.

@@ -7,25 +7,23 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medpixcl.coordinates import apply_affine
 from medpixcl.landmarks.heatmaps import activate_heatmaps, heatmap_covariance
+from medpixcl.networks.backbones import pad_to_stride
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.landmark import LandmarkNet, decode_output
-from medpixcl.networks.precision import MixedPrecision
+from medpixcl.networks.precision import Precision
 from medpixcl.views import affine_view, resample, view_positions
 
 
 class LevelsInferer(Inferer):
-    """Runs an embedding network on a whole image, padded with zeros at its end to what the network can divide."""
+    """Runs an embedding network on a whole image, padded with zeros at its end to a multiple of the coarsest stride."""
 
     def __call__(self, inputs: Tensor, network: LevelsNet, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Level maps of the images (B, C, *spatial), finest first."""
-        step = network.coarsest_stride
-        padding = [amount for size in reversed(inputs.shape[2:]) for amount in (0, -size % step)]
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        return network.levels(F.pad(image, padding))
+        return network.levels(pad_to_stride(image, network.coarsest_stride))
 
 
 Views = Sequence[Sequence[float | int]]
@@ -56,19 +54,21 @@ class EmbeddingModel:
 
 
 class LandmarkInferer(Inferer):
-    """Finds landmarks in whole images, seen in some turned and scaled views.
+    """Finds landmarks in whole images, each seen in one or more turned and scaled views.
 
-    The network runs on every view and its output is decoded; the result is the median over the views (of two the mean).
+    The network runs on every view and its output is decoded. The result is the median over the views, the mean of two.
 
     Args:
-        network: Tells the number of landmarks and the strides; the network that runs is the one passed in the call.
+        network: Network that defines the number of landmarks and the strides; the network that runs is passed in the
+            call.
         spacing_mm: Size of a voxel along each array axis.
         views: Rotation in degrees (about every axis in 3D) and scale of each view.
-        radius: See :func:`medpixcl.networks.landmark.decode_output`.
-        use_offsets: See there.
-        bfloat16: Convolutions in bfloat16.
+        radius: Number of cells on each side of a peak that are averaged, see
+            :func:`medpixcl.networks.landmark.decode_output`.
+        use_offsets: Whether the network's offsets are used, see :func:`medpixcl.networks.landmark.decode_output`.
+        bfloat16: Convolutions in bfloat16: true, false, or ``"auto"`` where the device computes them faster.
         activation: ``activation`` of the loss that the network was trained with.
-        covariance_radius: Cells to either side of the peak over which the spread of a heatmap is measured.
+        covariance_radius: Number of cells on each side of the peak over which the covariance of a heatmap is measured.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class LandmarkInferer(Inferer):
         views: Views = ((0.0, 1.0),),
         radius: int = 3,
         use_offsets: bool = True,
-        bfloat16: bool = False,
+        bfloat16: bool | str = "auto",
         activation: str = "softmax",
         covariance_radius: int = 8,
     ) -> None:
@@ -89,7 +89,7 @@ class LandmarkInferer(Inferer):
             radius,
             use_offsets,
         )
-        self.bfloat16, self.activation, self.covariance_radius = bfloat16, activation, covariance_radius
+        self.precision, self.activation, self.covariance_radius = Precision(bfloat16), activation, covariance_radius
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Landmarks of images (B, C, *spatial).
@@ -129,9 +129,8 @@ class LandmarkInferer(Inferer):
             )
             matrix = view.matrix[None].to(images.device, torch.float32)
             images = resample(images, view_positions(matrix, shape).expand(len(images), *shape, dims))
-        step = self.definition.coarsest_stride
-        padding = [amount for size in reversed(shape) for amount in (0, -size % step)]
-        output = MixedPrecision(network, self.bfloat16)(F.pad(images, padding))
+        with self.precision.autocast(images.device):
+            output = network(pad_to_stride(images, self.definition.coarsest_stride))
         cells = [-(-size // self.definition.stride) for size in shape]  # no landmark is looked for in the padding
         output = output[(slice(None), slice(None), *[slice(n) for n in cells])]
         points, confidence = decode_output(
@@ -146,7 +145,7 @@ class LandmarkInferer(Inferer):
         return (points if matrix is None else apply_affine(matrix, points)), confidence, spread
 
     def _covariance(self, output: Tensor, matrix: Tensor | None) -> Tensor:
-        """Spread of the heatmaps in mm^2 along the image's axes, of a view whose voxels ``matrix`` takes there."""
+        """Covariance of the heatmaps in mm^2 along the image's axes; ``matrix`` takes voxels of the view there."""
         maps = activate_heatmaps(output[:, : self.definition.landmarks].float(), self.activation)
         voxels = heatmap_covariance(
             maps, stride=self.definition.stride, spacing_mm=[1.0] * (maps.ndim - 2), radius=self.covariance_radius

@@ -1,6 +1,6 @@
 """A landmark network: the trunk of a pixel-embedding network with heatmaps and offsets on top."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,42 +9,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medpixcl.landmarks.heatmaps import activate_heatmaps, decode_heatmaps
-from medpixcl.networks.backbones import build_backbone
+from medpixcl.networks.build import build_backbone
 from medpixcl.networks.configuration import SpatialConfiguration
-from medpixcl.networks.encoders import build_encoder
 from medpixcl.networks.finetuning import freeze_layers, hold_frozen
 
 
 class LandmarkNet(nn.Module):
     """Backbone of a :class:`medpixcl.networks.PixelEmbeddingNet` with K heatmaps and K * D offsets at a fine stride.
 
-    A landmark's heatmap is the sum of what every level says of it, interpolated to the finest cells, as in matching the
-    similarities of all levels are joined. The offsets come from the finest level. Weights of every pretraining of this
-    package fit into the backbone by name (:func:`medpixcl.networks.load_weights` with ``strict=False``, and
-    ``required=["backbone."]`` to be sure that nothing of it is left out).
+    Every level gives a heatmap of each landmark; interpolated to the finest cells, they are summed, just as matching
+    joins the similarities of all levels. The offsets come from the finest level. Weights of every pretraining of this
+    package fit into the backbone by name: :func:`medpixcl.networks.load_weights` with ``strict=False``, and with
+    ``required=["backbone."]`` to make sure that the whole backbone is loaded.
 
     Images are expected between 0 and 1; their sizes should be multiples of the coarsest stride.
 
     Args:
         landmarks: Number K of landmarks.
-        spatial_dims: D, 2 or 3.
-        in_channels: Channels of the image.
-        backbone: See :func:`medpixcl.networks.build_backbone`.
-        channels: Widths of the backbone, finest first.
-        stride: Of the output; the backbone must have a map there.
-        encoder_only: Without the backbone's up path, as in pretrainings that have none.
-        trained_layers: Layers of the backbone that learn, counted from the last one, see
-            :func:`medpixcl.networks.finetuning.freeze_layers`: None all, 0 none, a number in between. The others keep
-            their batch statistics, too.
+        stride: Stride of the output; the backbone must have a map there.
+        trained_layers: Number of backbone layers that learn, counted from the last one: None for all, 0 for none, see
+            :func:`medpixcl.networks.finetuning.freeze_layers`. The others also keep their batch statistics.
         configuration_stride: Stride at which a :class:`medpixcl.networks.configuration.SpatialConfiguration` looks at
-            the heatmaps, whose factors they are then multiplied with; None for none.
-        configuration_channels: Its width.
-        configuration_kernel: Its kernel; in 3D a smaller one is enough.
-        pretrained: Start the encoder from its published weights.
-        norm: Normalisation of backbones trained from scratch.
+            the heatmaps, which are then multiplied by its factors; None for none.
+        configuration_channels: Width of the spatial configuration.
+        configuration_kernel: Kernel size of the spatial configuration; in 3D a smaller one is enough.
+        **backbone: Options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
-        coarsest_stride: What image sizes should be a multiple of.
+        coarsest_stride: Stride of the coarsest map; image sizes should be multiples of it.
 
     Raises:
         ValueError: If there is no landmark, the backbone has no map at the stride or not so many layers, or the
@@ -55,50 +47,36 @@ class LandmarkNet(nn.Module):
         self,
         landmarks: int,
         *,
-        spatial_dims: int = 2,
-        in_channels: int = 1,
-        backbone: str = "efficientnet-lite0",
-        channels: Sequence[int] = (32, 48, 80, 112),
         stride: int = 2,
-        encoder_only: bool = False,
         trained_layers: int | None = None,
         configuration_stride: int | None = None,
         configuration_channels: int = 64,
         configuration_kernel: int = 11,
-        pretrained: bool = False,
-        norm: str | Sequence = "instance",
+        **backbone: Any,
     ) -> None:
         super().__init__()
         if landmarks < 1:
             raise ValueError(f"landmarks is {landmarks}; expected the number of landmarks, at least 1")
         if configuration_stride is not None and configuration_stride % stride:
             raise ValueError(f"configuration_stride is {configuration_stride}; expected a multiple of {stride=}")
-        build = build_encoder if encoder_only else build_backbone
-        self.backbone = build(
-            backbone,
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            channels=channels,
-            pretrained=pretrained,
-            norm=norm,
-        )
-        self.taps = self.backbone.keep_strides([stride, *[s for s in self.backbone.strides if s > stride]], backbone)
+        self.backbone = build_backbone(**backbone)
+        self.taps = self.backbone.keep_strides([stride, *[s for s in self.backbone.strides if s > stride]])
         freeze_layers(self.backbone, trained_layers)
-        self.landmarks, self.spatial_dims, self.stride = landmarks, spatial_dims, stride
+        self.landmarks, self.spatial_dims, self.stride = landmarks, self.backbone.spatial_dims, stride
         self.coarsest_stride = self.backbone.strides[-1]
-        conv, widths = Conv[Conv.CONV, spatial_dims], [self.backbone.channels[tap] for tap in self.taps]
+        conv, widths = Conv[Conv.CONV, self.spatial_dims], [self.backbone.channels[tap] for tap in self.taps]
         self.heatmap_heads = nn.ModuleList([conv(width, landmarks, 1) for width in widths])
-        self.offset_head = conv(widths[0], landmarks * spatial_dims, 1)
+        self.offset_head = conv(widths[0], landmarks * self.spatial_dims, 1)
         self.configuration: nn.Module | None = None
         if configuration_stride is not None:
             self.configuration = SpatialConfiguration(
                 landmarks,
-                spatial_dims,
+                self.spatial_dims,
                 factor=configuration_stride // stride,
                 channels=configuration_channels,
                 kernel=configuration_kernel,
             )
-        self.mode = "bilinear" if spatial_dims == 2 else "trilinear"
+        self.mode = "bilinear" if self.spatial_dims == 2 else "trilinear"
         self.train()
 
     def train(self, mode: bool = True) -> "LandmarkNet":
@@ -131,14 +109,15 @@ def decode_output(
     use_offsets: bool = True,
     activation: str = "softmax",
 ) -> tuple[Float[Tensor, "b k d"], Float[Tensor, "b k"]]:
-    """Landmarks of a :class:`LandmarkNet`'s output: where the cells around each peak point to, on average.
+    """Decode the output of a :class:`LandmarkNet`: the mean position to which the cells around each peak point.
 
     Args:
-        output: Shape (B, K * (1 + D), *cells).
-        landmarks: Number K.
-        stride: Of the network.
-        radius: Cells to either side of the peak that are averaged.
-        use_offsets: Off: the mean of the cells themselves.
+        output: Output of the network, shape (B, K * (1 + D), *cells).
+        landmarks: Number K of landmarks.
+        stride: Stride of the network's output.
+        radius: Number of cells on each side of the peak that are averaged.
+        use_offsets: Average the positions that the cells' offsets point to; if False, the positions of the cells
+            themselves.
         activation: ``activation`` of the loss that the network was trained with.
 
     Returns:

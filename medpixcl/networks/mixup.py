@@ -1,17 +1,17 @@
-"""The network of mix-up pretraining: it takes a mixture of two images apart and says how opaque the target was.
+"""The network of mix-up pretraining: it separates a mixture of two images and predicts the opacity of the target.
 
 Only the abstract of the paper (Zhang et al., Mix-up Self-Supervised Learning for Contrast-agnostic Applications, ICME
 2022, arXiv 2204.00901) names the two tasks, reconstruction and transparency prediction; the network is ours.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from monai.networks.layers.factories import Conv
 from monai.networks.layers.utils import get_norm_layer
 from torch import Tensor, nn
 
-from medpixcl.networks.backbones import build_backbone
-from medpixcl.networks.encoders import build_encoder
+from medpixcl.networks.build import build_backbone
 
 OPACITY_HEADS = ("scalar", "ordinal", "dense")
 
@@ -51,24 +51,20 @@ class MixUpNet(nn.Module):
     as in the project's other networks, ``backbone...``, and move by :func:`medpixcl.networks.load_weights`.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        backbone: See :func:`medpixcl.networks.build_backbone`.
-        channels: Widths of the backbone, finest first; not used by a registered encoder without skips.
-        pretrained: Start the encoder from its published weights.
-        norm: Normalisation of the decoder and of backbones trained from scratch, see :func:`build_encoder`.
-        skips: Reconstruct through the backbone's up path, which moves to other networks then too. Skips let shallow
-            maps take the mixture apart and leave the coarsest map idle, so classification wants none.
+        norm: Normalisation of the decoder, and of ``unet`` and ``dynunet``.
+        skips: Reconstruct through the backbone's up path, which then moves to other networks too. With skips, shallow
+            maps can separate the mixture and leave the coarsest map idle, so leave them out for classification.
         decoder_channels: Widths of the light decoder, coarsest first, one for each doubling of the size; by default
-            128, halved at each, not below 16 (with skips: 16).
+            128, halved at each step, at least 16 (with skips: 16).
         reconstruct_source: Reconstruct the source too.
         opacity_head: ``scalar``; ``ordinal``, a logit for each border between bins; ``dense``, one for each cell of the
             coarsest map.
         opacity_bins: Bins of the ordinal head, equally wide.
-        opacity_range: Of the ordinal head: lowest and highest opacity.
+        opacity_range: Lowest and highest opacity of the ordinal head.
+        **backbone: Further options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
-        coarsest_stride: What image sizes must be a multiple of.
+        coarsest_stride: Stride of the coarsest map; image sizes must be multiples of it.
 
     Raises:
         ValueError: If a choice is unknown, the bins are fewer than 2, the range is empty, or the decoder has not one
@@ -78,11 +74,6 @@ class MixUpNet(nn.Module):
     def __init__(
         self,
         *,
-        spatial_dims: int = 2,
-        in_channels: int = 1,
-        backbone: str = "efficientnet-lite0",
-        channels: Sequence[int] = (32, 48, 80, 112),
-        pretrained: bool = False,
         norm: str | Sequence = "batch",
         skips: bool = False,
         decoder_channels: Sequence[int] | None = None,
@@ -90,25 +81,19 @@ class MixUpNet(nn.Module):
         opacity_head: str = "scalar",
         opacity_bins: int = 10,
         opacity_range: Sequence[float | int] = (0.0, 1.0),
+        **backbone: Any,
     ) -> None:
         super().__init__()
         self.low, self.high = _checked(opacity_head, opacity_bins, opacity_range)
-        build = build_backbone if skips else build_encoder
-        self.backbone = build(
-            backbone,
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            channels=channels,
-            pretrained=pretrained,
-            norm=norm,
-        )
+        self.backbone = build_backbone(encoder_only=not skips, norm=norm, **backbone)
         start = 0 if skips else -1
         steps = self.backbone.strides[start].bit_length() - 1
         widths = _decoder_widths(decoder_channels, steps, 16 if skips else 128)
         images = 2 if reconstruct_source else 1
-        self.decoder = LightDecoder(spatial_dims, self.backbone.channels[start], images * in_channels, widths, norm)
+        dims, in_channels = self.backbone.spatial_dims, self.backbone.in_channels
+        self.decoder = LightDecoder(dims, self.backbone.channels[start], images * in_channels, widths, norm)
         logits = opacity_bins - 1 if opacity_head == "ordinal" else 1
-        self.opacity_head = Conv[Conv.CONV, spatial_dims](self.backbone.channels[-1], logits, 1)
+        self.opacity_head = Conv[Conv.CONV, dims](self.backbone.channels[-1], logits, 1)
         self.start, self.in_channels, self.both = start, in_channels, reconstruct_source
         self.dense, self.ordinal = opacity_head == "dense", opacity_head == "ordinal"
         self.coarsest_stride = self.backbone.strides[-1]
@@ -137,42 +122,21 @@ class MixUpNet(nn.Module):
 
 
 class DenseOpacityNet(nn.Module):
-    """Encoder and decoder that tell for every voxel which of K opacities the target has there.
+    """Encoder and decoder that predict for every voxel which of K opacities the target has there.
 
     The baseline after Volume Fusion (Wang et al., arXiv 2306.16925), on the encoder and decoder of :class:`MixUpNet`.
 
     Args:
         classes: Number K of opacities.
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        backbone: See :func:`medpixcl.networks.build_backbone`.
-        channels: Widths of the backbone, finest first.
-        pretrained: Start the encoder from its published weights.
-        norm: Normalisation of the decoder and of backbones trained from scratch.
+        norm: Normalisation of the decoder, and of ``unet`` and ``dynunet``.
+        **backbone: Further options of :func:`medpixcl.networks.build_backbone`.
     """
 
-    def __init__(
-        self,
-        classes: int = 5,
-        *,
-        spatial_dims: int = 2,
-        in_channels: int = 1,
-        backbone: str = "efficientnet-lite0",
-        channels: Sequence[int] = (32, 48, 80, 112),
-        pretrained: bool = False,
-        norm: str | Sequence = "batch",
-    ) -> None:
+    def __init__(self, classes: int = 5, *, norm: str | Sequence = "batch", **backbone: Any) -> None:
         super().__init__()
-        self.backbone = build_encoder(
-            backbone,
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            channels=channels,
-            pretrained=pretrained,
-            norm=norm,
-        )
+        self.backbone = build_backbone(encoder_only=True, norm=norm, **backbone)
         widths = _decoder_widths(None, self.backbone.strides[-1].bit_length() - 1, 128)
-        self.decoder = LightDecoder(spatial_dims, self.backbone.channels[-1], classes, widths, norm)
+        self.decoder = LightDecoder(self.backbone.spatial_dims, self.backbone.channels[-1], classes, widths, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K, *spatial) of mixtures (B, C, *spatial) between 0 and 1, in float32."""

@@ -1,4 +1,4 @@
-"""PixPro's network: an online encoder with heads and pixel propagation, and a slow copy that gives the keys.
+"""PixPro's network: an online encoder with heads and pixel propagation, and a momentum copy that gives the keys.
 
 The propagation, the heads and the momentum encoder are PixPro's (arXiv 2011.10043 and its published code); more than
 one level, each with a head and a propagation of its own, is ours.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medpixcl.networks.embedding import BackboneNet, LevelsNet
-from medpixcl.networks.precision import refuse_wrong_gradients
+from medpixcl.networks.precision import Precision, refuse_wrong_gradients
 
 
 class ProjectionHead(nn.Sequential):
@@ -23,10 +23,10 @@ class ProjectionHead(nn.Sequential):
 
     Args:
         spatial_dims: 2 or 3.
-        in_channels: Channels of the map.
+        in_channels: Number of channels of the map.
         out_channels: Length of the vectors.
-        hidden_channels: Between; 4096 in the published code.
-        norm: As MONAI names it; ``batch`` in PixPro, whose statistics are over batch and cells.
+        hidden_channels: Number of channels between the two convolutions; 4096 in the published code.
+        norm: Normalisation, as MONAI names it; ``batch`` in PixPro, with statistics over batch and cells.
     """
 
     def __init__(
@@ -51,11 +51,12 @@ class PixelPropagation(nn.Module):
 
     Args:
         spatial_dims: 2 or 3.
-        channels: Of x and y.
-        gamma: Exponent; 2 in PixPro.
-        transform_layers: Of g: 0 for the identity, 1 for a 1 x 1 convolution (PixPro), 2 for one with a hidden layer.
-        normalise_values: ``g(x) / |g(x)|`` as in the published code; off: g(x), as the equation is quoted.
-        norm: Normalisation within a g of two layers.
+        channels: Number of channels of x and y.
+        gamma: Exponent of the similarity; 2 in PixPro.
+        transform_layers: Number of layers of g: 0 for the identity, 1 for a 1 x 1 convolution (PixPro), 2 for a hidden
+            layer as well.
+        normalise_values: Use ``g(x) / |g(x)|``, as in the published code; if False, ``g(x)``, as in the equation.
+        norm: Normalisation within a g of two layers, as MONAI names it.
 
     Raises:
         ValueError: If gamma is not positive or g has another number of layers.
@@ -95,8 +96,8 @@ class PixelPropagation(nn.Module):
 
         Args:
             x: Projected map, shape (B, C, *cells).
-            cells: Index of the cells i asked for, shape (B, N), all by default; the sum is always over all cells. With
-                few of them the memory stays bounded.
+            cells: Index of the cells i to compute, shape (B, N); None computes all. The sum always runs over all cells.
+                A small N bounds the memory.
 
         Returns:
             Shape (B, C, N), cells in array order.
@@ -115,23 +116,23 @@ class PixelPropagation(nn.Module):
 
 
 def take_cells(vectors: Tensor, cells: Tensor | None) -> Tensor:
-    """Of (B, C, M) the vectors (B, C, N) of the chosen cells (B, N); all when None."""
+    """Select the vectors (B, C, N) of the chosen cells (B, N) from vectors (B, C, M); None selects all."""
     if cells is None:
         return vectors
     return vectors.gather(2, cells.unsqueeze(1).expand(-1, vectors.shape[1], -1))
 
 
 class PixProBranch(nn.Module):
-    """Encoder and projectors: the part of PixPro that has a momentum copy.
+    """Encoder and projectors, the part of PixPro that has a momentum copy.
 
     Args:
-        network: Encoder; the maps of its ``maps``, or else its levels, are projected.
+        network: Encoder; its ``maps`` are projected or, if it has none, its levels.
         spatial_dims: 2 or 3.
-        widths: Channels of its maps.
+        widths: Numbers of channels of the encoder's maps.
         projection_size: Length of the projected vectors.
-        hidden_channels: Of the projectors.
-        norm: Of the projectors.
-        instance: With a projector for the instance branch, on the last (coarsest) level.
+        hidden_channels: Number of hidden channels of the projectors.
+        norm: Normalisation of the projectors, as MONAI names it.
+        instance: Add a projector for the instance branch, on the last (coarsest) level.
     """
 
     def __init__(
@@ -158,25 +159,30 @@ class PixProBranch(nn.Module):
 
 
 class PixProNet(nn.Module):
-    """PixPro for training: two views in, what :class:`medpixcl.losses.pixpro.PixProLoss` needs out.
+    """PixPro's network for training: two views in, the vectors for :class:`medpixcl.losses.pixpro.PixProLoss` out.
 
-    The momentum copy takes part in the state dict, so a resumed training goes on exactly, and follows by
-    :meth:`follow` (see :class:`medpixcl.training.momentum.MomentumEncoder`). It runs in the mode of the network: in
-    training its batch norms use statistics of their own. Each view goes through alone, as in PixPro. What is kept after
-    training is ``network``; it has never seen an exogenous channel.
+    The momentum copy is part of the state dict, so training resumes exactly; :meth:`follow` moves it (see
+    :class:`medpixcl.training.momentum.MomentumEncoder`). It runs in the mode of the network, and in training its batch
+    norms use their own statistics. Each view goes through alone, as in PixPro. After training only ``network`` is kept;
+    it has never seen an exogenous channel.
 
     Args:
-        network: Encoder that is trained, a :class:`BackboneNet`; or a :class:`medpixcl.networks.PixelEmbeddingNet`,
-            whose embeddings are then what is projected.
+        network: Encoder to train: a :class:`BackboneNet`, or a :class:`medpixcl.networks.PixelEmbeddingNet`, whose
+            embeddings are then projected.
         projection_size: Length of the projected vectors; 256 in PixPro.
-        hidden_channels: Of projectors and predictor; 4096 in the published code.
-        norm: Of projectors and predictor; ``batch`` in PixPro, such as ``["group", {"num_groups": 8}]`` otherwise.
-        propagation: Off for PixContrast, whose online vectors are the projections.
-        gamma: See :class:`PixelPropagation`.
-        transform_layers: See :class:`PixelPropagation`.
-        normalise_values: See :class:`PixelPropagation`.
-        instance: With the instance branch: a projector and a predictor, pooled over the view after both.
-        bfloat16: Convolutions in bfloat16, on CPU and GPU alike; weights, norms and vectors stay in float32.
+        hidden_channels: Number of hidden channels of projectors and predictor; 4096 in the published code.
+        norm: Normalisation of projectors and predictor: ``batch`` in PixPro; ``["group", {"num_groups": 8}]`` is
+            another choice.
+        propagation: Use the pixel propagation module; if False (PixContrast), the projections are the online vectors.
+        gamma: Exponent of the propagation, see :class:`PixelPropagation`.
+        transform_layers: Number of layers of the propagation's transform, see :class:`PixelPropagation`.
+        normalise_values: Whether the propagated values are normalised, see :class:`PixelPropagation`.
+        instance: Add the instance branch: a projector and a predictor, whose output is averaged over the view.
+        bfloat16: Convolutions in bfloat16: true, false, or ``"auto"`` where the device computes them faster; weights,
+            norms and vectors stay in float32.
+
+    Attributes:
+        precision: The :class:`medpixcl.networks.precision.Precision`, which a resumed training restores.
     """
 
     def __init__(
@@ -191,7 +197,7 @@ class PixProNet(nn.Module):
         transform_layers: int = 1,
         normalise_values: bool = True,
         instance: bool = False,
-        bfloat16: bool = False,
+        bfloat16: bool | str = "auto",
     ) -> None:
         super().__init__()
         dims, widths = _shape_of(network)
@@ -209,7 +215,7 @@ class PixProNet(nn.Module):
         self.predictor = None
         if instance:
             self.predictor = ProjectionHead(dims, projection_size, projection_size, hidden_channels, norm)
-        self.strides, self.use_bfloat16 = network.strides, bfloat16
+        self.strides, self.precision = network.strides, Precision(bfloat16)
         if bfloat16:
             refuse_wrong_gradients(self)
 
@@ -229,15 +235,15 @@ class PixProNet(nn.Module):
 
         Args:
             query: Query view (B, C, *spatial), between 0 and 1.
-            anchor: Anchor view.
-            query_cells: Of each level the cells drawn in the query view, index (B, N); all by default.
-            anchor_cells: The same of the anchor view.
+            anchor: Anchor view (B, C, *spatial), between 0 and 1.
+            query_cells: For each level the index (B, N) of the cells drawn in the query view; None takes all cells.
+            anchor_cells: For each level the index (B, N) of the cells drawn in the anchor view; None takes all cells.
         """
         return {"query": self._view(query, query_cells), "anchor": self._view(anchor, anchor_cells)}
 
     def _view(self, x: Tensor, cells: Sequence[Tensor] | None) -> dict[str, list[Tensor] | Tensor]:
         chosen = [None] * len(self.strides) if cells is None else cells
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.use_bfloat16):
+        with self.precision.autocast(x.device):
             levels, instance = self.online(x)
             with torch.no_grad():
                 keys, instance_keys = self.momentum(x)

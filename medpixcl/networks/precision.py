@@ -1,33 +1,107 @@
-"""Convolutions in bfloat16, where they are right."""
+"""Convolutions in bfloat16, where they are right and faster than in float32."""
+
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from medpixcl.networks.device_precision import device_precision
+
+
+class Precision:
+    """Decides whether convolutions run in bfloat16; weights stay in float32, and gradients need no scaling.
+
+    The device of the images decides when the first of them come, see
+    :func:`medpixcl.networks.device_precision.device_precision`. A resumed training keeps the precision that it began
+    with (``load_state_dict``), unless it began in bfloat16 and goes on where that takes more than 1.2 times as long as
+    float32, or unless the setting now names the other one: then a warning says that the precision changes. Copies of a
+    network share one object, so that averaged weights are validated in the precision of the training.
+
+    Args:
+        bfloat16: True for bfloat16, False for float32, ``"auto"`` for the faster one.
+
+    Raises:
+        ValueError: If ``bfloat16`` is anything else.
+    """
+
+    def __init__(self, bfloat16: bool | str = "auto") -> None:
+        if bfloat16 not in (True, False, "auto"):
+            raise ValueError(f"bfloat16 is {bfloat16!r}; expected true, false or 'auto'.")
+        self.setting = bfloat16
+        self._begun: bool | None = None
+        self._used: tuple[torch.device, bool] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Precision":
+        return self
+
+    def autocast(self, device: torch.device) -> AbstractContextManager:
+        """Context in which a network runs on images of a device; one that changes nothing for float32."""
+        if self._used is None or self._used[0] != device:
+            self._used = device, self._decide(device)
+        if self._used[1]:
+            return torch.autocast(device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def state_dict(self) -> dict[str, bool]:
+        """Whether the network runs in bfloat16; empty before the first images."""
+        bfloat16 = self._begun if self._used is None else self._used[1]
+        return {} if bfloat16 is None else {"bfloat16": bfloat16}
+
+    def load_state_dict(self, state: Mapping[str, bool]) -> None:
+        """Take over what a training began with."""
+        self._begun, self._used = state.get("bfloat16"), None
+
+    def _decide(self, device: torch.device) -> bool:
+        if self.setting == "auto":
+            best = device_precision(device)
+            kept = self._begun is False or (self._begun is True and best.bearable)
+            chosen, reason = (self._begun is True if kept else best.bfloat16), best.reason
+        else:
+            chosen, reason = bool(self.setting), f"bfloat16 is set to {str(self.setting).lower()}"
+        if self._begun is not None:
+            self._tell(self._begun, chosen, reason)
+        return chosen
+
+    @staticmethod
+    def _tell(begun: bool, chosen: bool, reason: str) -> None:
+        """Log how a resumed training goes on."""
+        before, now = ("bfloat16" if one else "float32" for one in (begun, chosen))
+        logger = logging.getLogger(__name__)
+        if begun == chosen:
+            logger.info("the training goes on in %s, as it began", now)
+        else:
+            logger.warning("the training began in %s and goes on in %s: %s", before, now, reason)
+
 
 class MixedPrecision(nn.Module):
-    """Runs a network with its convolutions in bfloat16; weights, and what the network keeps in float32, stay so.
+    """Runs a network with its convolutions in bfloat16 where that is faster; the weights stay in float32.
 
-    It needs no gradient scaling and is about 1.6 times as fast on a CPU with AVX-512. The module that
-    ``DistributedDataParallel`` wraps in training.
+    The module that ``DistributedDataParallel`` wraps in training.
 
     Args:
         network: The network.
-        bfloat16: Off: the network as it is.
+        bfloat16: Convolutions in bfloat16: true, false, or ``"auto"`` where the device computes them faster.
+
+    Attributes:
+        precision: The :class:`Precision`, which a resumed training restores.
 
     Raises:
         ValueError: From a call, see :func:`refuse_wrong_gradients`.
     """
 
-    def __init__(self, network: nn.Module, bfloat16: bool = True) -> None:
+    def __init__(self, network: nn.Module, bfloat16: bool | str = "auto") -> None:
         super().__init__()
         self.network = network
-        self.use_bfloat16 = bfloat16
+        self.precision = Precision(bfloat16)
         if bfloat16:
             refuse_wrong_gradients(network)
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """Output of the network, whatever it is."""
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.use_bfloat16):
+        with self.precision.autocast(x.device):
             return self.network(x)
 
 

@@ -1,14 +1,15 @@
 """Segmentation on a pretrained backbone: a dense linear probe of its maps, or a light decoder over them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from monai.networks.blocks import Convolution
 from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medpixcl.networks.backbones import build_backbone
-from medpixcl.networks.encoders import build_encoder
+from medpixcl.networks.backbones import pad_to_stride
+from medpixcl.networks.build import build_backbone
 from medpixcl.networks.finetuning import hold_frozen
 
 HEADS = ("linear", "decoder")
@@ -23,21 +24,15 @@ class SegmentationNet(nn.Module):
     logits are cropped back.
 
     Args:
-        classes: Number K of logits. For exclusive classes (softmax) the background is one of them.
-        spatial_dims: 2 or 3.
-        in_channels: Channels of the image.
-        backbone: See :func:`medpixcl.networks.build_backbone`.
-        channels: Widths of the backbone, finest first.
-        strides: Of the maps that the head sees, finest first; all of the backbone's when None.
-        encoder_only: Without the backbone's up path, as in the ``BackboneNet`` whose weights are taken.
-        head: ``linear``: see :class:`LinearProbe`; ``decoder``: see :class:`FusionDecoder`.
+        classes: Number K of logits. For exclusive classes (softmax), the background is one of them.
+        strides: Strides of the maps that the head sees, finest first; None takes all maps of the backbone.
+        head: ``linear`` for a :class:`LinearProbe`, ``decoder`` for a :class:`FusionDecoder`.
         decoder_channels: Width of the decoder.
-        frozen: The backbone takes no gradient and keeps its statistics, in whatever mode the network is.
-        pretrained: Start the encoder from its published weights.
-        norm: Normalisation of backbones trained from scratch.
+        frozen: Freeze the backbone: it gets no gradient and keeps its statistics in every mode of the network.
+        **backbone: Options of :func:`medpixcl.networks.build_backbone`.
 
     Attributes:
-        coarsest_stride: What the image is padded to a multiple of.
+        coarsest_stride: Stride of the coarsest map; images are padded to a multiple of it.
 
     Raises:
         ValueError: If there is no class, no such head, or the backbone has no map at a stride asked for.
@@ -47,40 +42,26 @@ class SegmentationNet(nn.Module):
         self,
         classes: int,
         *,
-        spatial_dims: int = 2,
-        in_channels: int = 1,
-        backbone: str = "efficientnet-lite0",
-        channels: Sequence[int] = (32, 48, 80, 112),
         strides: Sequence[int] | None = None,
-        encoder_only: bool = False,
         head: str = "linear",
         decoder_channels: int = 32,
         frozen: bool = False,
-        pretrained: bool = False,
-        norm: str | Sequence = "instance",
+        **backbone: Any,
     ) -> None:
         super().__init__()
         if classes < 1:
             raise ValueError(f"classes is {classes}; expected the number of logits, at least 1")
         if head not in HEADS:
             raise ValueError(f"head is {head!r}; expected one of {', '.join(HEADS)}")
-        build = build_encoder if encoder_only else build_backbone
-        self.backbone = build(
-            backbone,
-            spatial_dims=spatial_dims,
-            in_channels=in_channels,
-            channels=channels,
-            pretrained=pretrained,
-            norm=norm,
-        )
+        self.backbone = build_backbone(**backbone)
         self.strides = list(self.backbone.strides if strides is None else strides)
-        self.taps = self.backbone.keep_strides(self.strides, backbone)
+        self.taps = self.backbone.keep_strides(self.strides)
         self.coarsest_stride = self.backbone.strides[-1]
         widths = [self.backbone.channels[tap] for tap in self.taps]
         self.head: nn.Module = (
-            LinearProbe(spatial_dims, widths, classes, frozen)
+            LinearProbe(self.backbone.spatial_dims, widths, classes, frozen)
             if head == "linear"
-            else FusionDecoder(spatial_dims, widths, classes, decoder_channels)
+            else FusionDecoder(self.backbone.spatial_dims, widths, classes, decoder_channels)
         )
         if frozen:
             self.backbone.requires_grad_(False)
@@ -94,10 +75,7 @@ class SegmentationNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K, *spatial), float32, of images (B, C, *spatial)."""
-        padding: list[int] = []
-        for axis in range(x.dim() - 1, 1, -1):
-            padding += [0, (self.coarsest_stride - x.shape[axis] % self.coarsest_stride) % self.coarsest_stride]
-        padded = F.pad(x, padding)
+        padded = pad_to_stride(x, self.coarsest_stride)
         whole: list[int] = [padded.shape[axis] for axis in range(2, x.dim())]
         maps: list[Tensor] = self.backbone(2 * padded - 1)
         taken: list[Tensor] = []
@@ -110,17 +88,17 @@ class SegmentationNet(nn.Module):
 
 
 class LinearProbe(nn.Module):
-    """Logits that are linear in the maps: no hidden layer, so that they tell what the maps hold, not what was learnt.
+    """Logits that are linear in the maps: without a hidden layer they show what the maps already hold.
 
-    Each map is normalised by its statistics over the training batches (in evaluation the running ones; nothing is
-    learnt there), goes through a 1 x 1 convolution and is interpolated linearly to the image; the sum over the maps are
-    the logits.
+    Each map is normalised by its batch statistics (in evaluation the running ones; the normalisation learns nothing),
+    goes through a 1 x 1 convolution and is interpolated linearly to the image. The logits are the sum over the maps.
 
     Args:
         spatial_dims: 2 or 3.
-        widths: Channels of the maps.
+        widths: Numbers of channels of the maps.
         classes: Number K of logits.
-        frozen: Of maps that do not change, so that their statistics are those of all batches and not of the last ones.
+        frozen: Set it when the maps do not change: their running statistics are then those of all batches, not of the
+            last.
     """
 
     def __init__(self, spatial_dims: int, widths: Sequence[int], classes: int, frozen: bool = False) -> None:
@@ -149,7 +127,7 @@ class FusionDecoder(nn.Module):
 
     Args:
         spatial_dims: 2 or 3.
-        widths: Channels of the maps, finest first.
+        widths: Numbers of channels of the maps, finest first.
         classes: Number K of logits.
         channels: Width of the decoder.
     """

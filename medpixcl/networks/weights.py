@@ -1,4 +1,4 @@
-"""Weights from a file into a network, with a report of what fitted."""
+"""Load weights from a file into a network, with a report of which tensors fitted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What a transfer of weights found, by tensor name.
+    """Result of a transfer of weights, by tensor name.
 
     Attributes:
-        matched: Loaded.
-        missing: In the network, not in the file: kept as they were.
-        unexpected: In the file, not in the network.
-        mismatched: In both, with different shapes: not loaded.
-        adapted: Those of ``matched`` that were spread over another number of input channels.
+        matched: Tensors that were loaded.
+        missing: Tensors of the network that the file lacks; they were kept.
+        unexpected: Tensors of the file that the network lacks.
+        mismatched: Tensors of both whose shapes differ; they were not loaded.
+        adapted: Tensors of ``matched`` whose weights were spread over another number of input channels.
     """
 
     matched: tuple[str, ...]
@@ -39,7 +39,7 @@ class TransferReport:
         )
 
     def details(self, shown: int = 4) -> str:
-        """The numbers, and below them the first names of each kind that did not match."""
+        """Return the numbers and, below them, the first names of each kind that did not match."""
         lines = [str(self)]
         for kind in ("missing", "unexpected", "mismatched", "adapted"):
             names = getattr(self, kind)
@@ -50,7 +50,7 @@ class TransferReport:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """State dict of a file made by MONAI's ``CheckpointSaver``: flat, or under the key ``model``.
+    """Read the state dict of a checkpoint as MONAI's ``CheckpointSaver`` writes it: flat, or under the key ``model``.
 
     Raises:
         ValueError: If the file is missing, is no checkpoint, or holds no tensors.
@@ -83,11 +83,11 @@ def load_weights(
 
     Args:
         network: Network to fill.
-        path: Checkpoint, see :func:`read_state_dict`.
+        path: Path of the checkpoint, see :func:`read_state_dict`.
         strict: Refuse weights that do not fit in every tensor; otherwise load what fits.
-        rename: See :func:`transfer_weights`.
-        adapt_channels: See :func:`transfer_weights`.
-        required: See :func:`transfer_weights`.
+        rename: New beginnings of tensor names, see :func:`transfer_weights`.
+        adapt_channels: Whether to adapt the number of input channels, see :func:`transfer_weights`.
+        required: Beginnings of names of the tensors that must be loaded, see :func:`transfer_weights`.
 
     Returns:
         Names of the tensors matched, missing, unexpected and of another shape.
@@ -141,12 +141,12 @@ def transfer_weights(
         network: Network to fill. Nothing is loaded when an error is raised.
         state: Tensors by name.
         strict: Refuse weights that do not fit in every tensor; otherwise load what fits.
-        rename: Beginnings of names in the state dict to what they become in the network; the first that fits counts.
-            ``{"backbone.encoder.": "encoder."}`` takes an encoder of this project into MONAI's ``FlexibleUNet``.
-        adapt_channels: Where the network's first convolution takes another number of channels of the image, spread its
-            weights, see :func:`adapt_input_channels`.
-        required: Beginnings of names in the network, all of whose tensors must be loaded.
-        origin: What the weights are called in an error.
+        rename: Old and new beginnings of tensor names; the first that fits is used. ``{"backbone.encoder.":
+            "encoder."}`` takes an encoder of this project into MONAI's ``FlexibleUNet``.
+        adapt_channels: If the first convolution of the network takes another number of image channels, spread its
+            weights over them, see :func:`adapt_input_channels`.
+        required: Beginnings of names in the network; all tensors with such a name must be loaded.
+        origin: Name of the weights in an error.
 
     Returns:
         Names, in the network, of the tensors matched, missing, unexpected and of another shape. A tensor that the
@@ -181,13 +181,13 @@ def transfer_weights(
 
 
 def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
-    """Weights of a convolution for another number of input channels, each the same share of their sum.
+    """Spread the weights of a convolution evenly over another number of input channels; their sum is kept.
 
     An image repeated over the channels gives what the sum over the old channels gave: one channel repeated to four,
     or the same grey value in the three channels of a picture, leaves the output as it was.
 
     Args:
-        weight: Shape (out, in, *kernel).
+        weight: Weights of the convolution, shape (out, in, *kernel).
         channels: New number of input channels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What every figure is drawn on: an empty figure, a chart, a grid of pictures at one scale.
+"""Base of every figure: an empty figure, a chart, a grid of pictures at one scale.
 
 Figures are :class:`matplotlib.figure.Figure` objects without pyplot, so they need no display and leave no global state.
 """
@@ -20,7 +20,7 @@ DPI = 150
 
 
 def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":
-    """Empty figure of a size in inches that needs no display."""
+    """Create an empty figure of a size in inches that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -30,7 +30,7 @@ def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":
 
 
 def chart(width: float = 5.0, height: float = 3.4, *, xlabel: str, ylabel: str) -> tuple[Any, "matplotlib.axes.Axes"]:
-    """Figure with one plain set of axes and a light grid."""
+    """Create a figure with one plain set of axes and a light grid."""
     figure = new_figure(width, height)
     axes = figure.add_subplot()
     style_chart(axes, xlabel=xlabel, ylabel=ylabel)
@@ -38,7 +38,7 @@ def chart(width: float = 5.0, height: float = 3.4, *, xlabel: str, ylabel: str) 
 
 
 def style_chart(axes: "matplotlib.axes.Axes", *, xlabel: str, ylabel: str) -> None:
-    """Light grid, no box, small letters."""
+    """Style axes: light grid, no box, small letters."""
     axes.set_xlabel(xlabel, fontsize=8)
     axes.set_ylabel(ylabel, fontsize=8, parse_math=False)
     axes.tick_params(labelsize=7)
@@ -50,15 +50,15 @@ def style_chart(axes: "matplotlib.axes.Axes", *, xlabel: str, ylabel: str) -> No
 def panel_grid(
     views: Sequence[Panel], *, height: float, key: Sequence[str] = ()
 ) -> tuple["matplotlib.figure.Figure", list["matplotlib.axes.Axes"]]:
-    """Figure with the pictures at one scale: side by side, or the three of a volume in a square.
+    """Draw pictures at one scale: side by side, or the three of a volume in a square.
 
     Args:
-        views: One or two panels, or the axial, coronal and sagittal one.
-        height: Of all pictures in inches; less when the grid would be wider than 6.5 inches.
+        views: One or two panels, or the axial, coronal and sagittal panel of a volume.
+        height: Height of all pictures in inches; it is reduced if the grid would be wider than 6.5 inches.
         key: Lines written into the free corner of a volume's square, or into a column at the right.
 
     Returns:
-        The figure and the axes of each panel, drawn.
+        Figure, and the axes of each drawn panel.
     """
     places = [(1, 0), (0, 0), (0, 1)] if len(views) == 3 else [(0, column) for column in range(len(views))]
     heights, widths = ([0.0] * (1 + max(place[side] for place in places)) for side in (0, 1))
@@ -82,7 +82,7 @@ def panel_grid(
 
 
 def draw_panel(axes: "matplotlib.axes.Axes", panel: Panel) -> None:
-    """The grey picture at its true proportions, with its title and the letters of its ends."""
+    """Draw the grey picture at its true proportions, with its title and anatomical letters."""
     from matplotlib.patheffects import withStroke
 
     axes.imshow(panel.picture, cmap="gray", vmin=0, vmax=1, aspect=panel.spacing[0] / panel.spacing[1])

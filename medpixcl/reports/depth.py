@@ -1,4 +1,4 @@
-"""Pictures of the exogenous filter: two views with their depth, and which cells are the positives of one cell.
+"""Pictures of the exogenous filter: two views with their depth, and the positives of one cell.
 
 See :mod:`medpixcl.reports.figures` for :func:`~medpixcl.reports.figures.figure_to_array` and
 :func:`~medpixcl.reports.figures.save_png`.
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from medpixcl.reports.canvas import NEUTRAL, SERIES, draw_panel, new_figure
-from medpixcl.reports.panels import Array, Panel, View, as_array, as_flags, grey_levels
+from medpixcl.reports.panels import Array, Panel, PanelView, as_array, as_flags, grey_levels
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -27,9 +27,9 @@ class _Slice:
     depth: int | None
 
     @property
-    def view(self) -> View:
+    def view(self) -> PanelView:
         """How the plane is drawn: an RAS+ volume as radiologists do."""
-        return View() if self.depth is None else View(axes=(1, 0), flips=(True, True))
+        return PanelView() if self.depth is None else PanelView(axes=(1, 0), flips=(True, True))
 
     def picture(self, values: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "rows columns"]:
         """The plane of an image, upright."""
@@ -47,19 +47,20 @@ def depth_views(
     spacing: Sequence[float] | None = None,
     name: str = "depth (mm)",
 ) -> "matplotlib.figure.Figure":
-    """Two views of one image above their exogenous channel; over them one cell and its positives.
+    """Draw two views of one image above their exogenous channel, with one cell and its positives.
 
-    A volume is shown in one slice across its last axis: that of the cell and that with most of its positives, the
-    middle one if there are none. Where the channel is unknown its picture is white. Both have one colour scale.
+    Each volume is shown in one slice across its last axis: the query view in that of the cell, the anchor view in that
+    with most of its positives (the middle one if there are none). Unknown values are white. Both channels have one
+    colour scale.
 
     Args:
-        views: Query and anchor view, each (rows, columns) or (i, j, k), of one shape.
-        depths: Their channels, values and validity as the last channel; of a vector the first value is drawn.
+        views: Query and anchor view of one shape, (rows, columns) or (i, j, k).
+        depths: Channels of the two views, with values first and validity last; the first value of a vector is drawn.
         positives: True for the cells of the anchor view that are positives of ``cell``; covers the view exactly.
-        removed: True for those that would be by position but that the channel removed.
+        removed: True for cells that are positives by position but were removed by the channel.
         cell: Index of the cell in the query view's grid, which has the shape of ``positives``.
         spacing: Size of a voxel in mm along each array axis; 1 by default.
-        name: Of the channel, with its unit.
+        name: Name of the channel, with its unit.
 
     Raises:
         ValueError: If there are not two views with their channels, or positives without their cell.
@@ -109,7 +110,9 @@ def _plane_spacing(spacing: Sequence[float] | None, dims: int) -> tuple[float, f
 
 
 def _draw_view(axes: Any, cut: _Slice, image: np.ndarray, spacing: Sequence[float] | None, title: str) -> None:
-    draw_panel(axes, Panel(grey_levels(cut.picture(image)), View(title=title), _plane_spacing(spacing, image.ndim)))
+    draw_panel(
+        axes, Panel(grey_levels(cut.picture(image)), PanelView(title=title), _plane_spacing(spacing, image.ndim))
+    )
 
 
 def _draw_channels(axes: Sequence[Any], cuts: Sequence[_Slice], channels: Sequence[np.ndarray], spacing: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The few-shot curve: the error of detectors against the number of annotated images that they were trained on."""
+"""Few-shot curve: the error of detectors against the number of annotated training images."""
 
 import itertools
 import statistics
@@ -17,12 +17,12 @@ _MARKERS = "os^Dv"
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """Error of one training.
+    """Result of one training.
 
     Attributes:
-        images: Annotated images that were trained on.
-        start: What the training started from: a name, the same for all trainings of one curve.
-        mre_mm: Mean radial error on the images that all trainings are measured on.
+        images: Number of annotated training images.
+        start: Name of the weights that the training started from, equal for all trainings of one curve.
+        mre_mm: Mean radial error in mm on the images that all trainings are measured on.
     """
 
     images: int
@@ -36,15 +36,15 @@ def few_shot_curve(
     own: FewShotResult | None = None,
     between_readers_mm: float | None = None,
 ) -> "matplotlib.figure.Figure":
-    """One curve for each start over the number of images, on a logarithmic axis that names these numbers.
+    """Draw one curve per start over the number of images, on a logarithmic axis labelled with these numbers.
 
-    A curve goes through the means; where there are several trainings (other seeds), bars of one standard deviation
-    (of the sample, n - 1) stand around the mean. Single trainings are faint dots.
+    A curve connects the means. Several trainings (seeds) of one number get bars of one standard deviation (of the
+    sample, n - 1). Single trainings are faint dots.
 
     Args:
-        results: One for each training, in any order.
-        own: One of them, ringed as "this run".
-        between_readers_mm: Mean distance of two readers, a line.
+        results: Result of each training, in any order.
+        own: Result that is circled as "this run".
+        between_readers_mm: Mean distance in mm between two readers, drawn as a line.
     """
     figure, axes = chart(xlabel="annotated training images", ylabel="MRE (mm)")
     starts = list(dict.fromkeys(one.start for one in results))

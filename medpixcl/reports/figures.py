@@ -1,4 +1,4 @@
-"""The pictures of the package: landmarks on images, views of pretraining, similarity maps, error and training curves.
+"""Figures of the package: landmarks on images, views of pretraining, similarity maps and error curves.
 
 Every function returns a :class:`matplotlib.figure.Figure`; :func:`figure_to_array` takes it to TensorBoard,
 :func:`save_png` to a file. Positions are voxel indices in array order. Colours stay apart with any colour vision, and
@@ -16,7 +16,7 @@ from jaxtyping import Shaped, UInt8
 
 from medpixcl.landmarks.metrics import THRESHOLDS_MM
 from medpixcl.landmarks.resampling import TIE_MM
-from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figure, panel_grid, style_chart
+from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figure, panel_grid
 from medpixcl.reports.markers import (
     REFERENCE,
     draw_circles,
@@ -28,7 +28,7 @@ from medpixcl.reports.markers import (
     point_legend,
     rim,
 )
-from medpixcl.reports.panels import Array, Panel, Projection, as_array, as_flags, panels
+from medpixcl.reports.panels import Array, Panel, as_array, as_flags, panels
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -45,32 +45,29 @@ def landmark_overlay(
     regions_mm2: Shaped[Array, "k d d"] | None = None,
     spacing: Sequence[float] | None = None,
     affine: Shaped[Array, "n n"] | None = None,
-    projection: Projection = "mean",
-    title: str = "",
 ) -> "matplotlib.figure.Figure":
-    """Predicted landmarks on their image, numbered from 1, with the reference and the line between them.
+    """Draw predicted landmarks on their image, numbered from 1, with the reference and lines between them.
 
     Args:
-        image: Shape (rows, columns) or (i, j, k); a volume is shown as three projections.
-        predicted: Shape (K, D), voxel; a row of NaN is not drawn. All NaN for a template, which has a reference only.
-        reference: Shape (K, D), voxel, drawn as crosses.
-        names: K names, listed beside the picture; names of up to three letters stand at the points themselves.
-        unsure: K flags; such points are drawn hollow.
-        radii_mm: Shape (K,), radius of a circle around each point, NaN for none.
-        regions_mm2: Shape (K, D, D), along the array axes, region around each point as in
-            :mod:`medpixcl.landmarks.regions`, NaN for none; of a volume the outlines of the ellipsoids are drawn.
+        image: Image of shape (rows, columns) or (i, j, k); a volume is shown as three projections.
+        predicted: Predicted positions in voxels, shape (K, D); a row of NaN is not drawn. All are NaN for a template,
+            which has a reference only.
+        reference: Reference positions in voxels, shape (K, D), drawn as crosses.
+        names: Names of the K landmarks, listed beside the picture; if all have up to three letters, they stand at the
+            points.
+        unsure: Flags of the K landmarks; unsure points are drawn hollow.
+        radii_mm: Radius in mm of a circle around each point, shape (K,), NaN for none.
+        regions_mm2: Region around each point along the array axes, shape (K, D, D), as in
+            :mod:`medpixcl.landmarks.regions`, NaN for none; a volume shows the outlines of the ellipsoids.
         spacing: Size of a voxel in mm along each array axis.
-        affine: RAS+ voxel-to-mm matrix; replaces ``spacing`` and turns volumes upright.
-        projection: How a volume is projected.
-        title: Above the picture.
+        affine: Matrix from voxels to RAS+ mm; it replaces ``spacing`` and turns volumes upright.
     """
     points = as_array(predicted)
     truth = None if reference is None else as_array(reference)
     flags = np.zeros(len(points), bool) if unsure is None else as_flags(unsure)
     labels, key = labels_and_key(len(points), names)
-    views = panels(image, spacing=spacing, affine=affine, projection=projection)
+    views = panels(image, spacing=spacing, affine=affine)
     figure, axes = panel_grid(views, height=4.6 if len(views) == 1 else 5.6, key=key)
-    figure.suptitle(title, fontsize=8, parse_math=False)
     for place, panel in zip(axes, views, strict=True):
         draw_points(place, panel.place(points), flags, None if truth is None else panel.place(truth))
         if radii_mm is not None:
@@ -94,14 +91,15 @@ def matched_views(
     positive_points: Shaped[Array, "k d"],
     matched_points: Shaped[Array, "k d"] | None = None,
 ) -> "matplotlib.figure.Figure":
-    """Two views of one image side by side, the same pixel in the same colour.
+    """Draw two views of one image side by side, the same pixel in the same colour.
 
     Args:
-        query_view: Shape (rows, columns) or (i, j, k); a volume is projected along j.
-        anchor_view: The same.
-        query_points: Shape (K, D), voxel of the query view: discs.
-        positive_points: Shape (K, D), voxel of the anchor view, where each truly lies: rings.
-        matched_points: Shape (K, D), voxel of the anchor view, where the embedding puts it: crosses joined to rings.
+        query_view: Query view, shape (rows, columns) or (i, j, k); a volume is projected along j.
+        anchor_view: Anchor view, in the same form.
+        query_points: Voxels in the query view, shape (K, D), drawn as discs.
+        positive_points: True places in voxels of the anchor view, shape (K, D), drawn as rings.
+        matched_points: Places found by the embedding in voxels of the anchor view, shape (K, D), drawn as crosses
+            joined to the rings.
     """
     views = [_front_panel(view) for view in (query_view, anchor_view)]
     query, positive = views[0].place(as_array(query_points)), views[1].place(as_array(positive_points))
@@ -124,16 +122,14 @@ def similarity_maps(
     maps: Shaped[Array, "k ..."],
     points: Shaped[Array, "k d"] | None = None,
     *,
-    names: Sequence[str] | None = None,
     stride: int | None = None,
 ) -> "matplotlib.figure.Figure":
-    """One panel per map (a landmark, or a level of the embedding) over the image, bright where it is most similar.
+    """Draw one panel per map (landmark, or level of the embedding) over the image, bright where most similar.
 
     Args:
-        image: Shape (rows, columns) or (i, j, k); a volume is projected along j.
-        maps: Shape (K, *cells), of any resolution. Of a volume the maximum is shown.
-        points: Shape (K, D), voxel: the match in each map.
-        names: K titles.
+        image: Image of shape (rows, columns) or (i, j, k); a volume is projected along j.
+        maps: Similarity maps of any resolution, shape (K, *cells); the maximum along j is shown for a volume.
+        points: Match in each map in voxels, shape (K, D).
         stride: Voxels per cell along every axis; by default the cells cover the image exactly.
     """
     panel = _front_panel(image)
@@ -144,7 +140,7 @@ def similarity_maps(
     for index, values in enumerate(as_array(maps)):
         axes = figure.add_subplot(rows, columns, index + 1)
         draw_panel(axes, panel)
-        axes.set_title(names[index] if names else str(index + 1), fontsize=7, color=NEUTRAL, pad=2, parse_math=False)
+        axes.set_title(str(index + 1), fontsize=7, color=NEUTRAL, pad=2, parse_math=False)
         _draw_map(axes, panel, panel.view.flatten(values, projection="max"), stride)
         if points is not None:
             x, y = panel.place(as_array(points)[index : index + 1])[0]
@@ -153,27 +149,28 @@ def similarity_maps(
 
 
 def error_curve(
-    errors: Shaped[Array, "*n"] | Mapping[str, Shaped[Array, "*n"]], *, thresholds: Sequence[float] = THRESHOLDS_MM
+    errors: Shaped[Array, "*n"] | Mapping[str, Shaped[Array, "*n"]],
 ) -> "matplotlib.figure.Figure":
-    """SDR against its threshold: the percentage of measured points whose error is below x mm.
+    """Draw SDR against its threshold: the percentage of measured points whose error is below x mm.
+
+    Dotted lines mark ``THRESHOLDS_MM``; a single curve also has its values there.
 
     Args:
-        errors: Radial errors in mm of any shape, NaN where missing; or several by name, for a curve each.
-        thresholds: Marked by lines, in mm, and for a single curve by their values.
+        errors: Radial errors in mm of any shape, NaN where missing; or a mapping from names to errors, one curve each.
     """
     series = errors if isinstance(errors, Mapping) else {"": errors}
     figure, axes = chart(xlabel="error below (mm)", ylabel="points (%)")
-    limit = 2.5 * max(thresholds)
+    limit = 2.5 * max(THRESHOLDS_MM)
     for colour, (name, values) in zip(itertools.cycle(SERIES), series.items(), strict=False):
         known = np.sort(as_array(values).ravel())
         known = known[~np.isnan(known)]
         share = 100 * np.arange(len(known) + 1) / max(len(known), 1)
         axes.step([0.0, *known], share, where="post", color=colour, linewidth=1.4, label=name or None)
-        for x in thresholds if len(series) == 1 and len(known) else ():
+        for x in THRESHOLDS_MM if len(series) == 1 and len(known) else ():
             y = 100 * float((known < x - TIE_MM).mean())
             axes.plot(x, y, "o", color=colour, markersize=3)
             axes.annotate(f"{y:.1f} % < {x:g} mm", (x, y), (7, -3), textcoords="offset points", fontsize=7, va="top")
-    for x in thresholds:
+    for x in THRESHOLDS_MM:
         axes.axvline(x, color="#BBBBBB", linewidth=0.8, linestyle=":", zorder=0)
     axes.set(xlim=(0, limit), ylim=(0, 101))
     if len(series) > 1:
@@ -185,14 +182,14 @@ def error_curve(
 def confidence_against_error(
     scores: Shaped[Array, "*n"], errors: Shaped[Array, "*n"], *, unsure: Shaped[Array, "*n"] | None = None
 ) -> "matplotlib.figure.Figure":
-    """Each point's error against the confidence of its match, and the median error from unsure to sure.
+    """Draw each point's error against the confidence of its match, and the median error by confidence.
 
-    A useful confidence makes the line fall. Errors are on a logarithmic axis, those below 0.1 mm drawn at 0.1 mm.
+    With a useful confidence the line falls. Errors are on a logarithmic axis; those below 0.1 mm are drawn at 0.1 mm.
 
     Args:
         scores: Confidence of each point, any shape.
-        errors: Radial errors in mm, same shape; points without are left out.
-        unsure: Flags of the same shape; such points are drawn hollow.
+        errors: Radial errors in mm, same shape; points without an error are left out.
+        unsure: Flags of the points, same shape; unsure points are drawn hollow.
     """
     confidence, distance = as_array(scores).ravel(), np.maximum(as_array(errors).ravel(), 0.1)
     flags = np.zeros(len(distance), bool) if unsure is None else as_flags(unsure).ravel()
@@ -223,44 +220,22 @@ def confidence_against_error(
     return figure
 
 
-def training_curve(
-    values: Mapping[str, Sequence[tuple[float | int, float]]], *, step: str = "epoch"
-) -> "matplotlib.figure.Figure":
-    """One chart per quantity over a shared horizontal axis.
-
-    Args:
-        values: Name, with its unit, to (step, value) pairs; a non-finite value leaves a gap.
-        step: What is counted along the axis.
-    """
-    figure = new_figure(5.0, 0.4 + 1.6 * len(values))
-    first: Any = None
-    for index, (name, pairs) in enumerate(values.items()):
-        axes = figure.add_subplot(len(values), 1, index + 1, sharex=first)
-        first = first or axes
-        style_chart(axes, xlabel=step if index == len(values) - 1 else "", ylabel=name)
-        steps, numbers = np.array(pairs, dtype=float).reshape(-1, 2).T
-        axes.plot(steps, np.where(np.isfinite(numbers), numbers, np.nan), color=SERIES[0], linewidth=1.2)
-        if index < len(values) - 1:
-            axes.tick_params(labelbottom=False)
-    return figure
-
-
 def figure_to_array(figure: "matplotlib.figure.Figure") -> UInt8[np.ndarray, "3 h w"]:
-    """Rendered figure, channel first, as TensorBoard's ``add_image`` takes it."""
+    """Render a figure as an array with channels first, for TensorBoard's ``add_image``."""
     figure.canvas.draw()
     rgba = np.asarray(figure.canvas.buffer_rgba())  # type: ignore[attr-defined]
     return np.ascontiguousarray(rgba[..., :3].transpose(2, 0, 1))
 
 
 def figure_to_png(figure: "matplotlib.figure.Figure") -> bytes:
-    """The figure as a PNG file; equal figures give equal bytes."""
+    """Render a figure as the bytes of a PNG file; equal figures give equal bytes."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def save_png(figure: "matplotlib.figure.Figure", path: Path | str) -> None:
-    """Write the figure as a PNG file; its folder is made when missing."""
+    """Write a figure as a PNG file; makes missing folders."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(figure_to_png(figure))

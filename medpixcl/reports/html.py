@@ -1,4 +1,4 @@
-"""One HTML page that tells how the landmarks were matched: self-contained, readable on screen and on paper.
+"""Report of a landmark matching as one self-contained HTML page, for screen and paper.
 
 Styles and pictures lie inside the page; it loads nothing, runs no script and can be sent as one file.
 """
@@ -22,12 +22,12 @@ _SIDES = (800, 640, 480, 320)
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture of the page.
+    """Picture on a page.
 
     Attributes:
-        image: A figure, or the bytes of a PNG or JPEG file.
-        caption: Text below it.
-        alt: What it shows, for those who cannot see it; the caption by default.
+        image: Figure, or the bytes of a PNG or JPEG file.
+        caption: Text below the picture.
+        alt: Description for readers who cannot see the picture; the caption by default.
     """
 
     image: "matplotlib.figure.Figure | bytes"
@@ -37,21 +37,21 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchReport:
-    """Content of the page. It is shown as given: keep folders and patient data out of names and facts.
+    """Content of the report. It is shown as given: keep folders and patient data out of names and facts.
 
     Attributes:
         title: Heading of the page.
         template_name: File name of the annotated image.
-        template_picture: Its landmarks, given to ``landmark_overlay`` as the reference.
-        facts: What was run: command, version, weights, template, date; name to value.
-        landmark_table: From :func:`medpixcl.reports.tables.landmark_rows`.
-        metrics: Against a reference, from :func:`medpixcl.landmarks.metrics.summarise_errors`; None without one.
+        template_picture: Annotated image with its landmarks (the reference of ``landmark_overlay``).
+        facts: Facts about the run by name: command, version, weights, template, date.
+        landmark_table: Rows of :func:`medpixcl.reports.tables.landmark_summary_rows`.
+        metrics: Metrics against a reference, see :func:`medpixcl.landmarks.metrics.summarise_errors`; None without one.
         plots: Error curve, confidence against error and the like.
-        best: Images matched best: by error with a reference, by mean confidence without.
-        worst: Images matched worst.
-        flagged: File name and names of the landmarks that are unsure there.
-        rejected: File name and the reason why the image was left out.
-        warnings: What the reader must know before using the results.
+        best: Pictures of the images matched best, by error with a reference, else by mean confidence.
+        worst: Pictures of the images matched worst.
+        flagged: File name of each image with unsure landmarks, and the names of these.
+        rejected: File name of each image left out, and the reason.
+        warnings: Warnings to read before using the results.
         comparisons: Name and metrics of other methods on the same images.
     """
 
@@ -71,19 +71,19 @@ class MatchReport:
 
 
 def write_match_report(path: Path | str, report: MatchReport) -> None:
-    """Write the page; the file is there whole or not at all.
+    """Write the report completely or not at all.
 
-    Pictures are at most 800 pixels wide and high, and smaller where many of them would make the page too large to send.
+    Pictures are at most 800 pixels wide and high, and smaller if many of them would make the page too large to send.
 
     Args:
-        path: The HTML file; its folder is made when missing.
-        report: What it says.
+        path: HTML file to write; missing folders are made.
+        report: Content of the report.
     """
     write_text_atomically(path, render_match_report(report))
 
 
 def render_match_report(report: MatchReport) -> str:
-    """The page as text; see :func:`write_match_report`."""
+    """Render the report as HTML text; see :func:`write_match_report`."""
     template = [] if report.template_picture is None else [report.template_picture]
     groups = {"template": template, "plots": report.plots, "best": report.best, "worst": report.worst}
     return render_page(
@@ -97,12 +97,12 @@ def render_match_report(report: MatchReport) -> str:
 
 
 def render_page(template: str, pictures: Mapping[str, Sequence[Picture]], **content: Any) -> str:
-    """A page of this folder's templates as text.
+    """Render a template of this package as HTML text.
 
     Args:
-        template: Its file.
+        template: File name of the template.
         pictures: Groups of pictures, embedded as ``pictures``; at most 800 pixels wide and high.
-        content: All else that the template names.
+        content: Other variables of the template.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 
 PREDICTED, REFERENCE = "#E69F00", "#56B4E9"
 """Okabe and Ito's orange and sky blue, told apart with any colour vision."""
-Places = Float[np.ndarray, "k 2"]
+LABEL_SIZE = 6.0
+"""Font size in points of the texts at landmarks."""
+PicturePoints = Float[np.ndarray, "k 2"]
 """(x, y) of each point in a picture; NaN is not drawn."""
 
 
 def draw_points(
-    axes: "matplotlib.axes.Axes", points: Places, unsure: Bool[np.ndarray, " k"], reference: Places | None
+    axes: "matplotlib.axes.Axes", points: PicturePoints, unsure: Bool[np.ndarray, " k"], reference: PicturePoints | None
 ) -> None:
-    """Predicted points as discs, unsure ones as rings; reference points as crosses, joined to their predictions."""
+    """Draw predicted points as discs, unsure ones as rings, and reference points as crosses joined to them."""
     sure, rings = points[~unsure], points[unsure]
     if reference is not None:
         join(axes, reference, points, ["white"] * len(points))
@@ -30,9 +32,9 @@ def draw_points(
 
 
 def draw_circles(
-    axes: "matplotlib.axes.Axes", points: Places, radii_mm: Float[np.ndarray, " k"], spacing: tuple[float, float]
+    axes: "matplotlib.axes.Axes", points: PicturePoints, radii_mm: Float[np.ndarray, " k"], spacing: tuple[float, float]
 ) -> None:
-    """Thin circles around points; ``spacing`` is the size in mm of a pixel down and to the right."""
+    """Draw thin circles around points; ``spacing`` is the size in mm of a pixel down and to the right."""
     from matplotlib.patches import Ellipse
 
     for point, radius in zip(points, radii_mm, strict=True):
@@ -42,8 +44,8 @@ def draw_circles(
             axes.add_artist(Ellipse((float(point[0]), float(point[1])), width, height, **style))
 
 
-def draw_ellipses(axes: "matplotlib.axes.Axes", points: Places, shapes: Float[np.ndarray, "k 2 2"]) -> None:
-    """Thin ellipses around points: ``(x - c)^T S^-1 (x - c) = 1`` of a shape S, (x, y) in pixels; NaN is not drawn."""
+def draw_ellipses(axes: "matplotlib.axes.Axes", points: PicturePoints, shapes: Float[np.ndarray, "k 2 2"]) -> None:
+    """Draw thin ellipses ``(x - c)^T S^-1 (x - c) = 1`` of shapes S at points c, (x, y) in pixels; NaN is skipped."""
     from matplotlib.patches import Ellipse
 
     for point, shape in zip(points, shapes, strict=True):
@@ -55,8 +57,8 @@ def draw_ellipses(axes: "matplotlib.axes.Axes", points: Places, shapes: Float[np
             axes.add_artist(Ellipse((float(point[0]), float(point[1])), width, height, angle=angle, **style))
 
 
-def join(axes: "matplotlib.axes.Axes", starts: Places, ends: Places, colours: Sequence[Any]) -> None:
-    """Thin line from each start to its end."""
+def join(axes: "matplotlib.axes.Axes", starts: PicturePoints, ends: PicturePoints, colours: Sequence[Any]) -> None:
+    """Draw a thin line from each start to its end."""
     from matplotlib.collections import LineCollection
 
     lines = list(np.stack([starts, ends], axis=1))
@@ -64,7 +66,7 @@ def join(axes: "matplotlib.axes.Axes", starts: Places, ends: Places, colours: Se
 
 
 def rim(linewidth: float) -> list[Any]:
-    """Path effects of a line (in points) between two thin black ones, to be seen on any grey."""
+    """Path effects that give a line (width in points) black edges, visible on any grey."""
     from matplotlib.patheffects import Stroke
 
     return [Stroke(linewidth=linewidth + 0.8, foreground="black"), Stroke(linewidth=linewidth)]
@@ -86,7 +88,7 @@ def point_legend(figure: "matplotlib.figure.Figure", *, sure: bool, unsure: bool
 
 
 def labels_and_key(count: int, names: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Texts for the points, and the lines of the key to them; names of up to three letters need no key.
+    """Choose texts for the points and the lines of their key; names of up to three letters need no key.
 
     Example:
         >>> labels_and_key(2, ["sella", "nasion"])
@@ -99,12 +101,12 @@ def labels_and_key(count: int, names: Sequence[str] | None) -> tuple[list[str], 
 
 
 def key_width(key: Sequence[str], height: float) -> float:
-    """Inches that the columns of the key need when they may be ``height`` inches long."""
+    """Compute the width in inches of the key's columns if they may be ``height`` inches high."""
     return sum((0.052 * max(map(len, column)) + 0.15 for column in _columns(key, height)), start=0.0)
 
 
 def write_key(axes: "matplotlib.axes.Axes", key: Sequence[str], height: float) -> None:
-    """Fill empty axes of ``height`` and of the :func:`key_width` with the key, column by column."""
+    """Write the key column by column into empty axes of ``height`` and of the :func:`key_width`."""
     axes.set_axis_off()
     left, width = 0.0, key_width(key, height)
     for column in _columns(key, height):
@@ -121,21 +123,19 @@ def _columns(key: Sequence[str], height: float) -> list[Sequence[str]]:
 def label_points(
     figure: "matplotlib.figure.Figure",
     axes: Sequence["matplotlib.axes.Axes"],
-    places: Sequence[Places],
+    places: Sequence[PicturePoints],
     texts: Sequence[str],
     *,
     obstacles: Sequence[Float[np.ndarray, "n 2"]],
-    size: float = 6.0,
 ) -> None:
     """Write a text beside each point of each picture, clear of other texts, points and edges as far as possible.
 
     Args:
-        figure: Its layout is settled first, so all else must be drawn.
-        axes: The pictures.
-        places: Per picture, (K, 2).
-        texts: K texts, the same in all pictures.
-        obstacles: Per picture, all points that are drawn there.
-        size: Font size in points.
+        figure: Figure of the pictures; everything else must be drawn before, since this fixes the layout.
+        axes: Axes of the pictures.
+        places: Positions (x, y) of the points in each picture, (K, 2).
+        texts: Texts of the K points, the same in all pictures.
+        obstacles: Positions of all points drawn in each picture.
     """
     figure.draw_without_rendering()
     inch = 72 / figure.dpi
@@ -144,26 +144,26 @@ def label_points(
         kept = [text for text, show in zip(texts, shown, strict=True) if show]
         anchors, dots = (picture.transData.transform(some) * inch for some in (points[shown], drawn))
         frame = np.array(picture.get_window_extent().extents) * inch
-        offsets = label_offsets(anchors, kept, frame, dots[~np.isnan(dots).any(axis=1)], size=size)
+        offsets = label_offsets(anchors, kept, frame, dots[~np.isnan(dots).any(axis=1)], size=LABEL_SIZE)
         for point, offset, text in zip(points[shown], offsets, kept, strict=True):
-            _write_label(picture, point, offset, text, size=size)
+            _write_label(picture, point, offset, text)
 
 
 def label_offsets(
-    anchors: Places,
+    anchors: PicturePoints,
     texts: Sequence[str],
     frame: Float[np.ndarray, " 4"],
     obstacles: Float[np.ndarray, "n 2"],
     *,
     size: float,
 ) -> list[tuple[float, float]]:
-    """Offset of each text's centre from its anchor: the best of 8 directions at 3 distances, chosen one by one.
+    """Choose the offset of each text's centre from its anchor: the best of 8 directions at 3 distances, in turn.
 
     Args:
-        anchors: Shape (K, 2), in points (1/72 inch).
-        texts: K texts.
-        frame: Left, bottom, right, top that the texts should stay within, in points.
-        obstacles: Shape (N, 2), the points that the texts should not cover, in points.
+        anchors: Positions of the K points in typographic points (1/72 inch), shape (K, 2).
+        texts: Texts of the K points.
+        frame: Left, bottom, right and top bounds of the texts, in typographic points.
+        obstacles: Positions that the texts should not cover, in typographic points, shape (N, 2).
         size: Font size in points.
     """
     angles = np.deg2rad([0, 180, 90, 270, 45, 135, 225, 315])
@@ -190,9 +190,7 @@ def _overlaps(ours: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) 
     return touching.sum(axis=1).astype(float)
 
 
-def _write_label(
-    axes: "matplotlib.axes.Axes", point: np.ndarray, offset: tuple[float, float], text: str, *, size: float
-) -> None:
+def _write_label(axes: "matplotlib.axes.Axes", point: np.ndarray, offset: tuple[float, float], text: str) -> None:
     """White text with a black rim; a text that had to move far away gets a line to its point."""
     from matplotlib.patheffects import withStroke
 
@@ -202,12 +200,12 @@ def _write_label(
         (float(point[0]), float(point[1])),
         offset,
         textcoords="offset points",
-        fontsize=size,
+        fontsize=LABEL_SIZE,
         color="white",
         ha="center",
         va="center",
         path_effects=[withStroke(linewidth=1.4, foreground="black")],
-        arrowprops=line if np.hypot(*offset) > 2 * size else None,
+        arrowprops=line if np.hypot(*offset) > 2 * LABEL_SIZE else None,
         annotation_clip=False,
         parse_math=False,
     )

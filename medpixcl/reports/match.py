@@ -1,4 +1,4 @@
-"""From the numbers of a matching run to the content of its page."""
+"""Build the report of a matching run from its numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from medpixcl.data.identity import short_name
 from medpixcl.reports.figures import confidence_against_error, error_curve
 from medpixcl.reports.html import MatchReport, Picture
 from medpixcl.reports.panels import Array, as_array, as_flags
-from medpixcl.reports.tables import landmark_rows, short_name
+from medpixcl.reports.tables import landmark_summary_rows
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -40,21 +41,22 @@ def match_report(
 
     Args:
         title: Heading of the page.
-        template_name: The annotated image.
-        images: N matched images (paths), without the template.
-        names: K landmarks.
-        scores: Confidence, shape (N, K), NaN where a landmark was not found.
-        unsure: Flags, shape (N, K).
-        draw: Gives the picture of one of the images, usually a :func:`~medpixcl.reports.figures.landmark_overlay` (or
-            the bytes of a PNG or JPEG file); called for the shown ones only.
-        facts: What was run; shown as given.
-        metrics: From :func:`~medpixcl.landmarks.metrics.evaluate_positions`, whose image keys are ``images``.
+        template_name: Path of the annotated image.
+        images: Paths of the N matched images, without the template.
+        names: Names of the K landmarks.
+        scores: Confidence of each landmark, shape (N, K), NaN where it was not found.
+        unsure: Flags of unsure landmarks, shape (N, K).
+        draw: Function that returns the picture of an image, usually a
+            :func:`~medpixcl.reports.figures.landmark_overlay` (or the bytes of a PNG or JPEG file); called for the
+            shown images only.
+        facts: Facts about the run by name, shown as given.
+        metrics: Result of :func:`~medpixcl.data.landmarks.comparison.evaluate_positions` with the keys ``images``.
         template_picture: The template with its landmarks.
-        rejected: Image to the reason why it was left out.
-        warnings: What the reader must know; shown as given.
+        rejected: Mapping from images left out to the reason.
+        warnings: Warnings to the reader, shown as given.
         comparisons: Name and metrics of other methods.
-        pictures: Shown before the plots of the error.
-        cases: How many best and how many worst images to show.
+        pictures: Pictures shown before the plots of the error.
+        cases: Number of best and of worst images to show.
 
     Raises:
         ValueError: If the scores, flags or metrics do not belong to the images and landmarks.
@@ -78,7 +80,7 @@ def match_report(
         template_name=short_name(template_name),
         template_picture=template_picture,
         facts=facts,
-        landmark_table=landmark_rows(names, confidence, flags, metrics),
+        landmark_table=landmark_summary_rows(names, confidence, flags, metrics),
         metrics=metrics,
         plots=[*pictures, *(() if errors is None else _plots(confidence, errors, flags))],
         worst=[shown[n] for n in worst],
@@ -95,7 +97,7 @@ def match_report(
 
 
 def error_array(metrics: Mapping[str, Any], images: Sequence[str], names: Sequence[str]) -> Float[np.ndarray, "n k"]:
-    """Radial errors in mm of an evaluation, shape (N, K); NaN where it has none.
+    """Collect the radial errors in mm of an evaluation, shape (N, K); NaN where it has none.
 
     Raises:
         ValueError: If the evaluation holds an image that is not among ``images``.
@@ -111,7 +113,7 @@ def error_array(metrics: Mapping[str, Any], images: Sequence[str], names: Sequen
 
 
 def extremes(quality: Float[np.ndarray, " n"], *, count: int) -> tuple[list[int], list[int]]:
-    """Indices of the ``count`` lowest (lowest first) and highest (highest first) values; none twice, NaN not at all.
+    """Find the indices of the ``count`` lowest and highest values, most extreme first, without repeats and NaN.
 
     Example:
         >>> extremes(np.array([3.0, np.nan, 1.0, 2.0]), count=2)

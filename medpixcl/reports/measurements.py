@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import short_name
 from medpixcl.landmarks.cephalometry import (
     Measurement,
     ReaderComparison,
@@ -19,11 +20,10 @@ from medpixcl.landmarks.cephalometry import (
 )
 from medpixcl.landmarks.cephalometry.definitions import UNITS
 from medpixcl.reports.html import Picture, render_page
-from medpixcl.reports.tables import short_name
+from medpixcl.reports.tables import Table
 from medpixcl.reports.tracing import outside
 
-Table = list[list[str]]
-COLUMNS = ("SNA", "SNB", "ANB", "FMA", "SN-GoGn", "Jarabak ratio", "MM-Wits")
+MAIN_MEASUREMENTS = ("SNA", "SNB", "ANB", "FMA", "SN-GoGn", "Jarabak ratio", "MM-Wits")
 """Measurements in the table of one row per image."""
 MAIN_CLASSES = ("Skeletal class (ANB)", "Growth (Jarabak)")
 _MANY = 2000
@@ -32,17 +32,17 @@ _MANY = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class MeasurementReport:
-    """Content of the page.
+    """Content of the report.
 
     Attributes:
-        facts: What was run; name to value. Keep folders and patient data out.
-        images: N images; their folders are left out.
-        values: Shape (N, M).
-        reasons: Of every image, why each of the M cannot be computed, empty where it can.
-        comparisons: With other readers.
-        tracings: Pictures.
-        rejected: File name and the reason why it was not drawn.
-        title: Heading.
+        facts: Facts about the run by name; keep folders and patient data out.
+        images: Paths of the N images; their folders are not shown.
+        values: Measurements, shape (N, M).
+        reasons: Reason why a measurement cannot be computed, for each image and measurement; empty where it can.
+        comparisons: Comparisons with other readers.
+        tracings: Pictures of the tracings.
+        rejected: File name of each image that was not drawn, and the reason.
+        title: Heading of the report.
     """
 
     facts: Mapping[str, str]
@@ -56,12 +56,12 @@ class MeasurementReport:
 
 
 def write_measurement_report(path: Path | str, report: MeasurementReport) -> None:
-    """Write the page; the file is there whole or not at all."""
+    """Write the report completely or not at all."""
     write_text_atomically(path, render_measurement_report(report))
 
 
 def render_measurement_report(report: MeasurementReport) -> str:
-    """The page as text."""
+    """Render the report as HTML text."""
     return render_page(
         "measurements.html.j2",
         {"tracings": report.tracings},
@@ -80,9 +80,9 @@ def measurement_table(images: Sequence[str], values: Float[Tensor, "n m"], reaso
     """One row per image and measurement: value, unit, norm, deviation in SD, or why it is not computable.
 
     Args:
-        images: N images.
-        values: Measurements.
-        reasons: Of every image and measurement, empty where it was computed.
+        images: Names of the N images.
+        values: Measurements, shape (N, M).
+        reasons: Reason why a measurement cannot be computed, for each image and measurement; empty where it can.
     """
     table = [["image", "group", "measurement", "value", "unit", "norm", "deviation_sd", "remark"]]
     for image, row, away, why in zip(images, values.tolist(), deviations(values).tolist(), reasons, strict=True):
@@ -155,9 +155,9 @@ def image_rows(images: Sequence[str], values: Float[Tensor, "n m"]) -> Table:
     """One row per image: the most used measurements and the classes."""
     known = [one.name for one in measurements()]
     classes = [one.name for one in classifications()]
-    table = [["image", *COLUMNS, *MAIN_CLASSES]]
+    table = [["image", *MAIN_MEASUREMENTS, *MAIN_CLASSES]]
     for image, row, labels in zip(images[:_MANY], values.tolist(), _labels(values), strict=False):
-        numbers = [_number(row[known.index(name)], 1) for name in COLUMNS]
+        numbers = [_number(row[known.index(name)], 1) for name in MAIN_MEASUREMENTS]
         table.append([short_name(image), *numbers, *[labels[classes.index(name)] for name in MAIN_CLASSES]])
     return table
 

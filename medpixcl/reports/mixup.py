@@ -1,4 +1,4 @@
-"""Pictures of mix-up pretraining: mixtures beside what was made of them, predicted against true opacity."""
+"""Pictures of mix-up pretraining: mixtures beside the network's outputs, and predicted against true opacity."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -18,12 +18,13 @@ def unmixed_images(
     opacity: Shaped[Array, " n"],
     predicted: Shaped[Array, " n"],
 ) -> "matplotlib.figure.Figure":
-    """One row for each mixture, one column for each kind of image, all of a row in the same grey levels.
+    """Draw one row per mixture and one column per kind of image, with the same grey levels in a row.
 
     Args:
-        images: Title of the column to images, shape (N, *spatial); a volume is shown by its middle coronal slice.
-        opacity: True opacity of the target, written beside the row.
-        predicted: Predicted opacity.
+        images: Mapping from column titles to images, shape (N, *spatial); a volume is shown by its middle coronal
+            slice.
+        opacity: True opacity of the target, shape (N,), written beside the row.
+        predicted: Predicted opacity, shape (N,).
     """
     columns = {title: as_array(values) for title, values in images.items()}
     rows, (true, said) = len(opacity), (as_array(opacity), as_array(predicted))
@@ -44,12 +45,12 @@ def unmixed_images(
 def opacity_agreement(
     predicted: Shaped[Array, " n"], truth: Shaped[Array, " n"], note: str = ""
 ) -> "matplotlib.figure.Figure":
-    """Predicted against true opacity, a point for each mixture, with the line where they agree.
+    """Draw predicted against true opacity, one point per mixture, with the line of agreement.
 
     Args:
-        predicted: Shape (N,).
-        truth: Shape (N,).
-        note: Written above.
+        predicted: Predicted opacities, shape (N,).
+        truth: True opacities, shape (N,).
+        note: Text above the chart.
     """
     figure, axes = chart(3.4, 3.4, xlabel="true opacity", ylabel="predicted opacity")
     axes.plot([0, 1], [0, 1], color=NEUTRAL, linewidth=0.8, linestyle=":")

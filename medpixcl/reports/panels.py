@@ -1,6 +1,6 @@
-"""Flat views of an image: the picture itself in 2D, three orthogonal projections of a volume.
+"""Flat views of an image: the image itself in 2D, three orthogonal projections of a volume.
 
-A panel knows where a voxel lies in its picture, so points and maps can be drawn over it.
+A panel knows the place of a voxel in its picture, so that points and maps can be drawn over it.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,33 +13,33 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 Array = Tensor | np.ndarray
-Projection = Literal["mean", "max"]
-_REDUCTIONS: dict[Projection, Callable[..., np.ndarray]] = {"mean": np.nanmean, "max": np.nanmax}
+Reduction = Literal["mean", "max"]
+_REDUCTIONS: dict[Reduction, Callable[..., np.ndarray]] = {"mean": np.nanmean, "max": np.nanmax}
 _VIEWS = (("axial", 1, 0), ("coronal", 2, 0), ("sagittal", 2, 1))
 """Title, and the world axis (0 left-right, 1 back-front, 2 feet-head) that runs down and to the right."""
 _ENDS = ("RL", "AP", "SI")
 
 
 def as_array(data: Shaped[Array, "*s"]) -> Float[np.ndarray, "*s"]:
-    """Array, or tensor on any device and of any precision, MONAI's too, to float32 in NumPy."""
+    """Convert an array or a tensor (any device, any precision, also MONAI's) to a float32 NumPy array."""
     tensor = data if isinstance(data, Tensor) else torch.from_numpy(np.ascontiguousarray(data))
     return tensor.detach().float().cpu().numpy()
 
 
 def as_flags(data: Shaped[Array, "*s"] | Sequence[bool]) -> Bool[np.ndarray, "*s"]:
-    """The same for flags, which may also be a list."""
+    """Convert an array, a tensor or a list of flags to a boolean NumPy array."""
     return torch.as_tensor(data).detach().cpu().numpy().astype(bool)
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """How an image is looked at.
+class PanelView:
+    """Direction of view on an image.
 
     Attributes:
         axes: Array axis that runs down and array axis that runs to the right.
-        flips: Whether each of the two runs against its array axis.
-        title: Name of the view, empty when there is nothing to say.
-        ends: Anatomical letters at the left, right, top and bottom, empty when unknown.
+        flips: Whether the picture runs against each of the two axes.
+        title: Name of the view; may be empty.
+        ends: Anatomical letters at the left, right, top and bottom; empty if unknown.
     """
 
     axes: tuple[int, int] = (0, 1)
@@ -47,8 +47,8 @@ class View:
     title: str = ""
     ends: str = ""
 
-    def flatten(self, values: Float[np.ndarray, "*s"], *, projection: Projection) -> Float[np.ndarray, "rows columns"]:
-        """Picture of an image in this view; a volume is projected along the third axis."""
+    def flatten(self, values: Float[np.ndarray, "*s"], *, projection: Reduction) -> Float[np.ndarray, "rows columns"]:
+        """Flatten an image in this view; a volume is projected along the third axis."""
         through = tuple({*range(values.ndim)} - {*self.axes})
         flat = _REDUCTIONS[projection](values, axis=through) if through else values
         upright = flat if self.axes[0] < self.axes[1] else flat.T
@@ -61,22 +61,22 @@ class Panel:
     """A picture to draw.
 
     Attributes:
-        picture: Shape (rows, columns), grey levels from 0 to 1.
-        view: How the image was looked at.
+        picture: Grey levels from 0 to 1, shape (rows, columns).
+        view: Direction of view on the image.
         spacing: Size in mm of a pixel down and to the right.
     """
 
     picture: Float[np.ndarray, "rows columns"]
-    view: View
+    view: PanelView
     spacing: tuple[float, float]
 
     @property
     def size_mm(self) -> tuple[float, float]:
-        """Height and width."""
+        """Height and width in mm."""
         return self.picture.shape[0] * self.spacing[0], self.picture.shape[1] * self.spacing[1]
 
     def place(self, points: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "k 2"]:
-        """Voxel positions to (x, y) in the picture: column and row."""
+        """Convert voxel positions to (x, y) in the picture: column and row."""
         row, column = (
             self.picture.shape[side] - 1 - points[:, axis] if self.view.flips[side] else points[:, axis]
             for side, axis in enumerate(self.view.axes)
@@ -84,9 +84,9 @@ class Panel:
         return np.stack([column, row], axis=-1)
 
     def shadow(self, regions: Float[np.ndarray, "k d d"]) -> Float[np.ndarray, "k 2 2"]:
-        """Ellipses or ellipsoids in mm^2 along the array axes to their outlines in the picture, (x, y) in pixels.
+        """Convert regions in mm^2 along the array axes to their outlines in the picture, (x, y) in pixels.
 
-        The outline of an ellipsoid, seen along an axis, is the ellipse of the part of its matrix that is not of it.
+        The outline of an ellipsoid seen along an axis is the ellipse of its matrix without that axis.
         """
         seen = regions[:, self.view.axes][:, :, self.view.axes]
         steps = np.array([-1 if flip else 1 for flip in self.view.flips]) / np.array(self.spacing)
@@ -98,16 +98,14 @@ def panels(
     *,
     spacing: Sequence[float] | None = None,
     affine: Shaped[Array, "n n"] | None = None,
-    projection: Projection = "mean",
 ) -> list[Panel]:
-    """One panel of a 2D image; three orthogonal projections of a volume: along k, j and i of an RAS+ array.
+    """Make one panel of a 2D image, or three mean projections of a volume: along k, j and i of an RAS+ array.
 
     Args:
-        image: Shape (rows, columns) or (i, j, k), without channel axis.
+        image: Image without channel axis, shape (rows, columns) or (i, j, k).
         spacing: Size of a voxel in mm along each array axis; 1 by default.
-        affine: RAS+ voxel-to-mm matrix. Replaces ``spacing``; a volume is then shown as radiologists do (the patient's
-            right at the left, head up) whatever the order of its axes, and named axial, coronal, sagittal.
-        projection: Mean or maximum along the third axis.
+        affine: Matrix from voxels to RAS+ mm, which replaces ``spacing``. Whatever the order of its axes, a volume is
+            then shown in the radiological way (the patient's right at the left, head up) as axial, coronal, sagittal.
 
     Raises:
         ValueError: If the image is neither 2D nor 3D.
@@ -119,19 +117,18 @@ def panels(
     if matrix is not None:
         spacing = np.linalg.norm(matrix[:3, : values.ndim], axis=0).tolist()
     sizes = [1.0] * values.ndim if spacing is None else list(map(float, spacing))
-    views = [View()] if values.ndim == 2 else volume_views(matrix)
+    views = [PanelView()] if values.ndim == 2 else volume_views(matrix)
     return [
-        Panel(
-            grey_levels(view.flatten(values, projection=projection)), view, (sizes[view.axes[0]], sizes[view.axes[1]])
-        )
+        Panel(grey_levels(view.flatten(values, projection="mean")), view, (sizes[view.axes[0]], sizes[view.axes[1]]))
         for view in views
     ]
 
 
-def volume_views(affine: Float[np.ndarray, "4 4"] | None) -> list[View]:
-    """Axial, coronal and sagittal view by the array axes nearest to the anatomical ones, running left, back and down.
+def volume_views(affine: Float[np.ndarray, "4 4"] | None) -> list[PanelView]:
+    """Choose axial, coronal and sagittal views by the array axes nearest to the anatomical ones.
 
-    Without an affine the array is taken as RAS+, and the views carry no anatomical names.
+    Pictures run to the left, the back and the feet. Without an affine the array is taken as RAS+, and the views have no
+    anatomical names.
     """
     from nibabel.orientations import io_orientation
 
@@ -139,7 +136,7 @@ def volume_views(affine: Float[np.ndarray, "4 4"] | None) -> list[View]:
     array_axis = [int(np.flatnonzero(orientation[:, 0] == world)[0]) for world in range(3)]
     towards_ras = [bool(orientation[axis, 1] > 0) for axis in array_axis]
     return [
-        View(
+        PanelView(
             axes=(array_axis[down], array_axis[right]),
             flips=(towards_ras[down], towards_ras[right]),
             title="" if affine is None else title,
@@ -150,6 +147,6 @@ def volume_views(affine: Float[np.ndarray, "4 4"] | None) -> list[View]:
 
 
 def grey_levels(values: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
-    """Stretch to 0 and 1 so that the darkest and brightest half percent saturate; NaN becomes 0."""
+    """Stretch values to 0 and 1 so that the darkest and brightest half percent saturate; NaN becomes 0."""
     low, high = np.nanpercentile(values, [0.5, 99.5])
     return np.clip((np.nan_to_num(values, nan=low) - low) / max(high - low, 1e-12), 0, 1)

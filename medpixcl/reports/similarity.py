@@ -1,4 +1,4 @@
-"""What the informativeness of a pixel says about it: similarity to its positive, or loss, as curves.
+"""Curves of the similarity to the positive, or of the loss, against the informativeness of pixels.
 
 Positions on the horizontal axis are mean entropies in bits, one per bin. See :mod:`medpixcl.reports.figures` for
 :func:`~medpixcl.reports.figures.figure_to_array` and :func:`~medpixcl.reports.figures.save_png`.
@@ -24,13 +24,13 @@ def similarity_over_informativeness(
     *,
     cuts: Sequence[float] | None = None,
 ) -> "matplotlib.figure.Figure":
-    """Similarity of positive pairs against informativeness: low is easy and empty, medium is hard (the paper's PSI).
+    """Draw the similarity of positive pairs against informativeness (the paper's PSI): low is easy, medium is hard.
 
     Args:
-        informativeness: Mean of each bin in bits, shape (N,).
-        similarity: Name to mean of each bin, shape (N,).
-        counts: Pairs in each bin, shape (N,), drawn as bars behind.
-        cuts: Bounds between the classes, drawn as lines.
+        informativeness: Mean informativeness of each bin in bits, shape (N,).
+        similarity: Mapping from names to the mean similarity of each bin, shape (N,).
+        counts: Number of pairs in each bin, shape (N,), drawn as bars behind.
+        cuts: Bounds in bits between the classes, drawn as lines.
 
     Reference: arXiv 2211.07118, figure of the positive similarity.
     """
@@ -44,7 +44,14 @@ def loss_over_informativeness(
     *,
     cuts: Sequence[float] | None = None,
 ) -> "matplotlib.figure.Figure":
-    """Running loss of the pairs against informativeness, with its mean and the cuts; arguments as above."""
+    """Draw the running loss of the pairs against informativeness, with its mean and the bounds of the classes.
+
+    Args:
+        informativeness: Mean informativeness of each bin in bits, shape (N,).
+        loss: Mean loss of each bin, shape (N,).
+        counts: Number of pairs in each bin, shape (N,), drawn as bars behind.
+        cuts: Bounds in bits between the classes, drawn as lines.
+    """
     numbers, weights = as_array(loss), as_array(counts)
     figure = _curves(informativeness, {"loss": numbers}, weights, cuts=cuts, ylabel="loss of a pair")
     if weights.sum() > 0:

@@ -1,13 +1,11 @@
-"""Metrics as tables: rows of text, Markdown, CSV and JSON.
+"""Metrics as rows of text, and as a JSON file.
 
-A table is a list of rows of text, the first one its header. ``metrics`` is what
-:func:`medpixcl.landmarks.metrics.summarise_errors` or :func:`~medpixcl.landmarks.metrics.evaluate_positions` returns.
+A table is a list of rows of text, the first one its header. ``metrics`` is the result of
+:func:`medpixcl.landmarks.metrics.summarise_errors` or
+:func:`medpixcl.data.landmarks.comparison.evaluate_positions`.
 """
 
-import csv
-import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.identity import short_name
 from medpixcl.reports.panels import Array, as_array, as_flags
 
 Metrics = Mapping[str, Any]
@@ -36,28 +35,6 @@ _ONE_SIDED_LANDMARKS = {
 _STATISTICS = {"mre_mm": "MRE (mm)", "std_mm": "SD (mm)", "median_mm": "median (mm)", "p95_mm": "95th percentile (mm)"}
 
 
-def metrics_rows(metrics: Metrics) -> Table:
-    """One row per landmark and a last one over all points, with measured and missing counts.
-
-    Example:
-        >>> import torch
-        >>> from medpixcl.landmarks.metrics import summarise_errors
-        >>> metrics = summarise_errors(torch.tensor([[1.0], [3.0]]), ["sella"], thresholds=[2.0])
-        >>> for row in metrics_rows(metrics):
-        ...     print(", ".join(row))
-        landmark, measured, missing, MRE (mm), SD (mm), median (mm), 95th percentile (mm), SDR < 2 mm (%)
-        sella, 2, 0, 2.00, 1.41, 2.00, 2.90, 50.00
-        all, 2, 0, 2.00, 1.41, 2.00, 2.90, 50.00
-    """
-    limits = list(metrics["sdr_percent"])
-    header = ["landmark", "measured", "missing", *_STATISTICS.values(), *map(_sdr_title, limits)]
-    rows = [
-        [name, str(entry["measured"]), str(entry["missing"]), *(_text(value) for _, value, _ in _values(entry, limits))]
-        for name, entry in [*metrics["per_landmark"].items(), ("all", metrics)]
-    ]
-    return [header, *rows]
-
-
 def overall_rows(metrics: Metrics) -> Table:
     """One row per statistic over all points, with its 95 % interval where there is one."""
     rows = [[title, _text(value), bounds] for title, value, bounds in _values(metrics, list(metrics["sdr_percent"]))]
@@ -68,7 +45,7 @@ def comparison_rows(comparisons: Sequence[tuple[str, Metrics]]) -> Table:
     """One row per method: its images, missing points, MRE, median, 95th percentile and SDR, with 95 % intervals.
 
     Args:
-        comparisons: Name of each method and its metrics; thresholds that a method lacks stay empty.
+        comparisons: Name and metrics of each method; thresholds that a method lacks stay empty.
     """
     limits = list(dict.fromkeys(limit for _, metrics in comparisons for limit in metrics["sdr_percent"]))
     keys = ["mre_mm", "median_mm", "p95_mm"]
@@ -81,7 +58,7 @@ def comparison_rows(comparisons: Sequence[tuple[str, Metrics]]) -> Table:
     return [header, *rows]
 
 
-def landmark_rows(
+def landmark_summary_rows(
     names: Sequence[str],
     scores: Shaped[Array, "n k"],
     unsure: Shaped[Array, "n k"],
@@ -90,10 +67,10 @@ def landmark_rows(
     """One row per landmark: images in which it was found, mean confidence, share flagged as unsure, and its errors.
 
     Args:
-        names: K names.
-        scores: Confidence of each match, NaN where the landmark was not found.
-        unsure: Flags of the same shape.
-        metrics: Where a reference is known; adds MRE, median and SDR.
+        names: Names of the K landmarks.
+        scores: Confidence of each match, shape (N, K), NaN where the landmark was not found.
+        unsure: Flags of unsure matches, shape (N, K).
+        metrics: Metrics against a reference, which add MRE, median and SDR; None without one.
     """
     confidence, flags = as_array(scores), as_flags(unsure)
     limits = list(metrics["sdr_percent"]) if metrics else []
@@ -110,7 +87,7 @@ def landmark_rows(
 
 
 def coverage_rows(metrics: Metrics) -> Table:
-    """What an evaluation found on one side only or left out; images without their folders."""
+    """List the images and landmarks that an evaluation found on one side only or left out, without folders."""
     listed = {title: metrics.get(key, []) for key, title in _ONE_SIDED_IMAGES.items()}
     entries = {title: [short_name(image) for image in images] for title, images in listed.items()}
     entries |= {title: metrics.get(key, []) for key, title in _ONE_SIDED_LANDMARKS.items()}
@@ -118,44 +95,8 @@ def coverage_rows(metrics: Metrics) -> Table:
     return [["what", "how many", "which"], *rows]
 
 
-def short_name(path: str) -> str:
-    r"""Last part of a path.
-
-    Example:
-        >>> short_name("C:\\scans\\a.png"), short_name("series/1.2.3/")
-        ('a.png', '1.2.3')
-    """
-    return re.split(r"[\\/]", path.rstrip("\\/"))[-1]
-
-
-def to_markdown(table: Sequence[Sequence[str]]) -> str:
-    r"""Markdown table, names at the left and numbers at the right.
-
-    Example:
-        >>> print(to_markdown([["name", "MRE (mm)"], ["a|b", "1.00"]]), end="")
-        | name | MRE (mm) |
-        | :--- | ---: |
-        | a\|b | 1.00 |
-    """
-    header, *rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in table]
-    rule = [":---", *["---:"] * (len(header) - 1)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *rows])
-
-
-def to_csv(table: Sequence[Sequence[str]]) -> str:
-    """Comma-separated text."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(table)
-    return text.getvalue()
-
-
-def write_metrics_csv(path: Path | str, metrics: Metrics) -> None:
-    """Write :func:`metrics_rows`; the file is there whole or not at all."""
-    write_text_atomically(path, to_csv(metrics_rows(metrics)))
-
-
 def write_metrics_json(path: Path | str, metrics: Metrics) -> None:
-    """Write the metrics with all digits; the file is there whole or not at all.
+    """Write the metrics as JSON with all digits, completely or not at all.
 
     Raises:
         ValueError: If a number is NaN or infinite, which JSON does not know.

@@ -1,4 +1,4 @@
-"""The cephalometric tracing: outline, planes, angles and landmarks over the radiograph, the values beside it."""
+"""Cephalometric tracing: outline, planes, angles and landmarks over the radiograph, with the values beside it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-Places = Mapping[str, Float[np.ndarray, "2"]]
-"""(x, y) in the picture of every landmark that is there, by abbreviation."""
+NamedPicturePoints = Mapping[str, Float[np.ndarray, "2"]]
+"""Abbreviation of each present landmark to its position (x, y) in the picture."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A line of the tracing through two landmarks, and how far it goes on beyond the second."""
+    """A line of the tracing through two landmarks, extended by some mm beyond the second."""
 
     name: str
     start: str
@@ -36,7 +36,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Mark:
-    """A text that belongs to a place (x, y) of the picture, and where else it should not cover the drawing."""
+    """A text at a place (x, y) of the picture, and the line that other texts should not cover."""
 
     place: Float[np.ndarray, "2"]
     text: str
@@ -81,6 +81,8 @@ LISTED = (
 CLASSES = ("Skeletal class (ANB)", "Growth (Jarabak)")
 _BEYOND_MM = 12.0
 _RAISED, _LOWERED = "#D55E00", "#0072B2"
+_MARK_SIZE = 6.5
+"""Font size in points of the values written into the tracing."""
 
 
 def cephalometric_tracing(
@@ -91,17 +93,18 @@ def cephalometric_tracing(
     spacing: Sequence[float],
     title: str = "",
 ) -> "matplotlib.figure.Figure":
-    """Draw the tracing of one cephalogram, with what was measured and what is usual.
+    """Draw the tracing of one cephalogram with its measurements and their norms.
 
-    What a missing landmark would need is left out. Without the tip of the nose the line Sn-Pog' stands for the E line.
+    Lines and values that need a missing landmark are left out. Without the tip of the nose, the line Sn-Pog' replaces
+    the E line.
 
     Args:
-        image: Shape (rows, columns), without channel axis.
-        points: Shape (K, 2), voxel (row, column); NaN where missing.
+        image: Image of shape (rows, columns), without channel axis.
+        points: Landmarks in voxels (row, column), shape (K, 2), NaN where missing.
         roles: Abbreviation of each landmark, None for others, which are not drawn; see
             :func:`~medpixcl.landmarks.cephalometry.landmark_roles`.
         spacing: Size of a pixel in mm, (row, column).
-        title: Above the picture.
+        title: Title above the picture.
     """
     panel = panels(image, spacing=spacing)[0]
     voxels = as_array(points).astype(np.float64)
@@ -135,14 +138,14 @@ def _canvas(panel: Panel) -> tuple["matplotlib.figure.Figure", "matplotlib.axes.
     return figure, figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
 
 
-def _draw_outlines(axes: "matplotlib.axes.Axes", places: Places) -> None:
+def _draw_outlines(axes: "matplotlib.axes.Axes", places: NamedPicturePoints) -> None:
     """What is joined by bone as solid white lines, the soft-tissue profile as a dotted one."""
     for names, style in [*[(names, "-") for names in OUTLINES], (PROFILE, ":")]:
         line = np.array([places[name] for name in names if name in places]).reshape(-1, 2)
         axes.plot(*line.T, linestyle=style, color="white", linewidth=1.0, alpha=0.75, zorder=2)
 
 
-def _draw_planes(axes: "matplotlib.axes.Axes", panel: Panel, places: Places) -> list[Mark]:
+def _draw_planes(axes: "matplotlib.axes.Axes", panel: Panel, places: NamedPicturePoints) -> list[Mark]:
     """Every plane through its two landmarks and some way beyond them; the mark is its name, at the end."""
     marks = []
     for plane in PLANES:
@@ -166,7 +169,9 @@ def _draw_planes(axes: "matplotlib.axes.Axes", panel: Panel, places: Places) -> 
     return marks
 
 
-def _draw_arcs(axes: "matplotlib.axes.Axes", panel: Panel, places: Places, values: Mapping[str, float]) -> list[Mark]:
+def _draw_arcs(
+    axes: "matplotlib.axes.Axes", panel: Panel, places: NamedPicturePoints, values: Mapping[str, float]
+) -> list[Mark]:
     """Arcs between the legs of the angles; the marks are their values."""
     marks = []
     for name, corners, radius, colour in ARCS:
@@ -187,7 +192,7 @@ def _sweep(first: Float[np.ndarray, "2"], last: Float[np.ndarray, "2"]) -> tuple
     return start, (end - start + np.pi) % (2 * np.pi) - np.pi
 
 
-def _draw_landmarks(axes: "matplotlib.axes.Axes", places: Places) -> None:
+def _draw_landmarks(axes: "matplotlib.axes.Axes", places: NamedPicturePoints) -> None:
     points = np.array([*places.values()]).reshape(-1, 2)
     axes.scatter(points[:, 0], points[:, 1], s=11, c=PREDICTED, edgecolors="black", linewidths=0.5, zorder=4)
 
@@ -208,9 +213,7 @@ def _write(axes: "matplotlib.axes.Axes", place: Float[np.ndarray, "2"], text: st
     axes.text(float(place[0]), float(place[1]), text, color=colour, path_effects=effects, zorder=5, **style)
 
 
-def _write_marks(
-    figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", marks: Sequence[Mark], *, size: float = 6.5
-) -> None:
+def _write_marks(figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", marks: Sequence[Mark]) -> None:
     """Write the texts beside their places, clear of one another, of the landmarks and of the lines where possible."""
     figure.draw_without_rendering()
     inch = 72 / figure.dpi
@@ -222,10 +225,10 @@ def _write_marks(
     frame = np.array(axes.get_window_extent().extents) * inch
     texts = [mark.text for mark in marks]
     for mark, anchor, offset in zip(
-        marks, anchors, label_offsets(anchors, texts, frame, drawn, size=size), strict=True
+        marks, anchors, label_offsets(anchors, texts, frame, drawn, size=_MARK_SIZE), strict=True
     ):
         place = axes.transData.inverted().transform((anchor + offset) / inch)
-        _write(axes, place, mark.text, mark.colour, size=size)
+        _write(axes, place, mark.text, mark.colour, size=_MARK_SIZE)
 
 
 def _write_values(axes: "matplotlib.axes.Axes", values: Mapping[str, float], classes: Sequence[str]) -> None:
@@ -259,7 +262,7 @@ def _write_row(axes: "matplotlib.axes.Axes", y: float, one: Measurement, value: 
 
 
 def outside(one: Measurement, value: float) -> int:
-    """1 above what is usual, -1 below it, 0 within it or where the norm says no range (or one standard deviation)."""
+    """Compare a value with its usual range (or one standard deviation): 1 above, -1 below, 0 within or no norm."""
     norm = one.norm
     if norm is None or np.isnan(value):
         return 0

@@ -37,7 +37,7 @@ from .self_training import (
     DetectorFiles as DetectorFiles,
     Relabelling as Relabelling,
     TemplateMatching as TemplateMatching,
-    landmark_names as landmark_names,
+    template_landmark_names as template_landmark_names,
     with_template as with_template,
     without_template as without_template,
 )

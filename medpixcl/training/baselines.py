@@ -52,6 +52,6 @@ class OpacityClassesPrepareBatch(PrepareBatch):
     ) -> tuple[Tensor, Tensor]:
         """Move both to the device; an opacity between two levels counts as the nearer one."""
         opacity = plain_tensor(batchdata[f"{self.image_key}_opacity_map"])
-        classes = (opacity[..., None] - self.levels).abs().argmin(dim=-1)
+        classes = (opacity[..., None] - self.levels.to(opacity.device)).abs().argmin(dim=-1)
         mixed = plain_tensor(batchdata[self.image_key])
         return mixed.to(device, non_blocking=non_blocking), classes.to(device, non_blocking=non_blocking)

@@ -20,17 +20,17 @@ class ExogenousControl:
         channels: Arguments of :class:`medpixcl.correspondence.ExogenousChannel`, of each channel.
         labels: The same of the label map, for ``labels``.
         computed: Keys of channels that are made of the image; the others are files that the manifest names.
-        seed: Of the exchange.
+        seed: Random seed for exchanging the channels between images.
 
     Attributes:
         channels: In use, for the loss.
         random_deletion: For the loss.
-        keys: Of the channels in use.
+        keys: Keys of the channels in use.
         loaded: Those of them that are files.
         kind: ``categorical`` if it is the label map, else ``continuous``; for reading files.
         nearest_keys: Those that hold classes.
         exogenous_keys: The others, which are interpolated.
-        view_keys: Of both views.
+        view_keys: Keys of both views.
 
     Raises:
         ValueError: If the control is unknown, or it is ``labels`` and no label map is described.

@@ -23,7 +23,7 @@ def matched_pixels(
     Args:
         views: Levels of the query view and of the anchor view, finest first.
         pairs: ``query``, ``positive`` (B, N, D) and ``valid`` (B, N).
-        strides: Of the levels.
+        strides: Strides of the levels, finest first.
 
     Returns:
         Voxels of the anchor view (centres of cells of the finest level).
@@ -41,7 +41,7 @@ class PixelCorrespondence(Metric):
     """Distance in pixels between where a query pixel is found in the anchor view and where it lies.
 
     Args:
-        strides: Of the network's levels.
+        strides: Strides of the network's levels, finest first.
         within: None for the mean distance; a number of pixels for the share of pairs found nearer than that (PCK).
         output_transform: From the engine's output to (views, pairs); MONAI's ``from_engine(["pred", "label"])``.
     """

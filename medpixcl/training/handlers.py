@@ -195,7 +195,7 @@ class ResumeHandler:
     Args:
         path: Checkpoint file.
         objects: Name to network, optimizer, scheduler, ... (anything with ``state_dict``); the engine itself is added.
-            One with nothing to remember (an empty state) need not be in the file, nor does one that is off now.
+            One with nothing to remember yet (an empty state) need not be in the file.
     """
 
     def __init__(self, path: str, objects: Mapping[str, Any]) -> None:
@@ -217,7 +217,7 @@ class ResumeHandler:
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             for name, value in self.objects.items():
-                if value.state_dict():
+                if value.state_dict() or content.get(name):
                     value.load_state_dict(content[name])
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
             raise ValueError(

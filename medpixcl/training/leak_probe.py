@@ -93,7 +93,7 @@ def leak_probe(
         opacity: True opacity of each mixture (of a map: its mean).
         folds: Parts, each held out once.
         repeats: Ways of dealing the mixtures out.
-        seed: Of the dealing.
+        seed: Random seed for dealing the mixtures to the folds.
 
     Raises:
         ValueError: If there are fewer than 10 mixtures a fold, a number is not finite, or all opacities are equal.

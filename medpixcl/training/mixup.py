@@ -89,8 +89,8 @@ def pixelwise_linear_error(mixed: ImageTensor, target: ImageTensor) -> Float[Ten
     """Mean squared error, of each image, of the affine map of the mixture's single voxels that fits the target best.
 
     The map is fitted to the very image that it is judged on, so that this is a hard bar: a network below it has used
-    what is around a voxel, or what it knows of the images. Its expectation is
-    :func:`medpixcl.losses.mixup.pixelwise_linear_bound` times the target's variance.
+    what is around a voxel, or what it knows of the images. For uncorrelated images of equal variance and an opacity
+    ``o`` the expectation is ``(1 - o)^2 / (o^2 + (1 - o)^2)`` times the target's variance.
     """
     x, t = (image.double().flatten(1) - image.double().flatten(1).mean(1, keepdim=True) for image in (mixed, target))
     power = x.square().mean(1)

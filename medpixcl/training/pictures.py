@@ -19,7 +19,7 @@ class MatchedViewsPictures:
 
     Args:
         log_dir: Folder of the TensorBoard events.
-        strides: Of the network's levels.
+        strides: Strides of the network's levels, finest first.
         points: Points drawn.
         maps: Similarity maps drawn.
     """

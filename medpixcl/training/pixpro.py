@@ -8,16 +8,15 @@ from monai.engines import PrepareBatch
 
 from medpixcl.coordinates import spatial_affine
 from medpixcl.correspondence import cells_of_map, draw_cells
+from medpixcl.losses.pixpro import VIEWS
 from medpixcl.training.batches import plain_tensor
-
-VIEWS = ("query", "anchor")
 
 
 class PixProPrepareBatch(PrepareBatch):
     """The query view as input, the anchor view as second argument; coordinates and exogenous channels as target.
 
     Args:
-        strides: Of the network's levels.
+        strides: Strides of the network's levels, finest first.
         exogenous: Keys of the exogenous channels, moved by ``RandPixelViewsd`` with the image.
         cells: Cells of each level drawn as queries, those that both views show first; all when None. The keys are
             always all cells. Needed where the grid is large: 512 of 24^3 cells keep a mask at 28 MB an image.

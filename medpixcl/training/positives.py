@@ -8,11 +8,11 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-from medpixcl.losses.pixpro import PixProLoss
+from medpixcl.losses.pixpro import VIEWS, PixProLoss
 from medpixcl.reports.depth import depth_views
 from medpixcl.reports.figures import figure_to_array
 from medpixcl.training.binning import over_processes
-from medpixcl.training.pixpro import VIEWS, PixProPrepareBatch
+from medpixcl.training.pixpro import PixProPrepareBatch
 
 if TYPE_CHECKING:
     import matplotlib.figure

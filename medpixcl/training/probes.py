@@ -47,7 +47,7 @@ def linear_probe(
     Args:
         train: Vectors and labels to fit.
         validation: To choose the penalty by.
-        test: Vectors to predict.
+        test: Vectors of the images to predict.
         classes: Number K.
     """
     mean, spread = train[0].mean(0), train[0].std(0).clamp_min(1e-6)
@@ -88,10 +88,10 @@ def nearest_neighbours(
 
     Args:
         train: Vectors and labels.
-        test: Vectors to predict.
+        test: Vectors of the images to predict.
         classes: Number K.
         neighbours: That vote; all where there are fewer.
-        temperature: Of the weights.
+        temperature: Temperature of the softmax that weighs the neighbours.
 
     Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, 3.4.
     """
@@ -111,7 +111,7 @@ class FrozenProbes:
         datasets: ``training``, ``validation`` and ``test``, of items with ``image`` and ``label``.
         classes: Number of classes.
         output_dir: Folder of the result.
-        device: Where the network runs.
+        device: Device on which the network runs.
         neighbours: See :func:`nearest_neighbours`.
     """
 

@@ -17,12 +17,14 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from medpixcl.coordinates import spacing_of, voxel_to_mm, working_affine, working_spacing
+from medpixcl.data.datalist import Datalist
+from medpixcl.data.identity import is_image_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.seeded import SeededDataset
 from medpixcl.landmarks.pseudo import PseudoLandmarks
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.matching.annotated_image import AnnotatedImage
-from medpixcl.matching.pseudo import Relabelled, match_weights, relabel
+from medpixcl.matching.trust import Relabelled, match_weights, relabel
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel, LandmarkInferer
 from medpixcl.networks.weights import load_weights
@@ -30,8 +32,6 @@ from medpixcl.training.handlers import write_checkpoint
 from medpixcl.training.settings_file import SettingsFile
 
 log = logging.getLogger(__name__)
-
-Datalist = list[dict[str, Any]]
 
 
 def with_template(template: str, spacing_mm: Sequence[float] | float | None, items: Datalist, repeats: int) -> Datalist:
@@ -47,8 +47,8 @@ def with_template(template: str, spacing_mm: Sequence[float] | float | None, ite
         ValueError: If no other image is left.
     """
     path = Path(template).resolve()
-    same = [item for item in items if _is(item, path)]
-    others = [item for item in items if not _is(item, path)]
+    same = [item for item in items if is_image_of(item, path)]
+    others = [item for item in items if not is_image_of(item, path)]
     if not others:
         raise ValueError(f"there is no image to train on beside the template {template}: add images to the manifest")
     own: dict[str, Any] = {"image": template}
@@ -61,14 +61,11 @@ def with_template(template: str, spacing_mm: Sequence[float] | float | None, ite
 
 def without_template(template: str, items: Datalist) -> Datalist:
     """Datalist without the template."""
-    return [item for item in items if not _is(item, Path(template).resolve())]
+    path = Path(template).resolve()
+    return [item for item in items if not is_image_of(item, path)]
 
 
-def _is(item: Mapping[str, Any], path: Path) -> bool:
-    return isinstance(item["image"], str) and Path(item["image"]).resolve() == path
-
-
-def landmark_names(path: str, default: Sequence[str]) -> list[str]:
+def template_landmark_names(path: str, default: Sequence[str]) -> list[str]:
     """Names of the landmarks in a landmark file; the default where there is none, so that a network can be built."""
     return list(read_landmarks(path).names) if Path(path).exists() else list(default)
 
@@ -146,7 +143,7 @@ class TemplateMatching:
 class Relabelling:
     """Lets the network find the landmarks of the training images anew after some epochs, but not after the last.
 
-    See :func:`medpixcl.matching.pseudo.relabel`. Every process does all images, so that all have the same labels.
+    See :func:`medpixcl.matching.trust.relabel`. Every process does all images, so that all have the same labels.
 
     Args:
         labels: Changed here.

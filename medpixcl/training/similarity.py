@@ -29,7 +29,7 @@ def positive_similarity(
     Args:
         views: Levels of the query view and of the anchor view, each of shape (B, C, *cells).
         pairs: ``query``, ``positive`` (B, N, D) voxels in array order, and ``valid`` (B, N).
-        strides: Of the levels.
+        strides: Strides of the levels, finest first.
     """
     places = [pairs[name].masked_fill(~pairs["valid"][..., None], 0.0) for name in ("query", "positive")]
     cosines = []
@@ -48,12 +48,12 @@ class PositiveSimilarity:
     Two similarities: the product of the levels' cosines, each clamped to at least 0 (that of matching), and their mean.
 
     Args:
-        strides: Of the network's levels.
+        strides: Strides of the network's levels, finest first.
         log_dir: Folder of the TensorBoard events; None for none.
         bin_bits: Width of a bin of informativeness.
 
     Attributes:
-        sums: Of the last validation, shape (bins, 4): number, and sums of informativeness, product and mean.
+        sums: Sums over the last validation, shape (bins, 4): number of pairs, informativeness, product and mean.
     """
 
     def __init__(self, strides: Sequence[int], log_dir: str | None = None, bin_bits: float = 0.5) -> None:

@@ -1,8 +1,7 @@
-from .annotations import AnnotatedLandmarksd as AnnotatedLandmarksd
+from .annotations import AnnotatedLandmarksd as AnnotatedLandmarksd, PseudoLandmarksd as PseudoLandmarksd
 from .body import BodyCoordinatesd as BodyCoordinatesd, BodyDistanceMapd as BodyDistanceMapd
 from .classes import ClassifyViewsd as ClassifyViewsd, PixelClasses as PixelClasses
 from .coordinates import CoordinateMapd as CoordinateMapd
-from .drr import DRRd as DRRd
 from .exogenous import (
     ExogenousGridd as ExogenousGridd,
     LoadExogenousd as LoadExogenousd,
@@ -11,17 +10,15 @@ from .exogenous import (
     ShuffledExogenousd as ShuffledExogenousd,
 )
 from .informativeness import LocalEntropyd as LocalEntropyd
-from .intensity import RandClassIntensityd as RandClassIntensityd
+from .intensity import RandClassIntensityd as RandClassIntensityd, RandIntensityd as RandIntensityd
 from .labels import LoadLabeld as LoadLabeld, OriginalGridd as OriginalGridd
 from .landmarks import (
     LandmarkVoxelsd as LandmarkVoxelsd,
-    RandIntensityd as RandIntensityd,
     RandLandmarkViewd as RandLandmarkViewd,
     mean_landmarks as mean_landmarks,
 )
 from .load import LoadImageMMd as LoadImageMMd, WorkingSpacingd as WorkingSpacingd
 from .mixup import RandCrossDomainMixUp as RandCrossDomainMixUp, RandCrossDomainMixUpd as RandCrossDomainMixUpd
 from .pairs import RandPixelPairsd as RandPixelPairsd
-from .pseudo import PseudoLandmarksd as PseudoLandmarksd
 from .view import RandViewd as RandViewd
 from .views import RandPixelViewsd as RandPixelViewsd

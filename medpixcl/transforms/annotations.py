@@ -1,4 +1,4 @@
-"""The true landmarks of an image from its landmark file, beside the image."""
+"""Landmarks of an image added to its item: annotated ones from a file, or pseudo-landmarks of the current epoch."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -7,23 +7,19 @@ import torch
 from monai.transforms import Transform
 
 from medpixcl.data.annotated import Target, target_points
+from medpixcl.landmarks.pseudo import PseudoLandmarks
 
 
 class AnnotatedLandmarksd(Transform):
-    """Replace the landmark file of a loaded image by the landmarks in mm and their weights.
+    """Replace the landmark file of a loaded image, under ``landmarks``, by the landmarks in mm and their weights.
 
     Args:
-        names: K landmarks, in the network's order; those that a file does not have are missing.
-        target: Name of a reader, ``mean``, or the weight of each; see :mod:`medpixcl.data.annotated`.
-        landmarks_key: Path of the landmark file, or of that of each reader by name.
-        image_key: The image, loaded; it may be resampled.
+        names: Names of the K landmarks in the network's order; a landmark that a file lacks is missing.
+        target: Name of a reader, ``mean``, or the weight of each reader; see :mod:`medpixcl.data.annotated`.
     """
 
-    def __init__(
-        self, names: Sequence[str], target: Target = None, landmarks_key: str = "landmarks", image_key: str = "image"
-    ) -> None:
+    def __init__(self, names: Sequence[str], target: Target = None) -> None:
         self.names, self.target = list(names), target
-        self.landmarks_key, self.image_key = landmarks_key, image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with ``points`` (K, D), mm, RAS+, NaN where missing, and ``weights`` (K,), 0 there, else 1.
@@ -32,9 +28,9 @@ class AnnotatedLandmarksd(Transform):
             ValueError: If the files have no landmark of this image.
         """
         item = dict(data)
-        meta = item[self.image_key].meta
+        meta = item["image"].meta
         points = target_points(
-            item.pop(self.landmarks_key),
+            item.pop("landmarks"),
             self.target,
             self.names,
             str(meta["filename_or_obj"]),
@@ -42,4 +38,27 @@ class AnnotatedLandmarksd(Transform):
             [int(size) for size in meta["spatial_shape"]],
         )
         item["points"], item["weights"] = points, (~points.isnan().any(dim=1)).float()
+        return item
+
+
+class PseudoLandmarksd(Transform):
+    """Add the current pseudo-landmarks of an image in mm, and their weights, to its item.
+
+    Training changes them. The workers of a ``DataLoader`` see a change when they start anew, every epoch; with
+    ``persistent_workers`` they would not.
+
+    Args:
+        labels: Store of the pseudo-landmarks, by the file name of the image.
+    """
+
+    def __init__(self, labels: PseudoLandmarks) -> None:
+        self.labels = labels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with ``points`` (K, D) and ``weights`` (K,)."""
+        item = dict(data)
+        image = item["image"]
+        name = str(image.meta["filename_or_obj"])
+        item["points"] = self.labels.points(name, image.ndim - 1).clone()
+        item["weights"] = self.labels.weights(name).clone()
         return item

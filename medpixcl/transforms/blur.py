@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def gaussian_blur(image: Float[Tensor, " c *s"], sigma: Sequence[float]) -> Float[Tensor, " c *s"]:
-    """Blur an image; outside, the values of its border go on, so that a constant image stays as it is.
+    """Blur an image that continues with its border values, so that a constant image stays constant.
 
     MONAI's ``GaussianFilter`` takes zeros outside: a border pixel would lose half of its value, and air (-1000 HU)
     would become brighter there.
 
     Args:
-        image: Shape (C, *spatial).
+        image: Image to blur, shape (C, *spatial).
         sigma: Standard deviation along each axis in pixels; 0 leaves an axis alone.
 
     Example:

@@ -14,19 +14,19 @@ from medpixcl.data.body import SKIN_HU, body_coordinates, body_distance, body_ma
 
 
 class _Body(MapTransform):
-    """What :class:`BodyDistanceMapd` and :class:`BodyCoordinatesd` share: the body mask of each image."""
+    """Adds a channel that is made of the body mask of each image, see :func:`medpixcl.data.body.body_mask`."""
+
+    prefix: str
 
     def __init__(
         self,
         keys: KeysCollection,
-        prefix: str,
-        threshold: float | None,
-        fill_holes: bool,
-        opening_mm: float,
-        allow_missing_keys: bool,
+        threshold: float | None = SKIN_HU,
+        fill_holes: bool = True,
+        opening_mm: float = 0.0,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.prefix, self.threshold, self.fill_holes, self.opening_mm = prefix, threshold, fill_holes, opening_mm
+        super().__init__(keys)
+        self.threshold, self.fill_holes, self.opening_mm = threshold, fill_holes, opening_mm
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the channels added."""
@@ -52,32 +52,22 @@ class _Body(MapTransform):
 
 
 class BodyDistanceMapd(_Body):
-    """Add the distance in mm to the surface of the body, as an exogenous channel.
+    """Add the distance in mm to the surface of the body; for ``image`` the exogenous channel ``body_distance_image``.
 
     Put it before the intensities are scaled, so that the threshold is in HU, and after the working spacing, which is
     faster.
 
     Args:
         keys: Images of one channel.
-        threshold: What is brighter is body; in HU for CT, None for Otsu's (MR, radiographs).
-        fill_holes: Count lungs and bowel as body.
-        opening_mm: Remove what is thinner than twice this, as the table.
-        signed: Outside the body minus the distance to it; otherwise the channel is missing there (validity 0).
-        prefix: The map of ``image`` is stored under ``prefix + "image"``.
-        allow_missing_keys: As in MONAI.
+        signed: Give voxels outside the body minus the distance to it; otherwise the channel is missing there
+            (validity 0).
+        **body: Options of the body mask, see :class:`BodyCoordinatesd`.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        threshold: float | None = SKIN_HU,
-        fill_holes: bool = True,
-        opening_mm: float = 0.0,
-        signed: bool = False,
-        prefix: str = "body_distance_",
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, prefix, threshold, fill_holes, opening_mm, allow_missing_keys)
+    prefix = "body_distance_"
+
+    def __init__(self, keys: KeysCollection, signed: bool = False, **body: Any) -> None:
+        super().__init__(keys, **body)
         self.signed = signed
 
     def _channel(self, body: Tensor, affine: Tensor) -> Tensor:
@@ -88,27 +78,17 @@ class BodyDistanceMapd(_Body):
 class BodyCoordinatesd(_Body):
     """Add the place of every voxel in the body's box (0 to 1 from right to left, back to front, feet to head).
 
-    A vector-valued exogenous channel, which could also pair voxels of different patients; missing outside the body.
+    For ``image`` the exogenous channel is ``body_coordinates_image``. It has three values a voxel, which could also
+    pair voxels of different patients, and is missing outside the body.
 
     Args:
         keys: Images of one channel.
-        threshold: What is brighter is body; in HU for CT, None for Otsu's (MR, radiographs).
+        threshold: Intensity above which a voxel is body, in HU for CT; None for Otsu's threshold (MR, radiographs).
         fill_holes: Count lungs and bowel as body.
-        opening_mm: Remove what is thinner than twice this, as the table.
-        prefix: The map of ``image`` is stored under ``prefix + "image"``.
-        allow_missing_keys: As in MONAI.
+        opening_mm: Remove parts thinner than twice this length, such as the table.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        threshold: float | None = SKIN_HU,
-        fill_holes: bool = True,
-        opening_mm: float = 0.0,
-        prefix: str = "body_coordinates_",
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, prefix, threshold, fill_holes, opening_mm, allow_missing_keys)
+    prefix = "body_coordinates_"
 
     def _channel(self, body: Tensor, affine: Tensor) -> Tensor:
         coordinates = body_coordinates(body, affine)

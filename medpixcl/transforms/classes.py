@@ -1,4 +1,4 @@
-"""The classes of informativeness as they stand in this epoch: shared by what uses them and what moves them."""
+"""Informativeness classes of the current epoch, shared between the transforms and ``AdaptiveClasses``."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -11,21 +11,21 @@ from medpixcl.informativeness import classify_informativeness
 
 
 class PixelClasses:
-    """Where the classes of informativeness are cut, and the share of the drawn pixels that each class gives.
+    """Bounds between the classes of informativeness, and the share of the drawn pixels that comes from each class.
 
-    One object is named by the transforms, which read it, and by
-    :class:`medpixcl.training.adaptive.AdaptiveClasses`, which moves it between epochs. The workers of a ``DataLoader``
-    are started anew every epoch (without ``persistent_workers``) and so see it as it stands.
+    The transforms read this object, and :class:`medpixcl.training.adaptive.AdaptiveClasses` changes it between epochs.
+    The workers of a ``DataLoader`` start anew every epoch (without ``persistent_workers``) and so see its current
+    values.
 
     Args:
-        cuts: ``quantiles``: the classes that the item came with (:class:`medpixcl.transforms.LocalEntropyd`). Two
-            bounds in bits, ascending. ``adaptive``: starts with the item's own classes, then follows the loss.
-        ratios: Share of the drawn pixels of each class (low, medium, high), in any scale; None leaves it to the
-            weights. ``loss``: starts with None, then follows the loss.
+        cuts: ``quantiles`` keeps the classes of the item (:class:`medpixcl.transforms.LocalEntropyd`); two ascending
+            numbers are bounds in bits; ``adaptive`` starts with the item's classes, then follows the loss.
+        ratios: Share of the drawn pixels that comes from each class (low, medium, high), in any scale; None leaves the
+            shares to the weights; ``loss`` starts with None, then follows the loss.
 
     Attributes:
-        cuts: Two bounds in bits, None for the classes that the item came with.
-        ratios: Three shares, None for no say.
+        cuts: Two bounds in bits; None keeps the classes of the item.
+        ratios: Three shares; None leaves them to the weights.
 
     Raises:
         ValueError: If an argument is none of these.
@@ -50,11 +50,11 @@ class PixelClasses:
         return self.adaptive_cuts or self.adaptive_ratios
 
     def state_dict(self) -> dict[str, Any]:
-        """What moves; empty when nothing does."""
+        """Return the bounds and ratios that follow the loss; an empty dictionary when they are fixed."""
         return {"cuts": self.cuts, "ratios": self.ratios} if self.adaptive else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put it back; what the configuration holds fixed stays as it says."""
+        """Restore bounds and ratios that follow the loss; those that the configuration fixes stay."""
         if self.adaptive_cuts:
             self.cuts = state["cuts"]
         if self.adaptive_ratios:
@@ -69,19 +69,18 @@ def _check(name: str, value: Any, words: Sequence[str | None], count: int) -> No
 
 
 class ClassifyViewsd(MapTransform):
-    """Class of every pixel of the views by the cuts in bits that hold now; without such cuts the classes stay.
+    """Classify every pixel of the views by the current bounds in bits; without bounds the classes stay as they are.
 
-    Put it after the views are made: the class image that a dataset caches knows nothing of cuts that move.
+    Put it after the views are made: a class image that a dataset caches does not follow bounds that change.
 
     Args:
-        keys: Views: of ``image_query`` the entropy is read from ``entropy_image_query`` and the class written to
+        keys: Views; for ``image_query`` the entropy is read from ``entropy_image_query`` and the class written to
             ``class_image_query``.
-        classes: The cuts.
-        allow_missing_keys: As in MONAI.
+        classes: Informativeness classes whose bounds are used.
     """
 
-    def __init__(self, keys: KeysCollection, classes: PixelClasses, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, classes: PixelClasses) -> None:
+        super().__init__(keys)
         self.classes = classes
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -4,7 +4,6 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
-from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
@@ -14,7 +13,7 @@ from medpixcl.views import coordinate_map
 
 
 class CoordinateMapd(MapTransform):
-    """Add the coordinate map of an image: mm along every axis and validity, as D+1 channels beside the image.
+    """Add the coordinate map of ``image`` as ``coords_image``: mm along every axis and validity, D+1 channels.
 
     Any MONAI spatial transform applied to image and map together, with ``mode="bilinear"`` (in 3D too, or the like)
     and ``padding_mode="zeros"``, then keeps the two in step, and padding ends up with a validity below one.
@@ -24,13 +23,7 @@ class CoordinateMapd(MapTransform):
 
     Args:
         keys: Images.
-        prefix: The map of ``image`` is stored under ``prefix + "image"``.
-        allow_missing_keys: As in MONAI.
     """
-
-    def __init__(self, keys: KeysCollection, prefix: str = "coords_", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.prefix = prefix
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         """Return the item with the maps added."""
@@ -39,10 +32,10 @@ class CoordinateMapd(MapTransform):
             image = item[key]
             shape = image.shape[1:]
             affine = spatial_affine(torch.as_tensor(image.affine), len(shape)).float()
-            positions = voxel_positions(shape)[None]
+            positions = voxel_positions(shape, device=image.device)[None]
             coords = coordinate_map(positions, affine[None], shape)[0]
-            coords[-1] *= _without_border(shape)
-            item[f"{self.prefix}{key}"] = MetaTensor(coords, meta=dict(image.meta))
+            coords[-1] *= _without_border(shape).to(coords)
+            item[f"coords_{key}"] = MetaTensor(coords, meta=dict(image.meta))
         return item
 
 

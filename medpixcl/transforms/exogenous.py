@@ -15,7 +15,7 @@ from monai.transforms import MapTransform, Transform
 from torch import Tensor
 
 from medpixcl.data.exogenous import DONOR, Grid, exogenous_path, read_exogenous
-from medpixcl.transforms.validity import on_grid, stretch
+from medpixcl.transforms.validity import resample_to_grid, stretch
 
 
 class LoadExogenousd(MapTransform):
@@ -24,12 +24,11 @@ class LoadExogenousd(MapTransform):
     Put it after the image is loaded and before that is resampled: file and image must have the same size.
 
     Args:
-        keys: Names of channels, as the manifest has them.
-        image_key: The image they belong to, loaded.
+        keys: Names of the channels, as in the manifest.
         kind: ``continuous`` or ``categorical`` (whole numbers that name a class).
-        missing: Values that mean "unknown", besides NaN; None for 0 and 65535 in continuous pictures, else none.
-        scale: Factor from stored values to the unit wanted.
-        allow_missing_keys: As in MONAI.
+        missing: Values that mean "unknown", besides NaN; None means 0 and 65535 in continuous pictures and no value
+            elsewhere.
+        scale: Factor from stored values to the wanted unit.
 
     Raises:
         ValueError: If the item names no such channel, or :func:`medpixcl.data.exogenous.read_exogenous` refuses it.
@@ -38,26 +37,23 @@ class LoadExogenousd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        image_key: str = "image",
         kind: str = "continuous",
         missing: Sequence[float | int] | None = None,
         scale: float = 1.0,
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.image_key, self.kind, self.missing, self.scale = image_key, kind, missing, scale
+        super().__init__(keys)
+        self.kind, self.missing, self.scale = kind, missing, scale
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the channels added."""
         item = dict(data)
-        image = item[self.image_key]
+        image = item["image"]
         grid = Grid(tuple(image.shape[1:]), torch.as_tensor(image.affine))
         named = {**item, "image": image.meta.get("filename_or_obj", "the image")}
         for key in self.keys:
-            if self.allow_missing_keys and key not in (item.get("exogenous") or {}):
-                continue
-            path = exogenous_path(named, str(key))
-            item[key] = read_exogenous(path, grid, kind=self.kind, missing=self.missing, scale=self.scale)
+            item[key] = read_exogenous(
+                exogenous_path(named, str(key)), grid, kind=self.kind, missing=self.missing, scale=self.scale
+            )
         return item
 
 
@@ -68,31 +64,27 @@ class ExogenousGridd(MapTransform):
 
     Args:
         keys: Channels (values and validity).
-        image_key: The image.
-        nearest_keys: Those that hold classes.
-        allow_missing_keys: As in MONAI.
+        nearest_keys: Keys of channels that hold classes; they are sampled at the nearest voxel.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        image_key: str = "image",
         nearest_keys: Sequence[str] = (),
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.image_key, self.nearest_keys = image_key, tuple(nearest_keys)
+        super().__init__(keys)
+        self.nearest_keys = tuple(nearest_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the channels resampled."""
         item = dict(data)
-        image = item[self.image_key]
+        image = item["image"]
         shape, target = tuple(image.shape[1:]), torch.as_tensor(image.affine)
         for key in self.key_iterator(item):
             source = torch.as_tensor(item[key].affine)
             if tuple(item[key].shape[1:]) == shape and torch.allclose(source, target.to(source), atol=1e-4):
                 continue
-            values = on_grid(item[key].as_tensor(), source, shape, target, nearest=key in self.nearest_keys)
+            values = resample_to_grid(item[key].as_tensor(), source, shape, target, nearest=key in self.nearest_keys)
             item[key] = MetaTensor(values, affine=target)
         return item
 
@@ -100,21 +92,18 @@ class ExogenousGridd(MapTransform):
 class ScaleExogenousd(MapTransform):
     """Map two percentiles of the known values to 0 and 1, over the whole image.
 
-    For depth without a unit (of a network that sees one picture): it is the same up to scale and offset all over one
-    image, not between images. Depth in mm is better left in mm. Put it before any crop: a percentile of each crop would
-    give one tissue two values.
+    Use it for depth without a unit, such as a monocular depth network gives: within an image such depth is right up to
+    one scale and one offset, which differ between images. Leave depth in mm as it is. Put this transform before any
+    crop, because percentiles of each crop would give one tissue two values.
 
     Args:
         keys: Channels (values and validity).
         lower: Percentile that becomes 0.
-        upper: Percentile that becomes 1; values beyond are kept, not clipped.
-        allow_missing_keys: As in MONAI.
+        upper: Percentile that becomes 1; values beyond both percentiles are kept, not clipped.
     """
 
-    def __init__(
-        self, keys: KeysCollection, lower: float = 2.0, upper: float = 98.0, allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, lower: float = 2.0, upper: float = 98.0) -> None:
+        super().__init__(keys)
         if not 0 <= lower < upper <= 100:
             raise ValueError(f"lower is {lower} and upper {upper}; expected two ascending percentiles from 0 to 100.")
         self.lower, self.upper = lower, upper
@@ -142,12 +131,11 @@ class MissingAsNaNd(MapTransform):
 
     Args:
         keys: Views of channels (values and validity), such as ``depth_query`` and ``depth_anchor``.
-        least_validity: Below this a pixel is missing.
-        allow_missing_keys: As in MONAI.
+        least_validity: Validity below which a pixel is missing.
     """
 
-    def __init__(self, keys: KeysCollection, least_validity: float = 0.5, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection, least_validity: float = 0.5) -> None:
+        super().__init__(keys)
         self.least_validity = least_validity
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -167,9 +155,9 @@ class ShuffledExogenousd(Transform):
     removes stay about the same.
 
     Args:
-        keys: Channels to exchange.
-        prepare: The whole preparation (loading and all), applied to the item and to its donor.
-        nearest_keys: Those that hold classes.
+        keys: Keys of the channels to exchange.
+        prepare: Whole preparation, loading included; it is applied to the item and to its donor.
+        nearest_keys: Keys of channels that hold classes; they are sampled at the nearest voxel.
 
     Raises:
         ValueError: If an item carries no donor (:func:`medpixcl.data.exogenous.with_donors`), or one of other axes.

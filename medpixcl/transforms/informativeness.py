@@ -15,18 +15,16 @@ from medpixcl.informativeness import classify_informativeness, local_entropy
 class LocalEntropyd(MapTransform):
     """Add the local entropy of an image and the class of every pixel (0 low, 1 medium, 2 high informativeness).
 
-    It depends on the raw image only: put it before the random transforms, where the dataset caches it.
+    The maps of ``image`` are ``entropy_image`` and ``class_image``. They depend on the raw image only: put this
+    transform before the random ones, where the dataset caches its result.
 
     Args:
         keys: Images of one channel.
         radius_mm: Radius of the window in mm; the footprint follows the spacing.
         footprint: ``ball`` or ``box``.
-        bins: Grey levels between the least and the greatest value.
+        bins: Number of grey levels between the least and the greatest value.
         cuts: Bounds between the classes in bits; None for quantiles.
         quantiles: Bounds between the classes as quantiles of the foreground; used when ``cuts`` is None.
-        entropy_prefix: The map of ``image`` is stored under ``entropy_prefix + "image"``.
-        class_prefix: The classes of ``image`` are stored under ``class_prefix + "image"``.
-        allow_missing_keys: As in MONAI.
     """
 
     def __init__(
@@ -37,14 +35,10 @@ class LocalEntropyd(MapTransform):
         bins: int = 32,
         cuts: Sequence[float] | None = None,
         quantiles: Sequence[float] = (1 / 3, 2 / 3),
-        entropy_prefix: str = "entropy_",
-        class_prefix: str = "class_",
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        super().__init__(keys)
         self.radius_mm, self.footprint, self.bins = radius_mm, footprint, bins
         self.cuts, self.quantiles = cuts, quantiles if cuts is None else None
-        self.entropy_prefix, self.class_prefix = entropy_prefix, class_prefix
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         """Return the item with the maps added."""
@@ -60,6 +54,6 @@ class LocalEntropyd(MapTransform):
                 bins=self.bins,
             )
             classes = classify_informativeness(entropy, cuts=self.cuts, quantiles=self.quantiles)
-            item[f"{self.entropy_prefix}{key}"] = MetaTensor(entropy[0], affine=image.affine)
-            item[f"{self.class_prefix}{key}"] = MetaTensor(classes[0], affine=image.affine)
+            item[f"entropy_{key}"] = MetaTensor(entropy[0], affine=image.affine)
+            item[f"class_{key}"] = MetaTensor(classes[0], affine=image.affine)
         return item

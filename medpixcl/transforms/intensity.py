@@ -1,4 +1,4 @@
-"""Intensity changes whose strength depends on the informativeness of the pixel."""
+"""Random changes of intensity: of whole images, or as strong as the informativeness of the pixel allows."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -84,23 +84,45 @@ class Intensity:
         return changed.clamp(0, 1)
 
 
+class RandIntensityd(MapTransform, Randomizable):
+    """Random brightness, contrast, gamma, noise, blur and bias field of whole images.
+
+    Args:
+        keys: Images between 0 and 1.
+        ranges: Ranges of the changes; keys and values as in :class:`IntensityRanges`.
+        probability: Probability that an image is changed at all.
+    """
+
+    def __init__(self, keys: KeysCollection, ranges: Mapping[str, Sequence[float]], probability: float = 1.0) -> None:
+        super().__init__(keys)
+        self.ranges, self.probability = IntensityRanges(**ranges), probability
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the images changed."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            change, changed = self.ranges.sample(self.R), self.R.uniform() < self.probability
+            if changed:
+                item[key] = MetaTensor(change.apply(item[key].as_tensor()), meta=dict(item[key].meta))
+        return item
+
+
 class RandClassIntensityd(MapTransform, Randomizable):
     """Brightness, contrast, gamma, noise, blur and bias field with one strength per class of informativeness.
 
     Args:
         keys: Images between 0 and 1.
-        low: Ranges for pixels of low informativeness, see :class:`IntensityRanges`.
-        medium: The same for medium.
-        high: The same for high.
-        mode: ``drawn``: the class of one pixel, drawn by informativeness, sets the change of the whole view, as in the
-            paper. ``pixel``: every pixel takes the change of its own class.
-        exponent: Of the informativeness by which ``drawn`` draws its pixel.
-        probability: Chance that a view is changed at all.
-        allow_missing_keys: As in MONAI.
+        low: Ranges for pixels of low informativeness; keys and values as in :class:`IntensityRanges`.
+        medium: Ranges for pixels of medium informativeness.
+        high: Ranges for pixels of high informativeness.
+        mode: ``drawn`` draws one pixel by informativeness, whose class sets the change of the whole view, as in the
+            paper; ``pixel`` changes every pixel by its own class.
+        exponent: Exponent of the informativeness in the weights by which ``drawn`` draws its pixel.
+        probability: Probability that a view is changed at all.
 
     For a key ``image_query`` the item holds ``class_image_query`` and ``entropy_image_query``.
 
-    Reference: arXiv 2211.07118; the paper changes brightness and contrast only, the rest is an option of this package.
+    Reference: arXiv 2211.07118. The paper changes brightness and contrast only; the other changes are ours.
     """
 
     def __init__(
@@ -112,9 +134,8 @@ class RandClassIntensityd(MapTransform, Randomizable):
         mode: Literal["drawn", "pixel"] = "drawn",
         exponent: float = 0.3,
         probability: float = 1.0,
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        super().__init__(keys)
         if mode not in ("drawn", "pixel"):
             raise ValueError(f"mode must be 'drawn' or 'pixel', found {mode!r}")
         self.ranges = [IntensityRanges(**ranges) for ranges in (low, medium, high)]

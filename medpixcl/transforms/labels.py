@@ -21,26 +21,23 @@ class LoadLabeld(MapTransform):
     :class:`medpixcl.transforms.ExogenousGridd` with ``nearest_keys`` brings the label to the grid of the image.
 
     Args:
-        keys: The label, as the manifest names it.
-        classes: See :data:`medpixcl.data.labels.Classes`.
-        overlapping: See :func:`medpixcl.data.labels.read_label`.
-        image_key: The image that it belongs to, loaded.
+        keys: Key of the label, as in the manifest.
+        classes: Classes of the label, see :data:`medpixcl.data.labels.Classes`.
+        overlapping: Whether masks may overlap, see :func:`medpixcl.data.labels.read_label`.
 
     Raises:
         ValueError: If the item has no label, or :func:`medpixcl.data.labels.read_label` refuses it.
     """
 
-    def __init__(
-        self, keys: KeysCollection, classes: Classes, overlapping: bool = False, image_key: str = "image"
-    ) -> None:
+    def __init__(self, keys: KeysCollection, classes: Classes, overlapping: bool = False) -> None:
         super().__init__(keys)
         class_names(classes)
-        self.classes, self.overlapping, self.image_key = classes, overlapping, image_key
+        self.classes, self.overlapping = classes, overlapping
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the label loaded."""
         item = dict(data)
-        image = item[self.image_key]
+        image = item["image"]
         grid = Grid(tuple(image.shape[1:]), torch.as_tensor(image.affine))
         for key in self.keys:
             if not isinstance(path := item.get(key), str | list):
@@ -56,22 +53,17 @@ class LoadLabeld(MapTransform):
 class OriginalGridd(MapTransform):
     """Bring maps from the grid of the prepared image to the grid that its file has, interpolated linearly.
 
-    Put it before probabilities become classes. Positions beyond the prepared image take its border's value.
+    The prepared ``image`` remembers the grid of its file. Put this transform before probabilities become classes.
+    Positions beyond the prepared image take the value of its border.
 
     Args:
-        keys: Maps (C, *spatial) on the grid of the prepared image.
-        image_key: The prepared image, which remembers where its file's voxels lie.
-        allow_missing_keys: As in MONAI.
+        keys: Keys of maps (C, *spatial) on the grid of the prepared image.
     """
-
-    def __init__(self, keys: KeysCollection, image_key: str = "image", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the maps moved."""
         item = dict(data)
-        image = item[self.image_key]
+        image = item["image"]
         shape = [int(size) for size in image.meta["spatial_shape"]]
         original = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
         working = torch.as_tensor(image.affine, dtype=torch.float64).cpu()

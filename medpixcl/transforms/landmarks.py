@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms import MapTransform
 from torch import Tensor
 
 from medpixcl._typing import PointsMM
@@ -19,17 +18,18 @@ from medpixcl.coordinates import (
     working_affine,
 )
 from medpixcl.landmarks.geometry import fit_similarity, mean_shape
-from medpixcl.transforms.intensity import IntensityRanges
 from medpixcl.transforms.view import RandViewd
 from medpixcl.views import View, smooth_field, upright_axes
 
-TURNS = 20  # of the fixed-point search of a point in a deformed view; the error falls by the field's slope at each
+FIXED_POINT_STEPS = 20
+"""Steps of the search of a point in a deformed view; each multiplies the error by the slope of the field."""
 
-FOUND = 0.1  # image voxels; farther from its point, a search has not converged
+LARGEST_MISS = 0.1
+"""Distance in image voxels beyond which such a search has not converged."""
 
 
 def locate(view: View, points: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
-    """Where image voxels lie in a view, be it deformed.
+    """Find the view voxels that show given image voxels, also in a deformed view.
 
     A deformed view shows at its pixel ``v`` the image at ``matrix v + displacement(v)``, interpolated linearly between
     its pixels as in the resampled image. ``v <- matrix^-1 (p - displacement(v))`` finds the pixel; it converges for a
@@ -37,7 +37,7 @@ def locate(view: View, points: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
     twice or not at all.
 
     Args:
-        view: The view.
+        view: View to search.
         points: Image voxels in array order, shape (K, D).
 
     Returns:
@@ -48,63 +48,53 @@ def locate(view: View, points: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
     field = smooth_field(view.displacement[None].to(points), view.shape)
     back = torch.linalg.inv(view.matrix).to(points)
     found = apply_affine(back, points)
-    for _ in range(TURNS):
+    for _ in range(FIXED_POINT_STEPS):
         found = apply_affine(back, points - sample_at(field, found[None])[0])
     missed = apply_affine(view.matrix.to(points), found) + sample_at(field, found[None])[0] - points
-    return torch.where((missed.abs() < FOUND).all(dim=1, keepdim=True), found, torch.nan)
+    return torch.where((missed.abs() < LARGEST_MISS).all(dim=1, keepdim=True), found, torch.nan)
 
 
 class RandLandmarkViewd(RandViewd):
     """A random view of an image (:class:`medpixcl.transforms.view.RandViewd`), and its landmarks in the view's voxels.
 
-    The item holds landmarks in mm (the frame of the image's affine) and their weights. It gets them back as voxels of
-    the view, float32, with weight 0 where they are missing or outside the view.
+    The item holds ``points``, landmarks in mm (K, D) in the frame of the image's affine, and their ``weights`` (K,).
+    They become voxels of the view, float32, with weight 0 where a landmark is missing or outside the view.
 
     Args:
-        keys: The image.
-        view_shape: See :class:`medpixcl.transforms.view.RandViewd`, as for the next four.
-        rotation_degrees: The view turns by an angle from minus to plus this, or one for each axis.
-        scale_range: Enlargement.
-        shift_mm: The view's centre moves by up to this.
-        elastic_mm: Standard deviation of the displacement at control points.
-        points_key: Landmarks in mm, shape (K, D).
-        weights_key: Their weights, shape (K,).
-        centred: Put the centre of the view on one of the landmarks that are there, before it is shifted.
-        shape_mm: Landmarks of a typical image, (K, D) in mm (:func:`mean_landmarks`). Where given, a view first turns
-            so that the image's landmarks stand as these do; its random angle is one from there.
+        keys: Key of the image.
+        view_shape: Spatial shape of the view; beyond the image it is zero.
+        centred: Put the centre of the view on one of the known landmarks before it is shifted.
+        shape_mm: Landmarks of a typical image, (K, D) in mm (:func:`mean_landmarks`). If given, a view first turns
+            until the image's landmarks stand as these do, and the random angle is counted from there.
+        **view: Further options of :class:`medpixcl.transforms.RandViewd`.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         view_shape: Sequence[int],
-        rotation_degrees: float | Sequence[float] = 15.0,
-        scale_range: Sequence[float] = (0.85, 1.18),
-        shift_mm: float = 10.0,
-        elastic_mm: float = 2.0,
-        points_key: str = "points",
-        weights_key: str = "weights",
         centred: bool = False,
         shape_mm: Sequence[Sequence[float]] | None = None,
+        **view: Any,
     ) -> None:
-        super().__init__(keys, view_shape, rotation_degrees, scale_range, shift_mm, elastic_mm)
+        super().__init__(keys, view_shape, **view)
         self.shape = None if shape_mm is None else torch.tensor(shape_mm, dtype=torch.float64)
-        self.points_key, self.weights_key, self.centred = points_key, weights_key, centred
+        self.centred = centred
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the view in place of the image."""
         image = data[self.keys[0]]
         affine = working_affine(image)
-        voxels = _in_voxels(data[self.points_key], affine)
-        known = ~voxels.isnan().any(dim=1) & (data[self.weights_key] > 0).to(voxels.device)
+        voxels = _in_voxels(data["points"], affine)
+        known = ~voxels.isnan().any(dim=1) & (data["weights"] > 0).to(voxels.device)
         on_one = self.centred and bool(known.any())
         around = voxels[known][self.R.randint(int(known.sum()))].tolist() if on_one else None
-        axes = None if self.shape is None else _upright(self.shape, data[self.points_key].double(), known, affine)
+        axes = None if self.shape is None else _upright(self.shape, data["points"].double(), known, affine)
         view = self.randomize(image, around, axes)
         points = locate(view, voxels)
         item = self.shown(data, view)
-        item[self.points_key] = points.float()
-        item[self.weights_key] = item[self.weights_key].float() * inside(points, view.shape)
+        item["points"] = points.float()
+        item["weights"] = item["weights"].float() * inside(points, view.shape)
         return item
 
 
@@ -120,64 +110,34 @@ def _upright(shape: Tensor, mm: Tensor, known: Tensor, affine: Tensor) -> Tensor
 def mean_landmarks(
     items: Sequence[Mapping[Hashable, Any]],
     prepare: Callable[[Any], Mapping[Hashable, Any]],
-    points_key: str = "points",
 ) -> list[list[float]]:
-    """Mean shape of annotated images, as ``shape_mm`` of :class:`RandLandmarkViewd` wants it.
+    """Compute the mean shape of annotated images, the ``shape_mm`` of :class:`RandLandmarkViewd`.
 
     Args:
-        items: Of a datalist.
-        prepare: Loads an item with its landmarks in mm.
-        points_key: Landmarks of a loaded item, (K, D).
+        items: Items of a datalist.
+        prepare: Function that loads an item with its landmarks in mm.
 
     Returns:
         K landmarks in mm, in the frame of the first item; NaN for one that no item has.
     """
-    return mean_shape([prepare(item)[points_key].double() for item in items]).tolist()
+    return mean_shape([prepare(item)["points"].double() for item in items]).tolist()
 
 
 class LandmarkVoxelsd(MapTransform):
-    """The same without a view: landmarks in mm become voxels of the image as it is.
+    """Turn the landmarks of an item, ``points`` in mm, into voxels of its image, without making a view.
 
     Args:
-        keys: The image.
-        points_key: Landmarks in mm, shape (K, D).
+        keys: Key of the image.
     """
-
-    def __init__(self, keys: KeysCollection, points_key: str = "points") -> None:
-        super().__init__(keys)
-        self.points_key = points_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the landmarks moved."""
         item = dict(data)
         image = item[self.keys[0]]
         affine = working_affine(image)
-        item[self.points_key] = _in_voxels(item[self.points_key], affine).float()
+        item["points"] = _in_voxels(item["points"], affine).float()
         return item
 
 
 def _in_voxels(points: PointsMM, affine: Tensor) -> Float[Tensor, "k d"]:
     return mm_to_voxel(points.double(), affine)
-
-
-class RandIntensityd(MapTransform, Randomizable):
-    """Random brightness, contrast, gamma, noise, blur and bias field of whole images.
-
-    Args:
-        keys: Images between 0 and 1.
-        ranges: See :class:`medpixcl.transforms.intensity.IntensityRanges`.
-        probability: Chance that an image is changed at all.
-    """
-
-    def __init__(self, keys: KeysCollection, ranges: Mapping[str, Sequence[float]], probability: float = 1.0) -> None:
-        super().__init__(keys)
-        self.ranges, self.probability = IntensityRanges(**ranges), probability
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the images changed."""
-        item = dict(data)
-        for key in self.key_iterator(item):
-            change, changed = self.ranges.sample(self.R), self.R.uniform() < self.probability
-            if changed:
-                item[key] = MetaTensor(change.apply(item[key].as_tensor()), meta=dict(item[key].meta))
-        return item

@@ -14,29 +14,27 @@ from medpixcl.data.images import read_image
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.transforms.blur import gaussian_blur
 
+TOLERANCE = 0.01
+"""Relative difference of spacing that is left alone."""
+
 
 class LoadImageMMd(MapTransform):
     """Replace the path under each key by the image, channel first, with a RAS+ affine in mm.
 
     An image that is in memory already, a MetaTensor as :func:`medpixcl.data.images.read_image` makes it, stays.
-    Pictures (PNG, JPEG, ...) carry no spacing of their own; it is taken from the item, where a manifest has it.
+    Pictures (PNG, JPEG, ...) carry no spacing of their own; it is taken from the item's ``spacing_mm`` (array order),
+    where a manifest has it.
 
     Args:
-        keys: Paths of images (a file, a folder with one DICOM series, or the list of its files).
-        spacing_key: Entry of the item with the pixel spacing in mm, array order; used for pictures only.
-        allow_missing_keys: As in MONAI.
+        keys: Keys of image paths (a file, a folder with one DICOM series, or the list of its files).
     """
-
-    def __init__(self, keys: KeysCollection, spacing_key: str = "spacing_mm", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.spacing_key = spacing_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the images loaded."""
         item = dict(data)
         for key in self.key_iterator(item):
             if not isinstance(item[key], MetaTensor):
-                item[key] = read_image(item[key], spacing_mm=item.get(self.spacing_key))
+                item[key] = read_image(item[key], spacing_mm=item.get("spacing_mm"))
         return item
 
 
@@ -44,10 +42,8 @@ class WorkingSpacingd(MapTransform):
     """Resample images to one spacing, smoothed first where pixels get larger, so that nothing aliases.
 
     Args:
-        keys: Images.
-        spacing_mm: Size of a pixel along each array axis; None leaves the images as they are.
-        tolerance: Relative difference of spacing that is left alone.
-        allow_missing_keys: As in MONAI.
+        keys: Keys of images.
+        spacing_mm: Size of a pixel along each array axis; None leaves the images unchanged.
 
     Raises:
         ImageFileError: If an image has another number of axes than ``spacing_mm``.
@@ -57,11 +53,9 @@ class WorkingSpacingd(MapTransform):
         self,
         keys: KeysCollection,
         spacing_mm: Sequence[float] | None,
-        tolerance: float = 0.01,
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.spacing_mm, self.tolerance = spacing_mm, tolerance
+        super().__init__(keys)
+        self.spacing_mm = spacing_mm
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the images resampled."""
@@ -78,7 +72,7 @@ class WorkingSpacingd(MapTransform):
             raise ImageFileError(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image"), reason)
         spacing = spacing_of(spatial_affine(torch.as_tensor(image.affine), image.ndim - 1))
         factor = torch.as_tensor(list(self.spacing_mm), dtype=spacing.dtype) / spacing
-        if bool(((factor - 1).abs() < self.tolerance).all()):
+        if bool(((factor - 1).abs() < TOLERANCE).all()):
             return image
         # The usual rule for downsampling by f: a Gaussian of (f - 1) / 2 pixels.
         sigma = ((factor - 1) / 2).clamp(min=0)

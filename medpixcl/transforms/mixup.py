@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from medpixcl.data.textures import lift_picture
 from medpixcl.transforms.source_matching import MATCHES, match_source
 
-FILE = ImageMetaKey.FILENAME_OR_OBJ
 LARGEST_WINDOWED = 100.0
 MAPS = ("constant", "grid", "boxes")
 Numbers = Sequence[float | int]
@@ -77,19 +76,20 @@ class RandCrossDomainMixUp(Randomizable, Transform):
             :class:`medpixcl.data.textures.ProceduralSources`; medical images for mixing within a domain. Larger ones
             are cut at random; pictures are lifted for a volume (:func:`medpixcl.data.textures.lift_picture`).
         opacity_range: Least and greatest opacity.
-        beta: Draw from this range by a Beta(beta, beta) law; uniformly when None.
-        opacity_levels: Draw among these alone, all equally often, instead of from the range.
+        beta: Parameter of the Beta(beta, beta) law that draws the opacity within ``opacity_range``; None draws
+            uniformly.
+        opacity_levels: Opacities to draw among, all equally often, instead of from the range.
         opacity_map: ``constant``; ``grid``, linear between control points; ``boxes``, each with an opacity of its own.
         grid_points: Control points per axis.
         boxes: Least and greatest number of boxes.
         window: Intensities of the target that become 0 and 1; None for images that are windowed already.
-        source_window: The same for the sources, where they are medical images.
+        source_window: Intensities of the sources that become 0 and 1, for sources that are medical images.
         match: Statistics that the source gets from the target: ``none``; ``moments``, mean and spread; ``spectrum``,
             the power at every frequency and the histogram (:func:`medpixcl.transforms.source_matching.match_source`).
-        foreground_threshold: Windowed values above are foreground; None for all.
-        mix_background: Mix outside the foreground too; otherwise the target stays as it is there.
-        grey_source: One channel, the mean, of a source of several; otherwise channels are mixed one by one.
-        source_key: The image in the items of a stream of items.
+        foreground_threshold: Windowed value above which a voxel is foreground; None takes all voxels.
+        mix_background: Mix outside the foreground too; otherwise the target stays unchanged there.
+        grey_source: Replace the channels of a source by their mean; otherwise channels are mixed one by one.
+        source_key: Key of the image in the items of a stream of items.
 
     Raises:
         ValueError: If an argument is out of range, the stream is empty, a source is smaller than the image or holds
@@ -126,15 +126,19 @@ class RandCrossDomainMixUp(Randomizable, Transform):
 
     def __call__(self, image: Tensor, foreground: Tensor | None = None) -> Mixed:
         """Mix one image (C, *spatial); ``foreground`` (1, *spatial) stands before the threshold."""
-        name = str(image.meta.get(FILE, "the image")) if isinstance(image, MetaTensor) else "the image"
+        name = (
+            str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image"))
+            if isinstance(image, MetaTensor)
+            else "the image"
+        )
         target = self._target(image, name)
         seen = self._foreground(target, foreground)
         source = match_source(self._source(target, name), target, seen, self.match)
-        opacity = self._draw_map(target.shape[1:])
+        opacity = self._draw_map(target.shape[1:]).to(target.device)
         if not self.mix_background:
             opacity = torch.where(seen, opacity, 1.0)
         mixed = mix_images(target, source, opacity)
-        share = seen.float().mean().view(1) if self._has_foreground(foreground) else torch.ones(1)
+        share = seen.float().mean().view(1) if self._has_foreground(foreground) else torch.ones(1, device=target.device)
         return Mixed(mixed, target, source, opacity[seen].double().mean().float().view(1), opacity, share)
 
     def _has_foreground(self, foreground: Tensor | None) -> bool:
@@ -153,7 +157,7 @@ class RandCrossDomainMixUp(Randomizable, Transform):
         return target
 
     def _foreground(self, target: Tensor, foreground: Tensor | None) -> Bool[Tensor, " 1 *s"]:
-        """Where to mix; all of an image that has no foreground."""
+        """Mask of the voxels to mix; all voxels if the image has no foreground."""
         if foreground is not None:
             seen = _plain(foreground)[:1] > 0
         elif self.foreground_threshold is not None:
@@ -164,6 +168,7 @@ class RandCrossDomainMixUp(Randomizable, Transform):
 
     def _source(self, target: Tensor, name: str) -> Float[Tensor, " c *s"]:
         values, label = self._drawn(name)
+        values = values.to(target.device)
         _check_finite(values, label)
         if self.source_window is not None:
             values = window_intensity(values, self.source_window)
@@ -183,11 +188,11 @@ class RandCrossDomainMixUp(Randomizable, Transform):
             found = self.sources[index]
             image = found[self.source_key] if isinstance(found, Mapping) else found
             label = f"source {index}"
-            if isinstance(image, MetaTensor) and (file := image.meta.get(FILE)):
+            if isinstance(image, MetaTensor) and (file := image.meta.get(ImageMetaKey.FILENAME_OR_OBJ)):
                 label = str(file)
             if label != name:
                 return _plain(image), label
-        raise ValueError(f"{name} is the only source for itself; give a stream of more images.")
+        raise ValueError(f"{name} is the only image in the stream of sources; give a stream with other images.")
 
     def _fitted(self, values: Tensor, shape: tuple[int, ...], label: str) -> Float[Tensor, " c *s"]:
         """Cut or lifted to the shape of the target, mirrored at random."""
@@ -238,11 +243,10 @@ class RandCrossDomainMixUpd(MapTransform, Randomizable):
     that seeds every item (:class:`medpixcl.data.seeded.SeededDataset`) decides every draw.
 
     Args:
-        keys: Images, each mixed with a source of its own.
-        sources: As all further ones: see :class:`RandCrossDomainMixUp`.
-        foreground_key: Mask of the foreground; None for the threshold.
-        allow_missing_keys: As in MONAI.
-        **options: Options of :class:`RandCrossDomainMixUp`.
+        keys: Keys of the images; each image is mixed with a source of its own.
+        sources: Stream of sources, see :class:`RandCrossDomainMixUp`.
+        foreground_key: Key of the mask of the foreground; None uses the threshold.
+        **options: Further options of :class:`RandCrossDomainMixUp`.
     """
 
     def __init__(
@@ -250,10 +254,9 @@ class RandCrossDomainMixUpd(MapTransform, Randomizable):
         keys: KeysCollection,
         sources: Any,
         foreground_key: str | None = None,
-        allow_missing_keys: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        super().__init__(keys)
         self.mixup, self.foreground_key = RandCrossDomainMixUp(sources, **options), foreground_key
 
     def set_random_state(

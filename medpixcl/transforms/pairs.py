@@ -1,6 +1,6 @@
 """Pixels drawn in the query view, by informativeness, with their partners in the anchor view."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
@@ -19,12 +19,11 @@ class RandPixelPairsd(Randomizable, Transform):
     ``informativeness ** exponent``. Missing ones, where the views hardly overlap, are marked in ``valid``.
 
     Args:
-        number: Pixels per image (N).
-        exponent: 0 draws uniformly, and then the item needs no entropy. 0.3 is the paper's.
-        class_ratios: Share of the pixels drawn from each class (low, medium, high); None leaves it to the weights. Of a
-            :class:`medpixcl.transforms.PixelClasses` its ratios as they stand in this epoch.
-        image_key: The item holds the anchor view under ``image_key + "_anchor"``, and under ``coords_..._query``,
-            ``entropy_..._query`` and ``class_..._query`` the maps of the query view.
+        number: Number N of pixels drawn in each image.
+        exponent: Exponent of the informativeness in the weights, 0.3 in the paper; with 0 pixels are drawn uniformly
+            and the item needs no entropy.
+        classes: Informativeness classes; their current ``ratios`` are the shares of the pixels drawn from each class
+            (low, medium, high). None leaves the shares to the weights.
 
     The item gets ``query`` (N, D) voxels of the query view, ``positive`` (N, D) voxels of the anchor view, not
     rounded, ``valid`` (N,) and, when the item has what they are made of, ``informativeness`` (N,) entropy at the query
@@ -35,11 +34,10 @@ class RandPixelPairsd(Randomizable, Transform):
         self,
         number: int = 256,
         exponent: float = 0.3,
-        class_ratios: Sequence[float] | PixelClasses | None = None,
-        image_key: str = "image",
+        classes: PixelClasses | None = None,
     ) -> None:
-        self.number, self.exponent, self.class_ratios, self.image_key = number, exponent, class_ratios, image_key
-        self.seed, self._entropy = 0, f"entropy_{image_key}_query"
+        self.number, self.exponent, self.classes = number, exponent, classes
+        self.seed = 0
 
     def randomize(self, data: Any = None) -> None:
         """Draw the seed of the pixel noise."""
@@ -49,29 +47,29 @@ class RandPixelPairsd(Randomizable, Transform):
         """Return the item with the pairs added."""
         item = dict(data)
         self.randomize()
-        coords = item[f"coords_{self.image_key}_query"].as_tensor()[None]
-        anchor = item[f"{self.image_key}_anchor"]
+        coords = item["coords_image_query"].as_tensor()[None]
+        anchor = item["image_anchor"]
         affine = spatial_affine(torch.as_tensor(anchor.affine), anchor.ndim - 1)[None]
         shape = tuple(anchor.shape[1:])
         weights = overlap(coords, affine, shape).to(coords)
-        uniform = self.exponent == 0 and self.class_ratios is None
-        if not uniform or self._entropy in item:
+        uniform = self.exponent == 0 and self.classes is None
+        if not uniform or "entropy_image_query" in item:
             weights = weights * self._weights(item)
         pixels, drawn = draw_pixels(weights, self.number, generator=torch.Generator().manual_seed(self.seed))
         pairs = correspond(coords, pixels, affine, shape)
         item["query"], item["positive"] = pairs.query[0], pairs.positive[0]
         item["valid"] = (pairs.valid & drawn)[0]
         at = (0, *pixels[0].long().unbind(-1))
-        if self._entropy in item:
-            item["informativeness"] = item[self._entropy].as_tensor()[at]
-        if (classes := f"class_{self.image_key}_query") in item:
-            item["pixel_class"] = item[classes].as_tensor()[at]
+        if "entropy_image_query" in item:
+            item["informativeness"] = item["entropy_image_query"].as_tensor()[at]
+        if "class_image_query" in item:
+            item["pixel_class"] = item["class_image_query"].as_tensor()[at]
         return item
 
     def _weights(self, item: Mapping[Hashable, Any]) -> torch.Tensor:
-        entropy = item[self._entropy].as_tensor()[None]
-        ratios = self.class_ratios.ratios if isinstance(self.class_ratios, PixelClasses) else self.class_ratios
+        entropy = item["entropy_image_query"].as_tensor()[None]
+        ratios = None if self.classes is None else self.classes.ratios
         classes = None
         if ratios is not None:
-            classes = item[f"class_{self.image_key}_query"].as_tensor()[None]
+            classes = item["class_image_query"].as_tensor()[None]
         return sampling_weights(entropy, exponent=self.exponent, class_ratios=ratios, classes=classes)

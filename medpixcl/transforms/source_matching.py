@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 MATCHES = ("none", "moments", "spectrum")
-FLAT = 1e-6
+EMPTY = 1e-6
 """Spread of values, and power of a band, below which a source is taken for empty."""
 
 
@@ -15,10 +15,10 @@ def match_source(
     """Make the source look like the target in its statistics.
 
     Args:
-        source: Shape (C, *spatial).
-        target: The same shape.
-        foreground: Shape (1, *spatial); where values are compared. There is at least one such voxel.
-        how: ``none``; ``moments``, see :func:`match_moments`; ``spectrum``, see :func:`match_spectrum` and then
+        source: Image to change, shape (C, *spatial).
+        target: Image whose statistics the source gets, shape (C, *spatial).
+        foreground: Mask of the voxels whose values are compared, shape (1, *spatial); at least one is True.
+        how: ``none``; ``moments``, see :func:`match_moments`; ``spectrum``, which is :func:`match_spectrum` followed by
             :func:`match_histogram`.
 
     Raises:
@@ -42,7 +42,7 @@ def match_moments(
     """
     inside = foreground[0]
     own, wanted = source[:, inside], target[:, inside]
-    factor = wanted.std(dim=1, correction=0) / own.std(dim=1, correction=0).clamp_min(FLAT)
+    factor = wanted.std(dim=1, correction=0) / own.std(dim=1, correction=0).clamp_min(EMPTY)
     shape = (-1, *[1] * (source.ndim - 1))
     return (source - own.mean(dim=1).view(shape)) * factor.view(shape) + wanted.mean(dim=1).view(shape)
 
@@ -79,5 +79,5 @@ def match_spectrum(source: Float[Tensor, " c *s"], target: Float[Tensor, " c *s"
         )
         for field in (own, wanted)
     )
-    gain = torch.where(power > FLAT, wished / power.clamp_min(FLAT), 1.0).sqrt()
+    gain = torch.where(power > EMPTY, wished / power.clamp_min(EMPTY), 1.0).sqrt()
     return torch.fft.ifftn(own * gain[:, bands], dim=axes).real

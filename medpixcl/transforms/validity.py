@@ -50,7 +50,7 @@ def resample_valid(
     return unweigh(resample(weigh(channel), positions, mode=mode))
 
 
-def on_grid(
+def resample_to_grid(
     channel: Float[Tensor, " c1 *s"],
     affine: Float[Tensor, "4 4"],
     shape: Sequence[int],
@@ -61,14 +61,14 @@ def on_grid(
     """Values and validity of a channel at the voxels of another grid.
 
     Args:
-        channel: Shape (C+1, *spatial).
-        affine: Of the channel, RAS+.
+        channel: Values and validity, shape (C+1, *spatial).
+        affine: Affine of the channel, RAS+, voxel -> mm.
         shape: Spatial shape of the other grid.
         target: Affine of the other grid, RAS+.
-        nearest: Take the nearest voxel's, for classes.
+        nearest: Take the value of the nearest voxel, for classes.
     """
     own, other = (spatial_affine(one.double(), len(shape)) for one in (affine, target))
-    positions = view_positions((torch.linalg.inv(own) @ other)[None], shape)
+    positions = view_positions((torch.linalg.inv(own) @ other)[None].to(channel.device), shape)
     if nearest:
         return resample_valid(channel[None], positions, mode="nearest")[0]
     sigma = ((spacing_of(other) / spacing_of(own) - 1) / 2).clamp(min=0)
@@ -83,9 +83,9 @@ def stretch(
     """Values and validity of a channel, its outer edges laid on those of an image of another size.
 
     Args:
-        channel: Shape (C+1, *spatial).
+        channel: Values and validity, shape (C+1, *spatial).
         shape: Spatial shape of the result.
-        nearest: Take the nearest voxel's, for classes.
+        nearest: Take the value of the nearest voxel, for classes.
 
     Raises:
         ValueError: If the numbers of axes differ.
@@ -97,7 +97,7 @@ def stretch(
     factor = own / other
     matrix = torch.diag(torch.cat([factor, torch.ones(1, dtype=torch.float64)]))
     matrix[:dims, dims] = (factor - 1) / 2
-    positions = view_positions(matrix[None], shape)
+    positions = view_positions(matrix[None].to(channel.device), shape)
     # Half a voxel beyond the outermost centres there is nothing to interpolate with.
     last = own.to(positions) - 1
     positions = positions.clamp(min=torch.zeros_like(last), max=last)

@@ -1,6 +1,7 @@
 """Two views of one image in one step: parameters are sampled, one grid per view is built, every key moves by it."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,9 @@ from monai.transforms import MapTransform, Randomizable
 from monai.utils import ImageMetaKey
 from torch import Tensor
 
-from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.coordinates import spatial_affine, working_spacing
 from medpixcl.transforms.validity import unweigh, weigh
-from medpixcl.views import View, affine_view, coordinate_map, resample, view_positions
-
-FILE = ImageMetaKey.FILENAME_OR_OBJ
-CONTROL_POINTS = 5  # per axis, of the elastic field; fewer bend smoothly, more bend in detail
+from medpixcl.views import View, ViewRanges, coordinate_map, resample, view_positions
 
 
 class RandPixelViewsd(MapTransform, Randomizable):
@@ -28,19 +26,18 @@ class RandPixelViewsd(MapTransform, Randomizable):
     is exact. Both views are crops that overlap. All sizes in mm are physical, whatever the spacing.
 
     Args:
-        keys: Image first, then maps that move with it (entropy, classes, depth or any other exogenous channel).
+        keys: Key of the image, then keys of maps that move with it (entropy, classes, depth or another exogenous
+            channel).
         view_shape: Spatial shape of both views.
-        nearest_keys: Those of ``keys`` that hold classes: sampled at the nearest voxel.
-        exogenous_keys: Those of ``keys`` whose last channel is their validity: interpolated between known values only,
-            with validity 0 outside the image. Classes with a validity belong to ``nearest_keys`` instead.
-        pixel_mm: Size of a view pixel before scaling; the image's own when None.
-        rotation_degrees: Each view turns by an angle from minus to plus this (about every axis in 3D).
-        scale_range: Each view is enlarged by a factor from this range, drawn on a logarithmic scale.
-        flip_probability: Chance that a view is mirrored, per axis.
-        shift: Distance of the two centres along each axis, as a share of the view's extent, at most.
-        elastic_mm: Standard deviation of the query view's displacement at its control points; 0 for affine views.
-        defer: Sample only and keep the image; :func:`apply_views` then makes the views of a whole batch on a device.
-        allow_missing_keys: As in MONAI.
+        nearest_keys: Keys of maps that hold classes; they are sampled at the nearest voxel.
+        exogenous_keys: Keys of channels whose last channel is their validity: they are interpolated between known
+            values only, with validity 0 outside the image. Classes with a validity belong to ``nearest_keys`` instead.
+        pixel_mm: Size of a view pixel before scaling, array order; None takes the spacing of the image.
+        rotation_degrees: Largest angle to either side by which each view turns, in 3D about every axis.
+        scale_range: Least and greatest enlargement of each view, drawn on a logarithmic scale.
+        flip_probability: Probability of mirroring a view: one number, or one for each axis.
+        shift: Largest distance between the two centres along each axis, as a share of the view's extent.
+        elastic_mm: Standard deviation of the query view's displacement at the control points; 0 for affine views.
     """
 
     def __init__(
@@ -55,56 +52,43 @@ class RandPixelViewsd(MapTransform, Randomizable):
         flip_probability: Sequence[float] | float = 0.0,
         shift: float = 0.25,
         elastic_mm: float = 0.0,
-        defer: bool = False,
-        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.view_shape = tuple(view_shape)
+        super().__init__(keys)
         self.nearest_keys, self.exogenous_keys = tuple(nearest_keys), tuple(exogenous_keys)
-        self.pixel_mm, self.rotation_degrees, self.scale_range = pixel_mm, rotation_degrees, tuple(scale_range)
-        dims = len(self.view_shape)
-        self.flip_probability = np.broadcast_to(np.asarray(flip_probability, dtype=float), dims).tolist()
-        self.shift, self.elastic_mm, self.defer = shift, elastic_mm, defer
-        if not 0 < self.scale_range[0] <= self.scale_range[1]:
-            raise ValueError(f"scale_range must be two positive ascending numbers, found {list(scale_range)}")
+        self.anchor = ViewRanges(tuple(view_shape), rotation_degrees, scale_range, flip_probability, pixel_mm=pixel_mm)
+        self.query = replace(self.anchor, elastic_mm=elastic_mm)
+        self.shift = shift
 
     def randomize(self, image: MetaTensor) -> tuple[View, View]:
         """Sample the geometry of the anchor view and of the query view."""
         shape = np.array(image.shape[1:])
-        spacing = spacing_of(spatial_affine(torch.as_tensor(image.affine), len(shape))).numpy()
-        extent = np.array(self.view_shape) * (spacing if self.pixel_mm is None else self.pixel_mm) / spacing
+        spacing = np.array(working_spacing(image))
+        pixel = spacing if self.anchor.pixel_mm is None else self.anchor.pixel_mm
+        extent = np.array(self.anchor.shape) * pixel / spacing
         centre = self._inside(self.R.uniform(size=len(shape)) * (shape - 1), shape, extent)
         moved = centre + self.R.uniform(-1, 1, size=len(shape)) * self.shift * extent
-        anchor = self._sample(centre, spacing)
-        query = self._sample(self._inside(moved, shape, extent), spacing)
-        if self.elastic_mm > 0:
-            field = self.R.normal(size=(len(shape), *[CONTROL_POINTS] * len(shape))) * self.elastic_mm
-            field /= spacing.reshape(-1, *[1] * len(shape))
-            query = View(matrix=query.matrix, shape=query.shape, displacement=torch.from_numpy(field).float())
+        anchor = self.anchor.sample(self.R, centre, spacing)
+        query = self.query.sample(self.R, self._inside(moved, shape, extent), spacing)
         return anchor, query
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the views, or with their parameters when deferred."""
+        """Return the item with the views in place of the images."""
         item = dict(data)
         anchor, query = self.randomize(item[self.keys[0]])
-        parameters = {"matrix_anchor": anchor.matrix, "matrix_query": query.matrix}
+        parameters = {"matrix_anchor": anchor.matrix[None], "matrix_query": query.matrix[None]}
         if query.displacement is not None:
-            parameters["displacement_query"] = query.displacement
-        if self.defer:
-            item.update(parameters)
-            return item
+            parameters["displacement_query"] = query.displacement[None]
         images = {key: item[key].as_tensor()[None] for key in self.key_iterator(item)}
-        affine = torch.as_tensor(item[self.keys[0]].affine)
-        batch = {name: value[None] for name, value in parameters.items()}
         views, affines = apply_views(
             images,
-            affine[None],
-            batch,
-            view_shape=self.view_shape,
+            torch.as_tensor(item[self.keys[0]].affine)[None],
+            parameters,
+            view_shape=self.anchor.shape,
             nearest_keys=self.nearest_keys,
             exogenous_keys=self.exogenous_keys,
         )
-        source = {FILE: item[self.keys[0]].meta[FILE]} if FILE in item[self.keys[0]].meta else {}
+        meta = item[self.keys[0]].meta
+        source = {key: meta[key] for key in (ImageMetaKey.FILENAME_OR_OBJ,) if key in meta}
         for key in images:
             del item[key]
         for name, value in views.items():
@@ -116,20 +100,6 @@ class RandPixelViewsd(MapTransform, Randomizable):
         half = np.minimum(extent, shape) / 2
         return np.clip(centre, half - 0.5, shape - 0.5 - half)
 
-    def _sample(self, centre: np.ndarray, spacing: np.ndarray) -> View:
-        dims = len(centre)
-        angles = self.R.uniform(-self.rotation_degrees, self.rotation_degrees, size=1 if dims == 2 else 3)
-        low, high = np.log(self.scale_range)
-        return affine_view(
-            shape=self.view_shape,
-            centre=centre.tolist(),
-            spacing_mm=spacing.tolist(),
-            pixel_mm=self.pixel_mm,
-            rotation_degrees=angles.tolist(),
-            scale=float(np.exp(self.R.uniform(low, high))),
-            flip=(self.R.uniform(size=dims) < self.flip_probability).tolist(),
-        )
-
 
 def apply_views(
     images: Mapping[str, Tensor],
@@ -140,15 +110,17 @@ def apply_views(
     nearest_keys: Sequence[str] = (),
     exogenous_keys: Sequence[str] = (),
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Views of a batch of images of one shape, on their device.
+    """Resample a batch of images of one shape to their views, on their device.
 
     Args:
-        images: Image first, then maps; each of shape (B, C, *spatial).
-        affine: Of the images, voxel -> mm, shape (B, 4, 4) or (B, D+1, D+1).
-        parameters: ``matrix_anchor``, ``matrix_query`` (B, D+1, D+1) and, if deformed, ``displacement_query``.
+        images: The image first, then its maps; each of shape (B, C, *spatial).
+        affine: Affines of the images, voxel -> mm, shape (B, 4, 4) or (B, D+1, D+1).
+        parameters: ``matrix_anchor`` and ``matrix_query`` (B, D+1, D+1) and, for a deformed query view,
+            ``displacement_query``.
         view_shape: Spatial shape of the views.
-        nearest_keys: Keys sampled at the nearest voxel.
-        exogenous_keys: Keys whose last channel is their validity, interpolated between known values only.
+        nearest_keys: Keys of maps that are sampled at the nearest voxel.
+        exogenous_keys: Keys of channels whose last channel is their validity; they are interpolated between known
+            values only.
 
     Returns:
         ``k_anchor``, ``k_query`` for each key and ``coords_k_anchor``, ``coords_k_query`` for the first, and the

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from medpixcl.apps.images import ImageList, first_file
+from medpixcl.apps.images import ImageList
+from medpixcl.data.identity import first_file
 from medpixcl.data.phantoms import write_phantoms
 from medpixcl.data.scan import scan
 from tests.data.dicom_files import write_series

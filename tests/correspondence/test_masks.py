@@ -12,13 +12,11 @@ from medpixcl.correspondence import (
     ExogenousChannel,
     PooledExogenous,
     cells_of_affine,
-    cells_of_boxes,
     cells_of_map,
     draw_cells,
     positive_statistics,
     positive_weights,
     threshold_3d,
-    unit_boxes,
 )
 from medpixcl.transforms import RandPixelViewsd
 from tests.correspondence.cases import GOLDEN, boxed, corners, filtered, known, mask_of, pairs, random_cells
@@ -84,20 +82,6 @@ class TestAgainstReference:
             assert pairs(mask_of(boxed(*boxes[0], shape), boxed(*boxes[1], shape))) == expected
             found += len(expected)
         assert found > 100
-
-    def test_boxes_of_the_original(self):
-        """Corners of its code, and the exact centres in voxels: apart by 1/2 - 1/(2n) at most."""
-        start, size, image = torch.tensor([[4.0, 10.0]]), torch.tensor([[14.0, 21.0]]), (33, 65)
-        low, high = unit_boxes(start, size, image, half_pixel_bias=True)
-        torch.testing.assert_close(low, torch.tensor([[4 / 32, 10 / 64]]))
-        torch.testing.assert_close(high, torch.tensor([[17 / 32, 30 / 64]]))
-        biased = cells_of_boxes(low, high, (7, 7)).positions * torch.tensor([32, 64])
-        exact = cells_of_boxes(*unit_boxes(start, size, image), (7, 7)).positions * torch.tensor([32, 64])
-        grid = cells_of_affine(torch.eye(3)[None], (7, 7), (2, 3)).positions + start
-        torch.testing.assert_close(exact, grid)
-        assert (biased - exact).abs().max().item() == pytest.approx(0.5 - 0.5 / 7, abs=1e-5)
-        mirrored = unit_boxes(start, size, image, flip=[False, True])
-        assert torch.equal(mirrored[0], torch.stack([unit_boxes(start, size, image)[n][:, n] for n in (0, 1)], 1))
 
 
 class TestInvariants:

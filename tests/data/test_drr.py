@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from medpixcl.data.drr import ConeBeam, Poses, project_points, render_drr, rotation_matrix, volume_centre
+from medpixcl.data.drr import ConeBeam, Poses, pose_rotation, project_points, render_drr, volume_centre
 from medpixcl.data.drr_labels import project_labels
 from tests.reference import drr as reference
 
@@ -114,7 +114,7 @@ def test_matter_behind_the_detector_is_not_seen() -> None:
 def test_rays_agree_with_the_literal_reference() -> None:
     volume, turns, shifts, isocentre = smooth_volume((14, 12, 16)), *TILTED, (30.0, -10.0, 55.0)
     affine = centred_affine(volume.shape[2:], (5.0, 7.0, 4.0), isocentre)
-    affine[:3, :3] = rotation_matrix(torch.tensor([[10.0, 20.0, 30.0]], dtype=torch.float64))[0] @ affine[:3, :3]
+    affine[:3, :3] = pose_rotation(torch.tensor([[10.0, 20.0, 30.0]], dtype=torch.float64))[0] @ affine[:3, :3]
     drr = render_drr(
         volume, affine, BEAM, make_poses(turns, shifts, isocentre), step_mm=0.5, water_per_mm=WATER, surface_hu=0.0
     )
@@ -172,11 +172,11 @@ def test_magnification_and_view() -> None:
 def test_turns_follow_the_right_hand_one_after_the_other() -> None:
     """About R the front goes up; about A the head goes to the right; about S the right goes to the front."""
     eye, quarter = torch.eye(3), torch.eye(3) * 90
-    turned = rotation_matrix(quarter)
+    turned = pose_rotation(quarter)
     torch.testing.assert_close(turned[0] @ eye[1], eye[2])
     torch.testing.assert_close(turned[1] @ eye[2], eye[0])
     torch.testing.assert_close(turned[2] @ eye[0], eye[1])
-    both = rotation_matrix(torch.tensor([[90.0, 0.0, 90.0]]))[0]
+    both = pose_rotation(torch.tensor([[90.0, 0.0, 90.0]]))[0]
     torch.testing.assert_close(both @ eye[1], eye[2])  # first about R, then about S, which leaves S alone
 
 

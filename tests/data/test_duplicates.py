@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data as pictures
 
-from medpixcl.data.duplicates import duplicate_groups, fingerprint
+from medpixcl.data.duplicates import duplicate_groups, image_fingerprint
 from medpixcl.data.images import read_image
 
 
@@ -34,7 +34,7 @@ def test_the_same_picture_again_is_a_repeat(camera: np.ndarray, change: str) -> 
         "smaller": np.asarray(Image.fromarray(camera).resize((300, 300), Image.Resampling.BOX)),
         "noise": camera + np.random.default_rng(0).normal(0, 5, camera.shape).astype(np.float32),
     }[change].astype(np.float32)
-    assert duplicate_groups([fingerprint(camera), fingerprint(again)]) == ["repeat-001", "repeat-001"]
+    assert duplicate_groups([image_fingerprint(camera), image_fingerprint(again)]) == ["repeat-001", "repeat-001"]
 
 
 @pytest.mark.parametrize("change", ["mirrored", "shifted", "blurred noise"])
@@ -44,24 +44,24 @@ def test_another_picture_is_no_repeat(camera: np.ndarray, change: str) -> None:
         "shifted": np.roll(camera, 40, axis=0),
         "blurred noise": np.random.default_rng(0).normal(0, 1, camera.shape),
     }[change].astype(np.float32)
-    assert duplicate_groups([fingerprint(camera), fingerprint(other)]) == [None, None]
+    assert duplicate_groups([image_fingerprint(camera), image_fingerprint(other)]) == [None, None]
 
 
 def test_groups_join_through_a_common_member_and_keep_the_order(camera: np.ndarray) -> None:
     other = pictures.coins().astype(np.float32)
-    prints = [fingerprint(one) for one in (other, camera, camera + 1, other, np.flipud(camera).copy())]
+    prints = [image_fingerprint(one) for one in (other, camera, camera + 1, other, np.flipud(camera).copy())]
     assert duplicate_groups(prints) == ["repeat-001", "repeat-002", "repeat-002", "repeat-001", None]
     assert duplicate_groups(prints, declared=[(4, 2), (3, 4)]) == ["repeat-001"] * 5
 
 
 def test_constant_images_repeat_only_if_equal() -> None:
-    prints = [fingerprint(np.full((8, 8), value, np.float32)) for value in (0, 0, 1)]
+    prints = [image_fingerprint(np.full((8, 8), value, np.float32)) for value in (0, 0, 1)]
     assert duplicate_groups(prints) == ["repeat-001", "repeat-001", None]
 
 
 def test_volumes_repeat_by_content_and_never_with_pictures(camera: np.ndarray) -> None:
     volume = np.stack([np.roll(camera, shift, axis=1)[::8, ::8] for shift in range(0, 64, 4)])
-    prints = [fingerprint(one) for one in (volume, volume * 2 - 5, volume[::-1].copy(), camera)]
+    prints = [image_fingerprint(one) for one in (volume, volume * 2 - 5, volume[::-1].copy(), camera)]
     assert duplicate_groups(prints) == ["repeat-001", "repeat-001", None, None]
 
 
@@ -96,7 +96,7 @@ def test_the_known_repeats_of_the_cephalograms_are_found_and_no_other(data_dir: 
 
 
 def repeats(paths: list[Path]) -> set[tuple[str, str]]:
-    groups = duplicate_groups([fingerprint(read_image(path, spacing_mm=1)[0].numpy()) for path in paths])
+    groups = duplicate_groups([image_fingerprint(read_image(path, spacing_mm=1)[0].numpy()) for path in paths])
     members: dict[str, list[str]] = {}
     for path, group in zip(paths, groups, strict=True):
         if group is not None:

@@ -23,7 +23,7 @@ def one_anchor(shape: tuple[int, int], target: tuple[int, int], *, hit: bool) ->
 
 
 def random_case(dims: int, *, seed: int = 0, anchors: int = 9, keys: int = 40, channels: int = 5) -> dict[str, Any]:
-    """Embeddings of both signs, keys on cells of three images with borders among the targets, sub-pixel anchors."""
+    """Embeddings of both signs, keys on cells of three images with borders among the targets."""
     generator = torch.Generator().manual_seed(seed)
     random = {"generator": generator, "dtype": torch.float64}
     key_images = torch.randint(0, 3, (keys,), generator=generator)
@@ -34,9 +34,7 @@ def random_case(dims: int, *, seed: int = 0, anchors: int = 9, keys: int = 40, c
         "anchors": torch.randn(anchors, channels, **random),
         "keys": torch.randn(keys, channels, **random),
         "targets": targets,
-        "anchor_positions": key_positions[targets] + torch.rand(anchors, dims, **random).round(decimals=2) - 0.5,
         "key_positions": key_positions,
-        "anchor_images": key_images[targets],
         "key_images": key_images,
     }
 

@@ -55,15 +55,9 @@ class TestAgainstReference:
 
     def test_one_image(self) -> None:
         case = random_case(2) | {"temperature": 0.1, "window": 3, "exclusion_radius": 1.5}
-        del case["anchor_images"], case["key_images"]
+        del case["key_images"]
         expected = torch.tensor(info_nce(**plain(case)), dtype=torch.float64)
         torch.testing.assert_close(pixel_info_nce(**case, reduction="none"), expected)
-
-    def test_places_of_anchors_default_to_those_of_their_targets(self) -> None:
-        case = random_case(3) | {"exclusion_radius": 2.0, "distance_slope": 0.1, "distance_cap": 0.5}
-        case["anchor_positions"] = case["key_positions"][case["targets"]]
-        short = {name: value for name, value in case.items() if not name.startswith("anchor_")}
-        assert torch.equal(pixel_info_nce(**case), pixel_info_nce(**short))
 
     def test_key_at_the_radius_is_a_negative(self) -> None:
         """Of the keys at distance 0 (twice), 1, 2 and 3, all with the same cosine, a radius of 2 leaves three."""
@@ -77,21 +71,6 @@ class TestAgainstReference:
         losses = info_nce(**plain(case))
         assert pixel_info_nce(**case).item() == pytest.approx(sum(losses) / len(losses))
         assert pixel_info_nce(**case, reduction="sum").item() == pytest.approx(sum(losses))
-
-    def test_valid(self) -> None:
-        case = random_case(2) | {"temperature": 0.2, "window": 3}
-        losses = torch.tensor(info_nce(**plain(case)), dtype=torch.float64)
-        valid = torch.arange(len(losses)) % 3 > 0
-        for name in ("anchors", "anchor_positions"):
-            case[name][~valid] = torch.nan
-        case["targets"][~valid] = -5
-        anchors = case["anchors"].requires_grad_()
-        assert pixel_info_nce(**case, valid=valid).item() == pytest.approx(losses[valid].mean().item())
-        each = pixel_info_nce(**case, valid=valid, reduction="none")
-        torch.testing.assert_close(each, losses.where(valid, 0))
-        each.sum().backward()
-        assert anchors.grad.isfinite().all()
-        assert (anchors.grad.abs().sum(dim=1) > 0).tolist() == valid.tolist()
 
 
 class TestGradient:
@@ -141,14 +120,11 @@ class TestGradient:
         first = torch.autograd.grad(loss, case["keys"], retain_graph=True)
         assert torch.equal(torch.autograd.grad(2 * loss, case["keys"])[0], 2 * first[0])
 
-    @pytest.mark.parametrize("valid", [None, torch.zeros(0, dtype=torch.bool), torch.zeros(4, dtype=torch.bool)])
-    def test_no_anchors(self, valid: torch.Tensor | None) -> None:
-        count = 0 if valid is None else len(valid)
-        anchors, keys = torch.ones(count, 3, requires_grad=True), torch.ones(5, 3, requires_grad=True)
-        loss = pixel_info_nce(anchors, keys, torch.zeros(count, dtype=torch.long), valid=valid)
+    def test_no_anchors(self) -> None:
+        anchors, keys = torch.ones(0, 3, requires_grad=True), torch.ones(5, 3, requires_grad=True)
+        loss = pixel_info_nce(anchors, keys, torch.zeros(0, dtype=torch.long))
         assert loss.item() == 0
         loss.backward()
-        assert not anchors.grad.any()
         assert torch.equal(keys.grad, torch.zeros(5, 3))
 
 
@@ -232,15 +208,12 @@ WRONG = [
     ({"keys": torch.ones(40, 4)}, r"anchors have shape \(9, 5\) and keys \(40, 4\)"),
     ({"anchors": torch.ones(9)}, r"anchors have shape \(9,\)"),
     ({"targets": torch.zeros(8, dtype=torch.long)}, "targets has 8 rows for 9 anchors"),
-    ({"valid": torch.ones(8, dtype=torch.bool)}, "valid has 8 rows for 9 anchors"),
     ({"key_positions": torch.ones(39, 2)}, "key_positions has 39 rows for 40 keys"),
-    ({"key_positions": torch.ones(40, 3)}, "anchor_positions have 2 axes and key_positions 3"),
-    ({"key_images": None}, "anchor_images is given without key_images"),
     ({"targets": torch.full((9,), 40)}, "targets run from 40 to 40; expected an index among the 40 keys"),
     ({"window": 0}, "window is 0"),
     ({"exclusion_radius": -1.0}, "must not be negative"),
     ({"distance_slope": 0.07}, "distance_cap is 0, so distance_slope would change nothing"),
-    ({"key_positions": None, "anchor_positions": None, "window": 3}, "act by place: give key_positions"),
+    ({"key_positions": None, "window": 3}, "need positions; give key_positions"),
     ({"reduction": "average"}, "reduction is 'average'"),
 ]
 

@@ -10,7 +10,6 @@ from medpixcl.losses.mixup import (
     mixup_terms,
     opacity_loss,
     physics_loss,
-    pixelwise_linear_bound,
     pool_opacity,
     reconstruction_loss,
 )
@@ -102,16 +101,6 @@ def test_constant_predictor_under_a_beta_law(alpha, variance):
     assert found == pytest.approx(variance, abs=5 * 0.09 / 200_000**0.5)
 
 
-@pytest.mark.parametrize("opacity", [0.2, 0.5, 0.8])
-def test_linear_bound_is_least_squares_on_single_pixels(opacity):
-    """Ordinary least squares of the target on the mixture of white noise reaches the bound."""
-    target, source = np.random.default_rng(1).normal(size=(2, 400_000))
-    mixed = opacity * target + (1 - opacity) * source
-    slope, shift = np.polyfit(mixed, target, 1)
-    error = ((slope * mixed + shift - target) ** 2).mean() / target.var()
-    assert float(pixelwise_linear_bound(torch.tensor(opacity))) == pytest.approx(error, rel=0.01)
-
-
 def test_ssim_is_that_of_skimage():
     """Gaussian weights over 11 x 11 pixels that lie in the image."""
     random = np.random.default_rng(0)
@@ -172,5 +161,5 @@ def test_bad_arguments():
         reconstruction_loss(images["t"], images["t"], kind="l3")
     with pytest.raises(ValueError, match="the opacity loss is 'l3'"):
         opacity_loss(logits, opacity, kind="l3")
-    with pytest.raises(ValueError, match="found 3 logits an image"):
+    with pytest.raises(ValueError, match="found 3 logits per image"):
         opacity_loss(torch.zeros(3, 3, dtype=torch.float64), opacity)

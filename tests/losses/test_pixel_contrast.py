@@ -47,9 +47,7 @@ def literal(
         [sampled(query[b], pairs["query"][b, n], stride) for b, n in chosen],
         [sampled(anchor[b], pairs["positive"][b, n], stride) for b, n in chosen],
         list(range(len(chosen))),
-        anchor_positions=cells,
         key_positions=cells,
-        anchor_images=images,
         key_images=images,
         **rules,
     )
@@ -71,7 +69,7 @@ def literal_dense(
         keys = [anchor[b][(slice(None), *place)].tolist() for place in places]
         vector = sampled(query[b], pairs["query"][b, n], stride)
         target = [places.index(nearest)]
-        losses += info_nce([vector], keys, target, anchor_positions=[nearest], key_positions=places, **rules)
+        losses += info_nce([vector], keys, target, key_positions=places, **rules)
     return sum(losses) / len(losses)
 
 

@@ -15,7 +15,7 @@ from medpixcl.losses.consistency import (
     instance_consistency,
     pixel_consistency,
     pixel_contrast_multi_positive,
-    spread,
+    vector_spread,
 )
 from medpixcl.losses.pixpro import PixProLoss
 from tests.reference import pixpro
@@ -301,5 +301,5 @@ def test_spread_is_the_distance_from_the_mean() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0)), dim=1)
     cells = vectors.movedim(1, 2).reshape(-1, 5).numpy().astype(float)
     away = np.sqrt(np.square(cells - cells.mean(0)).sum(1).mean())
-    assert spread(vectors).item() == pytest.approx(away, rel=1e-5)
-    assert spread(vectors[:1, :, :1].expand(3, 5, 7)).item() == pytest.approx(0, abs=1e-3)
+    assert vector_spread(vectors).item() == pytest.approx(away, rel=1e-5)
+    assert vector_spread(vectors[:1, :, :1].expand(3, 5, 7)).item() == pytest.approx(0, abs=1e-3)

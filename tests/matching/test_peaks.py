@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from medpixcl.matching.peaks import local_peaks, refine_peaks, second_peaks
+from medpixcl.landmarks.heatmaps import refine_peaks
+from medpixcl.matching.peaks import local_peaks, second_peaks
 
 
 def gaussian(cells: tuple[int, ...], centre: list[float], sigma: float) -> torch.Tensor:

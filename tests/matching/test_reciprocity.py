@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from medpixcl.matching.grid import CellGrid
+from medpixcl.matching.product import describe
 from medpixcl.matching.reciprocity import reciprocal_windows, refinement_window, surroundings
-from medpixcl.matching.similarity import describe
 from tests.matching.fields import WaveField
 
 

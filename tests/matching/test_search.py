@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medpixcl.matching import ProductMap, best_match, product_match
-from medpixcl.matching.similarity import describe
+from medpixcl.matching.product import describe
 from tests.reference.matching import product_map
 
 LANDMARKS = 5

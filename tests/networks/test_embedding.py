@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from medpixcl.networks import BackboneNet, SiameseNet, build_backbone
+from medpixcl.networks import BackboneNet, EncoderNet, MixUpNet, PixelEmbeddingNet, SiameseNet, build_backbone
 from medpixcl.networks.embedding import dense_embedding
 from tests.networks.cases import CHANNELS, SIZE, make, picture
 
@@ -65,6 +65,12 @@ class TestBackbone:
         message = rf"^there are no pretrained weights for the backbone {name}; use pretrained=False$"
         with pytest.raises(ValueError, match=message):
             build_backbone(name, spatial_dims=2, in_channels=1, channels=[8, 8, 8], pretrained=True)
+
+    @pytest.mark.parametrize("network", [PixelEmbeddingNet, BackboneNet, EncoderNet, MixUpNet])
+    def test_unknown_option(self, network):
+        """What a network does not know goes to its backbone, which names what it does not know."""
+        with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'chanels'$"):
+            network(backbone="dynunet", chanels=[4, 8, 8])
 
 
 class TestEmbedding:

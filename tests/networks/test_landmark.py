@@ -217,7 +217,7 @@ def test_parameter_groups_hold_every_parameter_once():
 def test_refuses_maps_on_which_bfloat16_gradients_are_garbage():
     """Two cells along the first axis, in training alone; three cells have gradients near those of float32."""
     conv = torch.nn.Conv3d(8, 8, 3, padding=1)
-    net = MixedPrecision(conv)
+    net = MixedPrecision(conv, True)
     for shape in ((3, 3, 3), (4, 4, 2)):
         image = torch.rand(2, 8, *shape, generator=torch.Generator().manual_seed(0))
         net(image).float().square().mean().backward()

@@ -14,9 +14,7 @@ def info_nce(
     targets,
     *,
     temperature,
-    anchor_positions=None,
     key_positions=None,
-    anchor_images=None,
     key_images=None,
     exclusion_radius=0.0,
     window=None,
@@ -32,10 +30,10 @@ def info_nce(
             similarity = cosine(anchors[i], keys[j])
             if clamp:
                 similarity = min(max(similarity, 0.0), 1.0)
-            same_image = key_images is None or anchor_images[i] == key_images[j]
+            same_image = key_images is None or key_images[target] == key_images[j]
             counts = True
             if key_positions is not None:
-                offset = [x - centre for x, centre in zip(key_positions[j], anchor_positions[i], strict=True)]
+                offset = [x - centre for x, centre in zip(key_positions[j], key_positions[target], strict=True)]
                 distance = math.sqrt(sum(x * x for x in offset))
                 if same_image:
                     similarity += min(distance_slope * distance, distance_cap)

@@ -11,7 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from medpixcl.landmarks.metrics import evaluate_positions, summarise_errors
+from medpixcl.data.landmarks.comparison import evaluate_positions
+from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.reports.figures import landmark_overlay
 from medpixcl.reports.html import MatchReport, Picture, render_match_report, write_match_report
 from medpixcl.reports.match import error_array, extremes, match_report

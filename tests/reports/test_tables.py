@@ -1,34 +1,21 @@
-import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from medpixcl.landmarks.metrics import evaluate_positions, summarise_errors
+from medpixcl.data.landmarks.comparison import evaluate_positions
+from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.reports.tables import (
     comparison_rows,
     coverage_rows,
-    landmark_rows,
-    metrics_rows,
+    landmark_summary_rows,
     overall_rows,
-    to_csv,
-    to_markdown,
-    write_metrics_csv,
     write_metrics_json,
 )
 
 NAN = float("nan")
 METRICS = summarise_errors(torch.tensor([[1.0, NAN], [3.0, NAN]]), ["sella", "never"], thresholds=[2.0, 2.5])
-
-
-def test_metrics_rows() -> None:
-    header, sella, never, overall = metrics_rows(METRICS)
-    assert header[-2:] == ["SDR < 2 mm (%)", "SDR < 2.5 mm (%)"]
-    assert sella == ["sella", "2", "0", "2.00", "1.41", "2.00", "2.90", "50.00", "50.00"]
-    assert never == ["never", "0", "2", *["–"] * 6]
-    assert overall == ["all", "2", "2", "2.00", "1.41", "2.00", "2.90", "50.00", "50.00"]
 
 
 def test_overall_rows_have_intervals_where_there_are_any() -> None:
@@ -52,13 +39,13 @@ class TestLandmarkRows:
     UNSURE = torch.tensor([[True, False], [False, False]])
 
     def test_without_reference(self) -> None:
-        header, sella, never = landmark_rows(["sella", "never"], self.SCORES, self.UNSURE)
+        header, sella, never = landmark_summary_rows(["sella", "never"], self.SCORES, self.UNSURE)
         assert header == ["landmark", "found", "mean confidence", "flagged (%)"]
         assert sella == ["sella", "2", "0.70", "50.00"]
         assert never == ["never", "0", "–", "–"]
 
     def test_with_reference(self) -> None:
-        table = landmark_rows(["sella", "unknown"], self.SCORES, self.UNSURE, METRICS)
+        table = landmark_summary_rows(["sella", "unknown"], self.SCORES, self.UNSURE, METRICS)
         assert table[0][4:] == ["MRE (mm)", "median (mm)", "SDR < 2 mm (%)", "SDR < 2.5 mm (%)"]
         assert table[1][4:] == ["2.00", "2.00", "50.00", "50.00"]
         assert table[2][4:] == ["–"] * 4
@@ -76,16 +63,6 @@ def test_coverage_rows_hide_folders_of_images_only() -> None:
     assert coverage_rows(metrics)[1:] == [["landmarks without reference", "1", "left/right"]]
 
 
-def test_markdown_survives_bars_and_line_ends() -> None:
-    lines = to_markdown([["name", "n"], ["a|b\nc", "1"]]).splitlines()
-    assert lines == ["| name | n |", "| :--- | ---: |", "| a\\|b c | 1 |"]
-
-
-def test_csv_reads_back() -> None:
-    table = [["name", "n"], ['comma, "quote"\nline', "1"]]
-    assert list(csv.reader(io.StringIO(to_csv(table)))) == table
-
-
 class TestFiles:
     def test_json_holds_all_digits(self, tmp_path: Path) -> None:
         write_metrics_json(tmp_path / "new" / "metrics.json", METRICS)
@@ -98,8 +75,3 @@ class TestFiles:
             write_metrics_json(path, {"mre_mm": NAN})
         assert json.loads(path.read_text(encoding="utf-8")) == METRICS
         assert list(tmp_path.iterdir()) == [path]
-
-    def test_csv(self, tmp_path: Path) -> None:
-        write_metrics_csv(tmp_path / "metrics.csv", METRICS)
-        with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            assert list(csv.reader(file)) == metrics_rows(METRICS)

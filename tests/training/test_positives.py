@@ -12,7 +12,6 @@ from monai.transforms import Compose
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medpixcl.losses.pixpro import PixProLoss
-from medpixcl.training.batches import DeviceViewsPrepareBatch
 from medpixcl.training.controls import ExogenousControl
 from medpixcl.training.pixpro import PixProPrepareBatch
 from medpixcl.training.positives import PositivePictures, PositiveStatistics
@@ -37,8 +36,8 @@ def items(dims: int) -> list[dict[str, Any]]:
     return found
 
 
-def views(dims: int, **options: Any) -> RandPixelViewsd:
-    return RandPixelViewsd(["image", "depth"], [16] * dims, exogenous_keys=["depth"], **options)
+def views(dims: int) -> RandPixelViewsd:
+    return RandPixelViewsd(["image", "depth"], [16] * dims, exogenous_keys=["depth"])
 
 
 def batch_of(dims: int) -> dict[str, Any]:
@@ -96,29 +95,6 @@ def test_positives_are_those_of_the_loss(dims: int) -> None:
 def test_pictures_want_a_channel(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no exogenous channel, so there is none to draw"):
         PositivePictures(str(tmp_path), PixProLoss(strides=[4]))
-
-
-@DIMS
-def test_device_path_moves_the_channel_as_the_workers_do(dims: int) -> None:
-    missing = MissingAsNaNd(["depth_query", "depth_anchor"])
-    prepare = PixProPrepareBatch([4], ["depth"], cells=7)
-    by_worker, sampled = Compose([views(dims), missing]), Compose([views(dims, defer=True)])
-    made: list[list[Any]] = [[], []]
-    for seed, item in enumerate(items(dims)):
-        for chain, batch in zip((by_worker, sampled), made, strict=True):
-            chain.set_random_state(seed=seed)
-            batch.append({**chain(item), "item_seed": seed})
-    on_device = DeviceViewsPrepareBatch(
-        ["image", "depth"], [16] * dims, [missing], exogenous_keys=["depth"], prepare=prepare
-    )
-    expected = prepare(list_data_collate(made[0]), "cpu")
-    found = on_device(list_data_collate(made[1]), "cpu")
-    assert found[1].keys() == expected[1].keys()
-    for name in ("depth_query", "depth_anchor", "coords_query", "affine_anchor"):
-        torch.testing.assert_close(found[1][name], expected[1][name], rtol=1e-4, atol=1e-4, equal_nan=True)
-    assert expected[1]["depth_query"].isfinite().any()
-    for one, other in zip(found[3]["query_cells"], expected[3]["query_cells"], strict=True):
-        assert torch.equal(one, other)
 
 
 def test_uniform_pairs_need_no_entropy() -> None:

@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 
+from medpixcl.networks import MixedPrecision
 from medpixcl.training.handlers import BestMetricState, BestWeights, EarlyStop, PeriodicValidation, ResumeHandler
 from tests.tiny import (
     PRETRAINING,
@@ -158,6 +159,34 @@ def test_early_stop_counts_on_over_a_resume(tmp_path: Path) -> None:
     third, _, again = engines(scores, tmp_path / "parts.pt")
     third.run([0], max_epochs=6)
     assert again == [], "a training out of patience goes no further"
+
+
+def train_in(path: Path, bfloat16: bool | str, epochs: int, *, with_precision: bool = True) -> None:
+    """A training that only runs its network, and keeps the precision in its checkpoint, or not as older ones did."""
+    network = MixedPrecision(torch.nn.Conv2d(1, 1, 3), bfloat16)
+    trainer = Engine(lambda engine, batch: network(batch))
+    objects = {"network": network} | ({"precision": network.precision} if with_precision else {})
+    ResumeHandler(str(path), objects).attach(trainer)
+    trainer.run([torch.zeros(1, 1, 4, 4)], max_epochs=epochs)
+
+
+def test_precision_stands_in_the_checkpoint(undisturbed: tuple[Path, ConfigWorkflow]) -> None:
+    assert checkpoint(undisturbed[0])["precision"] == {"bfloat16": False}
+
+
+def test_another_precision_after_a_resume_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train_in(tmp_path / "resume.pt", True, 1)
+    assert checkpoint(tmp_path)["precision"] == {"bfloat16": True}
+    train_in(tmp_path / "resume.pt", False, 2)
+    assert "the training began in bfloat16 and goes on in float32: bfloat16 is set to false" in caplog.text
+    assert checkpoint(tmp_path)["precision"] == {"bfloat16": False}
+
+
+def test_resumes_what_was_written_before_precision_was_kept(tmp_path: Path) -> None:
+    train_in(tmp_path / "resume.pt", False, 1, with_precision=False)
+    train_in(tmp_path / "resume.pt", "auto", 2)
+    assert checkpoint(tmp_path)["epoch"] == 2
+    assert "bfloat16" in checkpoint(tmp_path)["precision"]
 
 
 @pytest.mark.parametrize("damage", ["another network", "cut off", "no checkpoint"])

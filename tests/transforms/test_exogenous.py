@@ -16,12 +16,10 @@ from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from medpixcl.coordinates import apply_affine, spatial_affine, voxel_positions
 from medpixcl.correspondence import pool_exogenous
-from medpixcl.data.drr import ConeBeam, Poses, render_drr, volume_centre
 from medpixcl.data.exogenous import with_donors
 from medpixcl.transforms import (
     BodyCoordinatesd,
     BodyDistanceMapd,
-    DRRd,
     ExogenousGridd,
     LoadExogenousd,
     LoadImageMMd,
@@ -206,7 +204,6 @@ class TestLoad:
         del item["exogenous"]
         with pytest.raises(ValueError, match=r"'depth' is asked for, but the manifest names none"):
             LoadExogenousd("depth")(item)
-        assert "depth" not in LoadExogenousd("depth", allow_missing_keys=True)(item)
         with pytest.raises(ValueError, match=r"^kind is 'cyclic'; expected one of continuous, categorical"):
             LoadExogenousd("depth", kind="cyclic")({**item, "exogenous": {"depth": str(tmp_path / "a.depth.png")}})
 
@@ -381,41 +378,6 @@ class TestBody:
         assert 0.3 < found[1].mean() < 1
 
 
-class TestDRR:
-    def test_is_the_renderer(self):
-        volume = torch.full((1, 20, 24, 18), -1000.0)
-        volume[:, 6:14, 8:18, 4:14] = 30.0
-        affine = torch.diag(torch.tensor([4.0, 4.0, 5.0, 1.0], dtype=torch.float64))
-        image = MetaTensor(volume, affine=affine)
-        make = DRRd("image", rows=16, columns=20, pixel_mm=6.0, step_mm=1.0, rotations_deg=[0.0, 0.0, 30.0])
-        item = make({"image": image})
-        centre = volume_centre(affine, (20, 24, 18))
-        poses = Poses(torch.tensor([[0.0, 0.0, 30.0]]).double(), torch.zeros(1, 3).double(), centre)
-        drr = render_drr(volume[None], affine, ConeBeam(rows=16, columns=20, pixel_mm=6.0), poses, step_mm=1.0)
-        torch.testing.assert_close(item["image"].as_tensor(), drr.image[0])
-        for key, depth in (("depth_image", drr.depth_expected), ("surface_depth_image", drr.depth_surface)):
-            found = item[key].as_tensor()
-            torch.testing.assert_close(found[:1], depth[0].nan_to_num(0.0))
-            assert torch.equal(found[1:] > 0, depth[0].isfinite())
-            assert 0.05 < found[1].mean() < 0.95
-        # Along the beam the block spans 40 mm, its middle 4 mm nearer to the source than that of the CT.
-        frontal = DRRd("image", rows=15, columns=19, pixel_mm=6.0, step_mm=0.5)({"image": image})
-        near, mean = (frontal[key][0, 7, 9].item() for key in ("surface_depth_image", "depth_image"))
-        assert near == pytest.approx(1600 - 4 - 20, abs=2.0)
-        assert mean == pytest.approx(1600 - 4, abs=0.5)
-        posed = make({"image": image, "pose": [0, 0, 0, 0, 0, 0]})
-        assert not torch.equal(posed["depth_image"], item["depth_image"])
-
-    def test_what_does_not_fit(self):
-        image = MetaTensor(torch.full((1, 4, 4, 4), -1000.0), affine=torch.eye(4))
-        with pytest.raises(ValueError, match=r"no ray of the 4 x 5 detector meets the body"):
-            DRRd("image", rows=4, columns=5, pixel_mm=1.0)({"image": image})
-        with pytest.raises(ValueError, match=r"the pose has 3 numbers; expected three turns"):
-            DRRd("image", rows=4, columns=5, pixel_mm=1.0)({"image": image, "pose": [0, 0, 0]})
-        with pytest.raises(ValueError, match=r"has shape \(1, 4, 4\); a radiograph is cast from a CT"):
-            DRRd("image", rows=4, columns=5, pixel_mm=1.0)({"image": image[..., 0]})
-
-
 class TestMissingAsNaN:
     @DIMS
     def test_cells_of_the_loss_are_those_of_the_validity(self, dims):
@@ -484,7 +446,6 @@ def test_built_from_json():
         {"_target_": "medpixcl.transforms.ScaleExogenousd", "keys": ["depth"]},
         {"_target_": "medpixcl.transforms.BodyDistanceMapd", "keys": "image", "threshold": None, "signed": True},
         {"_target_": "medpixcl.transforms.BodyCoordinatesd", "keys": "image"},
-        {"_target_": "medpixcl.transforms.DRRd", "keys": "image", "rows": 8, "columns": 8, "pixel_mm": 2.0},
     ]
     parser = ConfigParser({"all": {"_target_": "Compose", "transforms": json.loads(json.dumps(config))}})
     names = [type(one).__name__ for one in parser.get_parsed_content("all").transforms]

@@ -30,13 +30,13 @@ def test_entropy_and_classes(shape, footprint):
 
 
 @SHAPES
-def test_absolute_cuts_and_names(shape):
+def test_absolute_cuts(shape):
     image = random_image(shape, smooth=False)
     cuts = (3.0, 3.5)
-    transform = LocalEntropyd("image", radius_mm=2.5, cuts=cuts, entropy_prefix="bits_", class_prefix="level_")
+    transform = LocalEntropyd("image", radius_mm=2.5, cuts=cuts)
     item = transform({"image": image})
-    entropy = item["bits_image"].as_tensor()
-    assert torch.equal(item["level_image"].as_tensor(), (entropy >= 3.0).long() + (entropy >= 3.5).long())
+    entropy = item["entropy_image"].as_tensor()
+    assert torch.equal(item["class_image"].as_tensor(), (entropy >= 3.0).long() + (entropy >= 3.5).long())
 
 
 def test_window_follows_the_spacing():

@@ -260,7 +260,9 @@ class TestDictionary:
             flips = [mixed.flip(axes) for axes in ([], [1], [2], [1, 2])]
             seen |= {n for n, one in enumerate(data) for flip in flips if torch.equal(one["image"].as_tensor(), flip)}
         assert seen == {0, 2}
-        with pytest.raises(ValueError, match=r"0\.png is the only source for itself; give a stream of more images"):
+        with pytest.raises(
+            ValueError, match=r"0\.png is the only image in the stream of sources; give a stream with other images"
+        ):
             RandCrossDomainMixUpd("image", Dataset(data[:1]))(data[0])
 
     def test_windows_of_both(self):

@@ -162,7 +162,7 @@ class TestDrawing:
 
     def test_class_ratios(self):
         ratios = np.array([0.2, 0.3, 0.5])
-        assert chisquare(self.observed(class_ratios=ratios.tolist()), ratios * self.DRAWS).pvalue > 0.01
+        assert chisquare(self.observed(classes=PixelClasses(ratios=ratios.tolist())), ratios * self.DRAWS).pvalue > 0.01
 
     def test_class_ratios_as_they_stand(self):
         classes = PixelClasses(ratios="loss")
@@ -170,10 +170,10 @@ class TestDrawing:
         for ratios in (None, (0.2, 0.3, 0.5), (0.6, 0.3, 0.1)):
             classes.ratios = ratios
             expected = weights / weights.sum() if ratios is None else np.array(ratios)
-            assert chisquare(self.observed(class_ratios=classes), expected * self.DRAWS).pvalue > 0.01
+            assert chisquare(self.observed(classes=classes), expected * self.DRAWS).pvalue > 0.01
 
     def test_a_class_left_out(self):
-        assert self.observed(class_ratios=[0.0, 1.0, 1.0])[0] == 0
+        assert self.observed(classes=PixelClasses(ratios=[0.0, 1.0, 1.0]))[0] == 0
 
     def test_too_many(self):
         with pytest.raises(ValueError, match=r"^cannot draw 6401 pixels from a view of 6400: ask for fewer"):

@@ -118,7 +118,7 @@ class TestParameters:
     def drawn(dims: int, number: int = 100, **options: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Steps in mm (D, D) and centre in voxels of the views of both sides."""
         transform, found = make(dims, **options), []
-        middle = [(n - 1) / 2 for n in transform.view_shape]
+        middle = [(n - 1) / 2 for n in transform.anchor.shape]
         for _ in range(number):
             for view in transform.randomize(random_image(SHAPES[dims])):
                 matrix = view.matrix.numpy()
@@ -206,14 +206,16 @@ class TestApplyViews:
     @DIMS
     @ELASTIC
     def test_a_batch_equals_one_by_one(self, dims, elastic_mm):
-        transform = make(dims, elastic_mm=elastic_mm, defer=True)
-        items = [transform({"image": random_image(SHAPES[dims], seed=seed)}) for seed in range(3)]
-        names = [name for name in items[0] if name != "image"]
-        assert ("displacement_query" in names) == bool(elastic_mm)
-        batch = {name: torch.stack([item[name] for item in items]) for name in names}
-        images = torch.stack([item["image"].as_tensor() for item in items])
+        transform, sources = make(dims, elastic_mm=elastic_mm), [random_image(SHAPES[dims], seed=n) for n in range(3)]
+        drawn = list(zip(*[transform.randomize(source) for source in sources], strict=True))
+        batch = {
+            f"matrix_{side}": torch.stack([v.matrix for v in views]) for side, views in zip(SIDES, drawn, strict=True)
+        }
+        if elastic_mm:
+            batch["displacement_query"] = torch.stack([view.displacement for view in drawn[1]])
+        images = torch.stack([source.as_tensor() for source in sources])
         classes = torch.randint(0, 3, images.shape, generator=torch.Generator().manual_seed(0))
-        affine = torch.stack([item["image"].affine for item in items])
+        affine = torch.stack([source.affine for source in sources])
         options = {"view_shape": VIEW[dims], "nearest_keys": ["class"]}
         whole, affines = apply_views({"image": images, "class": classes}, affine, batch, **options)
         for n in range(3):

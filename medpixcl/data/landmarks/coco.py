@@ -1,4 +1,4 @@
-"""Landmarks of pictures as COCO keypoints, in and out.
+"""Read and write landmarks of pictures as COCO keypoints.
 
 One category holds the names of all landmarks, every image has one annotation. ``keypoints`` are x (column), y (row) and
 visibility: 0 for a missing landmark (x and y are then 0), 1 or 2 for one with a position; 2 is written.
@@ -28,7 +28,7 @@ _SEEN = 2
 
 
 def write_coco(path: str | PathLike[str], images: Sequence[ImageLandmarks]) -> None:
-    """Write the landmarks of pictures; a landmark that an image does not name is missing there.
+    """Write the landmarks of pictures; a landmark that an image does not have is written as missing.
 
     Raises:
         ValueError: If an image is a volume.
@@ -55,7 +55,7 @@ def read_coco_rows(path: Path) -> list[LandmarkRow]:
     """Read a COCO keypoint file.
 
     Raises:
-        ValueError: If it is none, or an annotation does not fit its category.
+        ValueError: If it is not a COCO keypoint file, or an annotation does not match its category.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))

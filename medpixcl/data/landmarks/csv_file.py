@@ -1,4 +1,4 @@
-"""Landmarks as CSV, one row per image and landmark.
+"""Read and write landmarks as CSV, one row per image and landmark.
 
 Columns: ``image`` (or ``volume``), ``landmark``, and pixels ``x_px,y_px[,z_px]`` or millimetres ``x_mm,y_mm[,z_mm]``,
 or both; ``spacing_mm``, ``score``, ``flag`` are optional. Pixels count from 0 at the centre of the first one: x is the
@@ -7,7 +7,6 @@ landmark.
 """
 
 import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.landmarks.table import LandmarkRow, positions_lps_mm, positions_px
+from medpixcl.data.tables import write_csv
 from medpixcl.landmarks.points import LandmarkSet
 
 
@@ -24,7 +23,7 @@ def read_csv_rows(path: Path) -> list[LandmarkRow]:
     """Read the rows of a landmark CSV.
 
     Raises:
-        ValueError: If columns are missing or a cell is no number; names the line.
+        ValueError: If columns are missing or a cell is not a number; the message names the line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -39,12 +38,12 @@ def read_csv_rows(path: Path) -> list[LandmarkRow]:
 
 
 def landmark_rows(image: str, points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> list[dict[str, str]]:
-    """Rows for :func:`write_landmarks_csv`.
+    """Format one image's landmarks as rows for :func:`write_landmarks_csv`.
 
     Args:
-        image: How the rows name the image: its path relative to the CSV.
-        points: Landmarks in its voxels.
-        affine: Voxel to mm, RAS+.
+        image: Name of the image in the rows: its path relative to the CSV.
+        points: Landmarks in voxels of the image.
+        affine: Matrix from voxels to mm, RAS+, (4, 4).
     """
     positions = {"px": positions_px(points), "mm": positions_lps_mm(points, affine)}
     rows = []
@@ -70,11 +69,7 @@ def write_landmarks_csv(path: str | PathLike[str], rows: Sequence[Mapping[str, s
     header = list(rows[0])
     if any(list(row) != header for row in rows):
         raise ValueError(f"{path}: rows of 2D and 3D images in one table; write one table for each.")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text_atomically(path, text.getvalue())
+    write_csv(path, [header, *(list(row.values()) for row in rows)])
 
 
 def _columns(path: Path, columns: list[str]) -> tuple[str, dict[str, list[str]]]:

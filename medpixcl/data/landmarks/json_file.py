@@ -1,4 +1,4 @@
-"""Landmarks of many images as plain JSON: the content of the CSV with full precision, for programs.
+"""Read and write landmarks of many images as plain JSON: the content of the CSV with full precision, for programs.
 
 ``{"format": "medpixcl landmarks", "version": 1, "frame": "LPS", "unit": "mm", "images": [{"image": ..., "landmarks":
 [{"landmark": ..., "px": [x, y], "mm": [x, y], "score": ..., "flag": ...}]}]}``. Order, origin and frame of ``px`` and
@@ -29,7 +29,7 @@ def read_json_rows(path: Path) -> list[LandmarkRow]:
     """Read what :func:`write_landmarks_json` writes.
 
     Raises:
-        ValueError: If it is another kind of file, or a landmark is not as described above.
+        ValueError: If the file is of another kind, or a landmark does not have the fields described above.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -39,7 +39,7 @@ def read_json_rows(path: Path) -> list[LandmarkRow]:
         return [_row(image, record, f"landmark {number}") for number, (image, record) in enumerate(pairs, start=1)]
     except (KeyError, TypeError, ValueError):
         raise ValueError(
-            f"{path} is no landmark file of medpixcl, or is damaged: see docs/landmark_files.md for its fields."
+            f"{path} is no landmark file of medpixcl, or is damaged: see docs/guide/landmark_files.md for its fields."
         ) from None
 
 

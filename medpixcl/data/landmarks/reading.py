@@ -1,4 +1,4 @@
-"""Landmark files in and out: CSV, JSON, COCO, Slicer ``.mrk.json`` and ``.fcsv``, DICOM SR, or a folder of them."""
+"""Read landmark files: CSV, JSON, COCO, Slicer ``.mrk.json`` and ``.fcsv``, DICOM SR, or a folder of them."""
 
 import json
 from collections.abc import Callable
@@ -7,44 +7,28 @@ from os import PathLike
 from pathlib import Path
 
 from medpixcl.data.dicom import is_dicom
-from medpixcl.data.identity import image_stem
 from medpixcl.data.landmarks.coco import read_coco_rows
-from medpixcl.data.landmarks.csv_file import landmark_rows, read_csv_rows, write_landmarks_csv
+from medpixcl.data.landmarks.csv_file import read_csv_rows
 from medpixcl.data.landmarks.json_file import FORMAT, read_json_rows
-from medpixcl.data.landmarks.slicer import read_fcsv_rows, read_markups_rows, write_markups
+from medpixcl.data.landmarks.slicer import read_fcsv_rows, read_markups_rows
 from medpixcl.data.landmarks.sr_reading import is_report, read_sr_rows
-from medpixcl.data.landmarks.table import ImageLandmarks, LandmarkFile, LandmarkRow
-from medpixcl.data.landmarks.writing import NotWritten, checked_formats, write_landmarks
-
-__all__ = [
-    "ImageLandmarks",
-    "LandmarkFile",
-    "LandmarkRow",
-    "NotWritten",
-    "checked_formats",
-    "image_stem",
-    "landmark_rows",
-    "read_landmarks",
-    "write_landmarks",
-    "write_landmarks_csv",
-    "write_markups",
-]
+from medpixcl.data.landmarks.table import LandmarkFile, LandmarkRow
 
 Reader = Callable[[Path], list[LandmarkRow]]
 REJECTED_TABLE = "rejected.csv"
-"""File beside the landmarks with the images that have none, and why."""
+"""Name of the file that lists the images without landmarks and the reasons."""
 
 
 def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
     """Read landmarks of one or many images.
 
     Args:
-        path: A CSV (see :mod:`medpixcl.data.landmarks.csv_file`), a JSON of this package or of COCO; a Slicer file or a
-            DICOM SR named after its image; or a folder: of its Slicer files if there are any, else of its CSV files,
-            else of its JSON files, else of its reports.
+        path: CSV file (see :mod:`medpixcl.data.landmarks.csv_file`), JSON file of this package or of COCO, Slicer file
+            or DICOM SR named after its image, or a folder. In a folder, Slicer files are read if there are any, else
+            the CSV files, else the JSON files, else the reports.
 
     Raises:
-        ValueError: One sentence that names the file and the line.
+        ValueError: If the landmarks cannot be read; the message names the file and the line.
     """
     path = Path(path)
     if not path.exists():

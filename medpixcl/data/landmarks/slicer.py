@@ -1,4 +1,4 @@
-"""Landmarks of 3D Slicer: ``.mrk.json`` (Markups JSON 1.0) and the older ``.fcsv``.
+"""Read and write landmarks of 3D Slicer: ``.mrk.json`` (Markups JSON 1.0) and the older ``.fcsv``.
 
 One file belongs to one image and bears its name. Slicer shows a PNG or JPEG with 1 mm per pixel unless told otherwise:
 set the volume's spacing there before marking, or mark on a DICOM or MetaImage, which carry theirs.
@@ -32,7 +32,7 @@ def read_markups_rows(path: Path) -> list[LandmarkRow]:
     """Read the point lists of a ``.mrk.json``; points whose position is not defined are missing.
 
     Raises:
-        ValueError: If it is no Markups file, holds no point list, or a point has no label or no position.
+        ValueError: If the file is not a Markups file, holds no point list, or a point has no label or no position.
     """
     lists = read_document(path, ("Fiducial",))
     if not lists:
@@ -41,10 +41,10 @@ def read_markups_rows(path: Path) -> list[LandmarkRow]:
 
 
 def read_document(path: Path, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The markups of some kinds in a ``.mrk.json``.
+    """Read the markups of some types from a ``.mrk.json``.
 
     Raises:
-        ValueError: If it is no Markups file.
+        ValueError: If the file is not a Markups file.
     """
     try:
         markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
@@ -85,9 +85,9 @@ def write_markups(path: str | PathLike[str], points: LandmarkSet, affine: Float[
     2D image lie at z = 0.
 
     Args:
-        path: A file named after the image, ending in ``.mrk.json``.
-        points: Landmarks in the image's voxels.
-        affine: Voxel to mm, RAS+.
+        path: File to write, named after the image and ending in ``.mrk.json``.
+        points: Landmarks in voxels of the image.
+        affine: Matrix from voxels to mm, RAS+, (4, 4).
     """
     flat = flat_positions(points, affine)
     controls = [
@@ -98,13 +98,13 @@ def write_markups(path: str | PathLike[str], points: LandmarkSet, affine: Float[
 
 
 def flat_positions(points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> Float[Tensor, "k 3"]:
-    """Positions in mm, LPS+, of three coordinates each; points of a 2D image lie at z = 0."""
+    """Compute positions in mm, LPS+, with three coordinates; points of a 2D image lie at z = 0."""
     lps = positions_lps_mm(points, affine)
     return torch.cat([lps, lps.new_zeros(len(lps), 3 - points.dims)], dim=1)
 
 
 def markup(kind: str, controls: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """One markup of a document: a point list (``Fiducial``), a ``Line`` or an ``Angle``, in mm, LPS+."""
+    """Build one markup of a document: a point list (``Fiducial``), a ``Line`` or an ``Angle``, in mm, LPS+."""
     return {
         "type": kind,
         "coordinateSystem": "LPS",
@@ -130,7 +130,7 @@ def _remarks(points: LandmarkSet, index: int) -> str:
 
 
 def control_point(number: int, label: str, position: list[float] | None, description: str = "") -> dict[str, Any]:
-    """One point of a markup; without a position it is undefined."""
+    """Build one control point of a markup; without a position its status is undefined."""
     missing = position is None
     return {
         "id": str(number),

@@ -1,4 +1,4 @@
-"""Lines and angles between landmarks as markups of 3D Slicer: ``.mrk.json`` of the types Line and Angle.
+"""Read and write lines and angles between landmarks as markups of 3D Slicer: ``.mrk.json`` of the types Line and Angle.
 
 Slicer shows the length or the angle beside the figure and measures again when a person moves a point.
 """
@@ -32,8 +32,8 @@ class Figure:
     """A line between two landmarks, or an angle at the second of three.
 
     Attributes:
-        name: What the figure is called, as ``SNA``.
-        landmarks: Two or three names; the apex of an angle stands in the middle.
+        name: Name of the figure, such as ``SNA``.
+        landmarks: Names of two or three landmarks; the vertex of an angle is the second one.
 
     Raises:
         ValueError: If there are not two or three landmarks.
@@ -59,16 +59,16 @@ def write_figures(
 ) -> None:
     """Write lines (with their length in mm) and angles (in degrees) of one image's landmarks, LPS+.
 
-    A missing landmark is a point without position, and a figure that needs it has no measurement.
+    A missing landmark becomes a point without position, and figures that need it have no measurement.
 
     Args:
-        path: A file named after the image, ending in ``.mrk.json``.
-        points: Landmarks in the image's voxels.
-        affine: Voxel to mm, RAS+.
-        figures: What to draw; at least one.
+        path: File to write, named after the image and ending in ``.mrk.json``.
+        points: Landmarks in voxels of the image.
+        affine: Matrix from voxels to mm, RAS+, (4, 4).
+        figures: Lines and angles to draw, at least one.
 
     Raises:
-        ValueError: If there is no figure, or one names a landmark that is not there.
+        ValueError: If there is no figure, or a figure names a landmark that is not among the points.
     """
     if not figures:
         raise ValueError(f"{path}: no line or angle to write.")
@@ -84,10 +84,11 @@ def write_figures(
 
 
 def read_figures(path: str | PathLike[str]) -> dict[str, list[LandmarkRow]]:
-    """Name of every line and angle of a ``.mrk.json``, with its points in order (mm, LPS+; those undefined missing).
+    """Read the lines and angles of a ``.mrk.json``: name to points in order (mm, LPS+; undefined ones are missing).
 
     Raises:
-        ValueError: If it is no Markups file, holds no line or angle, two have one name, or one has too few points.
+        ValueError: If the file is not a Markups file, holds no line or angle, two figures share a name, or a figure has
+            too few points.
     """
     path = Path(path)
     found: dict[str, list[LandmarkRow]] = {}

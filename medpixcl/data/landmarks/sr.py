@@ -1,4 +1,4 @@
-"""Landmarks as a DICOM structured report: TID 1500 Measurement Report, written by highdicom, read by pydicom.
+"""Write landmarks as a DICOM structured report: TID 1500 Measurement Report, written by highdicom, read by pydicom.
 
 * A radiograph becomes a Comprehensive SR; every landmark is a POINT (SCOORD) on the image. DICOM measures image
   positions (column, row) from the top left corner of the first pixel, whose centre is (0.5, 0.5) (PS3.3 C.18.6);
@@ -49,10 +49,10 @@ class NoReportError(ImageFileError):
 
 
 def require_highdicom() -> None:
-    """Fail early where the package that writes reports is not installed.
+    """Fail early if highdicom, which writes the reports, is not installed.
 
     Raises:
-        ModuleNotFoundError: With how to install it.
+        ModuleNotFoundError: If highdicom is missing; the message says how to install it.
     """
     try:
         import highdicom  # noqa: F401
@@ -68,14 +68,14 @@ def write_sr(
     """Write the landmarks of one DICOM image as a structured report.
 
     Args:
-        path: The file; named after the image, it finds it again when it is read.
-        landmarks: Points, and the DICOM files of their image.
-        keep_patient: Copy the attributes of patient and study from the image; by default they are left empty.
-        frame: Which frame of a multi-frame image the points of a 2D image lie on, from 1.
+        path: File to write; a reader finds the image by this name, so name the file after the image.
+        landmarks: Landmarks of the image and the image's DICOM files.
+        keep_patient: Whether to copy the attributes of patient and study from the image; by default they are empty.
+        frame: Number, from 1, of the frame of a multi-frame image that 2D points lie on.
 
     Raises:
         ModuleNotFoundError: If highdicom is not installed.
-        NoReportError: If the image is no DICOM, or its header lacks what a report must refer to; a ValueError.
+        NoReportError: If the image is not DICOM, or its header lacks attributes that a report must refer to.
     """
     require_highdicom()
     report = _report(landmarks, keep_patient=keep_patient, frame=frame)

@@ -1,4 +1,4 @@
-"""Landmarks out of a DICOM structured report, by pydicom alone: every measurement group with a name, point or not."""
+"""Read landmarks from a DICOM structured report with pydicom: all named measurement groups, with or without a point."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def read_sr_rows(path: Path) -> list[LandmarkRow]:
     a 3D report in mm, LPS+.
 
     Raises:
-        ValueError: If the file is no report, holds no measurement group, or a group has no name or several points.
+        ValueError: If the file is not a report, holds no measurement group, or a group has no name or several points.
     """
     if not is_report(path):
         raise ValueError(f"{path} is no DICOM structured report; expected one with landmarks.")

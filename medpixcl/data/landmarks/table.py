@@ -1,4 +1,4 @@
-"""Landmarks of many images as files hold them, and how a row finds its image and its voxel."""
+"""Landmarks of many images as read from files, and the match of a row to its image and voxel."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,9 +13,7 @@ from torch import Tensor
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine, voxel_to_mm
 from medpixcl.data.identity import ImageKeys
 from medpixcl.data.pixels import MissingSpacingError
-from medpixcl.landmarks.points import LandmarkSet
-
-_OFF_PLANE_MM = 1.0
+from medpixcl.landmarks.points import LandmarkSet, in_plane
 
 
 @dataclass(frozen=True)
@@ -23,12 +21,12 @@ class LandmarkRow:
     """One landmark of one image; without ``px`` and ``mm`` it is missing.
 
     Attributes:
-        image: Which image: a path relative to the landmark file, a file name, or a name without suffix.
+        image: Name of the image: a path relative to the landmark file, a file name, or a name without suffix.
         landmark: Name of the landmark.
-        line: Where it stands in its file, to name it in messages.
+        line: Place of the landmark in its file, for messages.
         px: Voxel position in file order (x, y[, z]): column, row for a picture; i, j, k for a volume.
         mm: Physical position (x, y[, z]), LPS+.
-        spacing_mm: Size of a pixel that belongs to ``px``.
+        spacing_mm: Size in mm of a pixel of ``px``.
     """
 
     image: str
@@ -40,31 +38,31 @@ class LandmarkRow:
 
 
 def positions_px(points: LandmarkSet) -> Float[Tensor, "k d"]:
-    """Voxel positions in file order (x, y[, z]): column, row of a picture; i, j, k of a volume."""
+    """Return voxel positions in file order (x, y[, z]): column, row of a picture; i, j, k of a volume."""
     return points.voxels.flip(1) if points.dims == 2 else points.voxels
 
 
 def positions_lps_mm(points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> Float[Tensor, "k d"]:
-    """Physical positions (x, y[, z]) in mm, LPS+.
+    """Compute physical positions (x, y[, z]) in mm, LPS+.
 
     Args:
-        points: Landmarks in voxels.
-        affine: Voxel to mm, RAS+.
+        points: Landmarks in voxels of the image.
+        affine: Matrix from voxels to mm, RAS+, (4, 4).
     """
     return flip_ras_lps(voxel_to_mm(points.voxels, spatial_affine(affine, points.dims)))
 
 
 @dataclass(frozen=True)
 class ImageLandmarks:
-    """The landmarks of one image with what any format needs to write them.
+    """Landmarks of one image with all that the file formats need.
 
     Attributes:
-        image: How files name the image: its path relative to them, or its name.
-        points: Landmarks in its voxels.
-        affine: Voxel to mm, RAS+.
+        image: Name of the image in files: its path relative to them, or its file name.
+        points: Landmarks in voxels of the image.
+        affine: Matrix from voxels to mm, RAS+, (4, 4).
         shape: Spatial shape of the image.
-        files: What the image was read from; a DICOM SR refers to them.
-        extras: Further cells of each landmark by column, as ``{"radius_mm": "2.5"}``; may be empty.
+        files: Files of the image; a DICOM SR refers to them.
+        extras: Additional cells of each landmark by column, such as ``{"radius_mm": "2.5"}``; may be empty.
     """
 
     image: str
@@ -76,21 +74,21 @@ class ImageLandmarks:
 
     @property
     def px(self) -> Float[Tensor, "k d"]:
-        """See :func:`positions_px`."""
+        """Voxel positions in file order; see :func:`positions_px`."""
         return positions_px(self.points)
 
     @property
     def lps_mm(self) -> Float[Tensor, "k d"]:
-        """See :func:`positions_lps_mm`."""
+        """Physical positions in mm, LPS+; see :func:`positions_lps_mm`."""
         return positions_lps_mm(self.points, self.affine)
 
 
 class LandmarkFile:
-    """The landmarks of one file or folder.
+    """Landmarks of one file or folder.
 
     Args:
-        path: The file (or folder) the rows come from; image paths are relative to its folder.
-        rows: The rows, in file order.
+        path: File (or folder) that the rows come from; image paths are relative to its folder.
+        rows: Rows in the order of the file.
 
     Raises:
         ValueError: If an image has a landmark twice.
@@ -111,11 +109,11 @@ class LandmarkFile:
 
     @property
     def images(self) -> tuple[str, ...]:
-        """Which images have rows, as the file names them."""
+        """Names of the images in the file."""
         return tuple(self._rows)
 
     def find(self, image_path: str | PathLike[str]) -> str | None:
-        """The key of an image: by path, else by file name, else by name without suffix; None if it has no rows.
+        """Return the key of an image, matched by path, file name or name without suffix; None if it has no rows.
 
         Raises:
             ValueError: If several images of the file have that name.
@@ -129,13 +127,13 @@ class LandmarkFile:
         shape: Sequence[int],
         dims: int | None = None,
     ) -> LandmarkSet:
-        """Landmarks of one image in its voxels.
+        """Return the landmarks of one image in its voxels.
 
         Args:
-            image_path: The image; for a series given as a list of files, their folder counts.
-            affine: Voxel to mm, RAS+.
+            image_path: Path of the image; for a series given as a list of files, their folder is matched.
+            affine: Matrix from voxels to mm, RAS+, (4, 4).
             shape: Spatial shape of the image.
-            dims: 2 or 3, checked against ``shape`` if given.
+            dims: Expected number of spatial axes, 2 or 3; None accepts both.
 
         Returns:
             All landmarks that the file names, in order of first appearance; those without a position are NaN.
@@ -158,11 +156,11 @@ class LandmarkFile:
         return points
 
     def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
-        """Physical positions (x, y[, z]) in mm, LPS+, by image and landmark; missing landmarks are left out.
+        """Return positions (x, y[, z]) in mm, LPS+, by image and landmark; missing landmarks are left out.
 
         Raises:
-            MissingSpacingError: If a row is in pixels and says no spacing.
-            ValueError: If a row of a volume is in voxels only: they have no position without the image.
+            MissingSpacingError: If a row has pixels but no spacing.
+            ValueError: If a row of a volume has voxels only, which have no position in mm without the image.
         """
         return {
             image: {name: self._mm(row) for name, row in of_image.items() if row.px is not None or row.mm is not None}
@@ -179,9 +177,8 @@ class LandmarkFile:
         lps = self._coordinates(row, row.mm, dims)
         return mm_to_voxel(flip_ras_lps(lps[None]), spatial_affine(affine, dims))[0]
 
-    def _coordinates(self, row: LandmarkRow, values: tuple[float, ...], dims: int) -> Tensor:
-        if len(values) == 3 and dims == 2 and abs(values[2]) <= _OFF_PLANE_MM:
-            values = values[:2]
+    def _coordinates(self, row: LandmarkRow, position: tuple[float, ...], dims: int) -> Tensor:
+        values = in_plane(position, dims)
         if len(values) != dims:
             raise ValueError(
                 f"{self.path}: {row.line}: landmark {row.landmark!r} of {row.image!r} lies at {values}; "

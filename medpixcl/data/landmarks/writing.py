@@ -1,4 +1,4 @@
-"""The one place that writes landmarks of images, whatever the formats.
+"""Write landmarks of images in the chosen formats.
 
 | name | file | holds |
 |---|---|---|
@@ -9,13 +9,12 @@
 | ``sr`` | ``sr/<image>.dcm`` | one DICOM image, see :mod:`medpixcl.data.landmarks.sr` |
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from medpixcl.data.identity import image_stem
+from medpixcl.data.identity import unique_stems
 from medpixcl.data.landmarks.coco import WHY_NO_VOLUME, write_coco
 from medpixcl.data.landmarks.csv_file import landmark_rows, write_landmarks_csv
 from medpixcl.data.landmarks.json_file import write_landmarks_json
@@ -31,9 +30,9 @@ class NotWritten:
     """An image whose landmarks a format cannot hold.
 
     Attributes:
-        image: Its name.
-        format: The format.
-        reason: Why.
+        image: Name of the image.
+        format: Name of the format.
+        reason: Reason why the format cannot hold the landmarks.
     """
 
     image: str
@@ -42,11 +41,11 @@ class NotWritten:
 
 
 def checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    """The formats without repeats; fails before anything is computed for them.
+    """Check names of formats and remove repeats, before anything is computed.
 
     Raises:
-        ValueError: If one is unknown, or there is none.
-        ModuleNotFoundError: If one needs a package that is not installed.
+        ValueError: If a format is unknown, or there is none.
+        ModuleNotFoundError: If a format needs a package that is not installed.
 
     Example:
         >>> checked_formats(["csv", "coco", "csv"])
@@ -68,16 +67,16 @@ def write_landmarks(
     *,
     keep_patient: bool = False,
 ) -> list[NotWritten]:
-    """Write landmarks of images into a folder, in all the formats wanted.
+    """Write landmarks of images into a folder, in several formats.
 
     Args:
-        folder: Where; made if it is missing.
-        images: Landmarks of each image; names are unique, and all are 2D or all are 3D where ``csv`` is wanted.
-        formats: Names from the table above.
-        keep_patient: Copy patient and study into DICOM SR.
+        folder: Folder of the files; it is made if it does not exist.
+        images: Landmarks of each image; names are unique, and for ``csv`` all images are 2D or all are 3D.
+        formats: Names of formats from the table above.
+        keep_patient: Whether DICOM SR keeps the patient and study of the image.
 
     Returns:
-        What a format cannot hold, with the reason: a volume in COCO, an image that is no DICOM in an SR.
+        Images that a format cannot hold, with the reason: a volume in COCO, an image that is not DICOM in an SR.
 
     Raises:
         ValueError: If a format is unknown, there is no image, or 2D and 3D are mixed in a CSV.
@@ -90,7 +89,7 @@ def write_landmarks(
 
 
 def table_rows(one: ImageLandmarks) -> list[dict[str, str]]:
-    """Rows of one image for :func:`medpixcl.data.landmarks.csv_file.write_landmarks_csv`, with its extras."""
+    """Format one image's rows, with its extras, for :func:`medpixcl.data.landmarks.csv_file.write_landmarks_csv`."""
     rows = landmark_rows(one.image, one.points, one.affine)
     return [row | extra for row, extra in zip(rows, one.extras, strict=True)] if one.extras else rows
 
@@ -113,25 +112,21 @@ def _coco(folder: Path, images: Sequence[ImageLandmarks], keep_patient: bool) ->
 
 
 def _markups(folder: Path, images: Sequence[ImageLandmarks], keep_patient: bool) -> list[NotWritten]:
-    for one, name in zip(images, _file_names(images), strict=True):
-        write_markups(folder / "markups" / f"{name}.mrk.json", one.points, one.affine)
+    names = unique_stems(one.image for one in images)
+    for one in images:
+        write_markups(folder / "markups" / f"{names[one.image]}.mrk.json", one.points, one.affine)
     return []
 
 
 def _reports(folder: Path, images: Sequence[ImageLandmarks], keep_patient: bool) -> list[NotWritten]:
     left_out = []
-    for one, name in zip(images, _file_names(images), strict=True):
+    names = unique_stems(one.image for one in images)
+    for one in images:
         try:
-            write_sr(folder / "sr" / f"{name}.dcm", one, keep_patient=keep_patient)
+            write_sr(folder / "sr" / f"{names[one.image]}.dcm", one, keep_patient=keep_patient)
         except NoReportError as error:
             left_out.append(NotWritten(one.image, "sr", error.reason))
     return left_out
-
-
-def _file_names(images: Sequence[ImageLandmarks]) -> list[str]:
-    """Names without suffix for files of one image each; with suffix where two would be the same."""
-    stems = Counter(image_stem(one.image) for one in images)
-    return [stem if stems[stem := image_stem(one.image)] == 1 else one.image for one in images]
 
 
 _WRITERS = {"csv": _csv, "json": _json, "mrk.json": _markups, "coco": _coco, "sr": _reports}

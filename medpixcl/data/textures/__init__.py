@@ -1,4 +1,4 @@
-"""Images that are not medical, to mix with: made by rule in 2D and 3D, or read from a folder."""
+"""Non-medical source images for mix-up: procedural textures in 2D and 3D, or images of a folder."""
 
 from medpixcl.data.textures.fields import gradient_noise, perlin_noise, power_noise
 from medpixcl.data.textures.lifting import lift_picture

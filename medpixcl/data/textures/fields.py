@@ -8,7 +8,7 @@ from jaxtyping import Float, Float32
 
 
 def unit_range(values: Float[np.ndarray, "*s"]) -> Float32[np.ndarray, "*s"]:
-    """Lowest value to 0 and highest to 1; a flat field becomes 0.
+    """Scale values so that the lowest is 0 and the highest 1; a constant field becomes 0.
 
     Example:
         >>> unit_range(np.array([2.0, 4.0, 3.0])).tolist()
@@ -19,14 +19,14 @@ def unit_range(values: Float[np.ndarray, "*s"]) -> Float32[np.ndarray, "*s"]:
 
 
 def power_noise(shape: Sequence[int], random: np.random.Generator, *, beta: float = 2.0) -> Float32[np.ndarray, "*s"]:
-    """1/f^beta noise: power falls with frequency as ``f ** -beta``, whatever the number of dimensions.
+    """Draw 1/f^beta noise: power falls with frequency as ``f ** -beta`` in any number of dimensions.
 
-    The field is periodic. An axis of length one changes nothing but the shape.
+    The field is periodic. An axis of length one changes only the shape.
 
     Args:
         shape: Spatial shape.
         random: Source of all random numbers.
-        beta: Exponent; 0 is white, larger is smoother.
+        beta: Exponent of the power law; 0 is white noise, larger values are smoother.
 
     Returns:
         Values from 0 to 1.
@@ -38,7 +38,7 @@ def power_noise(shape: Sequence[int], random: np.random.Generator, *, beta: floa
     frequencies = [np.fft.fftfreq(size) for size in shape[:-1]] + [np.fft.rfftfreq(shape[-1])]
     squared = np.zeros(tuple(len(one) for one in frequencies))
     for axis, one in enumerate(frequencies):
-        squared = squared + along(one**2, axis, len(shape))
+        squared = squared + on_axis(one**2, axis, len(shape))
     squared.flat[0] = np.inf  # the mean: it is set by the range below
     axes = tuple(range(len(shape)))
     spectrum = np.fft.rfftn(random.standard_normal(shape), axes=axes) * squared ** (-beta / 4)
@@ -51,16 +51,15 @@ def perlin_noise(
     *,
     cell: float = 32.0,
     octaves: int = 4,
-    persistence: float = 0.5,
 ) -> Float32[np.ndarray, "*s"]:
-    """Perlin's gradient noise summed over octaves (fractional Brownian motion).
+    """Draw Perlin's gradient noise, summed over octaves (fractional Brownian motion).
 
     Args:
         shape: Spatial shape.
         random: Source of all random numbers.
-        cell: Side of a lattice cell of the first octave in voxels; every further octave has half of it, down to 2.
+        cell: Side of a lattice cell of the first octave in voxels; every further octave has half the side, down to 2,
+            and half the amplitude.
         octaves: Number of octaves; 1 is plain Perlin noise.
-        persistence: Amplitude of an octave over that of the one before.
 
     Returns:
         Values from 0 to 1.
@@ -78,19 +77,19 @@ def perlin_noise(
         gradients = random.standard_normal((len(shape), *lattice))
         gradients /= np.linalg.norm(gradients, axis=0)
         origin = random.uniform(0, 1, len(shape))
-        total += persistence**octave * gradient_noise(shape, gradients, cell=side, origin=origin)
+        total += 0.5**octave * gradient_noise(shape, gradients, cell=side, origin=origin)
     return unit_range(total)
 
 
 def gradient_noise(
     shape: Sequence[int], gradients: Float[np.ndarray, " d *g"], *, cell: float, origin: Float[np.ndarray, " d"]
 ) -> Float[np.ndarray, "*s"]:
-    """One octave of Perlin noise: ramps through zero at the lattice points, blended with quintic weights.
+    """Compute one octave of Perlin noise: ramps through zero at the lattice points, blended with quintic weights.
 
     Args:
         shape: Spatial shape.
         gradients: Slope of the ramp at every lattice point, one component per axis.
-        cell: Distance of two lattice points in voxels.
+        cell: Distance between lattice points in voxels.
         origin: Position of the first voxel, in cells from the first lattice point.
     """
     dims = len(shape)
@@ -103,23 +102,23 @@ def gradient_noise(
         lattice = np.ix_(*[low + step for low, step in zip(lower, corner, strict=True)])
         ramp = np.zeros(tuple(shape))
         for axis, step in enumerate(corner):
-            ramp += gradients[axis][lattice] * along(inside[axis] - step, axis, dims)
+            ramp += gradients[axis][lattice] * on_axis(inside[axis] - step, axis, dims)
         for axis, step in enumerate(corner):
-            ramp *= along(fade[axis] if step else 1 - fade[axis], axis, dims)
+            ramp *= on_axis(fade[axis] if step else 1 - fade[axis], axis, dims)
         total += ramp
     return total
 
 
-def along(values: Float[np.ndarray, " n"], axis: int, dims: int) -> Float[np.ndarray, "..."]:
-    """A vector laid along one of ``dims`` axes, to be broadcast."""
+def on_axis(values: Float[np.ndarray, " n"], axis: int, dims: int) -> Float[np.ndarray, "..."]:
+    """Reshape a vector to lie along one of ``dims`` axes, for broadcasting."""
     return values.reshape([-1 if one == axis else 1 for one in range(dims)])
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape as a tuple of ints.
+    """Return the shape as a tuple of ints.
 
     Raises:
-        ValueError: If it has not two or three positive sizes.
+        ValueError: If there are not two or three positive sizes.
     """
     sizes = tuple(int(size) for size in shape)
     if len(sizes) not in (2, 3) or min(sizes) < 1:

@@ -1,4 +1,4 @@
-"""A picture as a volume: every slice shows it bent in another way."""
+"""Turn a picture into a volume whose slices show it bent in different ways."""
 
 from collections.abc import Sequence
 
@@ -10,26 +10,27 @@ from torch.nn import functional as F
 
 from medpixcl.data.textures.fields import check_shape
 
+CELL = 8.0
+"""Distance in voxels between the control points of the displacement."""
+
 
 def lift_picture(
     picture: Float[Tensor, "c h w"],
     shape: Sequence[int],
     random: np.random.Generator,
     *,
-    cell: float = 8.0,
     warp: float = 4.0,
 ) -> Float[Tensor, "c x y z"]:
     """Fill a volume with a picture that is bent by a displacement changing with depth.
 
-    The same picture on every slice would have no gradient along depth, and that of a mixed volume would show the
-    target alone, scaled by its opacity. The displacement is a trilinear field between random control
-    points, so neighbouring slices differ by about ``warp / cell`` voxels.
+    Equal slices would have no gradient along depth, and the depth gradient of a mixed volume would reveal the target
+    alone, scaled by its opacity. The displacement is a trilinear field between random control points, so neighbouring
+    slices differ by about ``warp / CELL`` voxels.
 
     Args:
-        picture: Channels first.
-        shape: Of the volume; the first two are the slice, cut from the picture at a random place.
+        picture: Picture with channels first.
+        shape: Shape of the volume; the first two axes are those of a slice, cut from the picture at a random position.
         random: Source of all random numbers.
-        cell: Distance of the control points in voxels.
         warp: Standard deviation of the displacement at a control point in voxels.
 
     Raises:
@@ -45,7 +46,7 @@ def lift_picture(
             f"the picture is {height} x {width}, smaller than a slice of {rows} x {columns}; enlarge it first."
         )
     top, left = (int(random.integers(room + 1)) for room in (height - rows, width - columns))
-    nodes = [max(round(size / cell) + 1, 2) for size in sizes]
+    nodes = [max(round(size / CELL) + 1, 2) for size in sizes]
     control = torch.from_numpy(random.standard_normal((1, 2, *nodes)) * warp).float()
     moved = F.interpolate(control, sizes, mode="trilinear", align_corners=True)[0]
     row = moved[0] + top + torch.arange(rows).view(-1, 1, 1)

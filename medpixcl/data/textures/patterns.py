@@ -5,19 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32
 
-from medpixcl.data.textures.fields import along, check_shape, power_noise, unit_range
+from medpixcl.data.textures.fields import check_shape, on_axis, power_noise, unit_range
 
 
 def worley_cells(
     shape: Sequence[int], random: np.random.Generator, *, points: int = 40, flat: float = 0.5
 ) -> Float32[np.ndarray, "*s"]:
-    """Worley's cellular noise: each voxel takes a value of its nearest point and its nearness to a border.
+    """Draw Worley's cellular noise: a voxel's value depends on its nearest point and its distance to a cell border.
 
     Args:
         shape: Spatial shape.
         random: Source of all random numbers.
         points: Number of random points, at least two.
-        flat: Share of the flat value of a cell; the rest is F2 - F1, how much farther the second nearest point is.
+        flat: Weight of the constant value of a cell; the rest is F2 - F1, the extra distance to the second point.
 
     Returns:
         Values from 0 to 1.
@@ -40,13 +40,13 @@ def worley_cells(
 def two_nearest(
     shape: Sequence[int], points: Float[np.ndarray, "n d"]
 ) -> tuple[Float[np.ndarray, "*s"], Float[np.ndarray, "*s"], np.ndarray]:
-    """Distance in voxels to the nearest and the second nearest point, and the number of the nearest, at every voxel."""
+    """Compute each voxel's distance to its nearest and second nearest point, and the index of the nearest."""
     first, second = np.full(tuple(shape), np.inf), np.full(tuple(shape), np.inf)
     nearest = np.zeros(tuple(shape), dtype=np.int64)
     for number, point in enumerate(points):
         squared = np.zeros(tuple(shape))
         for axis, size in enumerate(shape):
-            squared += along((np.arange(size) - point[axis]) ** 2, axis, len(shape))
+            squared += on_axis((np.arange(size) - point[axis]) ** 2, axis, len(shape))
         nearest[squared < first] = number
         second = np.minimum(second, np.maximum(first, squared))
         first = np.minimum(first, squared)
@@ -60,13 +60,14 @@ def gabor_patches(
     number: int = 60,
     wavelength: Sequence[float] = (4.0, 20.0),
 ) -> Float32[np.ndarray, "*s"]:
-    """Sum of waves under Gaussian windows, each with its own place, direction, length and phase.
+    """Draw a sum of waves under Gaussian windows, each with its own place, direction, length and phase.
 
     Args:
         shape: Spatial shape.
         random: Source of all random numbers.
-        number: Of patches.
-        wavelength: Shortest and longest wave in voxels, drawn on a logarithmic scale; the window's sigma is as long.
+        number: Number of patches.
+        wavelength: Shortest and longest wavelength in voxels, drawn on a logarithmic scale; it is also the sigma of the
+            window.
 
     Returns:
         Values from 0 to 1.
@@ -93,7 +94,7 @@ def _gabor(
 ) -> Float[np.ndarray, "*s"]:
     """One wave under its Gaussian, on the part of the grid that it reaches."""
     dims = len(window)
-    offsets = [along(np.arange(part.start, part.stop) - centre[axis], axis, dims) for axis, part in enumerate(window)]
+    offsets = [on_axis(np.arange(part.start, part.stop) - centre[axis], axis, dims) for axis, part in enumerate(window)]
     turns = sum(offset * frequency[axis] for axis, offset in enumerate(offsets))
     distance = sum(offset**2 for offset in offsets)
     return np.exp(-0.5 * distance / sigma**2) * np.cos(2 * np.pi * turns + phase)
@@ -102,7 +103,7 @@ def _gabor(
 def warped_checkers(
     shape: Sequence[int], random: np.random.Generator, *, cell: float = 12.0, warp: float = 10.0, soft: float = 0.15
 ) -> Float32[np.ndarray, "*s"]:
-    """A turned checker-board of soft edges, bent by smooth noise.
+    """Draw a rotated checkerboard with soft edges, bent by smooth noise.
 
     Args:
         shape: Spatial shape.

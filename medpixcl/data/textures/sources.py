@@ -1,7 +1,7 @@
-"""Streams of source images for cross-domain mixing: made by rule, or read from a folder of pictures.
+"""Streams of source images for cross-domain mix-up: procedural textures, or images of a folder.
 
-A stream is a map-style dataset: ``len(stream)`` sources, ``stream[index]`` one of them, (1, *spatial) from 0 to 1, the
-same whenever and wherever it is asked for. The training and the validation split share no source.
+A stream is a map-style dataset of ``len(stream)`` sources. ``stream[index]`` has shape (1, *spatial) and values from 0
+to 1, and is the same in every worker, process and run. The training and the validation split share no source.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,6 @@ from medpixcl.data.textures.fields import check_shape, perlin_noise, power_noise
 from medpixcl.data.textures.patterns import gabor_patches, warped_checkers, worley_cells
 
 SPLITS = ("training", "validation")
-AnyPath = str | PathLike[str]
 Shape = Sequence[int]
 Random = np.random.Generator
 
@@ -67,14 +66,15 @@ DRAWN: dict[str, Callable[[Shape, Random], Float32[np.ndarray, "*s"]]] = {
     "ellipsoids": _ellipsoids,
     "checkers": _checkers,
 }
-"""The kinds of textures, each drawn with random parameters of its own."""
+"""Kinds of textures, each with the function that draws it with random parameters."""
 
 
 def draw_texture(kind: str, shape: Shape, random: Random) -> Float32[np.ndarray, "*s"]:
-    """One texture with random parameters, values from 0 to 1.
+    """Draw one texture with random parameters, values from 0 to 1.
 
     Args:
-        kind: ``noise`` (1/f^beta), ``perlin``, ``cells`` (Worley), ``gabor``, ``ellipsoids`` or ``checkers``.
+        kind: Kind of texture: ``noise`` (1/f^beta), ``perlin``, ``cells`` (Worley), ``gabor``, ``ellipsoids`` or
+            ``checkers``.
         shape: Spatial shape, 2D or 3D.
         random: Source of all random numbers.
 
@@ -91,17 +91,17 @@ def draw_texture(kind: str, shape: Shape, random: Random) -> Float32[np.ndarray,
 
 
 class ProceduralSources(Dataset):
-    """Textures made by rule, 2D or 3D, none of them stored.
+    """Procedural textures in 2D or 3D, computed when they are read.
 
-    Source ``index`` depends on seed, split and index alone: the same in every worker, process and run.
+    Source ``index`` depends only on seed, split and index: it is the same in every worker, process and run.
 
     Args:
-        shape: Of every source: the size of the patches that they are mixed with, or more.
+        shape: Shape of every source, at least that of the patches it is mixed with.
         kinds: Kinds of textures (:func:`draw_texture`); one is drawn for each source.
-        split: ``training`` or ``validation``; the two share no seed.
-        held_out_kinds: Kinds left out of training. Validation has these alone, or all kinds where none is held out.
-        number: Of sources; the default is practically endless.
-        seed: Of all sources.
+        split: Name of the split, ``training`` or ``validation``; the two share no seed.
+        held_out_kinds: Kinds left out of training. Validation has only these, or all kinds if none is held out.
+        number: Number of sources; the default is practically endless.
+        seed: Random seed for all sources.
 
     Raises:
         ValueError: If a kind or split is not known, or none is left.
@@ -136,16 +136,16 @@ class ProceduralSources(Dataset):
 
 
 class PictureSources(Dataset):
-    """Images of a folder as sources: grey, each from its lowest value (0) to its highest (1).
+    """Grey images of a folder as sources, each scaled so that its values range from 0 to 1.
 
-    Any image that :func:`medpixcl.data.images.read_image` takes; other files of the folder are passed over.
+    The images may have any format that :func:`medpixcl.data.images.read_image` reads; other files are skipped.
 
     Args:
-        images: A folder, or the list of the files.
-        split: ``training`` or ``validation``.
+        images: Folder of images, or list of image files.
+        split: Name of the split, ``training`` or ``validation``.
         held_out: Share of the images kept for validation, chosen by the seed; 0 gives both splits all images.
-        smallest_side: Enlarge images whose shortest side is below this, so that patches of that size fit.
-        seed: Of the choice.
+        smallest_side: Least length of an image's shortest side; smaller images are enlarged so that patches fit.
+        seed: Random seed for choosing the validation images.
 
     Raises:
         ValueError: If there is no image, or none is left for the split.
@@ -153,7 +153,7 @@ class PictureSources(Dataset):
 
     def __init__(
         self,
-        images: AnyPath | Sequence[AnyPath],
+        images: str | PathLike[str] | Sequence[str | PathLike[str]],
         split: str = "training",
         held_out: float = 0.2,
         smallest_side: int | None = None,
@@ -195,9 +195,9 @@ SKIMAGE_PICTURES = ("astronaut.png", "brick.png", "camera.png", "chelsea.png", "
 
 
 def skimage_pictures() -> list[str]:
-    """Files of the photographs in the scikit-image package, all CC0 or in the public domain, none of them medical.
+    """List the photographs in the scikit-image package, all CC0 or in the public domain, none of them medical.
 
-    They are few: a network learns them by heart. Take them to try things, not to pretrain.
+    There are few, so that a network memorises them: use them for trials, not for pretraining.
 
     Raises:
         ValueError: If scikit-image is not installed, or its package holds none of them.

@@ -1,7 +1,7 @@
 """Cephalometry: lengths, angles and classes of a lateral cephalogram from its landmarks.
 
-What is measured stands in ``measurements.json``, with the norms, the limits of the classes and their sources; the
-landmarks and their other names stand in ``landmarks.json``.
+``measurements.json`` lists the measurements with their norms, the limits of the classes and the sources;
+``landmarks.json`` lists the landmarks and their other names.
 """
 
 from medpixcl.landmarks.cephalometry.agreement import (
@@ -19,7 +19,7 @@ from medpixcl.landmarks.cephalometry.definitions import (
     classifications,
     measurements,
 )
-from medpixcl.landmarks.cephalometry.measuring import classify, deviations, measure, measure_landmarks, why_not
+from medpixcl.landmarks.cephalometry.measuring import classify, deviations, measure, why_not
 from medpixcl.landmarks.cephalometry.roles import landmark_roles
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "deviations",
     "landmark_roles",
     "measure",
-    "measure_landmarks",
     "measurements",
     "why_not",
 ]

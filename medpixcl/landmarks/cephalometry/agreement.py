@@ -1,4 +1,4 @@
-"""How far two sets of measurements of the same cephalograms differ: a model from a reader, a reader from another."""
+"""Agreement between two sets of measurements of the same cephalograms: model and reader, or two readers."""
 
 import itertools
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ class MeasurementAgreement:
     """Difference of one measurement, first minus second, over the cephalograms that have both.
 
     Attributes:
-        measurement: Its name.
-        unit: Unit of all the differences.
-        images: How many cephalograms have both.
+        measurement: Name of the measurement.
+        unit: Unit of the differences.
+        images: Number of cephalograms that have both values.
         mean_absolute: Mean absolute difference; NaN where there is none.
         bias: Mean difference.
         sd: Standard deviation of the difference (n - 1); NaN for fewer than two.
@@ -35,13 +35,13 @@ class MeasurementAgreement:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassAgreement:
-    """How often both put a cephalogram into the same class.
+    """Agreement of two sets of classes of the same cephalograms.
 
     Attributes:
-        classification: Its name.
-        images: How many cephalograms have both.
-        percent: Share of the same class; NaN where there is none.
-        kappa: Cohen's kappa, the agreement beyond chance; NaN where chance alone would agree always.
+        classification: Name of the classification.
+        images: Number of cephalograms that have both classes.
+        percent: Share in percent of cephalograms in the same class; NaN where there is none.
+        kappa: Cohen's kappa, the agreement beyond chance; NaN if chance alone would always agree.
     """
 
     classification: str
@@ -51,11 +51,11 @@ class ClassAgreement:
 
 
 def compare_measurements(first: Float[Tensor, "n m"], second: Float[Tensor, "n m"]) -> list[MeasurementAgreement]:
-    """Differences between two results of :func:`~medpixcl.landmarks.cephalometry.measuring.measure`.
+    """Compare two results of :func:`~medpixcl.landmarks.cephalometry.measuring.measure`.
 
     Args:
-        first: Shape (N, M), NaN where not computable.
-        second: The same cephalograms in the same order.
+        first: Measurements of shape (N, M), NaN where not computable.
+        second: Other measurements of the same cephalograms in the same order, shape (N, M).
     """
     agreements = []
     for one, difference in zip(measurements(), (first - second).mT, strict=True):
@@ -74,7 +74,7 @@ def compare_measurements(first: Float[Tensor, "n m"], second: Float[Tensor, "n m
 
 
 def compare_classes(first: Float[Tensor, "n m"], second: Float[Tensor, "n m"]) -> list[ClassAgreement]:
-    """Agreement of the classes of two results of :func:`~medpixcl.landmarks.cephalometry.measuring.measure`."""
+    """Compare the classes of two results of :func:`~medpixcl.landmarks.cephalometry.measuring.measure`."""
     agreements = []
     for one, ours, theirs in zip(classifications(), classify(first).mT, classify(second).mT, strict=True):
         known = (ours >= 0) & (theirs >= 0)
@@ -92,13 +92,13 @@ def _class_agreement(name: str, first: Int[Tensor, " n"], second: Int[Tensor, " 
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderComparison:
-    """All differences between two readers, of whom one may be a model.
+    """Differences between two readers, one of whom may be a model.
 
     Attributes:
-        first: Name of the one; differences are first minus second.
-        second: Name of the other.
-        measurements: One entry per measurement.
-        classes: One entry per classification.
+        first: Name of the first reader; differences are first minus second.
+        second: Name of the second reader.
+        measurements: Agreement on each measurement.
+        classes: Agreement on each classification.
     """
 
     first: str
@@ -108,10 +108,10 @@ class ReaderComparison:
 
 
 def compare_readers(readers: Mapping[str, Float[Tensor, "n m"]]) -> list[ReaderComparison]:
-    """Every reader against every later one: the model's error beside what readers differ among themselves.
+    """Compare every reader with every later one: the model's error beside the differences among readers.
 
     Args:
-        readers: Name to measurements of the same cephalograms in the same order; the model first.
+        readers: Mapping from names, the model first, to measurements of the same cephalograms in the same order.
 
     Example:
         >>> nothing = torch.full((1, len(measurements())), torch.nan)

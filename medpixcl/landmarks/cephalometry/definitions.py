@@ -1,4 +1,4 @@
-"""The table of measurements, their norms and the classes made of them, read from ``measurements.json``."""
+"""Definitions of measurements, norms and classes, read from ``measurements.json``."""
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ UNITS = {"deg": "°", "mm": "mm", "%": "%"}
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:
-    """What is usual, as far as a source says it.
+    """Usual values of a measurement according to a source.
 
     Attributes:
-        source: Who says so, and of whom.
+        source: Publication and population of the norm.
         mean: Mean or ideal value.
-        sd: Standard deviation between people; None where the source gives none.
+        sd: Standard deviation between people; None if the source gives none.
         low: Lower end of the usual range.
-        high: Upper end.
+        high: Upper end of the usual range.
     """
 
     source: str
@@ -37,18 +37,18 @@ class Norm:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One measurement.
+    """Definition of one measurement.
 
     Attributes:
-        name: Short name, unique.
-        group: Part of the face it belongs to.
-        about: What it measures.
-        unit: ``deg``, ``mm`` or ``%``.
-        kind: How it is computed; see :data:`medpixcl.landmarks.cephalometry.geometry.KINDS`, or ``sum``.
-        points: Landmarks that the kind takes, in its order; ``a&b`` is the point midway between two.
-        terms: Of a ``sum``: other measurements and their signs.
-        norm: What is usual, None where no source was found.
-        note: What the reader must know.
+        name: Short, unique name.
+        group: Part of the face that the measurement belongs to.
+        about: Description of the measured quantity.
+        unit: Unit of the values: ``deg``, ``mm`` or ``%``.
+        kind: Kind of computation, a key of :data:`medpixcl.landmarks.cephalometry.geometry.KINDS` or ``sum``.
+        points: Landmarks that the computation takes, in its order; ``a&b`` is the midpoint of two landmarks.
+        terms: Measurements added by a ``sum``, with their signs.
+        norm: Usual values, None if no source was found.
+        note: Remark that a reader of the value must know.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Measurement:
 
     @property
     def landmarks(self) -> tuple[str, ...]:
-        """The landmarks it needs, each once."""
+        """Landmarks that the measurement needs, each once."""
         own = [name for point in self.points for name in point.split("&")]
         others = [name for term in self.terms for name in measurement(term).landmarks]
         return tuple(dict.fromkeys([*own, *others]))
@@ -71,14 +71,14 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """A measurement divided in three; a value on a limit belongs to the middle.
+    """Division of a measurement into three classes; a value on a limit belongs to the middle class.
 
     Attributes:
-        name: Unique.
+        name: Unique name of the classification.
         measurement: Name of the measurement.
-        bounds: Lower and upper limit of the middle, in its unit.
-        labels: Below, between, above.
-        source: Who says so.
+        bounds: Lower and upper limit of the middle class, in the unit of the measurement.
+        labels: Labels of the lower, middle and upper class.
+        source: Publication of the limits.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Classification:
 
 @cache
 def measurements() -> tuple[Measurement, ...]:
-    """All measurements, by group.
+    """List all measurements, by group.
 
     Example:
         >>> [one.name for one in measurements()[:3]]
@@ -101,7 +101,7 @@ def measurements() -> tuple[Measurement, ...]:
 
 @cache
 def classifications() -> tuple[Classification, ...]:
-    """All classifications."""
+    """List all classifications."""
     entries = read_table("measurements.json")["classifications"]
     return tuple(
         Classification(**{**entry, "bounds": tuple(map(float, entry["bounds"])), "labels": tuple(entry["labels"])})
@@ -110,10 +110,10 @@ def classifications() -> tuple[Classification, ...]:
 
 
 def measurement(name: str) -> Measurement:
-    """The measurement of that name.
+    """Look up a measurement by name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no measurement of that name.
 
     Example:
         >>> measurement("ANB").landmarks
@@ -128,7 +128,7 @@ def measurement(name: str) -> Measurement:
 
 
 def read_table(name: str) -> Any:
-    """Content of a JSON file that comes with this package."""
+    """Read a JSON file of this package."""
     return json.loads(files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 

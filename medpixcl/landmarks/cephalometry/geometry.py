@@ -1,4 +1,4 @@
-"""Plane geometry of the face: angles, lengths, and distances with a sign that does not depend on which way it looks.
+"""Plane geometry of the face: angles, lengths, and signed distances that do not depend on where the face looks.
 
 Positions are in mm, (N, 2), in any frame: x right and y down, row and column, LPS or RAS. ``facing`` (N,) is 1 where a
 quarter turn from the first axis to the second leads from ahead (where the face looks) to below, -1 where it leads to
@@ -13,18 +13,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 Points = Sequence[Float[Tensor, "n 2"]]
-Values = Float[Tensor, " n"]
+PerCephalogram = Float[Tensor, " n"]
 OUTLINE = ("S", "N", "ANS", "Pog", "Me", "Go", "Ar", "Po")
-"""Landmarks around the face, on one that looks right clockwise."""
+"""Landmarks around the face, clockwise on a face that looks right."""
 _LEAST_AREA = 0.05
-"""Of the square of the greatest distance; an outline of less is too near a line to tell a side."""
+"""Least area of an outline as a share of the squared largest distance; a smaller one is too close to a line."""
 
 
-def facing_of(outline: Float[Tensor, "n k 2"]) -> Values:
-    """Which way each face looks, from the sign of the area within its outline: 1, -1, or NaN where it cannot be told.
+def facing_of(outline: Float[Tensor, "n k 2"]) -> PerCephalogram:
+    """Find where each face looks from the sign of the area within its outline: 1, -1, or NaN if undetermined.
 
     Args:
-        outline: Landmarks in the order of :data:`OUTLINE`; those of NaN are left out.
+        outline: Landmarks in the order of :data:`OUTLINE`; NaN landmarks are left out.
     """
     facing = outline.new_empty(len(outline))
     for number, points in enumerate(outline):
@@ -47,51 +47,51 @@ def cross(first: Float[Tensor, "*b 2"], second: Float[Tensor, "*b 2"]) -> Float[
 
 
 def direction(points: Points) -> Float[Tensor, "n 2"]:
-    """Unit vector from the first point to the second; of several pairs their bisector."""
+    """Unit vector from the first point to the second; for several pairs, their bisector."""
     units = [_unit(end - start) for start, end in zip(points[::2], points[1::2], strict=True)]
     return _unit(torch.stack(units).sum(dim=0))
 
 
-def angle(points: Points, facing: Values) -> Values:
+def angle(points: Points, facing: PerCephalogram) -> PerCephalogram:
     """Angle at the second of three points, 0 to 180 degrees."""
     corner = points[1]
     first, second = _unit(points[0] - corner), _unit(points[2] - corner)
     return torch.rad2deg(torch.atan2(cross(first, second).abs(), (first * second).sum(dim=-1)))
 
 
-def turn(points: Points, facing: Values) -> Values:
+def turn(points: Points, facing: PerCephalogram) -> PerCephalogram:
     """Turn from the direction of the first two points to that of the last two, -180 to 180 degrees."""
     first, second = direction(points[:2]), direction(points[2:])
     return torch.rad2deg(torch.atan2(cross(first, second) * facing, (first * second).sum(dim=-1)))
 
 
-def length(points: Points, facing: Values) -> Values:
-    """Distance of two points in mm."""
+def length(points: Points, facing: PerCephalogram) -> PerCephalogram:
+    """Distance between two points in mm."""
     return torch.linalg.vector_norm(points[1] - points[0], dim=-1)
 
 
-def ratio(points: Points, facing: Values) -> Values:
-    """Distance of the first two points in percent of that of the last two."""
+def ratio(points: Points, facing: PerCephalogram) -> PerCephalogram:
+    """Distance between the first two points in percent of that between the last two."""
     whole = length(points[2:], facing)
     return 100 * length(points[:2], facing) / whole.where(whole > 0, torch.nan)
 
 
-def ahead(points: Points, facing: Values) -> Values:
+def ahead(points: Points, facing: PerCephalogram) -> PerCephalogram:
     """Distance in mm of the first point from the line down from the second to the third, positive ahead of it."""
     return -facing * cross(direction(points[1:]), points[0] - points[1])
 
 
-def along(points: Points, facing: Values) -> Values:
-    """How far in mm the second point lies beyond the first along a :func:`direction` given by all others."""
+def along(points: Points, facing: PerCephalogram) -> PerCephalogram:
+    """Distance in mm of the second point beyond the first along a :func:`direction` given by the other points."""
     return ((points[1] - points[0]) * direction(points[2:])).sum(dim=-1)
 
 
-def below(points: Points, facing: Values) -> Values:
-    """How far in mm the second point lies below the first, square to a direction ahead given by all others."""
+def below(points: Points, facing: PerCephalogram) -> PerCephalogram:
+    """Distance in mm of the second point below the first, perpendicular to a direction given by the other points."""
     return facing * cross(direction(points[2:]), points[1] - points[0])
 
 
-KINDS: Mapping[str, Callable[[Points, Values], Values]] = {
+KINDS: Mapping[str, Callable[[Points, PerCephalogram], PerCephalogram]] = {
     "angle": angle,
     "turn": turn,
     "length": length,
@@ -101,7 +101,7 @@ KINDS: Mapping[str, Callable[[Points, Values], Values]] = {
     "below": below,
 }
 SIDED = ("turn", "ahead", "below")
-"""Kinds whose sign needs to know which way the face looks."""
+"""Kinds whose sign depends on where the face looks."""
 
 
 def _unit(vector: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:

@@ -1,4 +1,4 @@
-"""From landmarks to measurements, deviations from the norms, and classes."""
+"""Compute measurements from landmarks, their deviations from the norms, and classes."""
 
 from collections.abc import Sequence
 
@@ -6,30 +6,27 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from medpixcl._typing import Affine
-from medpixcl.coordinates import spatial_affine, voxel_to_mm
 from medpixcl.landmarks.cephalometry.definitions import Measurement, classifications, measurement, measurements
 from medpixcl.landmarks.cephalometry.geometry import KINDS, OUTLINE, SIDED, facing_of
-from medpixcl.landmarks.cephalometry.roles import landmark_roles
-from medpixcl.landmarks.points import LandmarkSet
 
 Values = Float[Tensor, "n m"]
 
 
 def measure(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> Values:
-    """All measurements of N cephalograms.
+    """Compute all measurements of N cephalograms.
 
-    Angles do not depend on scale, and nothing depends on how the face is turned or which way it looks: that is read
+    Angles do not depend on scale, and no value depends on how the face is turned or where it looks, which is found
     from the landmarks. See :mod:`medpixcl.landmarks.cephalometry.geometry` for the signs.
 
     Args:
-        points: Landmarks in mm, so that unequal pixels do no harm, shape (N, K, 2) in any frame; NaN where missing.
+        points: Landmarks in mm (pixels may be anisotropic), shape (N, K, 2) in any frame; NaN where missing.
         roles: Abbreviation of each of the K landmarks (``S``, ``N``, ``A``...), None for others; see
             :func:`~medpixcl.landmarks.cephalometry.roles.landmark_roles`.
 
     Returns:
-        Shape (N, M), in the order of :func:`~medpixcl.landmarks.cephalometry.definitions.measurements` and in their
-        units; NaN where not computable, see :func:`why_not`.
+        Values of shape (N, M), in the order and the units of
+        :func:`~medpixcl.landmarks.cephalometry.definitions.measurements`; NaN where not computable, see
+        :func:`why_not`.
 
     Raises:
         ValueError: If there is not one role per landmark.
@@ -48,32 +45,12 @@ def measure(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> Valu
     return torch.stack([found[one.name] for one in measurements()], dim=1)
 
 
-def measure_landmarks(
-    points: LandmarkSet, affine: Affine, roles: Sequence[str | None] | None = None
-) -> dict[str, float]:
-    """Measurements of one cephalogram, by name; NaN where not computable.
-
-    Args:
-        points: Its landmarks, in its voxels.
-        affine: Voxel to mm.
-        roles: Which landmark each is; by default told from the names.
-
-    Raises:
-        ValueError: If the landmarks are not 2D, or none of their names is known.
-    """
-    if points.dims != 2:
-        raise ValueError(f"the landmarks have {points.dims} coordinates; cephalometry takes those of a 2D radiograph.")
-    mm = voxel_to_mm(points.voxels, spatial_affine(affine, 2))
-    values = measure(mm[None], landmark_roles(points.names) if roles is None else roles)[0]
-    return {one.name: value for one, value in zip(measurements(), values.tolist(), strict=True)}
-
-
 def why_not(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> list[list[str]]:
-    """Why each of the M measurements of each cephalogram cannot be computed; empty where it can.
+    """Explain why each of the M measurements of each cephalogram cannot be computed; empty where it can.
 
     Args:
-        points: Landmarks in mm, NaN where missing.
-        roles: As in :func:`measure`.
+        points: Landmarks in mm, shape (N, K, 2), NaN where missing.
+        roles: Abbreviation of each of the K landmarks, None for others.
     """
     absent = measure(points, roles).isnan().tolist()
     places = _by_role(points, roles)
@@ -89,7 +66,7 @@ def why_not(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> list
 
 
 def deviations(values: Values) -> Values:
-    """Standard deviations above the norm's mean; NaN where the norm has none."""
+    """Convert measurements to standard deviations above the norm's mean; NaN where the norm has none."""
     norms = [one.norm for one in measurements()]
     mean = values.new_tensor([torch.nan if norm is None or norm.mean is None else norm.mean for norm in norms])
     sd = values.new_tensor([torch.nan if norm is None or norm.sd is None else norm.sd for norm in norms])
@@ -97,7 +74,7 @@ def deviations(values: Values) -> Values:
 
 
 def classify(values: Values) -> Int[Tensor, "n c"]:
-    """Class of every cephalogram by every classification: 0, 1 or 2 into its labels, -1 where not computable.
+    """Classify every cephalogram by every classification: 0, 1 or 2 (index into its labels), -1 where not computable.
 
     Example:
         >>> values = torch.full((1, len(measurements())), torch.nan)

@@ -1,4 +1,4 @@
-"""Which landmark of the face a name in a file means."""
+"""Identify the landmarks of the face by their names in a file."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ from medpixcl.landmarks.cephalometry.definitions import read_table
 
 
 def landmark_roles(names: Sequence[str], given: Mapping[str, str] | None = None) -> tuple[str | None, ...]:
-    """Standard abbreviation of each landmark, None where it is none that is known.
+    """Find the standard abbreviation of each landmark, None for unknown ones.
 
-    Known are the abbreviations (``S``, ``Pog'``, ``ANS``), English names (``sella``, ``subspinale (A)``) without regard
-    to capitals, and, where all names are numbers from 1 to 19, the order of the ISBI 2015 challenge.
+    Known names are the abbreviations (``S``, ``Pog'``, ``ANS``) and English names (``sella``, ``subspinale (A)``),
+    regardless of case. If all names are numbers from 1 to 19, they follow the order of the ISBI 2015 challenge.
 
     Args:
-        names: As a file names them.
-        given: Another name (abbreviation or English) for some or all of them.
+        names: Names of the landmarks in the file.
+        given: Mapping from names in the file to known names (abbreviation or English).
 
     Raises:
-        ValueError: If none is known, a name of ``given`` is not, or two landmarks are the same.
+        ValueError: If no name is known, a name in ``given`` is unknown, or two landmarks are the same.
 
     Example:
         >>> landmark_roles(["1", "2", "19"])
@@ -40,16 +40,6 @@ def landmark_roles(names: Sequence[str], given: Mapping[str, str] | None = None)
         if role is not None and (first := names[roles.index(role)]) != name:
             raise ValueError(f"the landmarks {first!r} and {name!r} both stand for {role}; keep one of the two.")
     return roles
-
-
-def role_name(role: str) -> str:
-    """English name of a landmark.
-
-    Example:
-        >>> role_name("Or")
-        'orbitale'
-    """
-    return next(entry["name"] for entry in read_table("landmarks.json") if entry["role"] == role)
 
 
 @cache

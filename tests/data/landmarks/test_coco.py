@@ -9,7 +9,8 @@ import torch
 
 from medpixcl.coordinates import image_affine
 from medpixcl.data.landmarks.coco import read_coco_rows, write_coco
-from medpixcl.data.landmarks.reading import ImageLandmarks, read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.landmarks.points import LandmarkSet
 
 NAN = float("nan")

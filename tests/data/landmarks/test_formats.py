@@ -13,8 +13,9 @@ import torch
 
 from medpixcl.coordinates import image_affine
 from medpixcl.data.images import read_image
-from medpixcl.data.landmarks.reading import ImageLandmarks, read_landmarks, write_landmarks
-from medpixcl.data.landmarks.writing import NotWritten, checked_formats
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.table import ImageLandmarks
+from medpixcl.data.landmarks.writing import NotWritten, checked_formats, write_landmarks
 from medpixcl.landmarks.points import LandmarkSet
 from tests.data.dicom_files import NOBODY, write_dicom, write_series
 

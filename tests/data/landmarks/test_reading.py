@@ -13,7 +13,9 @@ import torch
 
 from medpixcl.coordinates import image_affine
 from medpixcl.data.images import MissingSpacingError, read_image
-from medpixcl.data.landmarks.reading import landmark_rows, read_landmarks, write_landmarks_csv, write_markups
+from medpixcl.data.landmarks.csv_file import landmark_rows, write_landmarks_csv
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.slicer import write_markups
 from medpixcl.landmarks.points import LandmarkSet
 
 OBLIQUE = torch.tensor(

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from medpixcl.data.images import read_image
-from medpixcl.data.landmarks.reading import ImageLandmarks, read_landmarks
+from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.sr import NoReportError, write_sr
 from medpixcl.data.landmarks.sr_reading import read_sr_rows
+from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.series import dicom_files
 from medpixcl.landmarks.points import LandmarkSet
 from tests.data.dicom_files import NOBODY, write_dicom

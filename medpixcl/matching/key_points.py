@@ -1,9 +1,9 @@
-"""How well an image stands for others, without labels: which images are worth annotating.
+"""Key points: how well an image represents others, without labels, so that one knows which to annotate.
 
-Key points are drawn in every image where there is something to see, and looked for in every other image that might
-become the template. A template is good if the points of all the others are found in it: similar to what was looked
-for, found again on the way back, and lying as one deformed shape. Every candidate is judged by the same points, so
-that an image cannot win by having easy ones, and the points of one image can be shared out among several templates.
+Key points are drawn in every image, with a preference for informative places, and searched in every other image that
+might become the template. A template is good if it shows the points of all the others: they look similar, lead back to
+where they came from, and lie as one deformed shape. All candidates are judged by the same points, so an image cannot
+win by having easy ones, and several templates can share the points of one image.
 
 Reference: Quan et al., Which images to label for few-shot medical landmark detection? (SCP), CVPR 2022, arXiv
 2112.04386: there the points of the candidate itself are looked for in the others, and similarity alone counts.
@@ -16,17 +16,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import cell_to_voxel
+from medpixcl.landmarks.heatmaps import refine_peaks
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.peaks import FLOOR, refine_peaks
+from medpixcl.matching.peaks import FLOOR
+from medpixcl.matching.product import LevelMaps, LevelVectors, ProductMap
 from medpixcl.matching.search import unravel
-from medpixcl.matching.similarity import LevelMaps, LevelVectors, ProductMap
 
 ROWS_AT_ONCE = 2**20
-"""Similarities in memory at a time: they should stay in the cache."""
+"""Largest number of similarities in memory, chosen to stay in the cache."""
 BORDER = 0.05
-"""Share of the image along every side that holds no key point."""
+"""Share of the image, along every side, without key points."""
 CYCLE_MM = 3.0
-"""Distance after the way back at which a point counts exp(-1/2)."""
+"""Cycle distance at which a point counts exp(-1/2)."""
 MOST_UNSURE = 0.2
 """Greatest share of unsure landmarks with a fair template. On cephalograms, 18 templates had at most 0.021; one of
 them mirrored, upside down, with inverted grey levels or half covered had 0.75 and more."""
@@ -40,16 +41,16 @@ def draw_key_points(
     min_distance_mm: float,
     generator: torch.Generator,
 ) -> Float[Tensor, "k d"]:
-    """Pixels drawn with a probability that rises with their informativeness, none near another.
+    """Draw pixels with a probability that rises with their informativeness, none near another.
 
-    Pixels are drawn one after the other, without those near an earlier one or at the border of the image.
+    Pixels are drawn one after the other; those near an earlier one or at the border of the image are left out.
 
     Args:
         informativeness: Weight of every pixel, not negative, shape (*spatial).
         count: Number of points wanted.
         spacing: Size of a pixel in mm along every axis.
         min_distance_mm: Least distance of two points.
-        generator: Of the draws.
+        generator: Random generator of the draws.
 
     Returns:
         Voxels, shape (K, D) with K at most ``count``: fewer where the image has no more room.
@@ -83,13 +84,13 @@ def _close_round(arrival: Tensor, point: Sequence[int], spacing: Sequence[float]
 def find_points(
     vectors: LevelVectors, levels: LevelMaps, strides: Sequence[int], grid: CellGrid
 ) -> tuple[Float[Tensor, "k d"], Float[Tensor, " k"]]:
-    """Where each of many points looks most alike in an image, between the cells.
+    """Find the position in an image that looks most similar to each of many points, between the cells.
 
     Args:
-        vectors: One (K, E) per level, unit vectors.
-        levels: One (E, *cells) per level, finest first.
-        strides: Voxels per cell of every level.
-        grid: The cells that are searched.
+        vectors: Unit vectors of the points, one (K, E) per level.
+        levels: Level maps of the image, one (E, *cells) per level, finest first.
+        strides: Number of voxels per cell at every level.
+        grid: Grid of the cells that are searched.
 
     Returns:
         Voxels (K, D) and the products of the levels' cosines there (K).
@@ -111,13 +112,13 @@ def find_points(
 
 
 def point_quality(similarity: Float[Tensor, "*n"], cycle_mm: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """How well points were found in an image, from 0 to 1: ``similarity * exp(-cycle^2 / (2 CYCLE_MM^2))``.
+    """Quality of found points, from 0 to 1: ``similarity * exp(-cycle^2 / (2 CYCLE_MM^2))``.
 
-    A place that looks alike but leads back to somewhere else was not found.
+    A place that looks similar but leads back to somewhere else was not found.
 
     Args:
         similarity: Product of the levels' cosines.
-        cycle_mm: Distance of the way back's end from the point.
+        cycle_mm: Distance in mm between the point and the best match of the found position.
     """
     return similarity * torch.exp(-cycle_mm.square() / (2 * CYCLE_MM**2))
 
@@ -125,14 +126,14 @@ def point_quality(similarity: Float[Tensor, "*n"], cycle_mm: Float[Tensor, "*n"]
 def choose_greedily(
     quality: Float[Tensor, "r n"], weights: Float[Tensor, " r"], count: int
 ) -> tuple[list[int], list[float]]:
-    """Images that together serve all points best, one after the other (facility location).
+    """Choose, one after the other, the images that together serve all points best (facility location).
 
     A set is worth ``sum_r w_r max_{i in set} quality_ri``; each step takes the image that raises this most. No set of
     that size is worth more than 1 / (1 - 1/e) = 1.58 times as much.
 
     Args:
-        quality: How well image i serves point r, not negative, shape (R, N).
-        weights: Of the points, shape (R,).
+        quality: Quality of image i for point r, not negative, shape (R, N).
+        weights: Weights of the points, shape (R,).
         count: Number of images wanted, 1 to N.
 
     Returns:
@@ -164,10 +165,10 @@ def choose_greedily(
 
 
 def template_warning(flags: Sequence[Sequence[str]]) -> str:
-    """What to tell the user of a template that was matched badly, from the matches alone; empty if it was not.
+    """Warn the user of a template that fits the images poorly, judged by the matches alone; empty if it fits.
 
     Args:
-        flags: Of every image and landmark, see :class:`medpixcl.matching.MatchResult`.
+        flags: Flags of every image and landmark, see :class:`medpixcl.matching.MatchResult`.
 
     Example:
         >>> template_warning([["", "unsure"], ["", ""]])[:33]

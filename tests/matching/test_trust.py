@@ -6,7 +6,7 @@ import torch
 
 from medpixcl.matching import MatchResult
 from medpixcl.matching.point_distribution import PointDistribution, smooth_covariance
-from medpixcl.matching.pseudo import Relabelled, half_at, match_weights, relabel
+from medpixcl.matching.trust import Relabelled, half_at, match_weights, relabel
 
 
 def shapes(dims: int, number: int = 60, count: int = 9, seed: int = 0):

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.representativeness import (
+from medpixcl.matching.key_points import (
     choose_greedily,
     draw_key_points,
     find_points,
     point_quality,
     template_warning,
 )
-from medpixcl.matching.similarity import describe
+from medpixcl.matching.product import describe
 from tests.matching.fields import WaveField
 from tests.reference.matching import product_map
 
@@ -99,7 +99,7 @@ def test_points_are_found_where_the_literal_product_is_largest(
         cell = torch.stack(torch.unravel_index(literal.argmax(), literal.shape))
         assert ((place + 0.5) / 2 - 0.5 - cell).abs().max() <= 0.5 + 1e-4
     assert torch.linalg.vector_norm(found - points, dim=1).max() < 2.0
-    monkeypatch.setattr("medpixcl.matching.representativeness.ROWS_AT_ONCE", 2 * levels[0][0].numel())
+    monkeypatch.setattr("medpixcl.matching.key_points.ROWS_AT_ONCE", 2 * levels[0][0].numel())
     in_parts = find_points(vectors, levels, strides, grid)
     torch.testing.assert_close(in_parts, (found, scores))
 

@@ -1,6 +1,6 @@
-"""How well a landmark's vectors fit every cell: cosine maps of the levels and their product at the finest level.
+"""Similarity of a landmark to every cell: cosine maps of the levels, and their product at the finest level.
 
-The product at a cell is that of the levels' cosines, each clamped to at least 0 and interpolated linearly to the
+The product at a cell multiplies the levels' cosines, each clamped to at least 0 and interpolated linearly to the
 centres of the finest level's cells (``align_corners=False``, the border value beyond the outermost centres).
 Similarities are interpolated, never embeddings.
 
@@ -24,7 +24,7 @@ LevelVectors = Sequence[Float[Tensor, "k _"]]
 
 
 def describe(levels: LevelMaps, strides: Sequence[int], points: Float[Tensor, "k d"]) -> list[Tensor]:
-    """Unit vectors of every level at voxel positions, interpolated linearly; list of (K, E), finest level first."""
+    """Interpolate the unit vectors of every level at voxel positions; returns (K, E) per level, finest first."""
     vectors = [
         sample_at(level[None], voxel_to_cell(points[None].to(level), stride))[0]
         for level, stride in zip(levels, strides, strict=True)
@@ -33,14 +33,14 @@ def describe(levels: LevelMaps, strides: Sequence[int], points: Float[Tensor, "k
 
 
 class ProductMap:
-    """Product of the levels' cosines for K landmarks, computed only where it is asked for.
+    """Product of the levels' cosines for K landmarks, computed only where it is needed.
 
-    The similarity maps of the coarser levels are computed at once; the finest, by far the largest, is not.
+    The similarity maps of the coarser levels are computed at once; that of the finest, by far the largest, is not.
 
     Args:
-        queries: One (K, E) per level, unit vectors.
-        levels: One (E, *cells) per level, unit vectors, finest first.
-        strides: Voxels per cell of every level.
+        queries: Unit vectors of the landmarks, one (K, E) per level.
+        levels: Maps of unit vectors, one (E, *cells) per level, finest first.
+        strides: Number of voxels per cell at every level.
 
     Raises:
         ValueError: If the numbers of levels, the vector lengths or the order of the strides do not fit.
@@ -85,9 +85,9 @@ class ProductMap:
         """The product in windows of finest cells.
 
         Args:
-            rows: Landmark of each window, shape (N,).
+            rows: Index of the landmark of each window, shape (N,).
             starts: First cell of each window, shape (N, D); the windows must lie inside the grid.
-            size: Cells along every axis.
+            size: Number of cells of a window along every axis.
 
         Returns:
             Shape (N, *size).

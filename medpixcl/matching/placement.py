@@ -1,4 +1,4 @@
-"""Landmarks found together: each where it looks right and where the others say it should be."""
+"""Find landmarks together: each where it looks right and where the others expect it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,20 +9,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from medpixcl.landmarks.geometry import consensus_similarity, robust_weights, spread, transform
+from medpixcl.landmarks.heatmaps import refine_peaks
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.peaks import FLOOR, refine_peaks
+from medpixcl.matching.peaks import FLOOR
 from medpixcl.matching.search import unravel
 from medpixcl.matching.shape import ShapePrior
 
 START = 0.22
 """Standard deviation of a landmark around the first fit, in units of the template's spread."""
 SHARPNESS = 8.0
-"""Weight of the logarithm of the similarity, per unit of the landmarks' median lead over their second peak."""
+"""Weight of the log similarity per unit of the landmarks' median lead over their second peak."""
 WEIGHTS = (1.0, 40.0)
 """Least and greatest weight."""
 ROUNDS = 6
 WINDOW_CELLS = {2: 61, 3: 31}
-"""Greatest side of the window around its first prediction in which a landmark is searched, in 2D and 3D."""
+"""Largest side of the window around the first prediction in which a landmark is searched, in 2D and 3D."""
 
 Windows = Callable[[Tensor, Sequence[int]], Tensor]
 """Similarity of the K landmarks in windows of cells: first cells (K, D) and size to values (K, *size)."""
@@ -30,12 +31,12 @@ Windows = Callable[[Tensor, Sequence[int]], Tensor]
 
 @dataclass(frozen=True)
 class Placement:
-    """K landmarks in place.
+    """Positions of K landmarks.
 
     Attributes:
         cells: Cell positions, shape (K, D).
-        predicted_mm: Where the other landmarks say that each should be, shape (K, D).
-        deviation_mm: Standard deviation of that along an axis, shape (K,).
+        predicted_mm: Positions that the other landmarks predict, shape (K, D).
+        deviation_mm: Standard deviation of the predicted positions along an axis, shape (K,).
     """
 
     cells: Float[Tensor, "k d"]
@@ -44,13 +45,13 @@ class Placement:
 
 
 def similarity_weight(ratios: Float[Tensor, " k"]) -> float:
-    """How much the look of a place counts against the shape: more where the best peaks stand out.
+    """Weight of the appearance against the shape; it is larger where the best peaks stand out.
 
-    Embeddings differ in how sharply they tell places apart. With features that were not trained for it, a second peak
-    is often nearly as high, and shape has to decide; a trained embedding is best left alone except where it fails.
+    Embeddings differ in how well they distinguish places. With features that were not trained for matching, a second
+    peak is often nearly as high, so the shape has to decide; a trained embedding needs the shape only where it fails.
 
     Args:
-        ratios: The highest peak elsewhere divided by the best one, of every landmark.
+        ratios: Highest peak elsewhere divided by the best one, for every landmark.
     """
     least, greatest = WEIGHTS
     lead = -ratios.clamp(math.exp(-8), 1).log()
@@ -66,20 +67,20 @@ def place_together(
     *,
     weight: float,
 ) -> Placement:
-    """Positions of landmarks that fit their similarity maps and, together, the template's shape.
+    """Find positions of landmarks that fit their similarity maps and, together, the template's shape.
 
-    A similarity transform that most landmarks agree on is found among the peaks. Then, in turns, every landmark is
-    searched again near its prediction, where ``weight * log(similarity) - |position - prediction|^2 / (2 sd^2)`` is
-    largest, and predicted again from where all the others were found (:class:`medpixcl.matching.shape.ShapePrior`),
-    those far from their own prediction counting little.
+    First the peaks give a similarity transform on which most landmarks agree. Then two steps alternate: every landmark
+    is searched near its prediction, where ``weight * log(similarity) - |position - prediction|^2 / (2 sd^2)`` is
+    largest; and it is predicted from the positions of all the others (:class:`medpixcl.matching.shape.ShapePrior`), of
+    which those far from their own prediction count little.
 
     Args:
-        template_mm: The landmarks in the template, shape (K, D), at least two.
+        template_mm: Landmarks of the template in mm, shape (K, D), at least two.
         peaks: Best cells of every landmark's map, best first, shape (K, M, D).
-        scores: Values there, shape (K, M).
-        windows: Gives the maps near the predictions.
-        grid: The cells that are searched.
-        weight: Of the logarithm of the similarity, see :func:`similarity_weight`.
+        scores: Values at the peaks, shape (K, M).
+        windows: Function that gives the maps near the predictions.
+        grid: Grid of the cells that are searched.
+        weight: Weight of the logarithm of the similarity, see :func:`similarity_weight`.
     """
     start_mm = float(START * spread(template_mm).clamp_min(4 * grid.cell_mm))
     logs = scores.clamp_min(FLOOR).log()

@@ -1,4 +1,4 @@
-"""How far found landmarks are to be trusted as something to learn from, and what a round of training makes of them."""
+"""Trust in found landmarks as training targets, and new pseudo-landmarks after a round of training."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from medpixcl.matching.point_distribution import PointDistribution
 
-CYCLE_CELLS = 1.5
-"""Distance of the way back to the template at which a match counts half."""
-RESIDUAL_CELLS = 3.5
-"""Distance from where the other landmarks expect it at which a match counts half."""
-SPREAD_CELLS = 1.0
+HALF_CYCLE_CELLS = 1.5
+"""Cycle distance at which a match counts half."""
+HALF_RESIDUAL_CELLS = 3.5
+"""Distance from the position that the other landmarks predict at which a match counts half."""
+HALF_SPREAD_CELLS = 1.0
 """Spread over the views of an image at which a prediction counts half."""
-CHANGE_CELLS = 4.0
+HALF_CHANGE_CELLS = 4.0
 """Distance from a fully trusted landmark of the round before at which a prediction counts half."""
 
 
 @runtime_checkable
-class Matched(Protocol):
-    """What a match says of its own certainty, see :class:`medpixcl.matching.MatchResult`."""
+class MatchCertainty(Protocol):
+    """Certainty of a match, see :class:`medpixcl.matching.MatchResult`."""
 
     @property
     def cycle_mm(self) -> Tensor: ...  # noqa: D102
@@ -38,8 +38,8 @@ class Relabelled:
     """Landmarks of N images after a round.
 
     Attributes:
-        points: Shape (N, K, D), mm.
-        weights: Shape (N, K), 0 to 1.
+        points: Landmarks in mm, shape (N, K, D).
+        weights: Trust in each landmark, 0 to 1, shape (N, K).
     """
 
     points: Float[Tensor, "n k d"]
@@ -47,23 +47,23 @@ class Relabelled:
 
 
 def half_at(distance: Float[Tensor, "*n"], half: float) -> Float[Tensor, "*n"]:
-    """A weight that falls with a distance: 1 at 0, a half at ``half``, then as its square."""
+    """Weight that falls with a distance: 1 at 0, one half at ``half``, then with the inverse square."""
     return 1 / (1 + (distance / half).square())
 
 
-def match_weights(result: Matched, cell_mm: float) -> Float[Tensor, " k"]:
+def match_weights(result: MatchCertainty, cell_mm: float) -> Float[Tensor, " k"]:
     """Weights (K,) of matched landmarks: 0 where flagged as unsure or missing, else by cycle distance and residual.
 
-    On cephalograms both tell errors: the mean error of the fifth of the matches with the longest cycle distance is
-    about 1.5 times that of the rest, and likewise for the residual, while score and ratio tell little.
+    On cephalograms both reveal errors: the fifth of the matches with the longest cycle distance has about 1.5 times the
+    mean error of the rest, and the same holds for the residual. Score and ratio reveal little.
 
     Args:
-        result: Of the matching.
-        cell_mm: Size of a cell of the finest level, the unit in which a match can be wrong.
+        result: Result of the matching.
+        cell_mm: Size of a cell of the finest level in mm, the unit of the tolerances.
     """
     sure = torch.tensor([flag in ("", "no geometry") for flag in result.flags], device=result.cycle_mm.device)
-    weights = half_at(result.cycle_mm, CYCLE_CELLS * cell_mm)
-    weights = weights * half_at(result.residual_mm.nan_to_num(0), RESIDUAL_CELLS * cell_mm)
+    weights = half_at(result.cycle_mm, HALF_CYCLE_CELLS * cell_mm)
+    weights = weights * half_at(result.residual_mm.nan_to_num(0), HALF_RESIDUAL_CELLS * cell_mm)
     return torch.where(sure, weights, 0).nan_to_num(0).float()
 
 
@@ -75,27 +75,28 @@ def relabel(
     template: Float[Tensor, "k d"],
     cell_mm: float,
 ) -> Relabelled:
-    """New pseudo-landmarks from what a network found, the round before and the shape of all images.
+    """Compute new pseudo-landmarks from the network's detections, the previous round and the shape of all images.
 
-    A new landmark is the mean of what was found, by its confidence, and of the one before, by its weight times its
-    agreement with what was found: two estimates that agree are better than either, and of two that contradict each
-    other the network's stays.
+    A new landmark is a weighted mean of the found one (weight: its confidence) and the previous one (weight: its own
+    times its agreement with the found one). Two estimates that agree are better than either; if they contradict each
+    other, the network's estimate stays.
 
-    Its weight is the product of the confidence (squared), of half the weight before plus a half, of the agreement of
-    the views of the image (spread), of the agreement with where the other landmarks expect it, and with the landmark
-    before as far as that was trusted: a network that contradicts a trusted landmark leaves it in doubt for a round.
+    The new weight is a product: the squared confidence, the previous weight halved plus one half, the agreement of the
+    views of the image (spread), the agreement with the prediction by the other landmarks, and the agreement with the
+    previous landmark as far as that was trusted. If the network contradicts a trusted landmark, it stays in doubt for a
+    round.
 
     The shape (:class:`medpixcl.matching.point_distribution.PointDistribution`) is learnt from all images; a landmark
-    farther than three standard deviations from its expectation counts nothing. The shape moves no landmark: on
+    farther than three standard deviations from its prediction does not count. The shape moves no landmark, because on
     cephalograms that made them worse.
 
     Args:
         found: Positions in mm, shape (N, K, D); NaN where nothing was found.
-        confidence: Of the network, 0 to 1, shape (N, K).
+        confidence: Confidence of the network, 0 to 1, shape (N, K).
         spread_mm: Root mean square distance of the views' positions from ``found``, shape (N, K).
-        before: The round before.
-        template: Landmarks of the annotated image, shape (K, D), mm, all there.
-        cell_mm: Size of a cell of the network's output.
+        before: Landmarks and weights of the previous round.
+        template: Landmarks of the annotated image in mm, shape (K, D), none missing.
+        cell_mm: Size of a cell of the network's output in mm.
 
     Returns:
         Positions and weights.
@@ -104,9 +105,9 @@ def relabel(
     there = ~found.isnan().any(dim=2)
     known = torch.where(there[..., None], found, template.to(found))
     change = torch.linalg.vector_norm(known - before.points, dim=2).nan_to_num(torch.inf)
-    agreeing = half_at(change, CHANGE_CELLS * cell_mm)
+    agreeing = half_at(change, HALF_CHANGE_CELLS * cell_mm)
     sure = torch.where(there, confidence.clamp(0, 1), 0).double()
-    stable = half_at(spread_mm.nan_to_num(torch.inf), SPREAD_CELLS * cell_mm)
+    stable = half_at(spread_mm.nan_to_num(torch.inf), HALF_SPREAD_CELLS * cell_mm)
     weights = sure.square() * stable * (1 + before.weights) / 2
     weights = weights * (1 - before.weights * (1 - agreeing))
     if known.shape[1] > 1:
