@@ -120,7 +120,7 @@ def test_patient_is_kept_on_demand(mixed: Path, tmp_path: Path) -> None:
     [
         ("csv,xml", "unknown format xml of landmarks to write; expected some of csv, json, mrk.json, coco, sr."),
         (",", "no format of landmarks to write"),
-        ("sr", "holds no DICOM image, and a DICOM SR refers to one; leave out sr."),
+        ("sr", "no image to search is DICOM, and a DICOM SR refers to one; leave out sr."),
     ],
 )
 def test_bad_formats(

@@ -69,10 +69,11 @@ class Output:
             ValueError: If a format is unknown.
             ModuleNotFoundError: If a format needs a package that is not installed.
         """
+        wanted = checked_formats(self.formats if formats is None else formats)
         return replace(
             self,
             folder=Path(folder),
-            formats=checked_formats(("csv", *(self.formats if formats is None else formats))),
+            formats=checked_formats(("csv", *wanted)),
             overlays=self.overlays if overlays is None else overlays,
             keep_patient=self.keep_patient if keep_patient is None else keep_patient,
         )

@@ -177,8 +177,8 @@ def test_coarse_to_fine(upright: bool, tmp_path: Path) -> None:
     fine = BUNDLES[3] / "configs" / "fine.json"
     places = {"data_list_file_path": str(manifest), "output_dir": str(tmp_path / "fine"), "ckpt_dir": str(models)}
     mean = read(3, "mouse_head_ct_fine")["shape_mm"] if upright else None
-    training = {**settings(3), **places, "shift_mm": 1.0, "shape_mm": mean}
-    workflow = run_bundle(BUNDLES[3], "train", training, extra_configs=[fine])
+    training = {**settings(3), **places, "shift_mm": 1.0}
+    workflow = run_bundle(BUNDLES[3], "train", training, extra_configs=[fine, {"shape_mm": mean}])
     written = json.loads((models / "fine.json").read_text())["fine_shape_mm"]
     assert written is None if mean is None else torch.tensor(written).shape == (len(NAMES), 3)
     assert {path.name for path in models.iterdir()} == {"model.pt", "inference.json", "fine.pt", "fine.json"}
