@@ -135,7 +135,7 @@ def test_cards_name_the_configs(bundle: Path) -> None:
     """Every config named exists, and every config but the metadata has a command."""
     text = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
     present = {path.name for path in (bundle / "configs").glob("*.json")}
-    named = set(re.findall(r"configs/([\w.]+\.(?:json|conf))", text))
+    named = set(re.findall(r"(?<!/)configs/([\w.]+\.(?:json|conf))", text))
     assert named <= {*present, "logging.conf"}
     commands = " ".join(block.code for block in blocks(bundle / "docs" / "README.md") if block.info == "sh")
     assert present - {"metadata.json"} <= set(re.findall(r"configs/([\w.]+\.json)", commands))

@@ -259,18 +259,19 @@ def estimate(places: dict[str, Path], output: Path, *more: object) -> int:
 class TestCommand:
     def test_fragment_goes_into_the_pretraining(self, people, tmp_path, capsys) -> None:
         output = tmp_path / "fragment.json"
-        assert estimate(people, output, "--pairs", 6) == 0
+        paper = PRETRAINING / "configs" / "paper.json"
+        assert estimate(people, output, "--pairs", 6, "--config", paper) == 0
         text = capsys.readouterr().out
         assert all(word in text for word in ("low", "medium", "high", "brightness", "contrast"))
         fragment = json.loads(output.read_text())
-        own = read_bundle(PRETRAINING, "train", {})
+        own = read_bundle(PRETRAINING, "train", {}, extra_configs=[paper])
         for name in ("low", "medium", "high"):
             ranges, before = fragment[f"intensity_{name}"], own[f"intensity_{name}"]
             assert ranges.keys() == before.keys()
             assert all(ranges[key] == before[key] for key in ("gamma", "noise", "blur", "bias"))
             assert all(ranges[key][0] <= 1 <= ranges[key][1] for key in ("brightness", "contrast"))
             assert fragment["jitter"][name]["pairs"] >= 2
-        estimate(people, tmp_path / "again.json", "--pairs", 6)
+        estimate(people, tmp_path / "again.json", "--pairs", 6, "--config", paper)
         assert (tmp_path / "again.json").read_text() == output.read_text()
 
         configs = ["--config", people["config"], "--config", output]
