@@ -17,7 +17,6 @@ from tests.tiny import MATCHING, PRETRAINING, ROOT
 BUNDLES = sorted((ROOT / "bundles").iterdir())
 CONFIGS = sorted((ROOT / "bundles").glob("*/configs/*.json"))
 TRAINING = [path for path in CONFIGS if path.stem == "train"]
-OF_TRAINING = [path for path in CONFIGS if not path.stem.startswith(("inference", "evaluate", "metadata"))]
 NETWORK = ("spatial_dims", "backbone", "channels", "norm", "embedding_size")
 BY_NAME = {"ids": lambda path: "/".join(path.relative_to(ROOT / "bundles").with_suffix("").parts[::2])}
 
@@ -32,14 +31,14 @@ def values(content: Any) -> list[Any]:
     return [content, *(value for one in inner for value in values(one))]
 
 
-@pytest.mark.parametrize("path", OF_TRAINING, **BY_NAME)
+@pytest.mark.parametrize("path", CONFIGS, **BY_NAME)
 def test_layout(path: Path) -> None:
     """As ``python -m tests.bundles.formatting`` writes it."""
     text = path.read_text(encoding="ascii")
     assert text == formatted(text)
 
 
-@pytest.mark.parametrize("path", OF_TRAINING, **BY_NAME)
+@pytest.mark.parametrize("path", CONFIGS, **BY_NAME)
 def test_nothing_is_named_by_its_position(path: Path) -> None:
     assert re.findall(r"(?:handlers|transforms)(?:::|#)\d", path.read_text(encoding="ascii")) == []
 
@@ -64,7 +63,7 @@ def test_training_writes_into_its_output_folder(path: Path) -> None:
     parser = ConfigParser(json.loads(path.read_text()))
     parser.update({"bundle_root": "BUNDLE", "output_dir": "RUN"})
     assert parser.get_parsed_content("ckpt_dir") == "RUN/models"
-    overlays = [other for other in path.parent.glob("*.json") if other in OF_TRAINING and other != path]
+    overlays = [other for other in path.parent.glob("*.json") if other in CONFIGS and other != path]
     assert [other.name for other in overlays if "ckpt_dir" in json.loads(other.read_text())] == []
     written = [value["path"] for value in values(json.loads(path.read_text())) if "Weights" in _target(value)]
     assert all(value.startswith("$@ckpt_dir") or value == "@start_weights" for value in written)

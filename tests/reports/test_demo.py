@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from medpixcl.landmarks.metrics import evaluate_positions
+from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.reports.demo import DEPTH_CAPTION, Shown, write_demo_report, write_methods_page
 from medpixcl.reports.markers import PREDICTED
 from medpixcl.reports.pages import Section, write_page
