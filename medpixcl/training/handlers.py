@@ -10,7 +10,6 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import DiskSaver
 from monai.data import MetaTensor
 from monai.engines import IterationEvents
 from monai.handlers import EarlyStopHandler, ValidationHandler
@@ -233,9 +232,12 @@ class ResumeHandler:
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Save in one step, so that a killed run leaves the old file; on the first process only."""
+    """Save in one step, on the first process only; a draft left by a killed run is replaced by the next one."""
     if idist.get_rank() == 0:
-        DiskSaver(path.parent, atomic=True, create_dir=True, require_empty=False)(content, path.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.tmp")
+        torch.save(content, draft)
+        draft.replace(path)
 
 
 class EpochProgress:

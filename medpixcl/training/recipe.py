@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator, Trainer
@@ -12,6 +13,7 @@ from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
 from torch import nn
 
 from medpixcl.training.averages import AveragedWeights
+from medpixcl.training.event_files import drop_events_after
 from medpixcl.training.handlers import (
     BestMetricState,
     EarlyStop,
@@ -48,6 +50,8 @@ class TrainingHandlers:
     7. the progress bar, which shows the metric of the validation;
     8. saving of what a resumed training needs, so that it holds what the handlers above have changed;
     9. TensorBoard scalars of the training.
+
+    Before, the events that a killed training logged after its last complete epoch are removed, since they come again.
 
     The resume file holds the network and its precision, the optimizer, the schedule, the best metric, the moving
     average, the patience left, and the objects in ``state``.
@@ -107,6 +111,8 @@ class TrainingHandlers:
 
     def attach(self, engine: Trainer) -> None:
         """Attach all handlers to the trainer, and those of the validation to its evaluator."""
+        if not self.silent and self.resume.path.is_file() and idist.get_rank() == 0:
+            drop_events_after(Path(self.output_dir), self.resume.path.stat().st_mtime)
         for handler in self.before:
             handler.attach(engine)
         engine.add_event_handler(Events.STARTED, self.resume.load)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medpixcl.networks import MixedPrecision
 from medpixcl.training.handlers import BestMetricState, BestWeights, EarlyStop, PeriodicValidation, ResumeHandler
@@ -101,6 +102,13 @@ def test_killed_in_the_middle_of_an_epoch(
 
     assert_same_run(undisturbed[0], tmp_path / "run")
     assert checkpoint(tmp_path / "run")["best"]["best_metric_epoch"] == 1
+    assert not list((tmp_path / "run").rglob("*tmp*"))
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    for tag in events.Tags()["scalars"]:
+        steps = [scalar.step for scalar in events.Scalars(tag)]
+        assert len(steps) == len(set(steps)), tag
+    assert [scalar.step for scalar in events.Scalars("train_loss")] == list(range(1, 7))
 
 
 def test_any_number_of_workers(manifest: Path, undisturbed: tuple[Path, ConfigWorkflow], tmp_path: Path) -> None:
