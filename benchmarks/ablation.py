@@ -33,10 +33,11 @@ ALPHA = 2.0
 """Share of the mean mutual information that a changed patch keeps; at the paper's 1 there is no upper bound here."""
 UNIFORM, ESTIMATED, ADAPTIVE = "uniform, fixed jitter", "0.3, estimated jitter", "0.3, adaptive jitter"
 EXPONENTS = {f"exponent {exponent:g}": exponent for exponent in (0.01, 0.1, 0.3, 0.5, 1.0)}
-SHIPPED = "shipped configuration"
-PAPER = (UNIFORM, *EXPONENTS, ESTIMATED, ADAPTIVE, SHIPPED)
+BY_CLASS = "ranges by class"
+PAPER = (UNIFORM, *EXPONENTS, ESTIMATED, ADAPTIVE, BY_CLASS)
 """After the exponents: one jitter for all pixels, estimated; one for each class, the classes cut by the running loss;
-and what the bundle does, which also changes gamma, noise, blur and bias field."""
+and the bundle's overlay ``paper.json``, which also changes gamma, noise, blur and bias field."""
+PAPER_FORM = json.loads((PRETRAINING / "configs" / "paper.json").read_text(encoding="ascii"))
 THRICE = (UNIFORM, ADAPTIVE)
 TRAINING: dict[str, dict[str, Any]] = {
     "random start": {"imagenet": False},
@@ -48,7 +49,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "larger views": {},
     "three times as long": {},
 }
-"""Choices of the training, each a change of the shipped configuration."""
+"""Choices of the training, each a change of ``paper.json``."""
 ROWS = (*PAPER, *TRAINING)
 VIEW_MM = {"larger views": 192.0}
 """Side of the views where it is not 128 mm."""
@@ -59,9 +60,9 @@ LENGTH = {"three times as long": 3}
 def settings_of(row: str, manifest: Path, spacing: float) -> dict[str, Any]:
     """Config values of a row; at half resolution views and windows cover the same anatomy."""
     size = round(VIEW_MM.get(row, 128.0) / spacing)
-    settings: dict[str, Any] = {"spacing_mm": [spacing] * 2, "view_shape": [size] * 2}
-    if row == SHIPPED or row in TRAINING:
-        return settings | TRAINING.get(row, {})
+    settings: dict[str, Any] = {"working_spacing_mm": [spacing] * 2, "view_shape": [size] * 2}
+    if row == BY_CLASS or row in TRAINING:
+        return settings | PAPER_FORM | TRAINING.get(row, {})
     settings["informativeness_exponent"] = 0.0 if row == UNIFORM else EXPONENTS.get(row, 0.3)
     if row not in (ESTIMATED, ADAPTIVE):
         return settings | dict.fromkeys(CLASSES, FIXED)

@@ -27,7 +27,7 @@ NORM = ["group", {"num_groups": 8}]
 """The batches of both trainings are too small for their own statistics."""
 BATCH = 6
 SETTINGS: dict[str, Any] = {
-    "spacing_mm": [1.0] * 3,
+    "working_spacing_mm": [1.0] * 3,
     "window": None,
     "crop_foreground": False,
     "patch_shape": [32, 48, 32],

@@ -45,7 +45,7 @@ def train(cephalograms: Cephalograms, template: str, manifest: Path, run: Path, 
     places = {
         "template": str(cephalograms.path(template)),
         "landmarks": str(cephalograms.folder / "landmarks.csv"),
-        "spacing_mm": FILE_SPACING,
+        "pixel_mm": FILE_SPACING,
         "data_list_file_path": str(manifest),
         "output_dir": str(run),
         "ckpt_dir": str(run / "models"),

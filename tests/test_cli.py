@@ -157,6 +157,17 @@ def test_pretrain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (run / "models" / "model.pt").stat().st_mtime_ns == written
 
 
+def test_pretrain_goes_on_from_weights(tmp_path: Path) -> None:
+    """With a learning rate of zero, the weights of the first run are those of the second."""
+    data = ["--data", write_manifest(tmp_path), "--epochs", 1, "--config", write_config(tmp_path / "tiny.json")]
+    assert medpixcl("pretrain", PRETRAINING, *data, "-o", tmp_path / "first") == 0
+    weights = tmp_path / "first" / "models" / "model.pt"
+    still = ["--set", "learning_rate=0.0", "--set", "weight_decay=0.0", "--init", weights]
+    assert medpixcl("pretrain", PRETRAINING, *data, "-o", tmp_path / "second", *still) == 0
+    first, second = (torch.load(tmp_path / run / "models" / "model.pt") for run in ("first", "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_match_pictures(pictures: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     """All that is written; a picture that equals the template has its landmarks where the template has them."""
     assert match(pictures, "--spacing-mm", 0.5) == 0

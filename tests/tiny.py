@@ -24,7 +24,7 @@ TRAINING: dict[str, Any] = {
     **NETWORK,
     "imagenet": False,
     "bfloat16": False,
-    "spacing_mm": [1.0, 1.0],
+    "working_spacing_mm": [1.0, 1.0],
     "view_shape": [32, 32],
     "entropy_radius_mm": 3.0,
     "anchors_per_image": 16,
@@ -32,10 +32,7 @@ TRAINING: dict[str, Any] = {
     "max_epochs": 3,
     "val_interval": 1,
     "val_repeats": 1,
-    # Drawing costs more than this training; MONAI's printing holds on to the stdout of the first test.
-    "validate::handlers::2::_disabled_": True,
-    "validate::handlers::3::_disabled_": True,
-    "validate::handlers::5::_disabled_": True,
+    "pictures": False,  # drawing costs more than this training
 }
 
 

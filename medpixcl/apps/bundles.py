@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.utils import merge_kv
 from yaml import YAMLError
 
 import medpixcl
+from medpixcl.apps.renamed import renamed_id
 from medpixcl.training.config_data import PROGRAM_KEYS, as_data, is_plain
 
 BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
@@ -137,6 +139,16 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def checked_device(name: str) -> str:
+    """Name of a device that works; a ValueError says that it does not."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the device {name!r} cannot be used ({reason}); give cpu, or what `doctor` lists") from None
+    return name
+
+
 def run_bundle(
     bundle: Path,
     config: str,
@@ -201,22 +213,30 @@ def read_bundle(
     file = bundle / "configs" / f"{config}.json"
     parser = ConfigParser(_read([file, *extra_configs]))
     unknown = [key for key in settings if not key or key == "bundle_root" or key not in parser]
+    refuse_renamed(unknown)
     if unknown:
         raise BundleError(f"the bundle {bundle.name} has no setting {', '.join(unknown)}: see {file}")
     for key, value in settings.items():
         if PROGRAM_KEYS.intersection(ReferenceResolver.split_id(key)):
             raise BundleError(f"the setting {key!r} is part of the program: put it into a configuration file")
-        parser[key] = _as_config(value, parser)
+        if isinstance(value, Reference) and value.id not in parser:
+            value = f"@{value.id}"
+        if key == "device" and isinstance(value, str):
+            checked_device(value)
+        parser[key] = f"@{value.id}" if isinstance(value, Reference) else as_data(value)
     parser["bundle_root"] = as_data(str(bundle))
     return parser
 
 
-def _as_config(value: Any, parser: ConfigParser) -> Any:
-    """The value of a setting as a configuration holds it."""
-    if not isinstance(value, Reference):
-        return as_data(value)
-    reference = f"@{value.id}"
-    return reference if value.id in parser else as_data(reference)
+def refuse_renamed(keys: Sequence[str]) -> None:
+    """Refuse settings under ids that have another name now.
+
+    Raises:
+        BundleError: If there is one.
+    """
+    for key in keys:
+        if (name := renamed_id(key)) is not None:
+            raise BundleError(f"the setting {key} has another name now: give {name}")
 
 
 def _read(configs: Sequence[Path | Mapping[str, Any]]) -> dict[str, Any]:
@@ -224,6 +244,7 @@ def _read(configs: Sequence[Path | Mapping[str, Any]]) -> dict[str, Any]:
     parser = ConfigParser(config={})
     for config in configs:
         content = config if isinstance(config, Mapping) else _read_file(config)
+        refuse_renamed([key for key in content if parser.get() and key not in parser])
         for key, value in content.items():
             merge_kv(parser, key, copy.deepcopy(value))
     return parser.get()

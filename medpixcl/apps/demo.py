@@ -106,7 +106,7 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
         "output_dir": str(run),
         "ckpt_dir": str(run / "models"),
     }
-    run_bundle(pretraining, "train", {**TRAINING, **places, "spacing_mm": spacing})
+    run_bundle(pretraining, "train", {**TRAINING, **places, "working_spacing_mm": spacing})
     report("4/4 landmarks after training")
     draw_depth(folder / "manifest.json", folder / "depth.png")
     trained: dict[str, Any] = {"weights": str(run / "models" / "model.pt"), "output_dir": str(folder), "overlays": True}

@@ -14,7 +14,7 @@ from monai.transforms import Compose
 from torch import nn
 from tqdm import tqdm
 
-from medpixcl.apps.bundles import find_bundle, own_errors, read_bundle
+from medpixcl.apps.bundles import checked_device, find_bundle, own_errors, read_bundle
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Searchable, SpacingMM, image_list
 from medpixcl.apps.output import Output
@@ -197,7 +197,7 @@ def read_finder(
     if typed := sorted(TYPED & values.keys()):
         raise ValueError(f"{typed[0]} is no setting of a bundle here; give it as the argument or option of that name")
     if str(device) != "auto":
-        values["device"] = checked_device(device)
+        values["device"] = torch.device(checked_device(str(device)))
     parser = read_bundle(folder, "inference", values, extra_configs=configs)
     with own_errors():
         finder, path = _component(parser, folder, kind), parser.get_parsed_content("weights")
@@ -207,20 +207,6 @@ def read_finder(
         load_weights(finder.network, Path(path))
     finder.facts |= {"bundle": folder.resolve().name, "weights": Path(weights).name if weights else "of the bundle"}
     return finder
-
-
-def checked_device(device: str | torch.device) -> torch.device:
-    """A device that works on this machine.
-
-    Raises:
-        ValueError: If it does not.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"the device '{device}' cannot be used ({reason}); give cpu, or what `doctor` lists") from None
-    return torch.device(device)
 
 
 def _component(parser: ConfigParser, folder: Path, kind: type[F]) -> F:

@@ -132,7 +132,7 @@ class ImageList:
 
     def name(self, image: str) -> str:
         """How results name an image: its path relative to the folder or manifest it was found by."""
-        path, base = Path(image), Path(self.manifest.base_dir).absolute()
+        path, base = Path(image), Path(os.path.normpath(Path(self.manifest.base_dir).absolute()))
         return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
 
     @cached_property

@@ -45,7 +45,7 @@ class SegmentationWriter:
             if self.overlapping:
                 value = 255 if found.ndim == 3 else 1
                 for name, mask in zip(self.names, plain_tensor(found), strict=True):
-                    self._write(f"{stem}_{name}", mask * value, found.affine)
+                    self._write(f"{stem}_{name.replace('/', '_')}", mask * value, found.affine)
             else:
                 numbers = torch.tensor([0, *self.numbers], device=found.device)
                 self._write(stem, numbers[plain_tensor(found).argmax(dim=0)], found.affine)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Settings, Trust, checked_device, chosen_bundle
+from medpixcl.cli.options import Settings, Trust, chosen_bundle
 
 
 def finetune(
@@ -29,7 +29,7 @@ def finetune(
     trust: Trust = False,
 ) -> None:
     """Fine-tune a network on annotated images: landmarks, organs or classes, as the bundle says."""
-    from medpixcl.apps.bundles import parse_settings, run_bundle
+    from medpixcl.apps.bundles import checked_device, parse_settings, run_bundle
 
     say_log()
     if init is not None and scratch:

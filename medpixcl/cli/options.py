@@ -69,10 +69,3 @@ def asked_formats(formats: str | None) -> list[str] | None:
         return None
     names = [name.strip().lower().removeprefix(".") for name in formats.split(",")]
     return [name for name in names if name]
-
-
-def checked_device(name: str) -> str:
-    """Name of a device that works."""
-    from medpixcl.apps.finder import checked_device as checked
-
-    return str(checked(name))

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Settings, Trust, checked_device, chosen_bundle
+from medpixcl.cli.options import Settings, Trust, chosen_bundle
 
 
 def pretrain(
     bundle: Annotated[str, typer.Argument(help="Name or folder of a pretraining bundle.")],
     data: Annotated[list[Path], typer.Option(help="Manifest from `medpixcl scan`; may be repeated.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call resumes.")],
+    init: Annotated[Path | None, typer.Option(help="Weights to start from, instead of the bundle's own start.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs in all.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
@@ -20,13 +21,15 @@ def pretrain(
     trust: Trust = False,
 ) -> None:
     """Pretrain a network without labels; TensorBoard logs, checkpoints and the best weights go to the run's folder."""
-    from medpixcl.apps.bundles import parse_settings, run_bundle
+    from medpixcl.apps.bundles import checked_device, parse_settings, run_bundle
 
     say_log()
     folder = chosen_bundle(bundle, configs=config, trust=trust)
     manifests = [str(path) for path in data]
     overrides: dict[str, Any] = {"data_list_file_path": manifests[0] if len(manifests) == 1 else manifests}
     overrides |= {"output_dir": str(output), "ckpt_dir": str(output / "models")}
+    if init is not None:
+        overrides |= {"start_weights": str(init), "imagenet": False}
     if epochs is not None:
         overrides["max_epochs"] = epochs
     if device is not None:

@@ -1,5 +1,6 @@
 """The program: its commands, and how it ends on bad input."""
 
+import io
 import sys
 import warnings
 from typing import Annotated, NoReturn
@@ -9,6 +10,7 @@ from rich.console import Console
 
 import medpixcl
 from medpixcl._cpus import limit_threads
+from medpixcl.cli.bundles import bundles
 from medpixcl.cli.calibrate import calibrate
 from medpixcl.cli.choose_template import choose_template
 from medpixcl.cli.compare_controls import compare_controls
@@ -54,6 +56,7 @@ app = typer.Typer(
 )
 for _command in COMMANDS:
     app.command()(_command)
+app.add_typer(bundles, name="bundles")
 
 
 def _version(wanted: bool) -> bool:
@@ -75,6 +78,9 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     limit_threads()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # bytes in a file's name that are no UTF-8
     try:
         app()
     except (ValueError, ModuleNotFoundError, FloatingPointError) as error:
@@ -84,5 +90,6 @@ def main() -> None:
 
 
 def _fail(reason: str) -> NoReturn:
-    Console(stderr=True).print(f"medpixcl: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    line = reason if reason.isprintable() else repr(reason)[1:-1]  # line breaks and bytes in a file's name
+    Console(stderr=True).print(f"medpixcl: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(2)

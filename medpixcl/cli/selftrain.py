@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Settings, Spacing, Trust, checked_device, chosen_bundle
+from medpixcl.cli.options import Settings, Spacing, Trust, chosen_bundle
 
 BUNDLE = "xray_landmark_selftraining"
 
@@ -26,7 +26,7 @@ def selftrain(
     trust: Trust = False,
 ) -> None:
     """Train a landmark detector from one annotated image and unlabelled ones."""
-    from medpixcl.apps.bundles import parse_settings, run_bundle
+    from medpixcl.apps.bundles import checked_device, parse_settings, run_bundle
 
     folder = chosen_bundle(bundle, BUNDLE, trust=trust)
     say_log()
@@ -36,7 +36,7 @@ def selftrain(
         "data_list_file_path": str(data),
         "output_dir": str(output),
         "ckpt_dir": str(output / "models"),
-        "spacing_mm": spacing_mm,
+        "pixel_mm": spacing_mm,
     }
     if weights is not None:
         overrides["start_weights"] = str(weights)

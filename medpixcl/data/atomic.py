@@ -5,8 +5,11 @@ from pathlib import Path
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text to a temporary file, then rename it: a crash leaves the old file. Makes missing folders."""
-    write_bytes_atomically(path, text.encode("utf-8"))
+    r"""Write UTF-8 text to a temporary file, then rename it: a crash leaves the old file. Makes missing folders.
+
+    Bytes of a file name that are no UTF-8 are written as escapes (``\udce9``), which JSON reads back as they were.
+    """
+    write_bytes_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -179,8 +179,14 @@ def unique_stems(images: Iterable[str]) -> dict[str, str]:
     Example:
         >>> unique_stems(["a/1.png", "a/1.dcm", "b/1.png"])
         {'a/1.png': 'a/1.png', 'a/1.dcm': 'a/1.dcm', 'b/1.png': 'b/1'}
+
+    Raises:
+        ValueError: If a name leads out of the folder of the files.
     """
     images = list(images)
+    for image in images:
+        if image.startswith("/") or ".." in PurePosixPath(image).parts:
+            raise ValueError(f"the image is called {image!r}, which leads out of the folder; rename it")
     counts = Counter(map(image_stem, images))
     return {image: stem if counts[stem := image_stem(image)] == 1 else image for image in images}
 

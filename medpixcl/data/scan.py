@@ -87,7 +87,7 @@ def scan(
     beside = {*tables, *(file for channel in (*channels, *label_files) for file in channel.files)}
     sources, refused = group_files([path for path in visible_files(roots) if path not in beside])
     manifest = Manifest(name=base_dir.name, licence=licence, base_dir=base_dir)
-    manifest.rejected = [{"path": _relative(error.path, base_dir), "reason": error.reason} for error in refused]
+    manifest.rejected = [{"path": _shown(error.path, base_dir), "reason": error.reason} for error in refused]
     found: list[ScannedImage] = []
     for done, source in enumerate(sources, start=1):
         try:
@@ -131,6 +131,8 @@ def _common_folder(roots: Sequence[Path]) -> Path:
 
 
 def _examine(source: Source, base_dir: Path, *, spacing_mm: SpacingMM | None, licence: str | None) -> ScannedImage:
+    if any(_shown(file, base_dir) != _relative(file, base_dir) for file in source.files):
+        raise ImageFileError(source.place, "has a name that is not UTF-8; rename it.")
     image = read_image(source.image, spacing_mm=spacing_mm)
     dims = image.ndim - 1
     affine = torch.as_tensor(image.affine)
@@ -150,11 +152,11 @@ def _examine(source: Source, base_dir: Path, *, spacing_mm: SpacingMM | None, li
 
 
 def _rejected_source(source: Source, error: ImageFileError, base_dir: Path) -> dict[str, Any]:
-    record: dict[str, Any] = {"path": _relative(source.place, base_dir), "reason": error.reason}
+    record: dict[str, Any] = {"path": _shown(source.place, base_dir), "reason": error.reason}
     if source.is_series:
         if error.path in source.files:
             record["reason"] = f"slice {error.path.name} {error.reason}"
-        record["files"] = [path.name for path in source.files]
+        record["files"] = [_shown(path, path.parent) for path in source.files]
     return record
 
 
@@ -224,6 +226,11 @@ def _note_absent(table: Path, keys: Sequence[str], what: str, manifest: Manifest
         shown = ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
         reason = f"gives {what} to {len(keys)} image(s) that are not among those taken: {shown}."
         manifest.rejected.append({"path": _relative(table.absolute(), manifest.base_dir), "reason": reason})
+
+
+def _shown(path: Path, base_dir: Path) -> str:
+    """Relative path as text; bytes that are not UTF-8 are written with a backslash."""
+    return os.fsencode(_relative(path, base_dir)).decode("utf-8", "backslashreplace")
 
 
 def _relative(path: Path | Sequence[Path], base_dir: Path) -> Any:

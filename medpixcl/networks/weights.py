@@ -57,7 +57,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no weights at {path}: give the path of a checkpoint such as models/model.pt")
+        raise ValueError(
+            f"no weights at {path}: give the path of a checkpoint such as models/model.pt; `medpixcl bundles list` "
+            "says which bundles have weights"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:

@@ -32,9 +32,9 @@ from .pictures import MatchedViewsPictures as MatchedViewsPictures
 from .pixpro import PixProPrepareBatch as PixProPrepareBatch
 from .positives import PositivePictures as PositivePictures, PositiveStatistics as PositiveStatistics
 from .probes import FrozenProbes as FrozenProbes
+from .recipe import TrainingHandlers as TrainingHandlers
 from .segmentation import DiceByClass as DiceByClass, SegmentationPrepareBatch as SegmentationPrepareBatch
 from .self_training import (
-    DetectorFiles as DetectorFiles,
     Relabelling as Relabelling,
     TemplateMatching as TemplateMatching,
     template_landmark_names as template_landmark_names,

@@ -15,7 +15,8 @@ class AveragedWeights:
     start of the training; buffers are those of the network. The average reaches back about ``1 / momentum`` steps.
 
     Args:
-        network: Network trained, on its device; it may be a ``DistributedDataParallel``.
+        network: Network trained, on its device, wrapped for mixed precision (it has its definition as ``network``); it
+            may be a ``DistributedDataParallel``.
         momentum: Share of the new weights at each step, such as 0.005; 0 for no average.
 
     Attributes:
@@ -30,6 +31,12 @@ class AveragedWeights:
             raise ValueError(f"ema_momentum is {momentum}; expected 0 (off) or a share of the new weights below 1.")
         self.handler = EMAHandler(network, momentum) if momentum > 0 else None
         self.network = network if self.handler is None else self.handler.ema_model
+
+    @property
+    def definition(self) -> nn.Module:
+        """The network inside of the one validated, without the wrapper for mixed precision: its weights are saved."""
+        wrapped = self.network.module if isinstance(self.network, nn.parallel.DistributedDataParallel) else self.network
+        return wrapped.get_submodule("network")
 
     def attach(self, engine: Engine) -> None:
         """Follow the training; put it after the handler that loads the start weights, before the one that resumes."""

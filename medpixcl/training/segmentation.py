@@ -1,7 +1,6 @@
 """Segmentation downstream of a pretraining: batches, Dice of every class, and files of what was found."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
@@ -13,7 +12,7 @@ from monai.handlers.utils import write_metrics_reports
 from monai.utils import string_list_all_gather
 from torch import Tensor
 
-from medpixcl.apps.images import ImageList
+from medpixcl.data.identity import short_name
 from medpixcl.data.labels import Classes, class_names
 from medpixcl.training.batches import plain_tensor
 from medpixcl.training.handlers import batch_files
@@ -47,11 +46,10 @@ class DiceByClass:
         classes: See :data:`medpixcl.data.labels.Classes`.
         output_dir: Folder of ``metrics.csv`` (all numbers), ``val_mean_dice_raw.csv`` (each image, each class) and
             ``val_mean_dice_summary.csv``; None writes nothing.
-        images: Names the images in the tables by their place in the data; by their files' names without it.
     """
 
-    def __init__(self, classes: Classes, output_dir: str | None = None, images: ImageList | None = None) -> None:
-        self.names, self.output_dir, self.images = class_names(classes), output_dir, images
+    def __init__(self, classes: Classes, output_dir: str | None = None) -> None:
+        self.names, self.output_dir = class_names(classes), output_dir
         self.files: list[str] = []
 
     def attach(self, engine: Engine) -> None:
@@ -68,7 +66,7 @@ class DiceByClass:
         """Note the images of this iteration."""
         for item in engine.state.batch:
             for file in batch_files({"image": item["image"]}):
-                self.files.append(Path(file).name if self.images is None else self.images.name(file))
+                self.files.append(short_name(file))
 
     def __call__(self, engine: Engine) -> None:
         """Add the metrics, write the tables."""

@@ -7,7 +7,7 @@ are the weights of the pseudo-landmarks, their correction by the shape, and the 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,6 @@ from medpixcl.matching.trust import Relabelled, match_weights, relabel
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel, LandmarkInferer
 from medpixcl.networks.weights import load_weights
-from medpixcl.training.handlers import write_checkpoint
-from medpixcl.training.settings_file import SettingsFile
 
 log = logging.getLogger(__name__)
 
@@ -205,32 +203,6 @@ class Relabelling:
             found = self.inferer(image.as_tensor()[None].to(device), self.teacher.eval())
         points = voxel_to_mm(found["points"][0].double().cpu(), working_affine(image))
         return points, found["confidence"][0].cpu(), found["spread_mm"][0].cpu()
-
-
-class DetectorFiles:
-    """Writes a detector's weights after every epoch, and the configuration that belongs to them once.
-
-    ``model.pt`` is the state dict; ``inference.json`` beside it holds the landmarks' names and the settings of the
-    network, to be put over the inference configuration of the bundle.
-
-    Args:
-        network: Whose weights are written.
-        folder: Where.
-        settings: Ids of the inference configuration and their values.
-    """
-
-    def __init__(self, network: nn.Module, folder: str, settings: Mapping[str, Any]) -> None:
-        self.network, self.folder = network, Path(folder)
-        self.settings = SettingsFile(str(self.folder / "inference.json"), settings)
-
-    def attach(self, engine: Engine) -> None:
-        """Write the configuration at the start, the weights at the end of every epoch."""
-        self.settings.attach(engine)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Write ``model.pt``."""
-        write_checkpoint(self.folder / "model.pt", self.network.state_dict())
 
 
 def _mean_weight(labels: PseudoLandmarks) -> float:

@@ -20,5 +20,6 @@ from .landmarks import (
 from .load import LoadImageMMd as LoadImageMMd, WorkingSpacingd as WorkingSpacingd
 from .mixup import RandCrossDomainMixUp as RandCrossDomainMixUp, RandCrossDomainMixUpd as RandCrossDomainMixUpd
 from .pairs import RandPixelPairsd as RandPixelPairsd
+from .two_views import RandTwoViewsd as RandTwoViewsd
 from .view import RandViewd as RandViewd
 from .views import RandPixelViewsd as RandPixelViewsd

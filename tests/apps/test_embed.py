@@ -21,7 +21,7 @@ def test_round_trip(dims: int, tmp_path: Path) -> None:
         "output_dir": str(tmp_path / "out"),
         "weights": None,
         "spatial_dims": dims,
-        "spacing_mm": 1.0,
+        "pixel_mm": 1.0,
         "working_spacing_mm": [2.0] * dims,
     }
     workflow = run_bundle(PRETRAINING, "inference", settings, kind="infer")

@@ -15,7 +15,6 @@ CT = ROOT / "bundles" / "ct_mixup_pretraining"
 CLASSIFY = ROOT / "bundles" / "image_classification_finetuning"
 BASELINES = ("same_domain", "masked", "contrast", "volume_fusion")
 NET: dict[str, Any] = {"backbone": "dynunet", "channels": [4, 8, 8]}
-QUIET = {"validate::handlers::1::_disabled_": True, "validate::handlers::3::_disabled_": True}
 TINY: dict[str, Any] = {
     **NET,
     "imagenet": False,
@@ -26,11 +25,11 @@ TINY: dict[str, Any] = {
     "val_repeats": 2,
     "repeats": 1,
     "pictures": False,
-    **QUIET,
+    "silent": True,
 }
 SMALL: dict[int, dict[str, Any]] = {
     2: {"image_side": 24, "patch_shape": [16, 16]},
-    3: {"patch_shape": [16, 16, 16], "spacing_mm": [1.0, 1.0, 1.0], "window": [0.0, 1.0]},
+    3: {"patch_shape": [16, 16, 16], "working_spacing_mm": [1.0, 1.0, 1.0], "window": [0.0, 1.0]},
 }
 
 

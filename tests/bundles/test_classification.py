@@ -12,12 +12,13 @@ from monai.bundle import ConfigWorkflow, run
 from PIL import Image
 
 from medpixcl.networks import ClassifierNet, EncoderNet, load_weights
-from tests.bundles.mixing import CLASSIFY, NET, QUIET
+from tests.bundles.mixing import CLASSIFY, NET
 from tests.tiny import medpixcl
 
 TINY: dict[str, Any] = {
     **NET,
     "image_side": 16,
+    "silent": True,
     "batch_size": 8,
     "max_epochs": 10,
     "bfloat16": False,
@@ -63,8 +64,7 @@ def test_inference_sees_what_was_trained() -> None:
     train, inference = read("train"), read("inference")
     shared = ("spatial_dims", "backbone", "channels", "norm", "class_names", "window", "image_side", "crop_foreground")
     assert {key: inference[key] for key in shared} == {key: train[key] for key in shared}
-    prepared = json.dumps(inference["preprocessing"]).replace("@working_spacing_mm", "@spacing_mm")
-    assert json.loads(prepared) == train["deterministic"]
+    assert inference["preprocessing"] == train["deterministic"]
     load_weights(ClassifierNet(2), CLASSIFY / "models" / "model.pt")
 
 
@@ -76,8 +76,7 @@ def test_learns_measures_probes_and_predicts(tmp_path: Path) -> None:
     torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
     places = {"data_list_file_path": str(manifest), "ckpt_dir": str(output / "models"), "output_dir": str(output)}
     settings = {**TINY, **places, "start_weights": str(tmp_path / "encoder.pt")}
-    quiet = {key: value for key, value in QUIET.items() if "::1::" in key} | {"validate::handlers::2::_disabled_": True}
-    go("train", **settings, **quiet)
+    go("train", **settings)
     go("train", "evaluate", **settings)
     with (output / "metrics.csv").open(newline="") as file:
         measured = {name: float(value) for name, value in csv.reader(file)}
@@ -93,7 +92,7 @@ def test_learns_measures_probes_and_predicts(tmp_path: Path) -> None:
         **NET,
         image_side=16,
         images=str(tmp_path / "data"),
-        spacing_mm=1.0,
+        pixel_mm=1.0,
         weights=str(output / "models" / "model.pt"),
         output_dir=str(output),
     )
@@ -110,7 +109,7 @@ def test_linear_probe_by_training_leaves_the_encoder(tmp_path: Path) -> None:
     torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
     settings = {**TINY, "max_epochs": 1, "trained_layers": 0, "start_weights": str(tmp_path / "encoder.pt")}
     places = {"data_list_file_path": str(manifest), "output_dir": str(tmp_path), "ckpt_dir": str(tmp_path)}
-    go("train", **settings, **places, **{f"validate::handlers::{n}::_disabled_": True for n in (1, 2)})
+    go("train", **settings, **places)
     state = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(torch.equal(state[name], value) for name, value in encoder.state_dict().items())
 
@@ -119,8 +118,7 @@ def test_command_says_which_weights_fitted(tmp_path: Path, capsys: pytest.Captur
     manifest = write_stripes(tmp_path / "data")
     torch.save(EncoderNet(**NET).state_dict(), tmp_path / "encoder.pt")
     config = tmp_path / "tiny.json"
-    quiet = {f"validate::handlers::{number}::_disabled_": True for number in (1, 2)}
-    config.write_text(json.dumps({**TINY, **quiet, "start_weights": str(tmp_path / "encoder.pt")}))
+    config.write_text(json.dumps({**TINY, "start_weights": str(tmp_path / "encoder.pt")}))
     options = ["--data", manifest, "-o", tmp_path / "out", "--epochs", 1, "--config", config]
     assert medpixcl("pretrain", CLASSIFY, *options) == 0
     out = capsys.readouterr().out

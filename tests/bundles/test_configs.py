@@ -1,35 +1,92 @@
-"""The configurations of the two bundles agree where they tell the same thing."""
+"""What holds for the configurations of all bundles."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser
 
+from medpixcl.apps.bundles import BundleError, read_bundle
+from medpixcl.apps.renamed import RENAMED
 from medpixcl.networks import PixelEmbeddingNet
+from tests.bundles.formatting import formatted
 from tests.tiny import MATCHING, PRETRAINING, ROOT
 
-BUNDLES = [PRETRAINING, MATCHING]
+BUNDLES = sorted((ROOT / "bundles").iterdir())
+CONFIGS = sorted((ROOT / "bundles").glob("*/configs/*.json"))
+TRAINING = [path for path in CONFIGS if path.stem == "train"]
+OF_TRAINING = [path for path in CONFIGS if not path.stem.startswith(("inference", "evaluate", "metadata"))]
 NETWORK = ("spatial_dims", "backbone", "channels", "norm", "embedding_size")
+BY_NAME = {"ids": lambda path: "/".join(path.relative_to(ROOT / "bundles").with_suffix("").parts[::2])}
 
 
 def read(bundle: Path, name: str) -> dict[str, Any]:
     return json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="ascii"))
 
 
-def different(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
-    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+def values(content: Any) -> list[Any]:
+    """All values of a configuration that hold no others, and all dictionaries."""
+    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return [content, *(value for one in inner for value in values(one))]
 
 
-def test_both_train_alike() -> None:
-    """The matching bundle goes on from the published weights, with a smaller step and for less long."""
-    keys = {"start_weights", "imagenet", "learning_rate", "max_epochs", "ckpt_dir"}
-    first, second = read(PRETRAINING, "train"), read(MATCHING, "train")
-    assert different(first, second) == keys
-    assert (first["start_weights"], first["imagenet"]) == (None, True)
-    assert (second["start_weights"], second["imagenet"]) == ("$@bundle_root + '/models/model.pt'", False)
-    assert second["learning_rate"] < first["learning_rate"]
-    assert second["max_epochs"] < first["max_epochs"]
+@pytest.mark.parametrize("path", OF_TRAINING, **BY_NAME)
+def test_layout(path: Path) -> None:
+    """As ``python -m tests.bundles.formatting`` writes it."""
+    text = path.read_text(encoding="ascii")
+    assert text == formatted(text)
+
+
+@pytest.mark.parametrize("path", OF_TRAINING, **BY_NAME)
+def test_nothing_is_named_by_its_position(path: Path) -> None:
+    assert re.findall(r"(?:handlers|transforms)(?:::|#)\d", path.read_text(encoding="ascii")) == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, **BY_NAME)
+def test_public_names_have_two_parts(path: Path) -> None:
+    """``medpixcl.package.Name``, so that files may move."""
+    components = [value for value in values(json.loads(path.read_text())) if isinstance(value, dict)]
+    own = [value["_target_"] for value in components if str(value.get("_target_")).startswith("medpixcl.")]
+    assert [target for target in own if target.count(".") != 2] == []
+
+
+@pytest.mark.parametrize("path", TRAINING, **BY_NAME)
+def test_one_component_holds_the_handlers(path: Path) -> None:
+    (handlers,) = json.loads(path.read_text())["train"]["handlers"]
+    assert handlers["_target_"] == "medpixcl.training.TrainingHandlers"
+
+
+@pytest.mark.parametrize("path", TRAINING, **BY_NAME)
+def test_training_writes_into_its_output_folder(path: Path) -> None:
+    """By default, so that no training overwrites the weights that the bundle ships; overlays do not change that."""
+    parser = ConfigParser(json.loads(path.read_text()))
+    parser.update({"bundle_root": "BUNDLE", "output_dir": "RUN"})
+    assert parser.get_parsed_content("ckpt_dir") == "RUN/models"
+    overlays = [other for other in path.parent.glob("*.json") if other in OF_TRAINING and other != path]
+    assert [other.name for other in overlays if "ckpt_dir" in json.loads(other.read_text())] == []
+    written = [value["path"] for value in values(json.loads(path.read_text())) if "Weights" in _target(value)]
+    assert all(value.startswith("$@ckpt_dir") or value == "@start_weights" for value in written)
+
+
+def _target(value: Any) -> str:
+    return value.get("_target_", "") if isinstance(value, dict) and "path" in value else ""
+
+
+@pytest.mark.parametrize("path", CONFIGS, **BY_NAME)
+def test_no_old_name_is_left(path: Path) -> None:
+    content = json.loads(path.read_text())
+    assert [key for key in content if key in RENAMED] == []
+
+
+@pytest.mark.parametrize(("key", "said"), [("spacing_mm", "working_spacing_mm"), ("siamese::bfloat16", "wrapped")])
+def test_an_old_name_is_refused_with_the_new_one(key: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=rf"^the setting {key} has another name now: give {said}"):
+        read_bundle(PRETRAINING, "train", {key: 1})
+    (tmp_path / "mine.json").write_text(json.dumps({key: 1}))
+    with pytest.raises(BundleError, match=said):
+        read_bundle(PRETRAINING, "train", {}, extra_configs=[tmp_path / "mine.json"])
 
 
 def test_the_example_of_a_second_phase_sets_what_there_is() -> None:
@@ -38,29 +95,18 @@ def test_the_example_of_a_second_phase_sets_what_there_is() -> None:
     assert example["start_weights"].endswith("/../xray_infoaug_pretraining/models/model.pt'")
 
 
-@pytest.mark.parametrize("name", ["multi_gpu_train", "smoke"])
-def test_same_overrides_of_training(name: str) -> None:
-    assert read(PRETRAINING, name) == read(MATCHING, name)
-
-
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("bundle", [PRETRAINING, MATCHING], ids=lambda path: path.name)
 def test_inference_sees_what_was_trained(bundle: Path) -> None:
     """The same network, at the same spacing, on images prepared in the same way."""
-    train, inference = read(PRETRAINING, "train"), read(bundle, "inference")
+    train, inference = read(bundle, "train"), read(bundle, "inference")
     assert {key: inference[key] for key in NETWORK} == {key: train[key] for key in NETWORK}
-    assert inference["working_spacing_mm"] == train["spacing_mm"]
-    prepared = json.dumps(inference["preprocessing"]["transforms"]).replace("@working_spacing_mm", "@spacing_mm")
-    assert json.loads(prepared) == train["deterministic"]["transforms"][:3]
+    assert inference["working_spacing_mm"] == train["working_spacing_mm"]
+    assert inference["preprocessing"]["transforms"] == train["deterministic"]["transforms"][:3]
     definition = {key: value for key, value in train["network_def"].items() if key != "pretrained"}
     assert inference["network_def"] == definition
 
 
-@pytest.mark.parametrize("name", ["LICENSE", "configs/logging.conf", "docs/data_license.txt"])
-def test_same_files(name: str) -> None:
-    assert (PRETRAINING / name).read_bytes() == (MATCHING / name).read_bytes()
-
-
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("bundle", [PRETRAINING, MATCHING], ids=lambda path: path.name)
 def test_metadata_tells_the_shape_of_the_embedding(bundle: Path) -> None:
     inference, metadata = read(bundle, "inference"), read(bundle, "metadata")
     network = PixelEmbeddingNet(**{key: inference[key] for key in NETWORK})

@@ -105,7 +105,7 @@ def test_matching_goes_on_from_its_weights(tmp_path: Path) -> None:
 
 def test_embeddings(data: Path, tmp_path: Path) -> None:
     bundle = PRETRAINING
-    run_config(bundle, "inference", dataset_dir=str(data), spacing_mm=1.0, output_dir=str(tmp_path / "out"))
+    run_config(bundle, "inference", dataset_dir=str(data), pixel_mm=1.0, output_dir=str(tmp_path / "out"))
     with np.load(tmp_path / "out" / "phantom_001.npz") as kept:
         assert kept["strides"].tolist() == [2, 4, 8, 16, 32]
         assert kept["level_0"].shape == (64, 96, 80)  # at half a mm, 192 x 160 pixels and stride 2

@@ -18,7 +18,7 @@ from medpixcl.data.manifest import Manifest
 from medpixcl.data.phantoms import write_organ_phantoms
 from medpixcl.networks import load_weights
 from medpixcl.networks.pixpro import BackboneNet
-from tests.tiny import PRETRAINING, ROOT
+from tests.tiny import ROOT
 
 BUNDLE = ROOT / "bundles" / "organ_segmentation_finetuning"
 NAMES = ["small", "middle", "large"]
@@ -78,17 +78,13 @@ def test_inference_and_evaluation_see_what_was_trained() -> None:
         steps = [step for step in other["preprocessing"]["transforms"] if "LoadLabeld" not in str(step)]
         kept = [step for step in training["deterministic"]["transforms"] if "label" not in json.dumps(step)]
         assert steps == kept
-    written = next(handler for handler in training["train"]["handlers"] if "SettingsFile" in handler["_target_"])
+    extras = training["train"]["handlers"][0]["extras"]
+    written = next(handler for handler in extras if "SettingsFile" in handler["_target_"])
     assert written["settings"] == {key: f"@{key}" for key in written["settings"]}
     assert {key: evaluate[key] for key in written["settings"]} == {key: training[key] for key in written["settings"]}
     assert {key: inference[key] for key in written["settings"]} == {key: training[key] for key in written["settings"]}
     asked = {key for key in definition.values() if isinstance(key, str) and key.startswith("@")}
     assert {key.removeprefix("@") for key in asked} <= set(written["settings"])
-
-
-@pytest.mark.parametrize("name", ["LICENSE", "configs/logging.conf"])
-def test_same_files(name: str) -> None:
-    assert (BUNDLE / name).read_bytes() == (PRETRAINING / name).read_bytes()
 
 
 def test_published_weights_load_and_fit_the_card() -> None:

@@ -41,11 +41,6 @@ def test_starts_from_the_network_of_the_matching() -> None:
     assert train["deterministic"] == matching["preprocessing"]
 
 
-@pytest.mark.parametrize("name", ["LICENSE", "configs/logging.conf"])
-def test_same_files(name: str) -> None:
-    assert (BUNDLE / name).read_bytes() == (MATCHING / name).read_bytes()
-
-
 def test_metadata_tells_the_shape_of_the_output() -> None:
     inference, metadata = read(BUNDLE, "inference"), read(BUNDLE, "metadata")
     output = metadata["network_data_format"]["outputs"]["pred"]

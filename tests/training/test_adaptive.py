@@ -196,7 +196,7 @@ ADAPTIVE = {
     "class_ratios": "loss",
     "ema_momentum": 0.2,
     "anchors_per_image": 256,
-    "train::handlers::5::least_share": 0.0,
+    "train::adaptive_classes::least_share": 0.0,
 }
 # Two steps an epoch: the second step of the third epoch fails.
 FAILING = {

@@ -40,7 +40,6 @@ TINY: dict[str, Any] = {
     "relabel_views": [[0, 1.0], [5, 1.0]],
     "intensity": {},
     "silent": True,
-    "validate::handlers::1::_disabled_": True,
 }
 
 
@@ -113,7 +112,7 @@ def test_training_beats_wrong_pseudo_landmarks(phantoms: Path, tmp_path: Path, m
     assert labels["round"] == 1
     assert before > 3.0
     assert after < 0.5 * before
-    network = workflow.parser.get_parsed_content("ema").ema_model
+    network = workflow.parser.get_parsed_content("average").definition
     inferer = LandmarkInferer(network, [1.0, 1.0])
     dataset = workflow.parser.get_parsed_content("train::dataset")
     errors = []

@@ -65,11 +65,11 @@ def test_against_a_loop(dims: int) -> None:
 
 
 def test_written_at_each_validation(tmp_path: Path) -> None:
-    changes = {"validate::handlers::5::_disabled_": False, "validate::handlers::5::bin_bits": 1.0}
+    changes = {"pictures": True, "validate::similarity::bin_bits": 1.0}
     workflow = pretrain(write_manifest(tmp_path), tmp_path / "run", max_epochs=2, val_interval=1, **changes)
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
-    sums = workflow.parser.get_parsed_content("validate::handlers::5").sums
+    sums = workflow.parser.get_parsed_content("validate::similarity").sums
     for column, name in ((2, "product"), (3, "mean")):
         scalars = events.Scalars(f"positive_similarity/{name}")
         assert [scalar.step for scalar in scalars] == [1, 2]

@@ -1,0 +1,23 @@
+"""Configuration ids that had another name in earlier releases, so that a setting under the old one is refused."""
+
+RENAMED = {
+    "spacing_mm": "working_spacing_mm, the network's, or pixel_mm, that of pictures that do not say their own",
+    "siamese": "wrapped",
+    "mixed": "wrapped",
+    "mixed_precision": "wrapped",
+    "pixpro": "wrapped",
+    "ema": "average",
+}
+
+
+def renamed_id(key: str) -> str | None:
+    """New name of a configuration id, with what it means where there are two; None if the id was never renamed.
+
+    Args:
+        key: Id as a user wrote it; of an inner id, such as ``siamese::bfloat16``, the outermost name counts.
+
+    Example:
+        >>> renamed_id("siamese::bfloat16"), renamed_id("max_epochs")
+        ('wrapped', None)
+    """
+    return RENAMED.get(key.replace("#", "::").split("::")[0])

@@ -1,0 +1,32 @@
+"""`medpixcl bundles list` and `medpixcl bundles copy`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medpixcl.cli.console import say
+
+bundles = typer.Typer(help="The bundles at hand, and a copy of one to edit.", no_args_is_help=True)
+
+
+@bundles.command("list")
+def list_all() -> None:
+    """List the bundles of the working folder, of $MEDPIXCL_BUNDLES and of the installation."""
+    from medpixcl.apps.bundle_copies import list_bundles
+
+    for one in list_bundles():
+        say(f"{one.name} {one.version}, weights: {'yes' if one.weights else 'no'}", style="bold")
+        say(f"    {one.task}")
+        say(f"    {one.place}")
+
+
+@bundles.command()
+def copy(
+    name: Annotated[str, typer.Argument(help="Name or folder of a bundle.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make; it must not exist yet.")],
+) -> None:
+    """Copy a bundle with its weights, to edit its configurations."""
+    from medpixcl.apps.bundle_copies import copy_bundle
+
+    say(f"copied {copy_bundle(name, folder)} to {folder}; use it as --bundle {folder}")

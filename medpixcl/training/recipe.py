@@ -1,0 +1,144 @@
+"""The handlers of every training, attached in the one order that works."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator, Trainer
+from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
+from torch import nn
+
+from medpixcl.training.averages import AveragedWeights
+from medpixcl.training.handlers import (
+    BestMetricState,
+    EarlyStop,
+    EpochProgress,
+    FiniteLossGuard,
+    GradientClipping,
+    PeriodicValidation,
+    ResumeHandler,
+    WeightsLoader,
+)
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Handler(Protocol):
+    """Anything that MONAI's engines take as a handler."""
+
+    def attach(self, engine: Engine) -> None:
+        """Register the callbacks."""
+
+
+class TrainingHandlers:
+    """All handlers of a training as one component, the only member of a configuration's ``train::handlers``.
+
+    They are attached in this order, in which Ignite calls those of the same event:
+
+    1. start weights, then the moving average, which begins with them;
+    2. resuming, which replaces both by the state of the last complete epoch;
+    3. the guard against a loss that is not finite, then gradient clipping, between the backward pass and the step;
+    4. the learning-rate schedule, after every step;
+    5. the configuration's own handlers;
+    6. validation, with early stopping, TensorBoard scalars and a line in the log for the evaluator;
+    7. the progress bar, which shows the metric of the validation;
+    8. saving of what a resumed training needs, so that it holds what the handlers above have changed;
+    9. TensorBoard scalars of the training.
+
+    The resume file holds the network and its precision, the optimizer, the schedule, the best metric, the moving
+    average, the patience left, and the objects in ``state``.
+
+    Args:
+        network: Network in training, wrapped for mixed precision, not in ``DistributedDataParallel``.
+        optimizer: Optimizer of the trainer. The learning rate of its last parameter group is logged, which is that of
+            the heads where the encoder has a rate of its own.
+        lr_scheduler: Learning-rate schedule that is stepped after every iteration.
+        evaluator: Evaluator that validates. Its key metric decides on early stopping.
+        val_interval: Number of epochs from one validation to the next.
+        output_dir: Folder of ``resume.pt`` and of the TensorBoard events.
+        start: Handler that loads the start weights into the network.
+        average: Moving average of the weights.
+        max_gradient_norm: Norm to which the gradients of all weights together are clipped.
+        early_stop_patience: Number of validations without a smaller key metric after which the training ends. None
+            trains to the end.
+        extras: Handlers that this configuration alone has.
+        state: Further objects with ``state_dict`` and ``load_state_dict`` for the resume file, by their names in it.
+        silent: Leave out progress bar, TensorBoard events and logged metrics, as on all processes but the first.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
+        evaluator: Evaluator,
+        val_interval: int,
+        output_dir: str,
+        start: WeightsLoader | None = None,
+        average: AveragedWeights | None = None,
+        max_gradient_norm: float = 5.0,
+        early_stop_patience: int | None = None,
+        extras: Sequence[Handler] = (),
+        state: Mapping[str, Any] | None = None,
+        silent: bool = False,
+    ) -> None:
+        self.optimizer, self.evaluator, self.output_dir, self.silent = optimizer, evaluator, output_dir, silent
+        self.early_stop: EarlyStop | None = None
+        if early_stop_patience is not None:
+            self.early_stop = EarlyStop(evaluator.state.key_metric_name, early_stop_patience)
+        kept = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
+        kept |= {"precision": getattr(network, "precision", None), "best": BestMetricState(evaluator)}
+        kept |= {"average": average, "early_stop": self.early_stop, **(state or {})}
+        self.resume = ResumeHandler(
+            str(Path(output_dir) / "resume.pt"), {name: value for name, value in kept.items() if value is not None}
+        )
+        self.before = [handler for handler in (start, average) if handler is not None]
+        self.after: list[Handler] = [
+            FiniteLossGuard(),
+            GradientClipping(max_gradient_norm),
+            LrScheduleHandler(lr_scheduler, print_lr=False, epoch_level=False),
+            *extras,
+            PeriodicValidation(val_interval, evaluator),
+        ]
+
+    def attach(self, engine: Trainer) -> None:
+        """Attach all handlers to the trainer, and those of the validation to its evaluator."""
+        for handler in self.before:
+            handler.attach(engine)
+        engine.add_event_handler(Events.STARTED, self.resume.load)
+        for step in self.after:
+            step.attach(engine)
+        self._attach_to_evaluator(engine)
+        if not self.silent:
+            EpochProgress(self.evaluator).attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.resume.save)
+        if not self.silent:
+            TensorBoardStatsHandler(log_dir=self.output_dir, output_transform=self._scalars(engine)).attach(engine)
+
+    def _attach_to_evaluator(self, trainer: Trainer) -> None:
+        if self.early_stop is not None:
+            self.early_stop.set_trainer(trainer)
+            self.early_stop.attach(self.evaluator)
+        if not self.silent:
+            TensorBoardStatsHandler(log_dir=self.output_dir, iteration_log=False).attach(self.evaluator)
+            self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, log_metrics)
+
+    def _scalars(self, trainer: Trainer) -> Any:
+        """Scalars of an iteration: the loss, its parts where the loss keeps them, and the learning rate."""
+
+        def scalars(output: Mapping[str, Any]) -> dict[str, Any]:
+            parts = getattr(trainer.loss_function, "latest", {})
+            return {"train_loss": output["loss"], "learning_rate": self.optimizer.param_groups[-1]["lr"], **parts}
+
+        return scalars
+
+
+def log_metrics(evaluator: Engine) -> None:
+    """Log the metrics of a validation that are single numbers."""
+    numbers = {name: value for name, value in evaluator.state.metrics.items() if isinstance(value, float | int)}
+    said = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+    log.info("epoch %d: %s", evaluator.state.epoch, said)

@@ -1,0 +1,63 @@
+"""`medpixcl bundles`: what is at hand, and a copy to edit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medpixcl.apps.bundle_copies import copy_bundle, list_bundles
+from medpixcl.apps.bundles import BundleError, find_bundle
+from tests.tiny import MATCHING, PRETRAINING, ROOT, edited_bundle, medpixcl
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.delenv("MEDPIXCL_BUNDLES", raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_list_names_what_find_bundle_finds(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    installed = {one.name: one for one in list_bundles()}
+    assert installed.keys() == {path.name for path in (ROOT / "bundles").iterdir()}
+    facts = json.loads((MATCHING / "configs" / "metadata.json").read_text())
+    assert (installed[MATCHING.name].version, installed[MATCHING.name].task) == (facts["version"], facts["task"])
+    assert installed[MATCHING.name].weights
+    own = edited_bundle(MATCHING, elsewhere, "inference")  # without weights; the first found counts
+    for one in list_bundles():
+        assert one.place.resolve() == find_bundle(one.name).resolve()
+        assert one.weights == (one.place.resolve() != own)
+    assert medpixcl("bundles", "list") == 0
+    shown = capsys.readouterr().out
+    assert "xray_landmark_matching 0.2.0, weights: no\n    Landmark detection from one annotated image\n" in shown
+
+
+def test_metadata_that_is_none(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(PRETRAINING / "configs", elsewhere / "mine" / "configs")
+    (elsewhere / "mine" / "configs" / "metadata.json").write_text("[]")
+    assert medpixcl("bundles", "list") == 2
+    assert "metadata.json is no metadata of a bundle" in capsys.readouterr().err
+
+
+def test_copy_is_a_bundle_to_edit(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert medpixcl("bundles", "copy", MATCHING.name, "mine") == 0
+    assert find_bundle("mine") == Path("mine")
+    assert (elsewhere / "mine" / "models" / "model.pt").stat().st_size == (
+        (MATCHING / "models" / "model.pt").stat().st_size
+    )
+    file = elsewhere / "mine" / "configs" / "inference.json"
+    file.write_text("edited")
+    assert medpixcl("bundles", "copy", MATCHING.name, "mine") == 2
+    assert "mine exists already" in capsys.readouterr().err
+    assert file.read_text() == "edited"
+
+
+def test_copy_into_itself(elsewhere: Path) -> None:
+    edited_bundle(PRETRAINING, elsewhere, "train")
+    with pytest.raises(BundleError, match="lies inside the bundle"):
+        copy_bundle(PRETRAINING.name, elsewhere / PRETRAINING.name / "configs" / "copy")
+    with pytest.raises(BundleError, match="no bundle at absent"):
+        copy_bundle("absent", elsewhere / "copy")
