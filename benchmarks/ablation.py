@@ -21,7 +21,6 @@ from ceph import DATA, FILE_SPACING, Cephalograms, one_line, summaries
 from medpixcl.apps.bundles import run_bundle
 from medpixcl.apps.estimate_jitter import JitterSettings, estimate_for_bundle
 from medpixcl.data.scan import scan
-from medpixcl.networks import load_weights
 
 ROOT = Path(__file__).parents[1]
 PRETRAINING = ROOT / "bundles" / "xray_infoaug_pretraining"
@@ -109,7 +108,7 @@ def main() -> None:
     if not manifest.exists():
         folder = cephalograms.folder
         scan(folder / "images", spacing_mm=FILE_SPACING, split=folder / "splits.csv").write(manifest)
-    images, size = cephalograms.images(options.split), cephalograms.config["embedding_size"]
+    images = cephalograms.images(options.split)
     results: dict[str, list[dict]] = {}
     for row in options.rows:
         for seed in range(options.seeds if row in THRICE else 1):
@@ -122,10 +121,8 @@ def main() -> None:
                 spacing=options.spacing_mm,
                 epochs=options.epochs,
             )
-            cephalograms.config["embedding_size"] = TRAINING.get(row, {}).get("embedding_size", size)
-            cephalograms.config.parse(reset=True)
-            network = cephalograms.config.get_parsed_content("network_def").eval()
-            load_weights(network, weights)
+            own = {key: value for key, value in TRAINING.get(row, {}).items() if key == "embedding_size"}
+            network = cephalograms.matcher(weights, **own).network
             measured = {m: summaries(e) for m, e in cephalograms.matching_errors(network, images, TEMPLATES).items()}
             results.setdefault(row, []).append({"seed": seed, **measured})
             for mode, by_template in measured.items():

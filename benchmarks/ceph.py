@@ -8,18 +8,20 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medpixcl import Matcher
 from medpixcl.coordinates import working_voxels
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.matching import LandmarkMatcher
-from medpixcl.networks.inferers import LevelsInferer
+from medpixcl.networks.embedding import LevelsNet
+from medpixcl.networks.inferers import EmbeddingModel
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "bundles" / "xray_landmark_matching"
@@ -44,11 +46,13 @@ class Cephalograms:
 
     def __init__(self, *, data: Path = DATA, spacing_mm: float = 0.5, target: str = "landmarks") -> None:
         self.folder, self.spacing_mm = data / "ceph_isbi2015", spacing_mm
-        self.config = ConfigParser(ConfigParser.load_config_file(str(BUNDLE / "configs" / "inference.json")))
-        self.config["bundle_root"] = str(BUNDLE)
-        self.config["working_spacing_mm"] = [spacing_mm, spacing_mm]
-        self.prepare = self.config.get_parsed_content("preprocessing")
+        self.prepare = self.matcher().preprocessing
         self.table = read_landmarks(self.folder / f"{target}.csv")
+
+    def matcher(self, weights: Path | None = None, **settings: Any) -> Matcher:
+        """Matcher of the bundle at the working spacing, with its own weights or others."""
+        spacing = {"working_spacing_mm": [self.spacing_mm] * 2}
+        return Matcher.from_bundle(BUNDLE, weights=weights, settings={**spacing, **settings})
 
     def path(self, name: str) -> Path:
         """File of an image."""
@@ -85,7 +89,7 @@ class Cephalograms:
 
     def matching_errors(
         self,
-        network: torch.nn.Module,
+        network: LevelsNet,
         images: Sequence[str],
         templates: Sequence[str],
         *,
@@ -97,12 +101,7 @@ class Cephalograms:
         With unlabelled images, every template's last mode learns from them first, and all its modes match with that.
         They are all in memory, 17 MB each at 0.5 mm.
         """
-        inferer, spacing = LevelsInferer(), [self.spacing_mm, self.spacing_mm]
-
-        def embed(image: Tensor) -> list[Tensor]:
-            with torch.no_grad():
-                return inferer(image, network)
-
+        embed, spacing = EmbeddingModel(network), [self.spacing_mm, self.spacing_mm]
         matchers = {}
         for name in templates:
             picture = self.load(name)

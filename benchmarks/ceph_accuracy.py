@@ -30,7 +30,7 @@ from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.networks import LandmarkNet, load_weights
 from medpixcl.networks.embedding import LevelsNet
-from medpixcl.networks.inferers import LandmarkInferer, LevelsInferer
+from medpixcl.networks.inferers import EmbeddingModel, LandmarkInferer
 
 DETECTOR = ROOT / "bundles" / "xray_landmark_selftraining"
 MATCHING, LEARNT, DETECTED = "matching", "matching, learnt from unlabelled images", "detector"
@@ -54,12 +54,7 @@ def match_all(
     unlabelled: Sequence[str],
 ) -> dict[str, dict[str, Found]]:
     """Landmarks of every template in every picture: by matching, and by matching that learnt from unlabelled images."""
-    inferer, spacing = LevelsInferer(), [cephalograms.spacing_mm] * 2
-
-    def embed(image: Tensor) -> list[Tensor]:
-        with torch.no_grad():
-            return inferer(image, network)
-
+    embed, spacing = EmbeddingModel(network), [cephalograms.spacing_mm] * 2
     learnt_from = []
     for name in unlabelled:
         picture = cephalograms.load(name)
@@ -133,8 +128,7 @@ def main() -> None:
 
     readers = {target: Cephalograms(data=options.data, target=target) for target in TARGETS}
     cephalograms, templates = readers[TARGETS[0]], options.templates.split(",")
-    network: LevelsNet = cephalograms.config.get_parsed_content("network_def").eval()
-    load_weights(network, options.weights)
+    network = cephalograms.matcher(options.weights).network
     names = [name for name in cephalograms.images(options.split) if name not in templates]
     pictures = {name: cephalograms.load(name) for name in names}
     truth = {

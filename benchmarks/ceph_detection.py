@@ -152,7 +152,7 @@ def main() -> None:
                 BUNDLE,
                 folder / f"{options.spacing_mm:g}mm" / options.target / f"{images}_{start}_{seed}",
                 {**common, **own, **start_settings(start, pretrainings), **parse_settings(options.set)},
-                {"images": str(folder / "measured.json")},
+                folder / "measured.json",
                 references,
                 names=names,
             )

@@ -15,7 +15,7 @@ from ceph import BUNDLE, DATA, TARGETS, Cephalograms, one_line, summaries
 from torch import Tensor
 
 from medpixcl.landmarks.metrics import paired_bootstrap
-from medpixcl.networks import BackboneNet, load_weights
+from medpixcl.networks import BackboneNet
 
 FROZEN, PRETRAINED = "frozen ImageNet features", "pretrained"
 
@@ -35,8 +35,7 @@ def main() -> None:
 
     templates = options.templates.split(",")
     cephalograms = Cephalograms(data=options.data, target=options.target)
-    trained = cephalograms.config.get_parsed_content("network_def").eval()
-    load_weights(trained, options.weights)
+    trained = cephalograms.matcher(options.weights).network
     images = [name for name in cephalograms.images(options.split) if name not in templates]
     unlabelled = cephalograms.unlabelled(options.split, options.unlabelled, templates)
     results: dict[str, object] = {"split": options.split, "target": options.target, "images": images}

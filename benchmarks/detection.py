@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medpixcl import Detector
 from medpixcl.apps.bundles import run_bundle
 from medpixcl.apps.evaluate import evaluate
 
 MODEL = "model"
-FILES = ("model.pt", "inference.json")
 SHORT_VALIDATION = {"validate::dataset::data": "$@split['validation'][:2]"}
 """The last weights are kept whatever the validation says, which comes once, after the last step."""
 
@@ -20,7 +20,7 @@ def train_and_measure(
     bundle: Path,
     run: Path,
     training: Mapping[str, Any],
-    measuring: Mapping[str, Any],
+    images: Path,
     references: Sequence[Path],
     *,
     configs: Sequence[Path] = (),
@@ -32,7 +32,7 @@ def train_and_measure(
         bundle: Landmark detection bundle.
         run: Folder of the training; one that was stopped goes on.
         training: Settings of it.
-        measuring: Settings of the inference, its images among them.
+        images: Manifest of the images to measure.
         references: Landmark files; the first is the target that the errors are of.
         configs: Put over the bundle's training.
         names: For cephalograms: what the landmarks are; adds the measurements.
@@ -42,7 +42,7 @@ def train_and_measure(
         models = run / "models"
         places = {"output_dir": str(run), "ckpt_dir": str(models), "silent": True}
         run_bundle(bundle, "train", places | dict(training), extra_configs=[*configs, SHORT_VALIDATION])
-        detect(bundle, models, run / "found", measuring)
+        detect(bundle, models, run / "found", images)
         found = shutil.copy(run / "found" / "landmarks.csv", run / f"{MODEL}.csv")  # its name in the comparisons
         metrics = measure(found, references, names)
         result.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
@@ -50,12 +50,11 @@ def train_and_measure(
 
 
 def detect(
-    bundle: Path, models: Path, output: Path, measuring: Mapping[str, Any], configs: Sequence[Path] = ()
+    bundle: Path, models: Path, output: Path, images: Path, configs: Sequence[Path] = (), **settings: Any
 ) -> None:
-    """Find the landmarks with the weights and settings of a training."""
-    weights, settings = (models / name for name in FILES)
-    places = {"weights": str(weights), "output_dir": str(output), "overlays": False, "formats": ["csv"]}
-    run_bundle(bundle, "inference", places | dict(measuring), extra_configs=[settings, *configs], kind="infer")
+    """Find the landmarks of images with the weights and settings of a training."""
+    detector = Detector.from_bundle(bundle, weights=models / "model.pt", config=configs, settings=settings, trust=True)
+    detector.detect(images).write(output, ["csv"], overlays=False)
 
 
 def measure(found: Path, references: Sequence[Path], names: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -71,7 +71,6 @@ def main() -> None:
         "val_fraction": 0.0,
         "val_interval": 10**6,
     }
-    measuring = {"images": str(measured)}
     records: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         for row in options.rows:
@@ -84,7 +83,7 @@ def main() -> None:
             for images in options.images:
                 own = {"train_images": images, "seed": seed}
                 training = common | own | start_settings(weights)
-                found = train_and_measure(BUNDLE, place / f"images{images}", training, measuring, [reference])
+                found = train_and_measure(BUNDLE, place / f"images{images}", training, measured, [reference])
                 records.append({**found, "row": row, "volumes": images, "seed": seed})
                 print(f"{row} | {images} volumes | seed {seed} | {found['mre_mm']:.2f} mm", flush=True)
     rows = [["start", "volumes", "MRE (mm)", "SDR 2 mm (%)"]]

@@ -21,7 +21,7 @@ from medpixcl.landmarks.calibration import conformal_quantile
 from medpixcl.landmarks.regions import calibrate_regions, covered, region_size
 from medpixcl.matching import LandmarkMatcher
 from medpixcl.networks import LandmarkNet, load_weights
-from medpixcl.networks.inferers import LandmarkInferer, LevelsInferer
+from medpixcl.networks.inferers import LandmarkInferer
 
 TEMPLATE, SPACING, COVERAGE, CALIBRATING = "125", [0.5, 0.5], 0.9, 50
 BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -51,16 +51,10 @@ def spreads(
     detectors = {kind: LandmarkNet(19).eval() for kind in weights}
     for kind, network in detectors.items():
         load_weights(network, weights[kind])
-    embedding = cephalograms.config.get_parsed_content("network_def").eval()
-    load_weights(embedding, BUNDLES / "xray_landmark_matching" / "models" / "model.pt", strict=False)
-    levels = LevelsInferer()
-
-    def embed(image: Tensor) -> list[Tensor]:
-        return levels(image, embedding)
-
+    embed = cephalograms.matcher().model
     template = cephalograms.load(TEMPLATE)
     marks = cephalograms.truth(TEMPLATE, template)
-    matcher = LandmarkMatcher().fit(embed, embedding.strides, template.as_tensor()[None], marks, SPACING)
+    matcher = LandmarkMatcher().fit(embed, embed.strides, template.as_tensor()[None], marks, SPACING)
     found: dict[str, list[tuple[Tensor, Tensor]]] = {kind: [] for kind in (*detectors, MATCHING)}
     for name in images:
         picture = cephalograms.load(name)

@@ -86,9 +86,8 @@ def main() -> None:
     cephalograms = Cephalograms(data=options.data, spacing_mm=options.spacing_mm, target=options.target)
     templates = options.templates.split(",")
     measured = [name for name in cephalograms.images(options.split) if name not in templates]
-    embedding = cephalograms.config.get_parsed_content("network_def").eval()
-    load_weights(embedding, cephalograms.config.get_parsed_content("weights"))
-    before = cephalograms.matching_errors(embedding, measured, templates, modes=["consistent"])["consistent"]
+    network = cephalograms.matcher().network
+    before = cephalograms.matching_errors(network, measured, templates, modes=["consistent"])["consistent"]
     print(f"{options.split}: {len(measured)} images\nmatching {one_line(summaries(before))}", flush=True)
     folder = options.runs.absolute() / options.split
     manifest = folder / "manifest.json"

@@ -23,8 +23,6 @@ from ceph import BUNDLE, DATA, TEMPLATES, Cephalograms
 from torch import Tensor
 
 from medpixcl.matching import LandmarkMatcher
-from medpixcl.networks import load_weights
-from medpixcl.networks.inferers import LevelsInferer
 
 
 def spearman(first: Tensor, second: Tensor) -> float:
@@ -65,18 +63,12 @@ def statistics(offsets: Tensor) -> dict[str, float]:
 @torch.no_grad()
 def measure(cephalograms: Cephalograms, weights: Path, templates: list[str]) -> dict[str, Tensor]:
     """Offsets in mm from the annotation, of every template to the development images, (images, landmarks, 2)."""
-    network = cephalograms.config.get_parsed_content("network_def").eval()
-    load_weights(network, weights)
-    inferer, spacing = LevelsInferer(), [cephalograms.spacing_mm] * 2
-
-    def embed(image: Tensor) -> list[Tensor]:
-        return inferer(image, network)
-
+    embed, spacing = cephalograms.matcher(weights).model, [cephalograms.spacing_mm] * 2
     matchers = {}
     for name in templates:
         image = cephalograms.load(name)
         points = cephalograms.truth(name, image)
-        matchers[name] = LandmarkMatcher().fit(embed, network.strides, image.as_tensor()[None], points, spacing)
+        matchers[name] = LandmarkMatcher().fit(embed, embed.strides, image.as_tensor()[None], points, spacing)
     offsets: dict[str, list[Tensor]] = {name: [] for name in templates}
     for query in cephalograms.images("dev"):
         image = cephalograms.load(query)

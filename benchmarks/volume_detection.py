@@ -46,9 +46,9 @@ def refined(run: Path, fine: Path, name: str, training: dict[str, Any], measured
     if not result.is_file():
         places = {"output_dir": str(fine), "ckpt_dir": str(run / "models"), "silent": True}
         run_bundle(BUNDLE, "train", training | places, extra_configs=[*FINE[name], SHORT_VALIDATION])
-        measuring = {"images": str(measured), "fine_weights": str(run / "models" / "fine.pt")}
         stages = [CONFIGS / "inference_refine.json", run / "models" / "fine.json"]
-        detect(BUNDLE, run / "models", fine / "found", measuring, stages)
+        weights = str(run / "models" / "fine.pt")
+        detect(BUNDLE, run / "models", fine / "found", measured, stages, fine_weights=weights)
         result.write_text(json.dumps(measure(fine / "found" / "landmarks.csv", [reference])), encoding="utf-8")
     return json.loads(result.read_text(encoding="utf-8"))
 
@@ -83,9 +83,7 @@ def main() -> None:
     for seed in range(options.seeds):
         run = folder / f"{options.train_images or 'all'}_{seed}"
         training = {**common, "seed": seed}
-        coarse = train_and_measure(
-            BUNDLE, run, training, {"images": str(measured)}, [reference], configs=COARSE[options.name]
-        )
+        coarse = train_and_measure(BUNDLE, run, training, measured, [reference], configs=COARSE[options.name])
         stages.setdefault("whole volume", []).append(coarse)
         if options.refine:
             fine = refined(run, run / "fine", options.name, training, measured, reference)
