@@ -220,7 +220,7 @@ def _write_split(path: Path, views: Sequence[View]) -> None:
     """Split, patient and pose of every view."""
     columns = [f"{kind}_{axis}" for kind in ("turn_deg", "shift_mm") for axis in "ras"]
     numbers = [[f"{number:.6f}" for number in (*view.turns_deg, *view.shifts_mm)] for view in views]
-    rows = [(v.image, v.split, v.patient, *n) for v, n in zip(views, numbers, strict=True)]
+    rows = [(v.image, v.split, str(v.patient), *n) for v, n in zip(views, numbers, strict=True)]
     _write_csv(path, ("image", "split", "patient", *columns), rows)
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 NETWORK = {"channels": [24, 32, 48, 64], "embedding_size": 32}
 TRAINING = {
-    "max_epochs": 20,
-    "val_interval": 10,
+    "max_epochs": 14,
+    "val_interval": 7,
     "val_repeats": 2,
     "batch_size": 4,
     "repeats": 1,
