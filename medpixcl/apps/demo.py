@@ -152,7 +152,7 @@ def _write_report(folder: Path, data: DemoData, results: Comparison) -> None:
 
 def _shown(path: Path, found: LandmarkFile, truth: LandmarkFile, *, pixel_mm: float) -> Shown:
     """A radiograph with what was found in it, in the order of the true landmarks."""
-    image = np.asarray(Image.open(path))
+    image = np.array(Image.open(path))
     places = []
     for file in (found, truth):
         points = file.for_image(path, image_affine([pixel_mm, pixel_mm]), image.shape)

@@ -84,7 +84,7 @@ def test_landmarks_lie_where_a_marker_shows_in_the_radiograph(made: demo.DemoDat
     """A small dense ball in the CT at the landmark, bent and cast like the body, has its shadow at the landmark."""
     rows = {(row["image"], row["landmark"]): (float(row["y_px"]), float(row["x_px"])) for row in table(made.landmarks)}
     mm = voxel_to_mm(voxel_positions(body.hu.shape[2:]).flatten(0, 2).double(), body.affine)
-    for name in ("heart_left", "T12_corner_right"):
+    for name in ("aortic_arch", "T12_corner_right"):
         place = body.landmarks[list(LANDMARKS).index(name)]
         ball = (-0.5 * ((mm - place).square().sum(dim=1) / 4.0**2)).exp().view_as(body.hu).float()
         marker = demo.Body(2000 * ball - 1000, body.affine, body.landmarks)
