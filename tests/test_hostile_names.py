@@ -132,7 +132,7 @@ def test_scan_match_evaluate(name: str, pictures: Callable[[str], list[str]], re
     compared = ["--predictions", out / "landmarks.csv", "--reference", "marks.csv"]
     assert medpixcl("evaluate", *compared, "-o", f"{name}.metrics.json") == 0
     assert name in json.loads(Path(f"{name}.metrics.json").read_text())["per_landmark"]
-    assert "holds no DICOM image" in refused(
+    assert "no image to search is DICOM" in refused(
         "match", *template, *network, "--images", name, "-o", out, "--format", "sr"
     )
 

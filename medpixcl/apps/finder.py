@@ -110,6 +110,7 @@ class LandmarkFinder(ABC):
             output.check(results)
         return results
 
+    @own_errors()
     def run(
         self,
         images: Searchable,

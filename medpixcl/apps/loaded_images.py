@@ -60,7 +60,7 @@ def image_list(
     return ImageList(images, spacing_mm, exclude, spatial_dims, sections)
 
 
-class LoadedImages:
+class LoadedImages(Images):
     """Images in memory.
 
     Args:

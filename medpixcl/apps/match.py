@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Array, Searchable, SpacingMM, loaded_image
@@ -86,6 +87,7 @@ class Matcher(LandmarkFinder):
         """Files of the templates; names of those in memory."""
         return [str(template.path) for template in self._fitted()]
 
+    @own_errors()
     def fit(
         self,
         images: Template | Sequence[Template],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medpixcl import correspondence, positives, views
+from medpixcl import correspondence, views
 from medpixcl.informativeness import classify_informativeness, local_entropy, sampling_weights
 from medpixcl.landmarks import heatmaps, regions
 from medpixcl.landmarks.metrics import summarise_errors
@@ -96,24 +96,21 @@ def test_pairs(dims: int) -> None:
 @DIMS
 def test_cells(dims: int) -> None:
     affine = torch.eye(dims + 1).repeat(2, 1, 1) + 0.01 * draw(2, dims + 1, dims + 1)
-    cells = positives.cells_of_affine(affine, [4] * dims, 2)
-    assert_same(positives.cells_of_affine, affine, [4] * dims, [2] * dims)
+    cells = correspondence.cells_of_affine(affine, [4] * dims, 2)
+    assert_same(correspondence.cells_of_affine, affine, [4] * dims, [2] * dims)
     seeded = torch.Generator()
-    assert_same(lambda one: positives.draw_cells(one, one, 5, generator=seeded.manual_seed(0)), cells)
-    assert_same(positives.draw_cells, cells, cells, 4**dims)
-    low, high = assert_same(
-        positives.unit_boxes, draw(2, dims), 4 + draw(2, dims), SHAPE[dims], flip=[True] + [False] * (dims - 1)
-    )
-    with pretend_device():
-        positives.cells_of_boxes(low, high, [3] * dims)
+    assert_same(lambda one: correspondence.draw_cells(one, one, 5, generator=seeded.manual_seed(0)), cells)
+    assert_same(correspondence.draw_cells, cells, cells, 4**dims)
+    low = draw(2, dims)
+    assert_same(correspondence.cells_of_boxes, low, low + 1, [3] * dims)
     coords = torch.cat([10 * draw(2, dims, *[8] * dims), torch.ones(2, 1, *[8] * dims)], dim=1)
-    assert_same(positives.cells_of_map, coords, affine, 2)
-    found = assert_same(lambda one: positives.positive_weights(one, one, threshold=0.7), cells)
-    assert_same(lambda one: positives.positive_weights(one, one, threshold=1.5, metric="bins"), cells)
+    assert_same(correspondence.cells_of_map, coords, affine, 2)
+    found = assert_same(lambda one: correspondence.positive_weights(one, one, threshold=0.7), cells)
+    assert_same(lambda one: correspondence.positive_weights(one, one, threshold=1.5, metric="bins"), cells)
     with pretend_device():
-        positives.positive_statistics(found)
-        positives.permute_positives(found, generator=torch.Generator())
-        positives.permute_positives(found)
+        correspondence.positive_statistics(found)
+        correspondence.permute_positives(found, generator=torch.Generator())
+        correspondence.permute_positives(found)
 
 
 @DIMS

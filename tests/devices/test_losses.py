@@ -57,7 +57,6 @@ def learns_alike(loss: Callable[..., Tensor], learnt: Any, *given: Any) -> None:
 @pytest.mark.parametrize("rule", [RULES[0], RULES[-1], RULES[len(RULES) // 2]], ids=["plain", "all", "exclusion"])
 def test_info_nce(rule: dict[str, Any], reduction: str) -> None:
     case = random_case(2)
-    case["valid"] = torch.arange(len(case["anchors"])) != 3
     learnt = {name: case.pop(name) for name in ("anchors", "keys")}
     learns_alike(
         lambda leaves, rest: pixel_info_nce(**leaves, **rest, **rule, reduction=reduction, chunk=4), learnt, case
@@ -167,5 +166,5 @@ def test_gathering_by_one_process() -> None:
 
 def test_every_public_loss_is_run() -> None:
     tested = {InstanceContrastLoss, LandmarkLoss, MixUpObjective, PixelContrastLoss}
-    tested |= {gather_counts, gather_keys, pixel_info_nce}
+    tested |= {PixProLoss, gather_counts, gather_keys, pixel_info_nce}
     assert {getattr(losses, name) for name in losses.__all__} == tested

@@ -31,9 +31,14 @@ from tests.devices.pretend import NAME, assert_same, pretend_device
 SIZE = {2: (16, 32), 3: (8, 8, 16)}
 FLAT_SIZE = (32, 32)  # of networks whose coarsest stride is 32
 NOT_RUN = {
+    "CoarseToFineInferer": "takes MetaTensors, see NOT_RUN of the device itself",
+    "LandmarkInferer": "is run in test_geometry.py",
+    "LevelsInferer": "is run in test_geometry.py",
     "TransferReport": "holds names, no tensor",
     "build_backbone": "is what all the networks below are built with",
+    "load_network": "builds a network on the CPU from a file",
     "load_weights": "reads a file into a network of the CPU",
+    "parameter_groups": "sorts parameters by name",
     "transfer_weights": "copies a state dict, whichever device a network lies on",
 }
 

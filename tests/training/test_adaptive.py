@@ -1,5 +1,6 @@
 """Classes that follow the loss: against numpy's polyfit and roots, literal loops, and over a resume."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from medpixcl.losses import PixelContrastLoss
 from medpixcl.training.adaptive import AdaptiveClasses, NoCutsError, cuts_from_loss, ratios_from_loss
 from medpixcl.training.binning import binned_sums
 from medpixcl.transforms import PixelClasses
-from tests.tiny import assert_identical, checkpoint, pretrain, write_manifest
+from tests.tiny import PRETRAINING, assert_identical, checkpoint, pretrain, write_manifest
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:'(min_delta|cumulative_delta)' is deprecated:DeprecationWarning"),
@@ -191,7 +192,9 @@ def test_bad_numbers(name: str, value: float) -> None:
         AdaptiveClasses(PixelClasses("adaptive"), PixelContrastLoss(strides=[2]), **{name: value})
 
 
+PAPER = json.loads((PRETRAINING / "configs" / "paper.json").read_text(encoding="ascii"))  # strong enough to move cuts
 ADAPTIVE = {
+    **PAPER,
     "class_cuts": "adaptive",
     "class_ratios": "loss",
     "ema_momentum": 0.2,
