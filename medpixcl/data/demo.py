@@ -80,7 +80,7 @@ class View:
         patient: Number of the synthetic patient; 0 is the person of the CT.
         turns_deg: Turns about R, A, S.
         shifts_mm: Shifts along R, A, S.
-        exposure: How the radiograph is taken and developed.
+        exposure: Settings for taking and developing the radiograph.
         seed: Random seed of the noise.
     """
 
@@ -147,8 +147,8 @@ def make_demo_data(
         train: Number of training views.
         test: Number of test views.
         size: Radiographs' (rows, columns); the field's height stays the same.
-        strain: How much the synthetic patients differ, see :func:`medpixcl.data.patients.draw_patient`; with 0 all
-            views show the person of the CT.
+        strain: Strength of the deformation into synthetic patients, see
+            :func:`medpixcl.data.patients.draw_patient`; with 0 all views show the person of the CT.
         seed: Random seed of all patients, poses and exposures.
         progress: Function called with (views done, views in all) after each view.
 

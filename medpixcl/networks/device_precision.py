@@ -21,7 +21,7 @@ class DevicePrecision:
 
     Attributes:
         bfloat16: Convolutions in bfloat16 are faster.
-        reason: What torch reports of the device, or what was measured, in a few words.
+        reason: Short reason for the choice: a property that torch reports, or a measurement.
         bearable: Convolutions in bfloat16 take at most ``MARGIN`` times as long as in float32.
     """
 
