@@ -171,8 +171,8 @@ def calibrate(
         reader_mm: Standard deviation of a reader's marks along one axis in mm; 0 ignores the readers' error.
         limit: Maximum number of images, drawn at random; None takes all.
         seed: Random seed for choosing and ordering the images and for the readers' marks.
-        spacing_mm: Pixel size of pictures that do not say theirs.
-        progress: Called after every image.
+        spacing_mm: Pixel size in mm of images whose file does not state it.
+        progress: Function called after every image.
 
     Returns:
         The calibration, and the reason for every file that was rejected.

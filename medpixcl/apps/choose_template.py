@@ -74,7 +74,7 @@ def choose_templates(
         strides: Voxels per cell of the network's levels, finest first.
         settings: Settings of the comparison.
         split: Section of the manifest, or the data set's own name for a split; None takes all images.
-        progress: Called after every image of each step.
+        progress: Function called after every image of each step.
 
     Raises:
         ValueError: If fewer than two images can be compared, or fewer than are to be chosen.

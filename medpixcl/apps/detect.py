@@ -141,7 +141,7 @@ class Detector(LandmarkFinder):
         return self.run(images, spacing_mm=spacing_mm, reference=reference, output=output)
 
     def start(self, images: Images, **choices: Any) -> Results:
-        """See :meth:`LandmarkFinder.start`; adds what the weights were trained on."""
+        """Start as :meth:`LandmarkFinder.start` does; add the facts on the training."""
         results = super().start(images, **choices)
         results.trained_on = self.trained_on
         return results

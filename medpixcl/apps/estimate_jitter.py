@@ -78,7 +78,7 @@ def estimate_for_bundle(
         weights: Weights of the bundle's network from a pretraining; None takes the frozen ImageNet encoder.
         overrides: Values by id of the bundle's ``train`` configuration.
         extra_configs: Config files merged over the ``train`` configuration before the overrides.
-        progress: Called after every image, pair and class.
+        progress: Function called after every image, pair and class.
 
     Returns:
         The estimate per class, and the part of a configuration that sets it.

@@ -52,7 +52,7 @@ class ImageList:
 
     Args:
         path: An image, a folder, a manifest (``.json`` or in memory), or several images and folders.
-        spacing_mm: Pixel size of pictures that do not say theirs.
+        spacing_mm: Pixel size in mm of images whose file does not state it.
         exclude: Images to leave out of folders and manifests, such as the templates.
         spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
         sections: Sections of a manifest whose images are searched.

@@ -138,7 +138,7 @@ class Matcher(LandmarkFinder):
                 (:meth:`write_population`). Templates are left out.
             limit: Maximum number of images, drawn at random; None takes all.
             seed: Random seed for drawing the images.
-            spacing_mm: Pixel size of pictures that do not say theirs.
+            spacing_mm: Pixel size in mm of images whose file does not state it.
 
         Returns:
             The matcher itself.
@@ -204,7 +204,7 @@ class Matcher(LandmarkFinder):
         )
 
     def start(self, images: Images, **choices: Any) -> Results:
-        """See :meth:`LandmarkFinder.start`; adds the templates, and what was learnt from unlabelled images."""
+        """Start as :meth:`LandmarkFinder.start` does; add the templates and the learnt population."""
         results = super().start(images, **choices)
         results.templates = self.templates
         if self.unlabelled is not None:
@@ -232,7 +232,7 @@ class TemplateFitting:
         finder: Matcher to fit.
         template: Path of the annotated image.
         landmarks: Landmark file of that image.
-        pixel_mm: Pixel size of pictures that do not say theirs.
+        pixel_mm: Pixel size in mm of images whose file does not state it.
         unlabelled: Folder or manifest of images to learn from, or a ``population.pt``; None learns nothing.
         unlabelled_limit: Maximum number of images to learn from; None takes all.
         population: File to write the learnt population into.

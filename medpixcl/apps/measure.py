@@ -81,7 +81,7 @@ def measure(
         names: Anatomical name of each landmark, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
         spacing_mm: Pixel size in mm for positions in pixels whose file does not state it.
         exclude: Images to leave out, as the file names them, or their file names.
-        progress: Called after every tracing.
+        progress: Function called after every tracing.
 
     Raises:
         ValueError: If the input is bad; one sentence that names the file.

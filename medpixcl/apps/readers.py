@@ -36,7 +36,7 @@ def compare_reader_positions(readers: Mapping[str, Positions], *, exclude: Colle
 
     Returns:
         Comparisons of the first reader, then those between the other readers. For SDR and the rest see
-        :func:`medpixcl.data.landmarks.comparison.evaluate_positions` says.
+        :func:`medpixcl.data.landmarks.comparison.evaluate_positions`.
 
     Raises:
         ValueError: If two readers have no image in common.

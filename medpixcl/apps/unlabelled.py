@@ -29,7 +29,7 @@ class UnlabelledImages:
     Args:
         path: Folder or manifest of images, or a ``population.pt``; None learns nothing.
         limit: Maximum number of images, drawn at random; None takes all.
-        spacing_mm: Pixel size of pictures that do not say theirs.
+        spacing_mm: Pixel size in mm of images whose file does not state it.
         exclude: Images to leave out: the templates.
         spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
         seed: Random seed for drawing the images.

@@ -60,7 +60,7 @@ SHIFT_MM = (40.0, 80.0, 10.0)
 
 
 class DemoData(NamedTuple):
-    """What :func:`make_demo_data` wrote."""
+    """Data set that :func:`make_demo_data` wrote."""
 
     folder: Path
     template: Path
@@ -112,7 +112,7 @@ def plan_views(*, train: int, test: int, seed: int) -> list[View]:
 
 
 def _draw_view(split: str, index: int, patient: int, seed: tuple[int, ...]) -> View:
-    """Pose and exposure of one view; only the turn about the long axis tells the splits apart."""
+    """Pose and exposure of one view; only the turn about the long axis differs between splits."""
     rng = np.random.default_rng(seed)
     turn = rng.uniform(*(TRAIN_TURN_DEG if split == "train" else TEST_TURN_DEG)) * rng.choice([-1, 1])
     tilts = rng.uniform(-1, 1, 2) * TILT_DEG

@@ -77,7 +77,7 @@ def _tip(rule: TipRule, points: dict[int, Float[Tensor, "n 3"]]) -> Float[Tensor
 
 
 def _front_at(structure: Float[Tensor, "n 3"], body: Float[Tensor, "m 3"]) -> Float[Tensor, ""]:
-    """How far a structure reaches to the front between the lower and the upper end of a body."""
+    """Foremost coordinate of a structure between the lower and the upper end of a body."""
     low, high = body[:, 2].aminmax()
     beside = structure[(structure[:, 2] >= low) & (structure[:, 2] <= high)]
     return beside[:, 1].max()

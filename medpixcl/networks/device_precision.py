@@ -1,4 +1,4 @@
-"""Which of float32 and bfloat16 a device computes convolutions in faster."""
+"""Find out whether a device computes convolutions faster in float32 or in bfloat16."""
 
 import logging
 import time
@@ -74,7 +74,7 @@ def _of_other(device: torch.device) -> DevicePrecision:
 
 
 def _reported() -> bool:
-    """Whether oneDNN, which computes torch's bfloat16 convolutions, has them here; it knows ``ONEDNN_MAX_CPU_ISA``."""
+    """Whether oneDNN supports bfloat16 convolutions on this CPU; it respects ``ONEDNN_MAX_CPU_ISA``."""
     if not torch.backends.mkldnn.is_available():
         return False
     try:

@@ -1,4 +1,4 @@
-"""How networks run on whole images: levels of embeddings, and landmarks from several views."""
+"""Inferers that run networks on whole images: embedding levels, and landmarks from several views."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -110,7 +110,7 @@ class BestMetricState:
         return {"best_metric": state.best_metric, "best_metric_epoch": state.best_metric_epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put them back."""
+        """Restore both."""
         for name, value in state.items():
             setattr(self.evaluator.state, name, value)
 
@@ -192,7 +192,7 @@ class ResumeHandler:
     (:class:`medpixcl.data.seeded.SeededDataset`) a resumed run ends with the same weights as an uninterrupted one.
 
     Args:
-        path: Checkpoint file.
+        path: Checkpoint file to write and resume from.
         objects: Network, optimizer, scheduler and anything else with ``state_dict``, by name; the engine itself is
             added. An object with an empty state may be missing from the file.
     """

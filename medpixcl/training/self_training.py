@@ -148,7 +148,7 @@ class Relabelling:
         template: Annotated image, whose landmarks are kept.
         teacher: Network that finds the landmarks: a moving average of the one in training.
         inferer: Inferer that finds the landmarks in views of an image.
-        dataset: Training images.
+        dataset: Dataset of the training images.
         interval: Number of epochs in a round.
     """
 
