@@ -40,7 +40,7 @@ def harden(hu: Float[Tensor, "*s"], bone: float) -> Float[Tensor, "*s"]:
 def develop(
     integral: Float[Tensor, "1 1 h w"], exposure: Exposure, pixel_mm: float, *, seed: Sequence[int] = (0,)
 ) -> UInt8[Tensor, "1 1 h w"]:
-    """Grey picture of a line integral as a radiograph is shown: noise of the photons, detail gain, window, gamma."""
+    """Turn a line integral into a grey picture: photon noise, detail gain, window, gamma."""
     noise = torch.from_numpy(np.random.default_rng(list(seed)).standard_normal(integral.shape)).to(integral)
     film = integral + noise * (integral / 2).exp() / exposure.photons**0.5
     blur = GaussianFilter(2, DETAIL_MM / pixel_mm)

@@ -22,11 +22,11 @@ BEHIND_MM = 3.0
 
 @dataclass(frozen=True)
 class TipRule:
-    """A landmark: the tip of a structure in a direction of the patient.
+    """Rule for a landmark at the tip of a structure, in a direction of the patient.
 
     Args:
-        labels: Labels of the structure; several make one, as the lobes make a lung.
-        towards: Direction (right, front, up) in which the tip lies; its length does not matter.
+        labels: Labels that form the structure, such as the lobes of a lung.
+        towards: Direction (right, front, up) of the tip; its length is ignored.
         in_front_of: Label; only what lies in front of this structure counts. The vertebral body, for instance, lies
             in front of the spinal cord and the processes do not.
     """

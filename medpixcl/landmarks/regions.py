@@ -201,7 +201,7 @@ def calibrate_regions(
 
 
 def _quantiles(scores: Float[Tensor, "n k"], share: float) -> tuple[float | None, ...]:
-    """Conformal quantile of every landmark, or of all together if it has too few examples; None if these are too few."""
+    """Conformal quantile of each landmark, or of all if it has too few examples; None if these are too few, too."""
     each, pooled = conformal_quantile(scores, share), conformal_quantile(scores.flatten(), share)
     chosen = torch.where(each.isfinite(), each, pooled)
     return tuple(value if math.isfinite(value) else None for value in chosen.tolist())

@@ -98,7 +98,7 @@ class PixProLoss(nn.Module):
         self.latest: dict[str, Tensor] = {}
 
     def forward(self, views: Mapping[str, Mapping[str, Any]], target: Mapping[str, Any]) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             views: ``query`` and ``anchor`` as :class:`medpixcl.networks.pixpro.PixProNet` gives them, each with

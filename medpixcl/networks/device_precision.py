@@ -17,12 +17,12 @@ _KERNELS = ((32, 32, 3, 3), (32, 1, 3, 3), (64, 32, 1, 1))
 
 @dataclass(frozen=True)
 class DevicePrecision:
-    """The precision that suits a device.
+    """Precision in which a device computes convolutions faster.
 
     Attributes:
-        bfloat16: Convolutions in bfloat16 are faster.
+        bfloat16: Whether convolutions are faster in bfloat16 than in float32.
         reason: Short reason for the choice: a property that torch reports, or a measurement.
-        bearable: Convolutions in bfloat16 take at most ``MARGIN`` times as long as in float32.
+        bearable: Whether convolutions in bfloat16 take at most ``MARGIN`` times as long as in float32.
     """
 
     bfloat16: bool
