@@ -1,4 +1,4 @@
-"""How many CPUs this process may use, and torch's threads by it."""
+"""Number of CPUs that this process may use, and torch's thread count."""
 
 import math
 import os

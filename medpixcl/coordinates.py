@@ -64,12 +64,12 @@ def spatial_affine(affine: Float[Tensor, "n n"], dims: int) -> Affine:
 
 
 def working_affine(image: MetaTensor) -> Affine:
-    """Voxel -> mm, (D+1, D+1) float64, of an image (C, *spatial) as it is now."""
+    """Affine (voxel -> mm), (D+1, D+1) float64, of an image (C, *spatial) in its current state."""
     return spatial_affine(torch.as_tensor(image.affine, dtype=torch.float64), image.ndim - 1)
 
 
 def working_spacing(image: MetaTensor) -> list[float]:
-    """Size of a voxel in mm along the array axes of an image (C, *spatial) as it is now."""
+    """Voxel size in mm along the array axes of an image (C, *spatial) in its current state."""
     return spacing_of(working_affine(image)).tolist()
 
 
@@ -164,7 +164,7 @@ def original_voxels(voxels: Tensor, image: MetaTensor) -> Tensor:
 
 
 def affines_of(image: MetaTensor) -> tuple[Tensor, Tensor]:
-    """Voxel -> mm of the file's image and of the image as it is now."""
+    """Affines (voxel -> mm) of the image in its file and of the image in its current state."""
     dims = image.ndim - 1
     original = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
     return spatial_affine(original, dims), working_affine(image)

@@ -216,7 +216,7 @@ def _ascending_pair(name: str, values: Sequence[Number], least: float, most: flo
 def _classify_by_share(
     entropy: Float[Tensor, " n"], foreground: Bool[Tensor, " n"], shares: list[float]
 ) -> Int[Tensor, " n"]:
-    """Classes of one image by quantiles of its foreground; all low when there is none."""
+    """Classes of one image by quantiles of its foreground; all low without a foreground."""
     values = entropy[foreground].sort().values
     if values.numel() == 0:
         return torch.zeros_like(entropy, dtype=torch.int64)

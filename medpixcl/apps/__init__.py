@@ -1,4 +1,4 @@
-"""What a person does: a typed call in, a typed result out."""
+"""Typed Python API behind the commands: one call per task, one result object."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The bundles at hand, and a copy of one to edit."""
+"""List the available bundles, and copy one to edit."""
 
 import json
 import shutil
@@ -11,14 +11,14 @@ from medpixcl.apps.bundles import BundleError, bundle_roots, find_bundle
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """What a bundle says of itself.
+    """Metadata of a bundle.
 
     Attributes:
-        name: Name by which the commands find it.
+        name: Name under which the commands find the bundle.
         version: Version of the bundle.
         task: Task of the bundle in a few words.
         place: Folder of the bundle.
-        weights: Whether trained weights lie in the folder.
+        weights: Whether the folder contains trained weights.
     """
 
     name: str
@@ -29,10 +29,10 @@ class BundleFacts:
 
 
 def list_bundles() -> list[BundleFacts]:
-    """All bundles that :func:`medpixcl.apps.bundles.find_bundle` finds by name, each in the first place that has it.
+    """List all bundles that :func:`medpixcl.apps.bundles.find_bundle` finds by name, each in its first location.
 
     Raises:
-        BundleError: If the metadata of one cannot be read.
+        BundleError: If the metadata of a bundle cannot be read.
     """
     places: dict[str, Path] = {}
     for root in (Path(), *bundle_roots()):
@@ -42,11 +42,11 @@ def list_bundles() -> list[BundleFacts]:
 
 
 def copy_bundle(name: str, folder: Path) -> Path:
-    """Copy a bundle with its weights; nothing of it is run.
+    """Copy a bundle with its weights, without running any of it.
 
     Args:
         name: Name or folder of the bundle.
-        folder: Folder to make; it must not exist yet.
+        folder: Folder to create; it must not exist yet.
 
     Returns:
         The bundle that was copied.

@@ -1,4 +1,4 @@
-"""Finds bundles and runs their configurations: a program of the bundle's author, over which a user's data are put."""
+"""Find bundles and run their configurations, which are programs, with the user's settings as plain data."""
 
 import copy
 import json
@@ -34,24 +34,24 @@ class BundleError(ValueError):
 
 
 class UntrustedBundleError(BundleError):
-    """A configuration is a program from a place that nobody vouched for."""
+    """A configuration is a program from a folder that is not trusted."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a setting ``key=@id`` asks for: the value of another id of the bundle's own configuration.
+    """Setting ``key=@id``: refers to the value of another id in the bundle's own configuration.
 
     Attributes:
-        id: Id of the configuration, without ``@``.
+        id: Config id that is referred to, without ``@``.
     """
 
     id: str
 
 
 def bundle_roots() -> list[Path]:
-    """Folders of bundles in the order of search: the working folder's, ``$MEDPIXCL_BUNDLES``, the installation's.
+    """Folders searched for bundles, in order: working folder, ``$MEDPIXCL_BUNDLES``, installation.
 
-    The installation's are ``medpixcl/bundles`` in a wheel and ``bundles`` in a checkout of the sources.
+    The installation holds them in ``medpixcl/bundles`` (wheel) or ``bundles`` (source checkout).
     """
     package = Path(medpixcl.__file__).parent
     checkout = package.parent if (package.parent / "pyproject.toml").is_file() else package
@@ -60,12 +60,12 @@ def bundle_roots() -> list[Path]:
 
 
 def find_bundle(name: str | os.PathLike[str] | None, default: str = "", *, trust: bool = False) -> Path:
-    """Folder of a bundle.
+    """Find the folder of a bundle.
 
     Args:
         name: Folder of the bundle, or its name in the working folder or one of :func:`bundle_roots`.
-        default: Name that is taken if there is none.
-        trust: Whether a bundle from any other place may be taken.
+        default: Name to use if ``name`` is empty.
+        trust: Accept a bundle from any other folder.
 
     Raises:
         BundleError: If there is no such bundle.
@@ -85,11 +85,11 @@ def find_bundle(name: str | os.PathLike[str] | None, default: str = "", *, trust
 
 
 def check_config(file: Path, *, trust: bool = False) -> None:
-    """Look whether a config file may be put over a bundle's; one that holds nothing but data always may.
+    """Check whether a config file may be merged over a bundle's; a file that holds only data always may.
 
     Args:
         file: The config file.
-        trust: Whether a program from a place outside the trusted ones may be taken, too.
+        trust: Accept a program from outside the trusted folders, too.
 
     Raises:
         UntrustedBundleError: If the file holds a program, lies elsewhere and is not trusted.
@@ -121,7 +121,7 @@ def _holds_program(config: Any) -> bool:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` words as settings; values are JSON where they parse as such, a reference as ``@id``, else text.
+    """Parse ``key=value`` settings; a value is JSON if it parses as such, a reference if ``@id``, else text.
 
     Example:
         >>> parse_settings(["max_epochs=3", "device=cpu", "view_shape=[64, 64]", "radius_mm=@sigma_mm"])
@@ -140,7 +140,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def checked_device(name: str) -> str:
-    """Name of a device that works; a ValueError says that it does not."""
+    """Return the name of a device after checking that it works; raise a ValueError if it does not."""
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -162,8 +162,8 @@ def run_bundle(
     Args:
         bundle: Folder of the bundle.
         config: Name of the configuration, without suffix.
-        settings: Config ids to values, all of them data, see :func:`read_bundle`.
-        extra_configs: Config files or their content, put over the configuration before the settings: programs, too.
+        settings: Values by config id, all of them plain data, see :func:`read_bundle`.
+        extra_configs: Config files (programs) or their content, merged over the configuration before the settings.
         kind: ``train`` or ``infer``.
 
     Returns:
@@ -171,7 +171,7 @@ def run_bundle(
 
     Raises:
         BundleError: If a setting names no id of the configuration.
-        ValueError: What the components say of bad input, without MONAI's frame around it.
+        ValueError: If a component rejects its input; MONAI's wrapper around the message is removed.
     """
     parser = read_bundle(bundle, config, settings, extra_configs=extra_configs)
     for name in ECHOES:
@@ -197,17 +197,17 @@ def read_bundle(
     *,
     extra_configs: Sequence[Path | Mapping[str, Any]] = (),
 ) -> ConfigParser:
-    """A configuration of a bundle with values put over it, of which single components can be asked for.
+    """Read a configuration of a bundle with settings merged over it, so that components can be built from it.
 
     Args:
         bundle: Folder of the bundle.
         config: Name of the configuration, without suffix.
-        settings: Config ids to values. Values are data: no text in them is evaluated or looked up, but for a
+        settings: Values by config id. They are plain data: no text in them is evaluated or looked up, except a
             :class:`Reference` to an id that the configuration has.
-        extra_configs: Config files or their content, put over the configuration before the settings: programs, too.
+        extra_configs: Config files (programs) or their content, merged over the configuration before the settings.
 
     Raises:
-        BundleError: If a setting names no id of the configuration, or a file is none.
+        BundleError: If a setting names no id of the configuration, or a config file cannot be read.
         ValueError: If the value of a setting is a component.
     """
     file = bundle / "configs" / f"{config}.json"
@@ -229,10 +229,10 @@ def read_bundle(
 
 
 def refuse_renamed(keys: Sequence[str]) -> None:
-    """Refuse settings under ids that have another name now.
+    """Refuse settings whose id has been renamed.
 
     Raises:
-        BundleError: If there is one.
+        BundleError: If a setting uses an old id.
     """
     for key in keys:
         if (name := renamed_id(key)) is not None:
@@ -240,7 +240,7 @@ def refuse_renamed(keys: Sequence[str]) -> None:
 
 
 def _read(configs: Sequence[Path | Mapping[str, Any]]) -> dict[str, Any]:
-    """Configuration files and their contents, merged in order."""
+    """Read configuration files and contents, merged in order."""
     parser = ConfigParser(config={})
     for config in configs:
         content = config if isinstance(config, Mapping) else _read_file(config)
@@ -266,7 +266,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """Let an error of a component through as it was raised, instead of MONAI's wrapping of it."""
+    """Raise a component's own error instead of MONAI's wrapper around it."""
     try:
         yield
     except RuntimeError as error:

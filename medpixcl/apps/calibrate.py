@@ -1,12 +1,12 @@
-"""Calibration of the error radius without labels, from two ways in which matches disagree with each other.
+"""Calibration of the error radius without labels, from two kinds of disagreement between matches.
 
-* **Detour**: the template's landmarks are found in unlabelled images; what was found in one then serves as the template
-  for the next. How far that match ends from the template's own is what matching alone may be off by.
-* **Shape**: how far each match lies from where the other landmarks of its image expect it, by a shape learnt from the
-  same matches.
+* **Detour**: the landmarks found in one unlabelled image serve as the template for the next one. The distance between
+  this match and the direct match of the template estimates the matching error.
+* **Shape**: the distance between each match and the position predicted from the other landmarks of its image, by a
+  shape model learnt from the same matches.
 
-Both are joined, as if they were independent. Neither can see that the template's mark was set off the true place, or
-how far two readers differ: give what is known of readers, or the radii hold too little.
+Both are combined as if they were independent. Neither includes errors in the template's own marks or differences
+between readers: pass the readers' standard deviation if it is known, or the radii will be too small.
 """
 
 import copy
@@ -39,10 +39,10 @@ class Matched:
     """An unlabelled image in which the landmarks were found.
 
     Attributes:
-        picture: Shape (1, C, *spatial).
-        levels: Level maps of the image, (1, E, *cells), finest first.
+        picture: Prepared image, shape (1, C, *spatial).
+        levels: Level maps of the image, each (1, E, *cells), finest first.
         spacing: Size of a voxel in mm along the array axes.
-        result: The template's landmarks in it.
+        result: Landmarks of the template found in the image.
     """
 
     picture: Tensor
@@ -62,10 +62,10 @@ def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Matched
     """Distances in mm between the landmarks in ``target`` found through ``via`` and those found directly.
 
     Args:
-        matcher: Matcher fitted to the template; its template is left as it is.
+        matcher: Matcher fitted to the template; it is not changed.
         strides: Voxels per cell of the levels, finest first.
-        via: The image whose found landmarks are taken as a template's.
-        target: The other image.
+        via: Image whose found landmarks serve as a template.
+        target: Image in which both matches are compared.
 
     Returns:
         Shape (K,), NaN where a landmark is missing.
@@ -79,12 +79,12 @@ def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Matched
 
 @dataclass(frozen=True)
 class Examples:
-    """Matches in N images, each of which was also reached through the image before it.
+    """Matches in N images, each found directly and through the previous image.
 
     Attributes:
-        detour_mm: Distance between the two places, shape (N, K), NaN where there is none.
-        found_mm: The direct match, in mm along the array axes, shape (N, K, D), NaN where missing.
-        unsure: Whether that was flagged as unsure, shape (N, K).
+        detour_mm: Distance in mm between the direct match and the detour, shape (N, K), NaN where missing.
+        found_mm: Position of the direct match in mm along the array axes, shape (N, K, D), NaN where missing.
+        unsure: Whether the direct match was flagged as unsure, shape (N, K).
     """
 
     detour_mm: Float[Tensor, "n k"]
@@ -95,15 +95,15 @@ class Examples:
 def collect_examples(
     matcher: LandmarkMatcher, embed: Embed, strides: Sequence[int], images: Iterable[MetaTensor]
 ) -> Examples:
-    """Match all images, every one but the first also through the one before.
+    """Match all images directly, and all but the first also through the previous image.
 
-    A landmark that is unsure in the image between is no example: the template's own mark is not of that kind.
+    Landmarks that are unsure in the previous image are left out, since a template's own marks are reliable.
 
     Args:
-        matcher: Fitted to the template.
-        embed: The pretrained network.
-        strides: Voxels per cell of its levels, finest first.
-        images: At least two prepared images (C, *spatial); two are in memory at a time.
+        matcher: Matcher fitted to the template.
+        embed: Pretrained embedding network.
+        strides: Voxels per cell of the network's levels, finest first.
+        images: At least two prepared images (C, *spatial); only two are held in memory at a time.
     """
     detours, found, unsure = [], [], []
     matched = (match_image(matcher, embed, image) for image in images)
@@ -118,12 +118,12 @@ def collect_examples(
 def shape_errors(
     found_mm: Float[Tensor, "n k d"], unsure: Bool[Tensor, "n k"], template_mm: Float[Tensor, "k d"]
 ) -> Float[Tensor, "n k"]:
-    """Distance of each match from where the others of its image expect it, shape (N, K) in mm; 0 for fewer than three.
+    """Distance of each match from its position predicted by the others, (N, K) in mm; 0 for fewer than three.
 
     Args:
-        found_mm: Matches, NaN where missing.
-        unsure: Those that the shape is not learnt from.
-        template_mm: The template's landmarks, NaN where missing.
+        found_mm: Positions of the matches in mm, shape (N, K, D), NaN where missing.
+        unsure: Matches that are left out when the shape is learnt, shape (N, K).
+        template_mm: Landmarks of the template in mm, shape (K, D), NaN where missing.
     """
     errors = torch.zeros_like(found_mm[..., 0])
     there = ~(found_mm.isnan().any(dim=2).any(dim=0) | template_mm.isnan().any(dim=1))
@@ -136,10 +136,10 @@ def shape_errors(
 
 
 def draw_items(images: ImageList, limit: int | None, seed: int) -> list[dict[str, Any]]:
-    """At most ``limit`` images in random order.
+    """Draw at most ``limit`` images in random order.
 
     Raises:
-        ValueError: If there are too few of them.
+        ValueError: If there are too few images.
     """
     usable = len(images.datalist)
     if min(usable, usable if limit is None else limit) < LEAST_IMAGES:
@@ -162,17 +162,17 @@ def calibrate(
     spacing_mm: float | None = None,
     progress: Progress = lambda done, total: None,
 ) -> tuple[RadiusCalibration, dict[str, str]]:
-    """Learn from unlabelled images how far off the landmarks of a matcher may be.
+    """Estimate from unlabelled images how far off the landmarks of a matcher may be.
 
     Args:
         matcher: Matcher with one template.
         images: Folder or manifest of unlabelled images; the template is left out.
-        coverage: Probability that a true place shall lie within the radius.
-        reader_mm: Standard deviation along an axis of a reader's mark; 0 leaves readers out.
-        limit: Largest number of images, drawn at random; None takes all.
-        seed: Random seed of the draw, of the order of the images and of the readers' marks.
-        spacing_mm: Pixel size of pictures that do not say theirs.
-        progress: Called after every image.
+        coverage: Probability with which a true position should lie within the radius.
+        reader_mm: Standard deviation of a reader's marks along one axis in mm; 0 ignores the readers' error.
+        limit: Maximum number of images, drawn at random; None takes all.
+        seed: Random seed for choosing and ordering the images and for the readers' marks.
+        spacing_mm: Pixel size in mm of images whose file does not state it.
+        progress: Function called after every image.
 
     Returns:
         The calibration, and the reason for every file that was rejected.

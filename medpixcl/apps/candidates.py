@@ -1,4 +1,4 @@
-"""The images among which templates are chosen: which are compared, and what comparing one needs."""
+"""Candidate images for the choice of templates, and the data needed to compare them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ SEEDS_APART = 1_000_003
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceSettings:
-    """How images are compared.
+    """Settings for comparing candidate images.
 
     Attributes:
-        count: Images to choose.
-        limit: At most so many images are compared, drawn at random; None for all.
+        count: Number of images to choose.
+        limit: Maximum number of images to compare, drawn at random; None compares all.
         key_points: Number of key points drawn in every image.
-        min_distance_mm: Least distance of two key points.
+        min_distance_mm: Minimum distance between two key points in mm.
         entropy_radius_mm: Radius in mm of the window in which informativeness is measured.
-        finest_cell_mm: Levels with smaller cells are not used (the coarsest always is): they cost most and tell least
-            about the image as a whole.
+        finest_cell_mm: Minimum cell size, in mm, of the levels used (the coarsest is always used); finer levels cost
+            most and describe the whole image least.
         seed: Random seed for drawing key points and, with a limit, images.
     """
 
@@ -52,14 +52,14 @@ class ChoiceSettings:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One image with all that comparing it needs.
+    """A candidate image with the data needed to compare it.
 
     Attributes:
         name: Name of the image in the results.
-        path: Path of the image, of its first file where there are several.
-        levels: Maps (E, *cells) in half precision, finest first.
-        grid: The finest of these levels' cells inside the image.
-        points: Key points, voxels of the working image, shape (K, D).
+        path: Path of the image, or of its first file if it has several.
+        levels: Level maps (E, *cells) in half precision, finest first.
+        grid: Cells of the finest level that lie inside the image.
+        points: Key points as voxels of the working image, shape (K, D).
     """
 
     name: str
@@ -69,14 +69,14 @@ class Candidate:
     points: Float[Tensor, "k d"]
 
     def maps(self) -> list[Tensor]:
-        """The levels in full precision."""
+        """Level maps in full precision."""
         return [level.float() for level in self.levels]
 
 
 def candidates_of(
     images: ImageList, split: str | None, settings: ChoiceSettings
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Items to compare and the reason for every file that is not: one image of each group of repeats, ``limit`` in all.
+    """Images to compare, at most ``limit`` and one per group of repeats, and the reason for each rejected file.
 
     Raises:
         ValueError: If the split has no image.
@@ -105,7 +105,7 @@ def candidates_of(
 
 
 def check_count(candidates: list[Candidate], count: int, path: Path, rejected: dict[str, str]) -> None:
-    """One sentence for too few images."""
+    """Raise a ValueError if there are too few images."""
     least = max(2, count)
     if len(candidates) < least:
         reasons = "; ".join(f"{name} {reason.rstrip('.')}" for name, reason in list(rejected.items())[:SHOWN])
@@ -127,7 +127,7 @@ def read_candidate(
     """Read and embed one image, and draw its key points.
 
     Raises:
-        ValueError: If it cannot be read, or has no pixel that tells anything.
+        ValueError: If the image cannot be read, or has no informative pixel.
     """
     image: MetaTensor = preprocessing(item)["image"]
     spacing = working_spacing(image)
@@ -149,7 +149,7 @@ def read_candidate(
 
 
 def coarse_level(strides: Sequence[int], spacing: float, finest_cell_mm: float) -> int:
-    """Number of the finest level whose cells are at least so large; the coarsest one if none is.
+    """Index of the finest level whose cells are at least a given size, or of the coarsest level.
 
     Example:
         >>> coarse_level([2, 4, 8, 16], 0.5, 4.0), coarse_level([1, 2], 0.5, 4.0)

@@ -1,4 +1,4 @@
-"""Which images are worth annotating: every image looked up in every other one, the result as a ranking."""
+"""Choose the images most worth annotating, by matching every image with every other one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ FOUND_BACK_CELLS = 2
 
 @dataclass(frozen=True)
 class Choice:
-    """What came out.
+    """Result of the choice of templates.
 
     Attributes:
         chosen: Images worth annotating, in the order of their choice.
-        worth: Mean quality over all points after each of these choices.
-        ranking: Name, score, similarity, cycle distance, of every image, best first, as :data:`COLUMNS` says.
+        worth: Mean quality over all points after each choice.
+        ranking: One row per image with the columns of :data:`COLUMNS`, best image first.
         rejected: Reason for every file that was not compared.
-        files: The file of each image by its name.
-        points: Key points of the chosen image.
-        served: Quality, 0 to 1, with which each key point was found in the other images, on average.
+        files: File of each image, by image name.
+        points: Key points of each chosen image.
+        served: Mean quality, 0 to 1, with which each key point was found in the other images.
     """
 
     chosen: list[str]
@@ -65,16 +65,16 @@ def choose_templates(
     split: str | None = None,
     progress: StepProgress = lambda step, done, total: None,
 ) -> Choice:
-    """Rank images by how well the others are found in them, and choose those that serve all best.
+    """Rank images by how well their points are found in the others, and choose the best set of templates.
 
     Args:
-        images: Candidates. Of repeats of one picture only the first is compared, as a repeat proves nothing.
-        preprocessing: Transforms of the images.
-        embed: The pretrained network.
-        strides: Voxels per cell of its levels, finest first.
+        images: Candidate images. Only the first of several copies of a picture is compared.
+        preprocessing: Transforms that prepare an image.
+        embed: Pretrained embedding network.
+        strides: Voxels per cell of the network's levels, finest first.
         settings: Settings of the comparison.
-        split: Section of the manifest, or the data set's own name of a split; None for all images.
-        progress: Called after every image of each step.
+        split: Section of the manifest, or the data set's own name for a split; None takes all images.
+        progress: Function called after every image of each step.
 
     Raises:
         ValueError: If fewer than two images can be compared, or fewer than are to be chosen.
@@ -96,12 +96,12 @@ def choose_templates(
 
 @dataclass(frozen=True)
 class Findings:
-    """All key points looked for in all images: R points, N images.
+    """Matches of all R key points in all N images.
 
     Attributes:
-        owner: Image of every point, shape (R,).
-        similarity: Product of cosines where each point was found in each image, shape (R, N).
-        cycle_mm: Distance from the point after the way back, shape (R, N).
+        owner: Index of the image that each point comes from, shape (R,).
+        similarity: Product of cosines of each point's match in each image, shape (R, N).
+        cycle_mm: Distance in mm from each point after matching there and back, shape (R, N).
     """
 
     owner: Tensor
@@ -110,7 +110,7 @@ class Findings:
 
 
 def _find_all(candidates: list[Candidate], strides: Sequence[int], progress: StepProgress) -> Findings:
-    """Every image's points in every image, and back: each image's maps are unpacked twice, not once for every pair."""
+    """Match the points of every image in every image and back, unpacking each image's maps only twice."""
     counts = [len(one.points) for one in candidates]
     vectors = [describe(one.maps(), strides, one.points) for one in candidates]
     joined = [torch.cat(level) for level in zip(*vectors, strict=True)]
@@ -136,7 +136,7 @@ def _find_all(candidates: list[Candidate], strides: Sequence[int], progress: Ste
 
 
 def _ranked(candidates: list[Candidate], found: Findings, settings: ChoiceSettings, rejected: dict[str, str]) -> Choice:
-    """Scores of the images, the choice among them, and the table."""
+    """Score the images, choose among them and build the table."""
     names = [one.name for one in candidates]
     quality = point_quality(found.similarity, found.cycle_mm)
     own = found.owner[:, None] == torch.arange(len(names))
@@ -194,12 +194,12 @@ def write_choice(choice: Choice, images: ImageList, preprocessing: Compose, outp
 
 
 def _cell(value: Any) -> Any:
-    """Numbers other than counts have four decimals."""
+    """Format a table cell; numbers other than counts get four decimals."""
     return f"{value:.4f}" if isinstance(value, float) else value
 
 
 def _picture(image: MetaTensor, points: Tensor, served: Tensor) -> Any:
-    """An image with its key points."""
+    """Draw an image with its key points."""
     affine = working_affine(image)
     place: dict[str, Any] = {"affine": affine} if image.ndim == 4 else {"spacing": spacing_of(affine).tolist()}
     views = panels(image.as_tensor()[0], **place)

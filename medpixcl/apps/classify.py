@@ -1,4 +1,4 @@
-"""Predictions of a classifier in a table."""
+"""Write the predictions of a classifier into a table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ class PredictionWriter:
 
     Args:
         images: The images that the evaluator runs over.
-        class_names: In the order of the logits.
+        class_names: Names of the classes, in the order of the logits.
         output_dir: Folder of the result.
     """
 
@@ -25,7 +25,7 @@ class PredictionWriter:
         self.rows: list[list[Any]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Collect, and write at the end."""
+        """Collect predictions in every iteration, and write them at the end."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.write)
 

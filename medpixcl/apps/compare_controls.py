@@ -1,4 +1,4 @@
-"""The same training once for every control and seed: what a claim about an exogenous channel is made of."""
+"""Repeat a training for every control and seed, to test whether an exogenous channel helps."""
 
 import json
 import math
@@ -16,15 +16,15 @@ METRICS = "training_metrics.json"
 
 
 def trained_metrics(bundle: Path, output: Path, overrides: Mapping[str, Any]) -> dict[str, float]:
-    """Train a PixPro bundle into a folder, unless that is done there already; the metrics at its end.
+    """Train a PixPro bundle into a folder, unless that was done before, and return its final metrics.
 
     Args:
         bundle: Folder of the bundle.
-        output: Folder of the run; a run that was stopped goes on.
-        overrides: Config ids to values.
+        output: Folder of the run; an interrupted run is resumed.
+        overrides: Values by config id.
 
     Returns:
-        Of the last validation ``val_pixel_error``, and the means over the last epoch as
+        ``val_pixel_error`` of the last validation, and the means over the last epoch that
         :class:`medpixcl.training.positives.PositiveStatistics` names them.
     """
     kept = output / METRICS
@@ -46,17 +46,17 @@ def compare_controls(
     controls: Sequence[str] = ("none", "shuffled", "random_deletion", "no_depth"),
     seeds: Iterable[int] = (0, 1, 2),
 ) -> list[dict[str, Any]]:
-    """Train with every control and seed; one row for each control.
+    """Train with every control and seed, and return one row per control.
 
     Args:
         bundle: Folder of a PixPro bundle.
         output: Folder of the runs, each in ``<control>_seed<seed>``; finished ones are not repeated.
-        overrides: Config ids to values, the manifest among them.
-        controls: See :class:`medpixcl.training.controls.ExogenousControl`.
-        seeds: Random seeds; every control is trained once with each.
+        overrides: Values by config id, including the manifest.
+        controls: Names of the controls, see :class:`medpixcl.training.controls.ExogenousControl`.
+        seeds: Random seeds; every control is trained once with each seed.
 
     Returns:
-        Of each control ``val_pixel_error`` (mean over seeds), ``spread`` (standard deviation over seeds; NaN of one),
+        For each control: ``val_pixel_error`` (mean over seeds), ``spread`` (standard deviation over seeds; NaN of one),
         ``kill_rate`` and ``positives`` (means over seeds, last epoch, at the largest T of the coarsest stride).
 
     Raises:
@@ -75,7 +75,7 @@ def compare_controls(
 
 
 def summary_of_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over the trainings of one control, see :func:`compare_controls`."""
+    """Average the trainings of one control, see :func:`compare_controls`."""
     errors = [run[HELD_OUT] for run in runs]
     tag = [name for name in runs[0] if name.startswith("pairs/kill_rate_")][-1].removeprefix("pairs/kill_rate_")
     return {

@@ -1,4 +1,4 @@
-"""The demo: radiographs of synthetic patients, a few minutes of pretraining, landmarks matched from one view."""
+"""The demo: render synthetic patients, pretrain for a few minutes, match landmarks from one view."""
 
 import csv
 from collections.abc import Callable
@@ -45,13 +45,13 @@ SHOWN = 12
 
 
 def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Comparison:
-    """Make the data, measure before training and with frozen ImageNet features, pretrain, measure again.
+    """Make the data, pretrain, and measure the network against a random start and frozen ImageNet features.
 
-    The error is that of the landmarks in patients that the training never saw, turned farther than any training view,
+    The error is measured on patients that the training never saw, rotated farther than any training view,
     and matched from one frontal view.
 
     Args:
-        output: Folder of everything the demo writes; ``report.html`` is the page to open.
+        output: Folder of the demo; open its ``report.html``.
         report: Function called with each line of progress.
 
     Returns:
@@ -93,7 +93,7 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
 
 
 def _make_data(folder: Path) -> DemoData:
-    """Render the radiographs, with a bar of progress."""
+    """Render the radiographs, with a progress bar."""
     with tqdm(unit="view") as bar:
 
         def show(done: int, total: int) -> None:
@@ -104,28 +104,28 @@ def _make_data(folder: Path) -> DemoData:
 
 
 def _write_manifest(path: Path, data: DemoData) -> Path:
-    """List the training radiographs and their depth."""
+    """Write the manifest of the training radiographs and their depth maps."""
     depth = data.folder / "depth" / "train"
     scan(data.train[0].parent, spacing_mm=_pixel_size(data), exogenous={"depth": depth}).write(path)
     return path
 
 
 def _matcher(data: DemoData, weights: Path | None = None) -> Matcher:
-    """The matching bundle with the demo's small network, with weights of a training or a random start."""
+    """Matcher with the demo's small network, trained or with random weights."""
     torch.manual_seed(0)  # of the random start
     settings = {"working_spacing_mm": [_pixel_size(data)] * 2, "weights": None, **NETWORK}
     return Matcher.from_bundle(weights=weights, settings=settings)
 
 
 def _frozen_matcher(data: DemoData) -> Matcher:
-    """The matching bundle with the features of an encoder that was trained on ImageNet."""
+    """Matcher with the features of a frozen ImageNet encoder."""
     matcher = _matcher(data)
     matcher.network = BackboneNet(encoder_only=True, pretrained=True, strides=[4, 8, 16, 32]).to(matcher.device)
     return matcher
 
 
 def draw_depth(manifest: Path) -> "matplotlib.figure.Figure":
-    """Two views of a radiograph with their depth, and which positives of PixPro the depth removes."""
+    """Draw two views of a radiograph with their depth, and the positives of PixPro that the depth removes."""
     parser = read_bundle(find_bundle(DEPTH_BUNDLE), "train", {"data_list_file_path": str(manifest)})
     loss, data = (parser.get_parsed_content(part) for part in ("loss", "validate::dataloader"))
     prepare = PixProPrepareBatch(loss.strides, [channel.key for channel in loss.channels])
@@ -136,7 +136,7 @@ def draw_depth(manifest: Path) -> "matplotlib.figure.Figure":
 
 
 def _write_report(folder: Path, data: DemoData, results: Comparison) -> None:
-    """The page to open: what was annotated, what was found, how large the error is."""
+    """Write the report page: annotated landmarks, found landmarks and errors."""
     truth, found = read_landmarks(data.landmarks), read_landmarks(folder / "pretrained" / "landmarks.csv")
     every = -(-len(data.test) // SHOWN)
     template = _shown(data.template, truth, truth, pixel_mm=_pixel_size(data))
@@ -151,7 +151,7 @@ def _write_report(folder: Path, data: DemoData, results: Comparison) -> None:
 
 
 def _shown(path: Path, found: LandmarkFile, truth: LandmarkFile, *, pixel_mm: float) -> Shown:
-    """A radiograph with what was found in it, in the order of the true landmarks."""
+    """A radiograph with its found landmarks, in the order of the true ones."""
     image = np.array(Image.open(path))
     places = []
     for file in (found, truth):
@@ -161,6 +161,6 @@ def _shown(path: Path, found: LandmarkFile, truth: LandmarkFile, *, pixel_mm: fl
 
 
 def _pixel_size(data: DemoData) -> float:
-    """Spacing that the demo's landmark table states."""
+    """Pixel size stated in the demo's landmark table."""
     with data.landmarks.open(encoding="utf-8", newline="") as stream:
         return float(next(csv.DictReader(stream))["spacing_mm"])

@@ -32,13 +32,13 @@ class Detector(LandmarkFinder):
         inferer: Finds the landmarks, such as :class:`medpixcl.networks.LandmarkInferer`.
         preprocessing: Transforms from an item with ``image`` (a path or a MetaTensor) to the prepared image.
         landmark_names: Names of the landmarks, in the network's order.
-        spatial_dims: Images of another dimension are rejected.
+        spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
         sections: Sections of a manifest whose images are searched.
-        prepare_batch: From a batch of items to the inferer's arguments; the image alone by default.
-        output: What is written of the results unless a call says otherwise.
-        trained_on: What the weights were trained on, ``images`` (a number) and ``start`` (a name): kept in the metrics.
-        min_confidence: A landmark of less confidence is flagged as unsure.
-        max_spread_mm: A landmark whose views lie farther apart is flagged as unsure.
+        prepare_batch: Function from a batch of items to the inferer's arguments; the image alone by default.
+        output: Default output settings of the results.
+        trained_on: Facts on the training for the metrics: number of ``images`` and name of the ``start`` weights.
+        min_confidence: Confidence below which a landmark is flagged as unsure.
+        max_spread_mm: Spread between views, in mm, above which a landmark is flagged as unsure.
 
     Example:
         >>> detector = Detector.from_bundle("cephalometric_landmark_detection")  # doctest: +SKIP
@@ -90,13 +90,13 @@ class Detector(LandmarkFinder):
 
         Args:
             bundle: Name or folder of the bundle; ``xray_landmark_selftraining`` by default.
-            weights: Weights of a training; the bundle's own by default. ``inference.json`` beside them, which the
-                training wrote, says the landmarks' names and the shape of the network; it is read as data.
+            weights: Weights of a training; the bundle's own by default. An ``inference.json`` next to them, written by
+                the training, gives the landmark names and the shape of the network; it is read as plain data.
             device: Device such as ``"cuda:1"``; ``"auto"`` leaves the choice to the bundle, which takes a GPU if there
                 is one.
-            config: Configuration files put over the bundle's, such as its ``inference_refine.json``: programs, too.
-            settings: Ids of the bundle's ``inference.json`` to values, all of them data.
-            trust: Take a bundle and configuration files from any folder. They are programs of their authors.
+            config: Config files merged over the bundle's, such as its ``inference_refine.json``; they may be programs.
+            settings: Values by id of the bundle's ``inference.json``, all of them plain data.
+            trust: Accept a bundle and config files from any folder; they are programs of their authors.
 
         Raises:
             BundleError: If there is no such bundle, or it has no such setting.
@@ -128,9 +128,9 @@ class Detector(LandmarkFinder):
             images: A file, a folder, a manifest (file or object), a list of paths; or images in memory: an array,
                 (*spatial) or (1, *spatial), a ``MetaTensor`` with an affine in RAS+, a list of these, or a mapping of
                 names to them.
-            spacing_mm: Voxel size of arrays along their axes, and pixel size of pictures that do not say theirs.
+            spacing_mm: Voxel size in mm of arrays along their axes, or of images whose file does not state it.
             reference: Landmark file with true positions, to measure the error.
-            output: Where overlays are drawn while the images are in memory; :meth:`Results.write` reads them again.
+            output: Folder to draw overlays into during the run; otherwise :meth:`Results.write` reads the images again.
 
         Returns:
             The landmarks of each image.
@@ -141,13 +141,13 @@ class Detector(LandmarkFinder):
         return self.run(images, spacing_mm=spacing_mm, reference=reference, output=output)
 
     def start(self, images: Images, **choices: Any) -> Results:
-        """See :meth:`LandmarkFinder.start`; adds what the weights were trained on."""
+        """Start as :meth:`LandmarkFinder.start` does; add the facts on the training."""
         results = super().start(images, **choices)
         results.trained_on = self.trained_on
         return results
 
     def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
-        """``"unsure"`` for landmarks of little confidence, or whose views lie far apart; else empty."""
+        """``"unsure"`` for landmarks of low confidence or large spread between views, else empty."""
         confidence, spread = (prediction[key][number].cpu() for key in ("confidence", "spread_mm"))
         doubtful = (confidence < self.min_confidence) | ~(spread <= self.max_spread_mm)
         return tuple("unsure" if doubt else "" for doubt in doubtful.tolist())

@@ -1,4 +1,4 @@
-"""What this machine has of what the package can use."""
+"""Report which dependencies and devices are available."""
 
 import importlib.metadata
 import platform
@@ -18,7 +18,7 @@ OPTIONAL = {
 
 
 def diagnose() -> list[tuple[str, str, str]]:
-    """Rows of name, what was found, and what to do about it."""
+    """Table rows: name, what was found, and what to do about it."""
     rows = [("python", platform.python_version(), "")]
     rows += [(name, version_of(name) or "missing", "") for name in REQUIRED]
     rows += [(name, version_of(name) or "missing", "" if version_of(name) else hint) for name, hint in OPTIONAL.items()]
@@ -30,14 +30,14 @@ def diagnose() -> list[tuple[str, str, str]]:
 
 
 def _devices() -> list[torch.device]:
-    """Devices that a training or a detection can run on."""
+    """Rows of the devices that networks can run on."""
     others = ["mps"] if torch.backends.mps.is_available() else []
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return [torch.device(name) for name in ("cpu", *gpus, *others)]
 
 
 def _precision_row(device: torch.device) -> tuple[str, str, str]:
-    """What ``bfloat16: auto`` chooses on a device, and why."""
+    """Row with the precision that ``bfloat16: auto`` chooses on a device, and the reason."""
     chosen = device_precision(device)
     return f"precision on {device}", "bfloat16" if chosen.bfloat16 else "float32", chosen.reason
 

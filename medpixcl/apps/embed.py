@@ -1,4 +1,4 @@
-"""Embeddings of whole images to disk, for use outside of this package."""
+"""Write embeddings of whole images to disk, for use outside this package."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from medpixcl.apps.images import ImageList
 class VectorWriter:
     """Writes one file with the vector of every image that an evaluator goes over.
 
-    ``vectors.npz`` holds ``images`` (names) and ``vectors`` (float32, one row an image).
+    ``vectors.npz`` holds ``images`` (names) and ``vectors`` (float32, one row per image).
 
     Args:
         images: The images that the evaluator runs over.
@@ -25,7 +25,7 @@ class VectorWriter:
         self.vectors: dict[str, np.ndarray] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Collect, and write at the end."""
+        """Collect vectors in every iteration, and write them at the end."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.write)
 
@@ -51,7 +51,7 @@ class EmbeddingWriter:
 
     Args:
         images: The images that the evaluator runs over.
-        strides: Of the network's levels.
+        strides: Voxels per cell of the network's levels, finest first.
         output_dir: Folder of the results.
     """
 

@@ -1,4 +1,4 @@
-"""The estimate of the changes of intensity for a bundle: its images, its classes, its ranges, in one call."""
+"""Estimate how strongly a bundle may change brightness and contrast, from its own images and classes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,16 +34,16 @@ from medpixcl.transforms.intensity import CLASS_NAMES
 
 @dataclass(frozen=True)
 class JitterSettings:
-    """How the changes of intensity are estimated.
+    """Settings of the estimate of intensity changes.
 
     Attributes:
-        images: Unlabelled images of the manifest's training section, drawn at random.
-        pairs: Ordered pairs of these images, drawn at random.
-        points: Pixels drawn by informativeness per pair.
-        window_mm: Side of the patches.
-        measure: See :func:`medpixcl.apps.jitter.information_measure`.
-        stop: See :func:`medpixcl.apps.jitter.estimate_jitter`.
-        alpha: See :func:`medpixcl.apps.jitter.estimate_jitter`.
+        images: Number of unlabelled training images, drawn at random.
+        pairs: Number of ordered image pairs, drawn at random.
+        points: Number of pixels drawn by informativeness in each pair.
+        window_mm: Side length of the patches in mm.
+        measure: Measure of information, see :func:`medpixcl.apps.jitter.information_measure`.
+        stop: Rule for the threshold, see :func:`medpixcl.apps.jitter.estimate_jitter`.
+        alpha: Share of the mean information to keep, see :func:`medpixcl.apps.jitter.estimate_jitter`.
         seed: Random seed for images, patches and draws of intensity.
     """
 
@@ -73,15 +73,15 @@ def estimate_for_bundle(
 
     Args:
         bundle: Folder of a pretraining bundle.
-        manifest: Images; only the training section is read, and no landmarks.
+        manifest: Manifest of images; only the training section is read, and no landmarks.
         settings: Settings of the estimate.
         weights: Weights of the bundle's network from a pretraining; None takes the frozen ImageNet encoder.
-        overrides: Config ids of the bundle's ``train`` configuration to values.
-        extra_configs: Config files put over it, before the overrides.
-        progress: Called after every image, pair and class.
+        overrides: Values by id of the bundle's ``train`` configuration.
+        extra_configs: Config files merged over the ``train`` configuration before the overrides.
+        progress: Function called after every image, pair and class.
 
     Returns:
-        What was found per class, and the part of a configuration that sets it.
+        The estimate per class, and the part of a configuration that sets it.
 
     Raises:
         ValueError: If there are fewer than two different pictures, a class has no mutual matches, or input is bad.
@@ -126,7 +126,7 @@ def estimate_for_bundle(
 
 
 def draw_entries(manifest: Path, number: int, generator: torch.Generator) -> list[Entry]:
-    """Entries of the training section, one of every picture that is there repeatedly.
+    """Draw entries of the training section, at most one per picture.
 
     Raises:
         ValueError: If there are fewer than two.
@@ -143,7 +143,7 @@ def draw_entries(manifest: Path, number: int, generator: torch.Generator) -> lis
 
 
 def _picture(entry: Entry) -> str:
-    """What repeats of one picture have in common."""
+    """Key that copies of one picture share."""
     return str(entry.get("duplicate_group") or entry["image"])
 
 
@@ -167,7 +167,7 @@ def embedding_network(parser: ConfigParser, weights: Path | None) -> LevelsNet:
 def _embed(
     parser: ConfigParser, network: LevelsNet, entries: Sequence[Entry], progress: StepProgress
 ) -> list[EmbeddedImage]:
-    """Prepare and embed all images; fixed cuts between the classes replace those that the images come with."""
+    """Prepare and embed all images; fixed cuts between the classes replace each image's own."""
     prepare, inferer = parser.get_parsed_content("deterministic"), LevelsInferer()
     cuts = parser.get_parsed_content("class_cuts") if "class_cuts" in parser else "quantiles"
     classify = ClassifyViewsd("image", PixelClasses(cuts))

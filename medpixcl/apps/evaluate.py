@@ -1,4 +1,4 @@
-"""Measures a landmark file against those of readers: distances, regions, cephalometric measurements."""
+"""Compare a landmark file with those of readers: distances, regions, cephalometric measurements."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,14 @@ Regions = dict[str, dict[str, Tensor]]
 
 @dataclass
 class Evaluation:
-    """What :func:`evaluate` found.
+    """Result of :func:`evaluate`.
 
     Attributes:
-        metrics: Against the first reference, for JSON; with ``radius_coverage``, ``region_coverage`` and ``readers``
-            where there are any.
-        compared: With several references: every two of them all, and the predictions against the references' mean.
-        angles: Cephalometric measurements of every two, if asked for.
+        metrics: Errors against the first reference, for JSON; also ``radius_coverage``, ``region_coverage`` and
+            ``readers`` where available.
+        compared: Comparisons of all pairs of files, and of the predictions with the references' mean; empty for a
+            single reference.
+        angles: Comparisons of cephalometric measurements for each pair of files, if requested.
     """
 
     metrics: dict[str, Any]
@@ -54,14 +55,14 @@ def evaluate(
     """Compare predicted landmarks with those of one or several readers.
 
     Args:
-        predictions: Any landmark file. Of a CSV with radii (``radius_mm``) or regions (``regions.csv``) it is counted
-            how many true places they hold.
+        predictions: Landmark file. For a CSV with radii (``radius_mm``) or regions (``regions.csv``), the share of true
+            positions that they hold is measured, too.
         references: Landmark file with true positions, or the files of several readers; the errors are measured against
             the first one.
         exclude: Images to leave out, as the files name them, or their file names.
         angles: Compare the cephalometric measurements, too.
-        names: What the landmarks are, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
-        spacing_mm: Pixel size of files that do not say it, for the cephalometric measurements.
+        names: Anatomical name of each landmark, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
+        spacing_mm: Pixel size in mm of files that do not state it, for the cephalometric measurements.
 
     Raises:
         ValueError: If the input is bad; one sentence that names the file.
@@ -106,8 +107,8 @@ def radius_coverage(metrics: Mapping[str, Any], radii: Mapping[str, Mapping[str,
     """Share of the measured points that lie within their radius, over all and for each landmark.
 
     Args:
-        metrics: From :func:`medpixcl.data.landmarks.comparison.evaluate_positions`.
-        radii: Image and landmark to radius in mm.
+        metrics: Metrics from :func:`medpixcl.data.landmarks.comparison.evaluate_positions`.
+        radii: Radius in mm by image and landmark.
 
     Returns:
         ``measured`` (None where no point has both), ``points``, ``mean_radius_mm`` and ``per_landmark``.
@@ -145,12 +146,12 @@ def read_regions(path: Path) -> Regions:
 
 
 def region_coverage(found: Positions, true: Positions, regions: Regions, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Share of the true places that lie in their regions, over all and for each landmark.
+    """Share of the true positions that lie in their regions, over all and for each landmark.
 
     Args:
-        found: Positions that the regions lie around, LPS+ mm.
-        true: True positions.
-        regions: By the images of ``found``.
+        found: Positions at the centres of the regions, LPS+ mm.
+        true: True positions, LPS+ mm.
+        regions: Regions by image and landmark, for the images of ``found``.
         metrics: Metrics of prediction and reference; only the points measured there count.
 
     Returns:
@@ -181,12 +182,12 @@ def _share(pairs: Sequence[tuple[str, float, float]]) -> float | None:
 
 
 def _overall(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers over all points."""
+    """Metrics over all points."""
     return {key: metrics[key] for key in ("images", "measured", "mre_mm", "median_mm", "p95_mm", "sdr_percent")}
 
 
 def _measurements(comparison: ReaderComparison) -> dict[str, Any]:
-    """Mean absolute difference, bias and images of every measurement that both have."""
+    """Mean absolute difference, bias and number of images for every measurement that both files have."""
     return {
         one.measurement: {
             "unit": one.unit,

@@ -1,4 +1,4 @@
-"""A trained landmark network as a file for other programs, checked to find the same landmarks."""
+"""Export a trained landmark network to a file, and check that the file finds the same landmarks."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,13 +21,13 @@ def export_network(network: LandmarkNet, path: Path, shape: Sequence[int], *, ac
     other two take one image of this shape.
 
     Args:
-        network: Landmark network, on the CPU.
-        path: File; its suffix says the format, see :data:`SUFFIXES`.
-        shape: Spatial shape of the image; rounded up to a multiple of the coarsest stride.
+        network: Landmark network on the CPU.
+        path: File to write; its suffix selects the format, see :data:`SUFFIXES`.
+        shape: Spatial shape of the image, rounded up to a multiple of the coarsest stride.
         activation: ``activation`` of the loss that the network was trained with.
 
     Returns:
-        Largest distance in pixels between the landmarks of the two.
+        Largest distance in pixels between the landmarks of the network and of the file.
 
     Raises:
         ValueError: If there is no such format, or the file finds other landmarks.
@@ -52,7 +52,7 @@ def export_network(network: LandmarkNet, path: Path, shape: Sequence[int], *, ac
 
 
 def example_image(network: LandmarkNet, shape: Sequence[int]) -> Tensor:
-    """Noise between 0 and 1, (1, C, *shape), of a shape that the network can divide."""
+    """Make an image of noise between 0 and 1, (1, C, *shape), with a shape that the network can process."""
     if len(shape) != network.spatial_dims:
         raise ValueError(f"shape is {list(shape)}; expected {network.spatial_dims} sizes, one for each axis")
     step = network.coarsest_stride

@@ -1,4 +1,4 @@
-"""How the error falls with the number of annotated images: this evaluation among earlier ones of other trainings.
+"""Error against the number of annotated images: this evaluation and earlier ones of other trainings.
 
 A training writes into ``inference.json`` how many images it was trained on and from what it started (``trained_on``);
 the evaluation carries that into its ``metrics.json``, from which the evaluations of other trainings draw their curve.
@@ -22,8 +22,8 @@ def start_name(weights: str | None, imagenet: bool = False) -> str:
     """Short name of what a training starts from, without folders.
 
     Args:
-        weights: File of the weights; of ``RUN/models/model.pt`` the name is ``RUN``, else it is the file's own.
-        imagenet: Without weights: whether the encoder is that of ImageNet.
+        weights: File of the weights; the name is ``RUN`` for ``RUN/models/model.pt``, else that of the file.
+        imagenet: Whether a network without ``weights`` has an ImageNet encoder.
 
     Example:
         >>> start_name("bundles/xray_infoaug_pretraining/models/model.pt"), start_name("/data/pretrained.pt")
@@ -39,7 +39,7 @@ def start_name(weights: str | None, imagenet: bool = False) -> str:
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """What the metrics of an evaluation say of its training, and the sorted names of the images that it measured."""
+    """Error and training of an earlier evaluation, with the sorted names of the images that it measured."""
 
     file: str
     result: FewShotResult
@@ -47,14 +47,14 @@ class EarlierRun:
 
 
 def result_of(metrics: Any, file: str) -> FewShotResult:
-    """Error and training of an evaluation.
+    """Read error and training from the metrics of an evaluation.
 
     Args:
         metrics: Metrics of an evaluation, with ``trained_on``: ``images`` and ``start``.
-        file: Named in the error.
+        file: File of the metrics, named in errors.
 
     Raises:
-        ValueError: If the metrics do not say them.
+        ValueError: If the metrics do not contain them.
     """
     match metrics:
         case {"mre_mm": float() | int() as error, "trained_on": {"images": int() as images, "start": str() as start}}:
@@ -67,10 +67,10 @@ def result_of(metrics: Any, file: str) -> FewShotResult:
 
 
 def read_earlier_runs(files: Sequence[str]) -> list[EarlierRun]:
-    """What the ``metrics.json`` of other evaluations say.
+    """Read the ``metrics.json`` files of other evaluations.
 
     Raises:
-        ValueError: If a file cannot be read as metrics, or does not say the number of images; one sentence.
+        ValueError: If a file cannot be read as metrics, or does not contain the number of images.
     """
     runs = []
     for file in files:
@@ -87,15 +87,15 @@ def read_earlier_runs(files: Sequence[str]) -> list[EarlierRun]:
 def few_shot_report(
     metrics: Mapping[str, Any], earlier: Sequence[EarlierRun], between_readers_mm: float | None = None
 ) -> tuple[list[Picture], list[str]]:
-    """The curve of this evaluation and the earlier ones for the report, and what its reader must know.
+    """Draw the curve of this and earlier evaluations for the report, and collect warnings for its reader.
 
     Args:
         metrics: Metrics of this evaluation.
-        earlier: Other evaluations; without any there is no curve.
-        between_readers_mm: Mean distance of the readers.
+        earlier: Other evaluations; no curve is drawn without any.
+        between_readers_mm: Mean distance between the readers in mm.
 
     Returns:
-        The picture, or none where fewer than two numbers of images are known; warnings.
+        The picture, or None if fewer than two numbers of images are known, and the warnings.
     """
     if not earlier:
         return [], []
@@ -118,5 +118,5 @@ def few_shot_report(
 
 
 def _measured(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """Without folders, since the same images can be given as a folder and as a manifest."""
+    """Names of the measured images without folders, as the same images may come from a folder or a manifest."""
     return tuple(sorted(map(pairing_name, metrics.get("per_image", {}))))

@@ -1,4 +1,4 @@
-"""What matching and detection share: a bundle's parts, the way through the images, the landmarks of each."""
+"""Shared base of matching and detection: load a bundle, loop over images, collect landmarks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -37,12 +37,12 @@ class LandmarkFinder(ABC):
 
     Args:
         network: Network that the inferer runs; it is put into evaluation mode.
-        inferer: From a batch of prepared images and the network to a :data:`Prediction`.
+        inferer: Function from a batch of prepared images and the network to a :data:`Prediction`.
         preprocessing: Transforms from an item with ``image`` (a path or a MetaTensor) to the prepared image.
-        spatial_dims: Images of another dimension are rejected.
+        spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
         sections: Sections of a manifest whose images are searched.
-        prepare_batch: From a batch of items to the inferer's arguments; the image alone by default.
-        output: What is written of the results unless a call says otherwise.
+        prepare_batch: Function from a batch of items to the inferer's arguments; the image alone by default.
+        output: Default output settings of the results.
     """
 
     title: ClassVar[str]
@@ -68,7 +68,7 @@ class LandmarkFinder(ABC):
     @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """Names of the landmarks that are looked for."""
+        """Names of the landmarks to find."""
 
     @abstractmethod
     def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ class LandmarkFinder(ABC):
         calibration: AnyPath | None = None,
         output: Output | None = None,
     ) -> Results:
-        """Results of a run that has found nothing yet; what can be wrong with the input shows here.
+        """Check the input and return the empty results of a new run.
 
         Raises:
             ValueError: One sentence that names the file.
@@ -179,16 +179,16 @@ def read_finder(
     trust: bool,
     configs: Sequence[Path | Mapping[str, Any]] = (),
 ) -> F:
-    """The component ``finder`` of a bundle's inference configuration, which is read once, with its weights loaded.
+    """Build the component ``finder`` of a bundle's inference configuration and load its weights.
 
     Args:
-        kind: Matcher or detector, as the component must be.
-        bundle: Name or folder of the bundle; the kind's own by default.
+        kind: Class that the component must have: matcher or detector.
+        bundle: Name or folder of the bundle; the default bundle of ``kind`` if None.
         weights: Weights of the network; those that the configuration names by default.
         device: Device of the network; ``"auto"`` leaves the choice to the configuration.
-        settings: Ids of the configuration to values, all of them data.
-        trust: Take a bundle from any folder.
-        configs: Configuration files or their content, put over the bundle's.
+        settings: Values by config id, all of them plain data.
+        trust: Accept a bundle from any folder.
+        configs: Config files or their content, merged over the bundle's.
 
     Raises:
         BundleError: If there is no such bundle, or it has no such setting.

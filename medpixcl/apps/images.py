@@ -1,4 +1,4 @@
-"""The images that are searched, and how results name them."""
+"""The images to search, and their names in the results."""
 
 import os
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ class Images(ABC):
 
     @abstractmethod
     def entry(self, image: str) -> dict[str, Any]:
-        """Item of the image whose prepared tensor says that it comes from ``image``."""
+        """Item of the image whose prepared tensor names ``image`` as its source."""
 
     @abstractmethod
     def files(self, image: str) -> tuple[Path, ...]:
@@ -45,23 +45,23 @@ class Images(ABC):
 
     @abstractmethod
     def name(self, image: str) -> str:
-        """How results name the image."""
+        """Name of the image in the results."""
 
     @abstractmethod
     def stem(self, image: str) -> str:
-        """Name without suffix, for the files made from the image."""
+        """Name of the image without suffix, for output files."""
 
 
 class ImageList(Images):
     """The images to search, from files, folders or a manifest, and what was rejected with its reason.
 
-    Nothing is read before it is asked for, so that other input can be checked first.
+    Nothing is read until it is needed, so that other input can be checked first.
 
     Args:
         path: An image, a folder, a manifest (``.json`` or in memory), or several images and folders.
-        spacing_mm: Pixel size of pictures that do not say theirs.
-        exclude: Images that are left out of folders and manifests: the templates.
-        spatial_dims: Images of another dimension are rejected.
+        spacing_mm: Pixel size in mm of images whose file does not state it.
+        exclude: Images to leave out of folders and manifests, such as the templates.
+        spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
         sections: Sections of a manifest whose images are searched.
     """
 
@@ -84,12 +84,12 @@ class ImageList(Images):
 
     @property
     def path(self) -> Path:
-        """What was asked for; the common folder of several files and folders."""
+        """Requested path, or the common folder of several paths."""
         return self.paths[0] if len(self.paths) == 1 else Path(os.path.commonpath([p.absolute() for p in self.paths]))
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What was found."""
+        """Manifest of the images found."""
         if self.known is not None:
             return self.known
         if self._is_manifest_file:
@@ -98,12 +98,12 @@ class ImageList(Images):
 
     @cached_property
     def datalist(self) -> list[dict[str, Any]]:
-        """Items for loading: ``image`` and ``spacing_mm``."""
+        """Items to load, with ``image`` and ``spacing_mm``."""
         return items_of([entry for entry in self._entries if self._unusable(entry) is None])
 
     @cached_property
     def rejected(self) -> dict[str, str]:
-        """Reason for every file that is not searched, the template apart."""
+        """Reason for every file that is not searched, except templates."""
         reasons = {str(record["path"]): str(record["reason"]) for record in self.manifest.rejected}
         for entry in self._entries:
             if (reason := self._unusable(entry)) is not None:
@@ -111,10 +111,10 @@ class ImageList(Images):
         return reasons
 
     def check(self) -> None:
-        """Find the images.
+        """Find the images to search.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If there is no image.
         """
         if not self.datalist:
             reasons = [f"{path} {reason.rstrip('.')}" for path, reason in self.rejected.items()]
@@ -127,18 +127,18 @@ class ImageList(Images):
         return next(entry for entry in self.datalist if first_file(entry) == image)
 
     def files(self, image: str) -> tuple[Path, ...]:
-        """All files of the image whose (first) file is ``image``; of a folder of slices its DICOM files."""
+        """All files of the image whose (first) file is ``image``; the DICOM files for a folder of slices."""
         files = self.entry(image)["image"]
         if not isinstance(files, str):
             return tuple(Path(file) for file in files)
         return tuple(dicom_files(Path(files))) if Path(files).is_dir() else (Path(files),)
 
     def stem(self, image: str) -> str:
-        """Name of an image without suffix, for the files made from it; with suffix where two would be the same."""
+        """Name of an image for output files: without suffix, unless two names would then be equal."""
         return self._stems[self.name(image)]
 
     def name(self, image: str) -> str:
-        """How results name an image: its path relative to the folder or manifest it was found by."""
+        """Name of an image in the results: its path relative to the folder or manifest that lists it."""
         path, base = Path(image), Path(os.path.normpath(Path(self.manifest.base_dir).absolute()))
         return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
 

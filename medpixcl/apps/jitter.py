@@ -1,7 +1,7 @@
-"""How strongly brightness and contrast may change per class of informativeness, estimated without labels.
+"""Estimate without labels how strongly brightness and contrast may change per informativeness class.
 
-The estimate asks how much two patches of the same anatomy in different people tell about each other, and takes the
-strongest change of a patch that leaves at least as much between the patch and its changed self.
+The mutual information of two patches of the same anatomy in different people serves as the threshold: a patch may be
+changed as long as its mutual information with the unchanged patch stays at least that high.
 
 Reference: Quan et al., arXiv 2211.07118, section on the estimation of the augmentation.
 """
@@ -31,17 +31,17 @@ Information = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ClassJitter:
-    """What was found for one class of informativeness.
+    """Estimate for one informativeness class.
 
     Attributes:
         name: ``low``, ``medium`` or ``high``.
         mean: Mean mutual information of corresponding patches, in nats.
         deviation: Standard deviation of the mutual information between the pairs, in nats.
-        number: Pairs of patches.
+        number: Number of patch pairs.
         threshold: Mutual information that a changed patch must keep.
-        brightness: Least and greatest factor, mean over the patches.
-        contrast: Least and greatest factor of contrast, mean over the patches.
-        at_limit: Share of the patches that kept the threshold to the end of the search, downwards and upwards.
+        brightness: Smallest and largest factor of brightness, mean over the patches.
+        contrast: Smallest and largest factor of contrast, mean over the patches.
+        at_limit: Share of the patches that stayed above the threshold to the end of the search, down and up.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ClassJitter:
 def change_intensity(patches: Float[Tensor, " n *s"], brightness: float, contrast: float) -> Float[Tensor, " n *s"]:
     """``clip(((x - m) * contrast + m) * brightness, 0, 1)`` with m the mean of each patch.
 
-    The same as :class:`medpixcl.transforms.intensity.Intensity` does to a whole view.
+    Same operation as :class:`medpixcl.transforms.intensity.Intensity` on a whole view.
 
     Example:
         >>> change_intensity(torch.tensor([[0.2, 0.6]]), 1.0, 3.0)
@@ -70,19 +70,19 @@ def change_intensity(patches: Float[Tensor, " n *s"], brightness: float, contras
 def strongest_change(
     patches: Float[Tensor, " n *s"], threshold: float, information: Information, *, upwards: bool
 ) -> Int[Tensor, " n"]:
-    """Number of steps by which each patch can be changed before it tells too little of itself.
+    """Number of steps by which each patch can be changed before its information falls below the threshold.
 
-    From no change on, brightness goes by steps of 0.03 and contrast, together with it, of 0.04. The search of a patch
+    Starting from no change, brightness moves in steps of 0.03 and contrast, jointly, in steps of 0.04. The search
     ends before the first step with less information than the threshold.
 
     Args:
         patches: Grey levels between 0 and 1, shape (N, *window).
-        threshold: In nats.
+        threshold: Mutual information in nats that a changed patch must keep.
         information: Function from two batches of patches to their mutual information, one value per pair.
-        upwards: Stronger brightness and contrast, or weaker.
+        upwards: Increase brightness and contrast if True, decrease them if False.
 
     Returns:
-        Steps, shape (N,), at most :data:`STEPS_UP` or :data:`STEPS_DOWN`.
+        Number of steps, shape (N,), at most :data:`STEPS_UP` or :data:`STEPS_DOWN`.
     """
     parts = patches.split(PATCHES_AT_ONCE)  # small enough for the cache
     return torch.cat([_steps_kept(part, threshold, information, upwards) for part in parts])
@@ -102,7 +102,7 @@ def _steps_kept(patches: Tensor, threshold: float, information: Information, upw
 
 
 def _factors(steps: float) -> tuple[float, float]:
-    """Brightness and contrast after so many steps, downwards if negative."""
+    """Factors of brightness and contrast after a number of steps, downwards if negative."""
     return 1 + BRIGHTNESS_STEP * steps, 1 + CONTRAST_STEP * steps
 
 
@@ -110,9 +110,9 @@ def information_measure(measure: str, bins: int | None = None) -> Information:
     """Mutual information of patches with values between 0 and 1.
 
     Args:
-        measure: ``joint``: of the grey levels at the same pixels. ``counts``: the original's, of the counts of the two
-            histograms.
-        bins: Grey levels; 32 or 256 when None.
+        measure: ``joint`` compares the grey levels at the same pixels; ``counts``, as in the original code, compares
+            the counts of the two histograms.
+        bins: Number of grey levels; None takes 32 (``joint``) or 256 (``counts``).
 
     Raises:
         ValueError: If there is no such measure.
@@ -132,19 +132,19 @@ def estimate_jitter(
     most: int = 200,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ClassJitter]:
-    """Ranges of brightness and contrast for each class of informativeness.
+    """Estimate ranges of brightness and contrast for each informativeness class.
 
     Args:
-        pairs: Corresponding patches.
-        information: See :func:`information_measure`.
+        pairs: Pairs of corresponding patches.
+        information: Measure of information, see :func:`information_measure`.
         alpha: Share of the mean information of corresponding patches that a changed patch must keep; 1 in the paper.
         stop: ``mean``: the threshold is ``alpha * mean``. ``mean_minus_sd``: less one standard deviation, as in the
             code of the paper.
-        most: Patches per class that are changed, the first ones; the mean is that of all.
-        progress: Called with the classes done and in all.
+        most: Maximum number of patches per class to change; the mean is taken over all.
+        progress: Function called with the number of classes done and in total.
 
     Returns:
-        One per class: low, medium, high.
+        One estimate per class: low, medium, high.
 
     Raises:
         ValueError: If a class has fewer than two pairs, or an argument is out of range.
@@ -192,8 +192,8 @@ def jitter_fragment(
 
     Args:
         classes: Estimate for every class.
-        ranges: The bundle's own ranges by class name; those other than brightness and contrast are taken over.
-        facts: Settings of the estimate, kept under ``jitter`` for the record. No component of a bundle reads them.
+        ranges: The bundle's own ranges by class name; all except brightness and contrast are kept.
+        facts: Settings of the estimate, stored under ``jitter`` for the record; no component reads them.
     """
     fragment: dict[str, Any] = {}
     report: dict[str, Any] = dict(facts)

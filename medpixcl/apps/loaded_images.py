@@ -1,4 +1,4 @@
-"""Images in memory: arrays and tensors under the interface of images on disk."""
+"""Images in memory: arrays and tensors with the same interface as images on disk."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -30,18 +30,18 @@ def image_list(
     spatial_dims: int | None = None,
     sections: Sequence[str] = SECTIONS,
 ) -> Images:
-    """The images that someone gave, in whatever way.
+    """Return an image list for images given as files, arrays or tensors.
 
     Args:
         images: A file, a folder, a manifest, a list of paths, an :class:`~medpixcl.apps.images.ImageList`; or images in
             memory: an array, a ``MetaTensor``, a list of them, or a mapping of names to them.
-        spacing_mm: Voxel size of arrays along their axes, and pixel size of pictures that do not say theirs.
-        exclude: Files that are left out of folders and manifests.
-        spatial_dims: Images of another dimension are rejected.
+        spacing_mm: Voxel size in mm of arrays along their axes, or of images whose file does not state it.
+        exclude: Files to leave out of folders and manifests.
+        spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
         sections: Sections of a manifest whose images are searched.
 
     Raises:
-        ValueError: If nothing is given, or an array has no spacing.
+        ValueError: If no image is given, or an array has no spacing.
     """
     if isinstance(images, Images):
         return images
@@ -67,11 +67,11 @@ class LoadedImages(Images):
         images: Arrays or tensors, (*spatial) or (1, *spatial), or a mapping of names to them. The affine of a
             ``MetaTensor`` is taken as voxel -> mm, RAS+. Those without a name are called ``image_000``, ``image_001``
             and so on, or like the file that a ``MetaTensor`` was read from.
-        spacing_mm: Voxel size along the array axes, or one number for all; of arrays without an affine.
-        spatial_dims: Images of another dimension are rejected.
+        spacing_mm: Voxel size in mm along the axes of arrays without an affine, or one number for all axes.
+        spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
 
     Raises:
-        ValueError: If an array has no spacing, is no grey image, or two images have the same name.
+        ValueError: If an array has no spacing or is not a grey image, or two images have the same name.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class LoadedImages(Images):
         return [{"image": image} for name, image in self.images.items() if name not in self.rejected]
 
     def check(self) -> None:
-        """Look at the images.
+        """Check the images.
 
         Raises:
-            ValueError: If there is none to search.
+            ValueError: If there is no image to search.
         """
         if not self.datalist:
             reasons = [f"{name} {reason.rstrip('.')}" for name, reason in self.rejected.items()]
@@ -114,15 +114,15 @@ class LoadedImages(Images):
         return {"image": self.images[image]}
 
     def files(self, image: str) -> tuple[Path, ...]:
-        """None: the image is in memory."""
+        """Return None, since the image is in memory."""
         return ()
 
     def name(self, image: str) -> str:
-        """How results name an image: as it was given."""
+        """Name of an image in the results, as it was given."""
         return image
 
     def stem(self, image: str) -> str:
-        """Name without suffix, or with it where two would be the same."""
+        """Name without suffix, unless two names would then be equal."""
         stem = image_stem(image)
         return stem if [image_stem(name) for name in self.images].count(stem) == 1 else image
 
@@ -135,16 +135,16 @@ class LoadedImages(Images):
 
 
 def loaded_image(values: Array, name: str = "", spacing_mm: SpacingMM = None) -> MetaTensor:
-    """An array as :func:`medpixcl.data.images.read_image` would return it.
+    """Convert an array into what :func:`medpixcl.data.images.read_image` returns.
 
     Args:
         values: Grey values, (rows, columns), (i, j, k), or one of these with a first axis of length 1. A ``MetaTensor``
             has that first axis, and an affine: voxel -> mm, RAS+.
         name: Name of the image; that of its file by default.
-        spacing_mm: Voxel size along the array axes, or one number for all; a ``MetaTensor`` has its own.
+        spacing_mm: Voxel size in mm along the array axes, or one number for all; a ``MetaTensor`` has its own.
 
     Raises:
-        ValueError: If the array has no spacing, or is no grey image.
+        ValueError: If the array has no spacing, or is not a grey image.
     """
     name = name or _name(values, 0)
     pixels = torch.as_tensor(np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values)
@@ -180,6 +180,6 @@ def _affine(name: str, dims: int, spacing_mm: SpacingMM) -> Tensor:
 
 
 def _name(image: Array, number: int) -> str:
-    """Name of the file that an image was read from, else one by its number."""
+    """Name of the file that an image was read from, else a name made from its number."""
     file = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
     return Path(str(file)).name if file else f"image_{number:03}"

@@ -63,8 +63,8 @@ class Matcher(LandmarkFinder):
             weights: Weights of the network; the bundle's own by default.
             device: Device such as ``"cuda:1"``; ``"auto"`` leaves the choice to the bundle, which takes a GPU if there
                 is one.
-            settings: Ids of the bundle's ``inference.json`` to values, all of them data.
-            trust: Take a bundle from any folder. Its configuration is a program of its author.
+            settings: Values by id of the bundle's ``inference.json``, all of them plain data.
+            trust: Accept a bundle from any folder; its configuration is a program of its author.
 
         Raises:
             BundleError: If there is no such bundle, or it has no such setting.
@@ -95,7 +95,7 @@ class Matcher(LandmarkFinder):
         *,
         spacing_mm: SpacingMM = None,
     ) -> "Matcher":
-        """Take one or several annotated images as templates; what was learnt before is forgotten.
+        """Set one or several annotated images as templates, discarding anything learnt before.
 
         Args:
             images: Path of the annotated image, or the image in memory: an array, (*spatial) or (1, *spatial), or a
@@ -104,7 +104,7 @@ class Matcher(LandmarkFinder):
                 :class:`Landmarks` of an earlier run; or a mapping of names to positions. Positions are voxel indices of
                 the image as its file holds it, in array order (row, column) or (i, j, k), counted from 0 at the centre
                 of the first voxel; NaN is a missing landmark. A list of these for several images.
-            spacing_mm: Voxel size of arrays along their axes, and pixel size of pictures that do not say theirs.
+            spacing_mm: Voxel size in mm of arrays along their axes, or of images whose file does not state it.
 
         Returns:
             The matcher itself.
@@ -133,14 +133,14 @@ class Matcher(LandmarkFinder):
     def learn(
         self, images: AnyPath, *, limit: int | None = 50, seed: int = 0, spacing_mm: SpacingMM = None
     ) -> "Matcher":
-        """Learn from unlabelled images what the landmarks look like in them, when the next :meth:`match` begins.
+        """Learn the landmarks' appearance from unlabelled images, at the start of the next :meth:`match`.
 
         Args:
-            images: Folder or manifest of images, or the file of a population that was learnt before
+            images: Folder or manifest of images, or the file of a population learnt before
                 (:meth:`write_population`). Templates are left out.
-            limit: Largest number of images, drawn at random; None takes all.
-            seed: Random seed of the draw.
-            spacing_mm: Pixel size of pictures that do not say theirs.
+            limit: Maximum number of images, drawn at random; None takes all.
+            seed: Random seed for drawing the images.
+            spacing_mm: Pixel size in mm of images whose file does not state it.
 
         Returns:
             The matcher itself.
@@ -161,7 +161,7 @@ class Matcher(LandmarkFinder):
         return self
 
     def write_population(self, path: AnyPath) -> None:
-        """Write what was learnt from unlabelled images, for :meth:`learn`; nothing of any image is in it.
+        """Write what was learnt from unlabelled images, for :meth:`learn`; the file holds no image data.
 
         Raises:
             ValueError: If nothing was learnt.
@@ -185,10 +185,10 @@ class Matcher(LandmarkFinder):
             images: A file, a folder, a manifest (file or object), a list of paths; or images in memory: an array,
                 (*spatial) or (1, *spatial), a ``MetaTensor`` with an affine in RAS+, a list of these, or a mapping of
                 names to them. Templates are left out of folders and manifests.
-            spacing_mm: Voxel size of arrays along their axes, and pixel size of pictures that do not say theirs.
+            spacing_mm: Voxel size in mm of arrays along their axes, or of images whose file does not state it.
             reference: Landmark file with true positions, to measure the error.
-            calibration: File of ``medpixcl calibrate``: adds the radius around each landmark that holds the true place.
-            output: Where overlays are drawn while the images are in memory; :meth:`Results.write` reads them again.
+            calibration: File from ``medpixcl calibrate``; adds an error radius to each landmark.
+            output: Folder to draw overlays into during the run; otherwise :meth:`Results.write` reads the images again.
 
         Returns:
             The landmarks of each image.
@@ -206,19 +206,19 @@ class Matcher(LandmarkFinder):
         )
 
     def start(self, images: Images, **choices: Any) -> Results:
-        """See :meth:`LandmarkFinder.start`; adds the templates, and what was learnt from unlabelled images."""
+        """Start as :meth:`LandmarkFinder.start` does; add the templates and the learnt population."""
         results = super().start(images, **choices)
         results.templates = self.templates
         if self.unlabelled is not None:
             if self.population is None:
                 matcher: LandmarkMatcher = self.inferer.matcher
-                self.population = self.unlabelled.teach(matcher, self.network, self.preprocessing, self.names)
+                self.population = self.unlabelled.adapt(matcher, self.network, self.preprocessing, self.names)
             if self.population is not None:
                 results.facts |= self.unlabelled.facts(self.population, images)
         return results
 
     def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
-        """See :class:`medpixcl.matching.MatchResult`."""
+        """Flags of the landmarks, see :class:`medpixcl.matching.MatchResult`."""
         return tuple(prediction["flags"][number])
 
     def _fitted(self) -> Sequence[AnnotatedImage]:
@@ -234,10 +234,10 @@ class TemplateFitting:
         finder: Matcher to fit.
         template: Path of the annotated image.
         landmarks: Landmark file of that image.
-        pixel_mm: Pixel size of pictures that do not say theirs.
+        pixel_mm: Pixel size in mm of images whose file does not state it.
         unlabelled: Folder or manifest of images to learn from, or a ``population.pt``; None learns nothing.
-        unlabelled_limit: Largest number of images to learn from; None takes all.
-        population: File that what was learnt is written into.
+        unlabelled_limit: Maximum number of images to learn from; None takes all.
+        population: File to write the learnt population into.
     """
 
     def __init__(
@@ -254,12 +254,12 @@ class TemplateFitting:
         self.unlabelled, self.unlabelled_limit, self.population = unlabelled, unlabelled_limit, population
 
     def attach(self, engine: Engine) -> None:
-        """Fit at the start, write what was learnt at the end."""
+        """Fit the matcher at the start, and write the population at the end."""
         engine.add_event_handler(Events.STARTED, self)
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def __call__(self, engine: Engine) -> None:
-        """Read the template and fit; find the unlabelled images where there are some."""
+        """Read the template, fit the matcher and find the unlabelled images, if any."""
         self.finder.fit(self.template, self.landmarks, spacing_mm=self.pixel_mm)
         if self.unlabelled is not None:
             self.finder.learn(self.unlabelled, limit=self.unlabelled_limit, spacing_mm=self.pixel_mm)
@@ -279,7 +279,7 @@ def _image(image: Template, spacing_mm: SpacingMM) -> str | MetaTensor:
 
 
 def _marks(landmarks: Marks) -> str | LandmarkSet:
-    """Landmarks as :class:`AnnotatedImage` takes them."""
+    """Convert landmarks into the form that :class:`AnnotatedImage` takes."""
     if isinstance(landmarks, LandmarkSet):
         return landmarks
     if isinstance(landmarks, Landmarks):
@@ -293,7 +293,7 @@ def _marks(landmarks: Marks) -> str | LandmarkSet:
 
 
 def _in_order(template: AnnotatedImage, names: Sequence[str]) -> Tensor:
-    """Voxels (K, D) of a template's landmarks in the order of ``names``, NaN where it lacks one."""
+    """Voxels (K, D) of a template's landmarks in the order of ``names``, NaN where one is missing."""
     own = template.points.names
     if unknown := [name for name in own if name not in names]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The folder that `medpixcl measure` makes: tables, tracings, the page."""
+"""Cephalometric measurements of a landmark file, with tables, tracings and a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,14 +41,14 @@ SHOWN_TRACINGS = 6
 
 @dataclass
 class MeasurementRun:
-    """What a run made.
+    """Result of :func:`measure`.
 
     Attributes:
-        measured: The measurements.
-        comparisons: Between the file and the references, and of these among themselves.
-        rejected: Pictures that could not be drawn, with the reason.
+        measured: Measurements of the landmark file.
+        comparisons: Comparisons of the file with the references, and of the references with each other.
+        rejected: Reason for each picture that could not be drawn.
         output: Folder of the results.
-        not_found: Excluded images that the file does not hold.
+        not_found: Excluded images that the landmark file does not contain.
     """
 
     measured: Measured
@@ -78,10 +78,10 @@ def measure(
         output: Folder of the results.
         images: A picture, or a folder that is searched for the pictures of the file's images, to draw the tracings.
         references: Landmark files of other readers, to compare with.
-        names: What the landmarks are, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
-        spacing_mm: Pixel size of positions in pixels whose file does not say it.
+        names: Anatomical name of each landmark, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
+        spacing_mm: Pixel size in mm for positions in pixels whose file does not state it.
         exclude: Images to leave out, as the file names them, or their file names.
-        progress: Called after every tracing.
+        progress: Function called after every tracing.
 
     Raises:
         ValueError: If the input is bad; one sentence that names the file.
@@ -122,7 +122,7 @@ def measure(
 def _draw_tracings(
     run: MeasurementRun, pictures: Mapping[str, Path], spacing_mm: float | None, progress: Progress
 ) -> list[Picture]:
-    """Draw every picture that is there into ``tracings``; the first ones for the page."""
+    """Draw a tracing on every picture found, and return the first ones for the report."""
     shown: list[Picture] = []
     images = [image for image in run.measured.images if image in pictures]
     names = unique_file_names(images)
@@ -149,7 +149,7 @@ def _tracing(measured: Measured, image: str, picture: Path, spacing_mm: float | 
 
 
 def _pixel_size(mm: Float[Tensor, "k 2"], voxels: Float[Tensor, "k 2"], picture: Path) -> float:
-    """Size in mm of the pixels of a picture that does not say it, from landmarks known in both."""
+    """Pixel size in mm of a picture that does not state it, from landmarks known in pixels and mm."""
     there = ~(mm.isnan() | voxels.isnan()).any(dim=1)
     size = (torch.pdist(mm[there]).sum() / torch.pdist(voxels[there]).sum()).item() if int(there.sum()) > 1 else 1.0
     if abs(size - 1) < 1e-6:  # then the file has no pixels of its own, and where they lie in the picture is unknown

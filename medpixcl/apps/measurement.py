@@ -1,4 +1,4 @@
-"""Cephalometric measurements of all images of a landmark file, and how several readers' files compare."""
+"""Cephalometric measurements of a landmark file, and comparison between the files of readers."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ class Measured:
     """Measurements of the images of one landmark file.
 
     Attributes:
-        file: The file.
-        images: N images, as it names them.
-        roles: Abbreviation of each of its K landmarks, None for others.
+        file: Landmark file that was measured.
+        images: Names of the N images in the file.
+        roles: Abbreviation of each of the K landmarks; None for a landmark without a known role.
         points: Landmarks (x, y) in mm, shape (N, K, 2), NaN where missing.
-        values: Shape (N, M), see :func:`medpixcl.landmarks.cephalometry.measure`.
+        values: Values of the M measurements, shape (N, M), see :func:`medpixcl.landmarks.cephalometry.measure`.
     """
 
     file: LandmarkFile
@@ -42,7 +42,7 @@ class Measured:
 
     @cached_property
     def reasons(self) -> list[list[str]]:
-        """Why a measurement of an image cannot be computed, empty where it can."""
+        """Reason why each measurement of an image cannot be computed; empty if it can."""
         return why_not(self.points, self.roles)
 
 
@@ -57,11 +57,11 @@ def measure_file(
     """Measure all images of a landmark file.
 
     Args:
-        path: Any file that :func:`medpixcl.data.landmarks.reading.read_landmarks` reads.
-        names: What its landmarks are, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
-        spacing_mm: Pixel size of positions in pixels whose file does not say it.
-        exclude: Images that are left out, as the file names them, or their file names.
-        pictures: Image to its file, which says the pixel size where the landmark file does not.
+        path: Landmark file that :func:`medpixcl.data.landmarks.reading.read_landmarks` reads.
+        names: Anatomical name of each landmark, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
+        spacing_mm: Pixel size in mm for positions in pixels whose file does not state it.
+        exclude: Images to leave out, by their name in the landmark file or their file name.
+        pictures: File of each image; it gives the pixel size if the landmark file does not.
 
     Raises:
         ValueError: If the landmarks are unknown or not 2D, pixels have no size, or no image is left.
@@ -77,7 +77,7 @@ def measure_file(
 
 
 def compare_files(measured: Measured, references: Sequence[Measured]) -> list[ReaderComparison]:
-    """Compare the measurements of a file with those of other readers, over its images; NaN where they have none."""
+    """Compare the measurements of a file with those of other readers on its images, NaN where missing."""
     readers = {}
     names = unique_table_names([measured.file.path, *(one.file.path for one in references)])
     folder = image_folder(measured.file)
@@ -95,10 +95,10 @@ def compare_files(measured: Measured, references: Sequence[Measured]) -> list[Re
 
 
 def find_pictures(file: LandmarkFile, where: Path) -> dict[str, Path]:
-    """The picture of every image of a landmark file that a folder (or its subfolders) holds.
+    """Find the pictures of a landmark file's images in a folder and its subfolders.
 
     Raises:
-        ValueError: If the folder does not exist, holds none of them, or two of one image.
+        ValueError: If the folder does not exist, or holds no picture, or two of one image.
     """
     if not where.exists():
         raise ValueError(f"{where} does not exist; expected a picture or a folder of pictures.")
@@ -119,10 +119,10 @@ def find_pictures(file: LandmarkFile, where: Path) -> dict[str, Path]:
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """What the landmarks of a file are, from a CSV with the columns ``landmark`` and ``name``.
+    """Read the anatomical name of each landmark from a CSV with the columns ``landmark`` and ``name``.
 
     Raises:
-        ValueError: If a column is missing, or no row is there.
+        ValueError: If a column is missing, or the table has no rows.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist; expected a CSV with the columns landmark and name.")
@@ -135,14 +135,14 @@ def read_names(path: Path) -> dict[str, str]:
 
 
 def image_folder(file: LandmarkFile) -> Path:
-    """Where the image names of a landmark file start."""
+    """Folder to which the image names of a landmark file are relative."""
     return file.path if file.path.is_dir() else file.path.parent
 
 
 def _positions(
     file: LandmarkFile, images: Sequence[str], spacing_mm: float | None, pictures: Mapping[str, Path]
 ) -> Float[Tensor, "n k 2"]:
-    """Landmarks in mm; the file's own word on sizes goes first, then the picture's, then the one given."""
+    """Landmarks in mm, with the pixel size of the landmark file, else of the picture, else the given one."""
     try:
         known = file.positions_mm()
     except MissingSpacingError as error:
@@ -167,7 +167,7 @@ def _flat(file: LandmarkFile, image: str, position: tuple[float, ...]) -> Tensor
 
 
 def _scaled(file: LandmarkFile, image: str, spacing_mm: float | None, picture: Path | None) -> Float[Tensor, "k 2"]:
-    """Landmarks of one image in mm by its own pixel size, or the one given."""
+    """Landmarks of one image in mm, with its own pixel size or the given one."""
     if picture is None and spacing_mm is None:
         raise MissingSpacingError(file.path, f"nothing says the pixel size of {image!r}; give --spacing-mm.")
     if picture is None:

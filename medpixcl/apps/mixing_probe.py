@@ -1,4 +1,4 @@
-"""How much of the opacity a bundle's mixtures give away, and how much its network reads: on images of a manifest."""
+"""Measure how well the opacity of a bundle's mixtures is predicted, by global statistics and by its network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from medpixcl.training.mixup import MixUpPrepareBatch, mixtures_and_opacity, opa
 
 @dataclass(frozen=True)
 class MixingProbe:
-    """What was found on the same mixtures.
+    """Results of the leak probe and the network on the same mixtures.
 
     Attributes:
         leak: Result of the leak probe on global statistics.
-        network_r2: R2 of the network's opacity; None where no weights were given.
+        network_r2: R2 of the network's opacity; None without weights.
     """
 
     leak: LeakProbe
@@ -38,20 +38,20 @@ def probe_bundle(
     extra_configs: Sequence[Path] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> MixingProbe:
-    """Mix held-out images as a bundle's validation does, run the leak probe, and the network if there are weights.
+    """Mix held-out images as a bundle's validation does, and run the leak probe and, with weights, the network.
 
     Args:
         bundle: Folder of a mix-up pretraining bundle.
-        data: Manifest.
-        mixtures: Number drawn; images come again with other patches, opacities and sources.
-        weights: Weights of the whole network, ``pretraining.pt`` of a run.
-        overrides: Config ids to values.
-        extra_configs: Config files put over the bundle's own.
-        progress: Called with (done, total) after each batch.
+        data: Manifest of the images to mix.
+        mixtures: Number of mixtures; images are reused with other patches, opacities and sources.
+        weights: Weights of the whole network: the ``pretraining.pt`` of a run.
+        overrides: Values by config id.
+        extra_configs: Config files merged over the bundle's.
+        progress: Function called with (done, total) after each batch.
 
     Raises:
         BundleError: If the bundle does not mix images.
-        ValueError: What the data set, the mixing or the leak probe refuse.
+        ValueError: If the data set, the mixing or the leak probe rejects its input.
     """
     changes = {"data_list_file_path": str(data), "pictures": False, **(overrides or {})}
     parser = read_bundle(bundle, "train", changes, extra_configs=extra_configs)

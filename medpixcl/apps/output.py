@@ -1,4 +1,4 @@
-"""The folder of a run's results: which files it gets, and how they are drawn and written."""
+"""Output folder of a run: which files are written, and how they are drawn."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,23 +26,23 @@ METRICS_FILE = "metrics.json"
 
 @dataclass(frozen=True)
 class Output:
-    """What is written of the landmarks that were found.
+    """Settings for writing the landmarks found.
 
-    The folder gets ``landmarks.csv`` (pixels and mm, LPS+), the other formats wanted, ``rejected.csv`` with what has no
+    The folder gets ``landmarks.csv`` (pixels and mm, LPS+), the other formats chosen, ``rejected.csv`` with what has no
     landmarks and why, ``overlays/<image>.png``, ``report.html`` and, with a reference, ``metrics.json``.
 
     Args:
         folder: Folder of the results.
-        formats: Files of landmarks, see :mod:`medpixcl.data.landmarks.writing`; CSV is always among them.
-        overlays: Draw the landmarks on every image.
-        keep_patient: Copy patient and study into DICOM SR.
-        comparisons: Name and metrics of other runs over the same images, shown in the report beside this one's.
-        pictures: File (PNG or JPEG) and caption of pictures for the report.
-        readers: Landmark files of several readers by name: the report and ``readers.csv`` tell how far this run lies
-            from each of them, and they from each other.
-        earlier_runs: Files ``metrics.json`` of evaluations of other trainings on the same images; with this run they
-            make the curve of the error against the number of training images. This run's own file is passed over.
-        regions: Confidence regions of the landmarks, calibrated, written and drawn.
+        formats: Landmark formats, see :mod:`medpixcl.data.landmarks.writing`; CSV is always included.
+        overlays: Whether to draw the landmarks on every image.
+        keep_patient: Whether to copy patient and study data into DICOM SR.
+        comparisons: Names and metrics of other runs on the same images, shown in the report next to this run.
+        pictures: Pictures for the report, as file (PNG or JPEG) and caption.
+        readers: Landmark files of several readers, by name. The report and ``readers.csv`` give the distances between
+            this run and each reader, and between the readers.
+        earlier_runs: Files ``metrics.json`` from evaluating other trainings on the same images; the report shows the
+            error of all against the number of training images. This run's own file is ignored.
+        regions: Confidence regions to calibrate, write and draw.
     """
 
     folder: Path = Path()
@@ -63,7 +63,7 @@ class Output:
         overlays: bool | None = None,
         keep_patient: bool | None = None,
     ) -> "Output":
-        """The same into another folder; None keeps a choice as it is.
+        """Copy these settings with another folder; None keeps the current value.
 
         Raises:
             ValueError: If a format is unknown.
@@ -79,7 +79,7 @@ class Output:
         )
 
     def check(self, results: Results) -> None:
-        """Look at everything that can be wrong before the images are searched, and find these.
+        """Find the images and check all input before the search begins.
 
         Raises:
             ValueError: One sentence that names the file or the choice.
@@ -123,7 +123,7 @@ class Output:
         return not_written
 
     def _compare(self, results: Results) -> tuple[list[tuple[str, dict[str, Any]]], float | None]:
-        """This run against the readers and these among themselves, and the mean distance between readers in mm."""
+        """Compare this run with the readers and the readers with each other; also return their mean distance in mm."""
         if not self.readers:
             return [], None
         found = {one.image: dict(zip(one.names, one.mm.tolist(), strict=True)) for one in results.landmarks}

@@ -1,4 +1,4 @@
-"""Patches of different images that show the same anatomy, found without labels."""
+"""Find patches of different images that show the same anatomy, without labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ CYCLE_CELLS = 2
 
 @dataclass(frozen=True)
 class PatchPairs:
-    """Patches and their partners in other images, N of them.
+    """N patches and their partners in other images.
 
     Attributes:
-        patches: Around the pixels drawn, shape (N, *window).
-        partners: Around their matches, the same shape.
-        classes: Informativeness of the pixels drawn: 0 low, 1 medium, 2 high; shape (N,).
-        drawn: Pixels drawn in all, matched or not.
+        patches: Patches around the pixels drawn, shape (N, *window).
+        partners: Patches around the matches of these pixels, shape (N, *window).
+        classes: Informativeness class of the pixels drawn: 0 low, 1 medium, 2 high; shape (N,).
+        drawn: Total number of pixels drawn, matched or not.
     """
 
     patches: Float[Tensor, " n *s"]
@@ -43,11 +43,11 @@ class EmbeddedImage:
 
     Attributes:
         image: Grey levels between 0 and 1, shape (*spatial).
-        entropy: Bits, the same shape.
-        classes: 0 low, 1 medium, 2 high, the same shape.
-        levels: Unit vectors (E, *cells), finest first.
-        spacing: mm per voxel along the array axes.
-        group: Images of the same group show the same picture.
+        entropy: Informativeness in bits, shape (*spatial).
+        classes: Informativeness class, 0 low, 1 medium, 2 high; shape (*spatial).
+        levels: Level maps of unit vectors (E, *cells), finest first.
+        spacing: Voxel size in mm along the array axes.
+        group: Group number; images with the same number show the same picture.
     """
 
     image: Float[Tensor, " *s"]
@@ -70,11 +70,11 @@ def embed_item(item: Mapping[Any, Any], levels: Callable[[Tensor], list[Tensor]]
 
 
 def draw_image_pairs(groups: Sequence[str], number: int, generator: torch.Generator) -> list[tuple[int, int]]:
-    """Ordered pairs of different images, drawn without repetition; repeats of one picture are never paired.
+    """Draw ordered pairs of different images without repetition; copies of one picture are never paired.
 
     Args:
-        groups: Group of every image; equal for repeats of one picture.
-        number: Greatest number of pairs.
+        groups: Group number of every image; equal for copies of one picture.
+        number: Maximum number of pairs.
         generator: Source of randomness.
     """
     every = [(a, b) for a, one in enumerate(groups) for b, other in enumerate(groups) if one != other]
@@ -93,21 +93,21 @@ def corresponding_patches(
     generator: torch.Generator,
     progress: Progress = lambda done, total: None,
 ) -> PatchPairs:
-    """Patches around pixels of one image, and around what they match in another.
+    """Cut patches around pixels of one image and around their matches in another.
 
     Pixels are drawn by informativeness where a whole window fits. A pixel is kept if its best match in the other image,
     matched back, ends near it, and if a whole window fits there too.
 
     Args:
-        images: All of one spacing.
-        pairs: Numbers of the images.
-        network: That embedded them.
-        window_mm: Side of the windows.
-        points: Pixels drawn per pair of images.
+        images: Embedded images, all with the same spacing.
+        pairs: Pairs of image indices to match.
+        network: Network that embedded the images.
+        window_mm: Side length of the windows in mm.
+        points: Number of pixels drawn per pair of images.
         exponent: Exponent of the informativeness by which pixels are drawn.
-        max_cycle_mm: Greatest distance after matching there and back; two cells of the finest level when None.
+        max_cycle_mm: Maximum distance in mm after matching there and back; None takes two cells of the finest level.
         generator: Source of randomness.
-        progress: Called with the pairs done and in all.
+        progress: Function called with the number of pairs done and in total.
 
     Raises:
         ValueError: If a window does not fit into an image.
@@ -132,14 +132,14 @@ def corresponding_patches(
 
 
 def window_size(window_mm: float, spacing: Sequence[float]) -> list[int]:
-    """Pixels of a window along every axis."""
+    """Size of a window in pixels along each axis."""
     return [max(1, round(window_mm / step)) for step in spacing]
 
 
 def draw_centres(
     image: EmbeddedImage, size: Sequence[int], number: int, exponent: float, generator: torch.Generator
 ) -> Float[Tensor, "k d"]:
-    """Pixels (K, D) drawn by informativeness among those whose window lies inside the image."""
+    """Draw pixels (K, D) by informativeness among those whose window lies inside the image."""
     inner = [extent - length + 1 for extent, length in zip(image.image.shape, size, strict=True)]
     if min(inner) < 1:
         raise ValueError(
@@ -159,13 +159,13 @@ def window_starts(centres: Float[Tensor, "k d"], size: Sequence[int]) -> Int[Ten
 
 
 def fits(starts: Int[Tensor, "k d"], size: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """True for windows that lie inside an image."""
+    """Whether each window lies inside the image."""
     last = torch.tensor([extent - length for extent, length in zip(shape, size, strict=True)])
     return ((starts >= 0) & (starts <= last)).all(dim=1)
 
 
 def cut_windows(image: Float[Tensor, " *s"], starts: Int[Tensor, "k d"], size: Sequence[int]) -> Float[Tensor, "k ..."]:
-    """Windows (K, *size) of an image."""
+    """Cut windows (K, *size) out of an image."""
     windows = image
     for axis, length in enumerate(size):
         windows = windows.unfold(axis, length, 1)

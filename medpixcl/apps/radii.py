@@ -1,4 +1,4 @@
-"""Error radii beside matched landmarks: in the table, in the overlays, against a reference."""
+"""Error radii of matched landmarks, for the table, the overlays and the comparison with a reference."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from medpixcl.reports.match import error_array
 
 
 class Radii:
-    """The radii of a calibration, or none.
+    """Error radii of a calibration, or none.
 
     Args:
-        path: File of ``medpixcl calibrate``; None for no radii.
-        names: Of the landmarks that are matched.
+        path: File from ``medpixcl calibrate``; None for no radii.
+        names: Names of the landmarks to match.
 
     Raises:
-        ValueError: If the file is no calibration of these landmarks.
+        ValueError: If the file is not a calibration of these landmarks.
     """
 
     def __init__(self, path: str | None, names: Sequence[str]) -> None:
@@ -28,11 +28,11 @@ class Radii:
         self.of([""] * len(self.names))
 
     def of(self, flags: Sequence[str]) -> Float[Tensor, " k"] | None:
-        """Radii of one image's landmarks (K,) in mm by their flags, NaN where there is none."""
+        """Radii in mm of one image's landmarks (K,), according to their flags; NaN where there is none."""
         return None if self.calibration is None else self.calibration.radii_of(self.names, flags)
 
     def with_column(self, rows: list[dict[str, str]], flags: Sequence[str]) -> list[dict[str, str]]:
-        """Rows of one image with the column ``radius_mm``; without a calibration as they are."""
+        """Add the column ``radius_mm`` to the rows of one image; without a calibration, return them unchanged."""
         radii = self.of(flags)
         if radii is None:
             return rows
@@ -40,11 +40,11 @@ class Radii:
         return [row | {"radius_mm": cell} for row, cell in zip(rows, cells, strict=True)]
 
     def measure(self, flags: Mapping[str, Sequence[str]], metrics: dict[str, Any] | None) -> dict[str, str]:
-        """What the report says of the radii; the share that holds the reference's place goes to the metrics, too.
+        """Text on the radii for the report; also adds the share of radii that hold the true position to the metrics.
 
         Args:
-            flags: Of every image's landmarks.
-            metrics: Of the same images, if there is a reference.
+            flags: Flags of the landmarks, by image.
+            metrics: Metrics of the same images; None without a reference.
         """
         if self.calibration is None:
             return {}

@@ -1,4 +1,4 @@
-"""How far a model lies from each of several readers, beside how far these lie from each other."""
+"""Distances between a model and several readers, and between the readers themselves."""
 
 import itertools
 import math
@@ -23,23 +23,23 @@ Compared = list[tuple[str, dict[str, Any]]]
 
 
 def read_readers(files: Mapping[str, Path]) -> dict[str, Positions]:
-    """Positions in the landmark files of readers by name."""
+    """Read the positions from the landmark files of readers, by reader name."""
     return {name: read_landmarks(path).positions_mm() for name, path in files.items()}
 
 
 def compare_reader_positions(readers: Mapping[str, Positions], *, exclude: Collection[str] = ()) -> Compared:
-    """Every two of them, on the images that the first one of all has; and the first one against the others' mean.
+    """Compare all pairs of readers on the first reader's images, and the first reader with the others' mean.
 
     Args:
-        readers: Name to positions; the first are those that are judged, a model's as a rule.
+        readers: Positions by reader name; the first one, usually the model, is the one evaluated.
         exclude: Images to leave out.
 
     Returns:
-        First those of the model, then those of the readers among themselves. SDR and the rest as
-        :func:`medpixcl.data.landmarks.comparison.evaluate_positions` says.
+        Comparisons of the first reader, then those between the other readers. For SDR and the rest see
+        :func:`medpixcl.data.landmarks.comparison.evaluate_positions`.
 
     Raises:
-        ValueError: If two of them have no image in common.
+        ValueError: If two readers have no image in common.
     """
     judged, *others = readers
     known: dict[str, Positions] = {name: _on_images(positions, readers[judged]) for name, positions in readers.items()}
@@ -54,7 +54,7 @@ def compare_reader_positions(readers: Mapping[str, Positions], *, exclude: Colle
 
 
 def mean_positions(readers: Collection[Positions]) -> dict[str, dict[str, list[float]]]:
-    """Mean of several readers, for every landmark over those who have it.
+    """Mean position over several readers, for each landmark over the readers that have it.
 
     Example:
         >>> mean_positions([{"a.png": {"sella": (1.0, 2.0)}}, {"a.png": {"sella": (3.0, 2.0), "nasion": (5.0, 5.0)}}])
@@ -79,7 +79,7 @@ def mean_positions(readers: Collection[Positions]) -> dict[str, dict[str, list[f
 
 
 def write_reader_table(path: Path, compared: Compared) -> None:
-    """The comparisons as CSV."""
+    """Write the comparisons as CSV."""
     write_csv(path, comparison_rows(compared))
 
 
@@ -88,5 +88,5 @@ def _known(point: Sequence[float] | None) -> Sequence[float] | None:
 
 
 def _on_images(positions: Positions, judged: Positions) -> dict[str, NamedPositions]:
-    """Positions under the names of the images that are judged; of further images nothing."""
+    """Positions under the names of the evaluated images; other images are dropped."""
     return {image: positions[other] for image, other in pair_images(judged, positions).items()}

@@ -1,4 +1,4 @@
-"""Confidence regions of found landmarks: calibrated on images with known landmarks, stored and drawn for others."""
+"""Confidence regions of landmarks: calibrate on images with known landmarks, write and draw for others."""
 
 import csv
 import io
@@ -24,15 +24,15 @@ TruePositions = Mapping[str, Mapping[str, tuple[float, ...]]]
 
 
 class Regions:
-    """Makes regions of the landmarks of a run from their covariances.
+    """Makes confidence regions for the landmarks of a run from their covariances.
 
     Without a calibration it makes one from the reference, ``region_calibration.json``. With one it writes
     ``regions.csv`` (LPS+ mm: place, semi-axes and their directions, and whether the region is so large that the
     landmark is unsure), ``regions/<image>.png``, and with a reference ``region_coverage.json``.
 
     Args:
-        calibration: File ``region_calibration.json`` of a run over other images; None makes a new calibration.
-        coverage: Probability that the regions of a new calibration hold the true place.
+        calibration: File ``region_calibration.json`` of a run on other images; None makes a new calibration.
+        coverage: Probability with which regions of a new calibration should hold the true position.
     """
 
     def __init__(self, calibration: str | None = None, coverage: float = 0.9) -> None:
@@ -40,10 +40,10 @@ class Regions:
         self.coverage = coverage
 
     def check(self, names: Sequence[str], reference: TruePositions | None) -> None:
-        """Look whether there is what the regions need.
+        """Check whether all input of the regions is available.
 
         Args:
-            names: Names of the landmarks that are looked for.
+            names: Names of the landmarks to find.
             reference: True positions; None without a reference.
 
         Raises:
@@ -55,13 +55,13 @@ class Regions:
             raise ValueError("regions need a calibration, or a reference with known landmarks to make one; give either")
 
     def overlay(self, one: Landmarks, image: MetaTensor) -> "matplotlib.figure.Figure":
-        """Draw the regions of one prepared image (1, *spatial); there must be a calibration."""
+        """Draw the regions of one prepared image (1, *spatial); a calibration is required."""
         calibration, to_array = self._known(), torch.linalg.inv(lps_axes(image))
         regions = calibration.regions_of(one.names, to_array @ _covariance(one) @ to_array.T)
         return one.overlay(image, regions, calibration.unsure(one.names, regions).tolist())
 
     def write(self, folder: Path, results: Results) -> None:
-        """Write the calibration, or the regions and how many true places they hold."""
+        """Write the calibration, or the regions and the share of true positions that they hold."""
         if self.calibration is not None:
             write_text_atomically(folder / TABLE_FILE, self._table(results))
         if results.reference is None:
@@ -98,7 +98,7 @@ class Regions:
 
 
 def _examples(results: Results, reference: TruePositions) -> tuple[Tensor, Tensor]:
-    """True less found position (N, K, D) and covariances (N, K, D, D), LPS, of the images in the reference."""
+    """Errors (true minus found, (N, K, D)) and covariances (N, K, D, D), LPS, of the images in the reference."""
     found = {one.image: one for one in results.landmarks}
     pairs, away = pair_images(found, reference), []
     for image, other in pairs.items():

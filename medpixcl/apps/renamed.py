@@ -1,4 +1,4 @@
-"""Configuration ids that had another name in earlier releases, so that a setting under the old one is refused."""
+"""Config ids renamed since earlier releases, so that a setting under an old id is refused."""
 
 RENAMED = {
     "spacing_mm": "working_spacing_mm, the network's, or pixel_mm, that of pictures that do not say their own",
@@ -11,10 +11,10 @@ RENAMED = {
 
 
 def renamed_id(key: str) -> str | None:
-    """New name of a configuration id, with what it means where there are two; None if the id was never renamed.
+    """New name of a config id, with its meaning if there are two; None if the id was never renamed.
 
     Args:
-        key: Id as a user wrote it; of an inner id, such as ``siamese::bfloat16``, the outermost name counts.
+        key: Id as the user wrote it; for a nested id, such as ``siamese::bfloat16``, the outermost name counts.
 
     Example:
         >>> renamed_id("siamese::bfloat16"), renamed_id("max_epochs")

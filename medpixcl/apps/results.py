@@ -36,21 +36,21 @@ TRAINED_ON = "trained_on"
 
 @dataclass(frozen=True)
 class Landmarks(ImageLandmarks):
-    """Landmarks found in one image: K of them, with D = 2 or 3 coordinates.
+    """The K landmarks found in one image, with D = 2 or 3 coordinates.
 
     Attributes:
-        image: How results and files name the image.
+        image: Name of the image in results and files.
         points: Names, voxels, scores and flags, see :class:`medpixcl.landmarks.points.LandmarkSet`.
-        affine: Voxel -> mm, RAS+, of the image as its file holds it.
-        shape: Spatial shape of that image.
+        affine: Affine (voxel -> mm, RAS+) of the image as stored in its file.
+        shape: Spatial shape of the image as stored in its file.
         files: Files that the image was read from; empty for an image in memory.
-        extras: Further cells of the landmark table.
-        stem: Name of the files that are made from the image, without suffix.
-        source: What the prepared image says it comes from (``filename_or_obj``); the image is found again by it.
-        covariance_mm2: Spread of each position in mm^2 along the axes of :attr:`mm`, (K, D, D), float64; of its shape
-            more is known than of its size, see :mod:`medpixcl.landmarks.regions`.
-        radii_mm: Radius in mm around each position that holds the true place with the calibration's probability, (K,);
-            NaN where none is known. None without a calibration.
+        extras: Values of further columns in the landmark table.
+        stem: Name of output files for the image, without suffix.
+        source: File name in the prepared image's metadata (``filename_or_obj``), used to find the image again.
+        covariance_mm2: Covariance of each position in mm^2 along the axes of :attr:`mm`, (K, D, D), float64; its shape
+            is more reliable than its size, see :mod:`medpixcl.landmarks.regions`.
+        radii_mm: Radius in mm around each position, (K,), that holds the true position with the calibration's
+            probability; NaN where unknown. None without a calibration.
     """
 
     stem: str = ""
@@ -80,7 +80,7 @@ class Landmarks(ImageLandmarks):
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Word for each landmark: ``"unsure"``, ``"missing"``, ``"no geometry"``, or empty where all is well."""
+        """One word per landmark: ``"unsure"``, ``"missing"``, ``"no geometry"``, or empty where all is well."""
         return self.points.flags or ("",) * len(self.names)
 
     def overlay(
@@ -90,8 +90,8 @@ class Landmarks(ImageLandmarks):
 
         Args:
             image: The image, (1, *spatial), at any spacing.
-            regions_mm2: Matrices of regions around the landmarks, along the array axes of the image.
-            unsure: Which landmarks are drawn hollow; those that are flagged as unsure by default.
+            regions_mm2: Matrices of the regions around the landmarks, along the array axes of the image.
+            unsure: Landmarks to draw hollow; those flagged as unsure by default.
         """
         return landmark_overlay(
             image.as_tensor()[0].cpu(),
@@ -107,17 +107,17 @@ class Landmarks(ImageLandmarks):
 
 @dataclass
 class Results:
-    """Landmarks of all images of a run; positions only, so a long run holds no images in memory.
+    """Landmarks of all images of a run; images themselves are not kept in memory.
 
     Attributes:
         title: Heading of the report.
-        names: Names of the landmarks that were looked for.
+        names: Names of the landmarks to find.
         images: Images that were searched.
-        preprocessing: Transforms that prepare an image; pictures are drawn of prepared images.
-        output: What :meth:`write` writes unless it is told otherwise.
-        facts: What the report says of the run, beside the versions: name to value.
+        preprocessing: Transforms that prepare an image before it is searched or drawn.
+        output: Default output settings of :meth:`write`.
+        facts: Values by name that the report lists about the run, besides the versions.
         templates: Annotated images that were matched; empty for a detection.
-        trained_on: How many ``images`` the detector was trained on and what it started from (``start``).
+        trained_on: Number of ``images`` that the detector was trained on and name of the ``start`` weights.
         reference: True positions by image and landmark, LPS+ mm; None without a reference.
         radii: Error radii of a calibration, or none.
         landmarks: Landmarks of each image, in the order of the run.
@@ -144,7 +144,7 @@ class Results:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader must know before using the results, such as that a template fits the images poorly."""
+        """Warnings about the results, such as that a template fits the images poorly."""
         warning = template_warning([one.flags for one in self.landmarks]) if self.templates else ""
         return [warning] if warning else []
 
@@ -160,7 +160,7 @@ class Results:
         }
 
     def measure(self) -> None:
-        """Fill :attr:`metrics` from the reference, where there is one, and say how many true places the radii hold."""
+        """Fill :attr:`metrics` from the reference, if any, with the share of true positions that the radii hold."""
         if self.reference is not None:
             self.metrics = evaluate_positions(self.positions_mm(), self.reference)
             self.metrics |= {TRAINED_ON: dict(self.trained_on)} if self.trained_on else {}
@@ -191,11 +191,11 @@ class Results:
         """Write the landmarks, the overlays, the metrics and the report into a folder.
 
         Args:
-            folder: Folder of the results; made if it is missing.
-            formats: Files of landmarks, see :mod:`medpixcl.data.landmarks.writing`; CSV is always among them. By
-                default those of the bundle, as a rule ``("csv", "mrk.json")``.
-            overlays: Draw the landmarks on every image, which is read again; the bundle's choice by default.
-            keep_patient: Copy patient and study into DICOM SR; the bundle's choice, as a rule no, by default.
+            folder: Folder of the results; created if missing.
+            formats: Landmark formats, see :mod:`medpixcl.data.landmarks.writing`; CSV is always included. By
+                default the bundle's formats, usually ``("csv", "mrk.json")``.
+            overlays: Whether to read every image again and draw its landmarks; the bundle's choice by default.
+            keep_patient: Whether to copy patient and study data into DICOM SR; the bundle's choice by default.
 
         Returns:
             What a format cannot hold, with the reason; ``rejected.csv`` lists it beside the images without landmarks.
@@ -209,7 +209,7 @@ class Results:
         return output.write(self)
 
     def read(self, one: Landmarks) -> MetaTensor:
-        """Read the image of some landmarks again and prepare it."""
+        """Read the image of the given landmarks again and prepare it."""
         return self.preprocessing(dict(self.images.entry(one.source)))["image"]
 
     def report(
@@ -224,9 +224,9 @@ class Results:
 
         Args:
             path: The HTML file.
-            comparisons: Name and metrics of other runs over the same images, shown beside this one's.
-            pictures: Pictures to show before the error curves.
-            warnings: What a reader must know, beside :attr:`warnings`.
+            comparisons: Names and metrics of other runs on the same images, shown next to this run.
+            pictures: Pictures to show above the error curves.
+            warnings: Warnings to show in addition to :attr:`warnings`.
         """
         by_name = {one.image: one for one in self.landmarks}
         versions = {"medpixcl": medpixcl.__version__, "torch": torch.__version__}
@@ -263,7 +263,7 @@ def lps_axes(image: MetaTensor) -> Float[Tensor, "d d"]:
 
 
 def _columns(one: Landmarks) -> dict[str, Any]:
-    """Columns of the table of one image."""
+    """Columns of the landmark table for one image."""
     places = {"px": one.px, "mm": one.mm}
     columns: dict[str, Any] = {"image": one.image, "landmark": list(one.names)}
     for unit, values in places.items():

@@ -1,4 +1,4 @@
-"""Label maps of a segmentation network as files."""
+"""Write the label maps of a segmentation network to files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +15,16 @@ from medpixcl.training.batches import plain_tensor
 
 
 class SegmentationWriter:
-    """Writes what an evaluator found in every image, on the grid of the image's file.
+    """Writes an evaluator's segmentation of every image, on the grid of the image's file.
 
-    Exclusive classes: a label map ``<image>.png`` (2D) or ``<image>.nii.gz`` (3D) with the numbers of the classes.
-    Overlapping classes: a mask ``<image>_<class>.png`` or ``.nii.gz`` each, 255 (3D: 1) inside.
+    Exclusive classes give a label map ``<image>.png`` (2D) or ``<image>.nii.gz`` (3D) with the numbers of the classes.
+    Overlapping classes give one mask each, ``<image>_<class>.png`` or ``.nii.gz``, 255 (3D: 1) inside.
 
     Args:
-        classes: See :data:`medpixcl.data.labels.Classes`.
+        classes: Names and numbers of the classes, see :data:`medpixcl.data.labels.Classes`.
         images: The images that the evaluator runs over.
         output_dir: Folder of the results.
-        overlapping: What the predictions are: K channels, or K + 1 with the background first; 1 where the class is.
+        overlapping: Whether the predictions are K overlapping channels, instead of K + 1 with the background first.
     """
 
     def __init__(self, classes: Classes, images: ImageList, output_dir: str, overlapping: bool = False) -> None:

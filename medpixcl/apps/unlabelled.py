@@ -1,4 +1,4 @@
-"""Unlabelled images from which the matching learns what the landmarks look like, before it starts."""
+"""Unlabelled images from which matching learns the landmarks' appearance before it starts."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,15 +24,15 @@ Prepare = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class UnlabelledImages:
-    """Where a population comes from: images, or a file of one that was learnt before.
+    """Source of a population: images to learn from, or the file of one learnt before.
 
     Args:
-        path: A folder or manifest of images, or a ``population.pt``; None learns nothing.
-        limit: At most so many images, drawn at random; None for all.
-        spacing_mm: Pixel size of pictures that do not say theirs.
-        exclude: Templates, which are left out.
-        spatial_dims: Images of another dimension are rejected.
-        seed: Of the draw.
+        path: Folder or manifest of images, or a ``population.pt``; None learns nothing.
+        limit: Maximum number of images, drawn at random; None takes all.
+        spacing_mm: Pixel size in mm of images whose file does not state it.
+        exclude: Images to leave out: the templates.
+        spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
+        seed: Random seed for drawing the images.
     """
 
     def __init__(
@@ -63,32 +63,32 @@ class UnlabelledImages:
         return {} if self.path is None or self._learnt_before else self.images.rejected
 
     def check(self, names: Sequence[str]) -> None:
-        """Find the images, or look into the file.
+        """Find the images, or check the file.
 
         Args:
-            names: The template's landmarks.
+            names: Names of the template's landmarks.
 
         Raises:
-            ValueError: If no image is left beside the template, or the file does not fit.
+            ValueError: If there is no image besides the template, or the file does not fit.
         """
         if self._learnt_before:
             read_population(str(self.path), names)
         elif self.path is not None:
             self.items = self._drawn()
 
-    def teach(
+    def adapt(
         self, matcher: LandmarkMatcher, network: nn.Module, prepare: Prepare, names: Sequence[str]
     ) -> Population | None:
         """Adapt a matcher that was fitted to the template.
 
         Args:
-            matcher: It is adapted in place.
-            network: Whose embedding it searches.
-            prepare: Transforms of the images.
-            names: The template's landmarks.
+            matcher: Matcher to adapt in place.
+            network: Embedding network of the matcher.
+            prepare: Transforms that prepare an image.
+            names: Names of the template's landmarks.
 
         Returns:
-            What was learnt; None without a path.
+            The learnt population; None without a path.
 
         Raises:
             ValueError: If the file was learnt with other weights, or does not fit the template.
@@ -103,7 +103,7 @@ class UnlabelledImages:
         return population
 
     def facts(self, population: Population, searched: Images) -> dict[str, str]:
-        """What a report shall say: how many images were learnt from, and how many of them are themselves searched."""
+        """Facts for the report: number of images learnt from, and how many of them are also searched."""
         if self._learnt_before:
             return {"unlabelled": f"learnt before, from {population.images} images"}
         ours, theirs = (
@@ -143,7 +143,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def write_population(path: Path, population: Population, names: Sequence[str], network: nn.Module) -> None:
-    """Write a population with the names of its landmarks and the digest of the network; nothing of any image."""
+    """Write a population with its landmark names and the network's digest; the file holds no image data."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "names": list(names),
@@ -158,10 +158,10 @@ def write_population(path: Path, population: Population, names: Sequence[str], n
 
 
 def read_population(path: str, names: Sequence[str], network: nn.Module | None = None) -> Population:
-    """A population from its file, in the order of the given landmarks.
+    """Read a population from its file, in the order of the given landmarks.
 
     Raises:
-        ValueError: If the file is none, lacks a landmark, or was learnt with other weights.
+        ValueError: If the file is not a population, lacks a landmark, or was learnt with other weights.
     """
     content = _content(path)
     known = list(content["names"])

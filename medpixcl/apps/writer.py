@@ -1,4 +1,4 @@
-"""Writes the landmarks that a MONAI evaluator finds, by matching or by detection."""
+"""Write the landmarks that a MONAI evaluator finds, by matching or by detection."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ class LandmarkWriter:
     """Handler that collects, draws, measures and writes what an evaluator finds.
 
     Args:
-        finder: The same network, inferer and preprocessing that the evaluator has, and what they look for.
+        finder: Matcher or detector with the network, inferer and preprocessing of the evaluator.
         images: Images that the evaluator runs over.
         output_dir: Folder of the results.
         reference: Landmark file with true positions, to measure the error.
-        calibration: File of ``medpixcl calibrate``: radii become a column of the table and circles in the overlays.
+        calibration: File from ``medpixcl calibrate``; adds radii to the table and circles to the overlays.
 
     Attributes:
         results: Landmarks found so far; None before the start.
@@ -36,13 +36,13 @@ class LandmarkWriter:
         self.results: Results | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Look at the input at the start, collect after every iteration, write at the end."""
+        """Check the input at the start, collect after every iteration, write at the end."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def start(self, engine: Engine) -> None:
-        """Read the reference, find the images: bad input shows before the work begins."""
+        """Read the reference and find the images, so that bad input is reported before the work begins."""
         self.output = self.finder.output.into(self.output_dir)
         self.results = self.finder.start(
             self.images, reference=self.reference, calibration=self.calibration, output=self.output

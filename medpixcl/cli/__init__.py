@@ -1,4 +1,4 @@
-"""Command line: parse, call the bundle's workflow or the function, print."""
+"""The command line: parse arguments, call :mod:`medpixcl.apps`, print the result."""
 
 from medpixcl.cli.program import app, main
 

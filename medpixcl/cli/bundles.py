@@ -7,12 +7,12 @@ import typer
 
 from medpixcl.cli.console import say
 
-bundles = typer.Typer(help="The bundles at hand, and a copy of one to edit.", no_args_is_help=True)
+bundles = typer.Typer(help="List the available bundles, or copy one to edit.", no_args_is_help=True)
 
 
 @bundles.command("list")
 def list_all() -> None:
-    """List the bundles of the working folder, of $MEDPIXCL_BUNDLES and of the installation."""
+    """List the bundles in the working folder, in $MEDPIXCL_BUNDLES and in the installation."""
     from medpixcl.apps.bundle_copies import list_bundles
 
     for one in list_bundles():
@@ -24,9 +24,9 @@ def list_all() -> None:
 @bundles.command()
 def copy(
     name: Annotated[str, typer.Argument(help="Name or folder of a bundle.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make; it must not exist yet.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create; it must not exist yet.")],
 ) -> None:
-    """Copy a bundle with its weights, to edit its configurations."""
+    """Copy a bundle with its weights, so that its configurations can be edited."""
     from medpixcl.apps.bundle_copies import copy_bundle
 
     say(f"copied {copy_bundle(name, folder)} to {folder}; use it as --bundle {folder}")

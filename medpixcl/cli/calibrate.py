@@ -11,22 +11,30 @@ from medpixcl.cli.options import Settings, Spacing, Trust, chosen_bundle
 
 
 def calibrate(
-    template: Annotated[Path, typer.Option(help="The annotated image.")],
-    landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
+    template: Annotated[Path, typer.Option(help="Annotated image (template).")],
+    landmarks: Annotated[
+        Path, typer.Option(help="Landmarks of the template: CSV, .mrk.json, .fcsv or a folder of these.")
+    ],
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="calibration.json, for `medpixcl match`.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write (.json), for `medpixcl match --calibration`.")
+    ],
     bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
-    coverage: Annotated[float, typer.Option(help="Share of true places that lie within the radius.")] = 0.9,
-    reader_mm: Annotated[float, typer.Option(help="Standard deviation in mm along an axis of a reader's mark.")] = 0.0,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")
+    ] = None,
+    coverage: Annotated[float, typer.Option(help="Share of true positions that the radius should hold.")] = 0.9,
+    reader_mm: Annotated[
+        float, typer.Option(help="Standard deviation of a reader's marks along one axis, in mm.")
+    ] = 0.0,
     spacing_mm: Spacing = None,
-    limit: Annotated[int, typer.Option(min=2, help="At most so many images, drawn at random.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Of that, and of the order.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Maximum number of images, drawn at random.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for choosing and ordering the images.")] = 0,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Learn from unlabelled images how far off each matched landmark may be."""
+    """Estimate from unlabelled images how far off each matched landmark may be."""
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.calibrate import calibrate as calibrate_radii
     from medpixcl.apps.match import Matcher
@@ -58,8 +66,11 @@ def calibrate(
     ]
     print_table(
         [("landmark", "radius (mm)", "if unsure"), *rows],
-        title=f"Meant to hold {100 * coverage:g} % of the true places",
+        title=f"Radii meant to hold {100 * coverage:g} % of the true positions",
     )
     if reader_mm == 0:
-        say("the radii leave readers out and hold too few true places; give --reader-mm if it is known", style="yellow")
+        say(
+            "the radii ignore the readers' error and hold too few true positions; give --reader-mm if known",
+            style="yellow",
+        )
     say(f"calibration: {output}")

@@ -15,18 +15,22 @@ SHOWN = 10
 def choose_template(
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    count: Annotated[int, typer.Option("-k", "--count", min=1, help="Images to choose.")] = 1,
+    count: Annotated[int, typer.Option("-k", "--count", min=1, help="Number of images to choose.")] = 1,
     bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")
+    ] = None,
     spacing_mm: Spacing = None,
-    split: Annotated[str | None, typer.Option(help="Section or split of a manifest; all of it by default.")] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Compare so many images, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all random choices.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    split: Annotated[str | None, typer.Option(help="Section or split of the manifest; all images by default.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Number of images to compare, drawn at random; all by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Name the image(s) worth annotating: those in which most of all the others is found again."""
+    """Choose the images most worth annotating: those whose anatomy is found again best in all others."""
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.choose_template import ChoiceSettings, choose_templates, write_choice
     from medpixcl.apps.images import ImageList

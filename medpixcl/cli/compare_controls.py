@@ -11,17 +11,21 @@ from medpixcl.cli.options import Settings, Trust, chosen_bundle
 
 def compare_controls(
     bundle: Annotated[str, typer.Argument(help="Name or folder of a PixPro bundle.")],
-    data: Annotated[Path, typer.Option(help="Manifest; for the control `labels` it names `labels`, too.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs; finished ones are kept.")],
+    data: Annotated[
+        Path, typer.Option(help="Manifest from `medpixcl scan`; the control `labels` needs one with label maps.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the runs; finished runs are not repeated.")],
     control: Annotated[
         list[str] | None,
-        typer.Option(help="none, shuffled, random_deletion, no_depth or labels; repeat for several; all but labels."),
+        typer.Option(
+            help="none, shuffled, random_deletion, no_depth or labels; may be repeated; all but labels by default."
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each control.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings per control.")] = 3,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Train PixPro with its exogenous channel, and with each control in its place; a table of all."""
+    """Train PixPro with its exogenous channel and with each control in its place, and compare the results."""
     from medpixcl.apps import compare_controls as control_runs
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.data.tables import write_csv
@@ -33,4 +37,4 @@ def compare_controls(
     write_csv(output / "controls.csv", [list(rows[0]), *(list(row.values()) for row in rows)])
     shown = [[row["control"], *(f"{row[name]:.3f}" for name in list(row)[1:])] for row in rows]
     print_table([list(rows[0]), *shown])
-    say(f"table: {output / 'controls.csv'}; whether the channel helps is a question to a downstream task")
+    say(f"table: {output / 'controls.csv'}; only a downstream task shows whether the channel helps")

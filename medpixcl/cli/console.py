@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""Printing of messages and tables by the commands."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +15,12 @@ console = Console(markup=False, highlight=False)  # file names may hold brackets
 
 
 def say(text: str, style: str | None = None) -> None:
-    """A line as it is: breaking it is left to the terminal."""
+    """Print a line unchanged; the terminal wraps it."""
     console.print(text, style=style, soft_wrap=True)
 
 
 def say_left_out(rejected: Mapping[str, str], not_written: Sequence[Any] = ()) -> None:
-    """The images without landmarks, and those that a format cannot hold, with the reasons."""
+    """Print the images without landmarks, and those that a format cannot hold, with the reasons."""
     for path, reason in rejected.items():
         say(f"rejected {path}: {reason}", style="yellow")
     for one in not_written:
@@ -28,7 +28,7 @@ def say_left_out(rejected: Mapping[str, str], not_written: Sequence[Any] = ()) -
 
 
 def say_results(results: "medpixcl.apps.results.Results", not_written: Sequence[Any], folder: Path) -> None:
-    """What a run left out and warns of, its errors, and where its files are."""
+    """Print what a run left out, its warnings, its errors, and where its files are."""
     say_left_out(results.rejected, not_written)
     for warning in results.warnings:
         say(warning, style="yellow")
@@ -43,7 +43,7 @@ class _Saying(logging.Handler):
 
 
 def say_log() -> None:
-    """Print what the package logs while a command runs, such as which weights fitted."""
+    """Print what the package logs while a command runs, such as which weights were loaded."""
     logger = logging.getLogger("medpixcl")
     if not any(isinstance(handler, _Saying) for handler in logger.handlers):
         logger.addHandler(_Saying())
@@ -51,7 +51,7 @@ def say_log() -> None:
 
 
 def print_table(rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """Rows with a header first."""
+    """Print a table whose first row is the header."""
     header, *body = rows
     table = Table(*[Column(name, overflow="fold") for name in header], title=title)
     for row in body:
@@ -60,14 +60,14 @@ def print_table(rows: Iterable[Sequence[Any]], title: str | None = None) -> None
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
-    """Overall error of a run."""
+    """Print the overall error of a run."""
     from medpixcl.reports.tables import overall_rows
 
     print_table(overall_rows(metrics))
 
 
 def print_comparison(comparisons: list[tuple[str, dict[str, Any]]]) -> None:
-    """Overall error of several runs, side by side."""
+    """Print the overall errors of several runs, one row each."""
     rows = [("start", "MRE (mm)", "95 % interval", "median (mm)")]
     for name, metrics in comparisons:
         low, high = metrics["interval_95"]["mre_mm"]

@@ -9,9 +9,9 @@ from medpixcl.cli.console import print_comparison, say
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the demo.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write the demo into.")] = Path("demo"),
 ) -> None:
-    """Radiographs rendered from a chest CT, a small pretraining, landmarks matched from one view; minutes on a CPU."""
+    """Run the demo: render radiographs from a chest CT, pretrain, match landmarks; takes minutes on a CPU."""
     from medpixcl.apps.demo import run_demo
 
     print_comparison(run_demo(output, report=say))

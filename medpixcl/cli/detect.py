@@ -13,11 +13,17 @@ def detect(
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
     bundle: Annotated[str | None, typer.Option(help="Name or folder of a detector bundle.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of `medpixcl selftrain`; else the bundle's.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights from `medpixcl selftrain` or `finetune`; the bundle's by default.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Landmark file with true positions, to measure the error.")
+    ] = None,
     formats: Formats = None,
     keep_patient: KeepPatient = False,
-    config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
+    config: Annotated[
+        list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")
+    ] = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
     trust: Trust = False,

@@ -16,24 +16,32 @@ if TYPE_CHECKING:
 
 
 def estimate_jitter(
-    data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan`; its training images are used.")],
+    data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan`; only its training images are used.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Config file to write (.json).")],
     bundle: Annotated[str | None, typer.Option(help="Name or folder of a pretraining bundle.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Weights of the bundle's network; a frozen ImageNet encoder by default.")
+        Path | None, typer.Option(help="Weights for the bundle's network; a frozen ImageNet encoder by default.")
     ] = None,
-    images: Annotated[int, typer.Option(min=2, help="Images used.")] = 20,
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of images that are matched.")] = 40,
+    images: Annotated[int, typer.Option(min=2, help="Number of images to use.")] = 20,
+    pairs: Annotated[int, typer.Option(min=1, help="Number of image pairs to match.")] = 40,
     window_mm: Annotated[float, typer.Option(min=1e-6, help="Side of the patches in mm.")] = 32.0,
-    measure: Annotated[str, typer.Option(help="joint: mutual information; counts: the original's.")] = "joint",
-    stop: Annotated[str, typer.Option(help="mean, or mean_minus_sd: the original's looser threshold.")] = "mean",
-    alpha: Annotated[float, typer.Option(min=1e-6, help="Share of the mean that must be kept.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
-    config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
+    measure: Annotated[
+        str, typer.Option(help="Measure: joint (mutual information) or counts (as in the original code).")
+    ] = "joint",
+    stop: Annotated[
+        str, typer.Option(help="Threshold: mean, or mean_minus_sd (looser, as in the original code).")
+    ] = "mean",
+    alpha: Annotated[
+        float, typer.Option(min=1e-6, help="Share of the mean information that a changed patch must keep.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    config: Annotated[
+        list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")
+    ] = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Find how strongly brightness and contrast may change in pretraining, per class of informativeness; no labels."""
+    """Estimate how strongly pretraining may change brightness and contrast at each informativeness level."""
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.estimate_jitter import JitterSettings, estimate_for_bundle
     from medpixcl.data.atomic import write_text_atomically
@@ -71,7 +79,7 @@ def estimate_jitter(
 
 
 def _print_classes(classes: "Sequence[ClassJitter]", measure: str) -> None:
-    """What was found for each class of informativeness."""
+    """Print the estimate for each informativeness class."""
     header = ("class", "pairs", "mean", "SD", "kept", "brightness", "contrast", "at limit")
     rows = [
         (

@@ -12,15 +12,15 @@ from medpixcl.cli.options import Spacing
 def evaluate(
     predictions: Annotated[Path, typer.Option(help="Landmark file with predicted positions.")],
     reference: Annotated[
-        list[Path], typer.Option(help="Landmark file with true positions; repeated for several readers.")
+        list[Path], typer.Option(help="Landmark file with true positions; may be repeated for several readers.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="metrics.json")],
-    exclude: Annotated[Path | None, typer.Option(help="Text file, one image per line, left out.")] = None,
-    angles: Annotated[bool, typer.Option("--angles", help="Compare cephalometric measurements, too.")] = False,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write the metrics into (.json).")],
+    exclude: Annotated[Path | None, typer.Option(help="Text file of images to leave out, one per line.")] = None,
+    angles: Annotated[bool, typer.Option("--angles", help="Also compare cephalometric measurements.")] = False,
     names: Annotated[Path | None, typer.Option(help="CSV with the columns landmark and name, for --angles.")] = None,
     spacing_mm: Spacing = None,
 ) -> None:
-    """Measure predicted against true landmarks: MRE, SDR, each landmark, several readers, regions, angles."""
+    """Compare predicted with true landmarks: MRE, SDR, errors per landmark, several readers, regions, angles."""
     from medpixcl.apps.evaluate import evaluate as evaluate_files
     from medpixcl.apps.measurement import read_names
     from medpixcl.reports.measurements import agreement_rows, class_agreement_rows

@@ -11,13 +11,17 @@ from medpixcl.cli.options import Settings, Trust, chosen_bundle
 
 def export(
     bundle: Annotated[str, typer.Argument(help="Name or folder of a landmark detection bundle.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File: .onnx, .pt2 (torch.export) or .ts.")],
-    shape: Annotated[str, typer.Option(help="Size of an image at the working spacing, as 480,387.")],
-    weights: Annotated[Path | None, typer.Option(help="Weights of `medpixcl finetune`; else the bundle's.")] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write: .onnx, .pt2 (torch.export) or .ts (TorchScript).")
+    ],
+    shape: Annotated[str, typer.Option(help="Size of the image in pixels at the working spacing, such as 480,387.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights from `medpixcl finetune`; the bundle's by default.")
+    ] = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Write a landmark network for other programs, and check that the file finds the same landmarks."""
+    """Export a landmark network to ONNX or PyTorch formats, and check that the file finds the same landmarks."""
     import json
 
     from medpixcl.apps.bundles import parse_settings, read_bundle
@@ -44,4 +48,4 @@ def export(
     away = export_network(network, output, sizes, activation=facts.get("activation", "softmax"))
     facts |= {"stride": network.stride, "multiple_of": network.coarsest_stride}
     write_text_atomically(output.with_suffix(".json"), json.dumps(facts, indent=4) + "\n")
-    say(f"{output}: landmarks within {away:.4f} pixels of the network's; what belongs to it: {output.stem}.json")
+    say(f"{output}: landmarks within {away:.4f} pixels of the network's; its settings: {output.stem}.json")

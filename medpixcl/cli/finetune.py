@@ -11,24 +11,29 @@ from medpixcl.cli.options import Settings, Trust, chosen_bundle
 
 def finetune(
     bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle that trains with annotations.")],
-    data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan --landmarks` (or --labels, --classes).")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call resumes.")],
+    data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan` with --landmarks, --labels or --classes.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted run is resumed.")],
     init: Annotated[
-        Path | None, typer.Option(help="Weights of a pretraining to start from; the bundle's choice by default.")
+        Path | None, typer.Option(help="Pretrained weights to start from; those that the bundle names by default.")
     ] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights.")] = False,
     train_images: Annotated[
-        int | None, typer.Option(min=1, help="Draw so many of the annotated images, by the seed; all by default.")
+        int | None,
+        typer.Option(min=1, help="Number of annotated images to train on, drawn by the seed; all by default."),
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Reader to learn from, or mean.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimizer in all.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Reader whose landmarks are learnt, or mean for the readers' mean.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Total number of optimizer steps.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = None,
+    config: Annotated[
+        list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")
+    ] = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Fine-tune a network on annotated images: landmarks, organs or classes, as the bundle says."""
+    """Fine-tune a network on annotated images, for landmarks, organs or classes depending on the bundle."""
     from medpixcl.apps.bundles import checked_device, parse_settings, run_bundle
 
     say_log()

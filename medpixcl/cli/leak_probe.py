@@ -14,14 +14,16 @@ def leak_probe(
     data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan`.")],
     bundle: Annotated[str | None, typer.Option(help="Name or folder of a mix-up pretraining bundle.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="pretraining.pt of a run: the network's own R2 stands beside.")
+        Path | None, typer.Option(help="File pretraining.pt of a run, to print the R2 of its network as well.")
     ] = None,
-    mixtures: Annotated[int, typer.Option(min=50, help="Mixtures drawn.")] = 400,
-    config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
+    mixtures: Annotated[int, typer.Option(min=50, help="Number of mixtures to draw.")] = 400,
+    config: Annotated[
+        list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")
+    ] = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Find how well the opacity of mixtures can be read from global statistics alone: low is good."""
+    """Measure how well global statistics alone predict the opacity of mixtures (lower is better)."""
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.mixing_probe import probe_bundle
 

@@ -10,19 +10,27 @@ from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust,
 
 
 def match(
-    template: Annotated[Path, typer.Option(help="The annotated image.")],
-    landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
+    template: Annotated[Path, typer.Option(help="Annotated image (template).")],
+    landmarks: Annotated[
+        Path, typer.Option(help="Landmarks of the template: CSV, .mrk.json, .fcsv or a folder of these.")
+    ],
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
     bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="From `medpixcl calibrate`: adds error radii.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Landmark file with true positions, to measure the error.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="File from `medpixcl calibrate`, to add error radii.")
+    ] = None,
     unlabelled: Annotated[
-        Path | None, typer.Option(help="Learn from these images first: a folder, a manifest or a population.pt.")
+        Path | None, typer.Option(help="Images to learn from before matching: a folder, a manifest or a population.pt.")
     ] = None,
     unlabelled_limit: Annotated[
-        int, typer.Option(min=1, help="Largest number of images to learn from, drawn at random.")
+        int, typer.Option(min=1, help="Maximum number of images to learn from, drawn at random.")
     ] = 50,
     formats: Formats = None,
     keep_patient: KeepPatient = False,
@@ -30,7 +38,7 @@ def match(
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Find the landmarks of one annotated image in other images."""
+    """Find the landmarks of an annotated image in other images."""
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.match import Matcher
 

@@ -15,12 +15,12 @@ def measure(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
     images: Annotated[Path | None, typer.Option(help="Folder of the radiographs, to draw the tracings.")] = None,
     reference: Annotated[
-        list[Path] | None, typer.Option(help="Landmark file of another reader, to compare; may be repeated.")
+        list[Path] | None, typer.Option(help="Landmark file of another reader to compare with; may be repeated.")
     ] = None,
     names: Annotated[
-        Path | None, typer.Option(help="CSV with the columns landmark and name: what the file's landmarks are.")
+        Path | None, typer.Option(help="CSV with the columns landmark and name, to identify the landmarks of the file.")
     ] = None,
-    exclude: Annotated[Path | None, typer.Option(help="Text file, one image per line, left out.")] = None,
+    exclude: Annotated[Path | None, typer.Option(help="Text file of images to leave out, one per line.")] = None,
     spacing_mm: Spacing = None,
 ) -> None:
     """Measure cephalometric angles, lengths and ratios from landmarks, with norms, classes and tracings."""

@@ -11,36 +11,40 @@ import typer
 T = TypeVar("T")
 
 Spacing = Annotated[
-    float | None, typer.Option("--spacing-mm", min=1e-6, help="Pixel size in mm of pictures that do not say theirs.")
+    float | None,
+    typer.Option("--spacing-mm", min=1e-6, help="Pixel size in mm for images whose file does not state it."),
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override of a setting; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the bundle; may be repeated."),
 ]
 Formats = Annotated[
     str | None,
     typer.Option(
-        "--format", help="Files of landmarks, joined by commas: csv, json, mrk.json, coco, sr; csv,mrk.json by default."
+        "--format",
+        help="Landmark formats, separated by commas: csv, json, mrk.json, coco, sr; csv,mrk.json by default.",
     ),
 ]
 KeepPatient = Annotated[
-    bool, typer.Option("--keep-patient", help="Copy patient and study of the image into DICOM SR (left out otherwise).")
+    bool,
+    typer.Option("--keep-patient", help="Copy the image's patient and study data into DICOM SR; left out by default."),
 ]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Run the configuration of a bundle from any folder, or any --config, unasked."),
+    typer.Option("--trust", help="Run configurations from any folder without asking."),
 ]
 
 
 def chosen_bundle(
     name: str | Path | None, default: str = "", *, configs: Sequence[Path] | None = None, trust: bool = False
 ) -> Path:
-    """Folder of the bundle that a command runs; asks at a terminal whether a foreign configuration may run.
+    """Find the bundle that a command runs; at a terminal, ask before running a configuration from elsewhere.
 
     Args:
         name: Name or folder of the bundle.
-        default: Name that is taken if there is none.
-        configs: Config files that the user puts over the bundle's.
-        trust: Whether the user said so already.
+        default: Name to use if ``name`` is empty.
+        configs: Config files that the user merges over the bundle's.
+        trust: Run configurations from any folder without asking.
     """
     from medpixcl.apps.bundles import check_config, find_bundle
 
@@ -51,7 +55,7 @@ def chosen_bundle(
 
 
 def _asked(look: Callable[..., T], trust: bool) -> T:
-    """What a look for a configuration gives, after a question to the user if nobody vouched for the place."""
+    """Find a configuration; if its folder is not trusted, ask the user first."""
     from medpixcl.apps.bundles import UntrustedBundleError
 
     try:
@@ -64,7 +68,7 @@ def _asked(look: Callable[..., T], trust: bool) -> T:
 
 
 def asked_formats(formats: str | None) -> list[str] | None:
-    """The formats of landmarks that ``--format`` names; None leaves them to the bundle."""
+    """Landmark formats given by ``--format``; None leaves the choice to the bundle."""
     if formats is None:
         return None
     names = [name.strip().lower().removeprefix(".") for name in formats.split(",")]

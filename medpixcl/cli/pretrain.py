@@ -12,15 +12,19 @@ from medpixcl.cli.options import Settings, Trust, chosen_bundle
 def pretrain(
     bundle: Annotated[str, typer.Argument(help="Name or folder of a pretraining bundle.")],
     data: Annotated[list[Path], typer.Option(help="Manifest from `medpixcl scan`; may be repeated.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call resumes.")],
-    init: Annotated[Path | None, typer.Option(help="Weights to start from, instead of the bundle's own start.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs in all.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted run is resumed.")],
+    init: Annotated[
+        Path | None, typer.Option(help="Weights to start from; those that the bundle names by default.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Total number of epochs.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = None,
+    config: Annotated[
+        list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")
+    ] = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Pretrain a network without labels; TensorBoard logs, checkpoints and the best weights go to the run's folder."""
+    """Pretrain a network without labels; writes TensorBoard logs, checkpoints and the best weights."""
     from medpixcl.apps.bundles import checked_device, parse_settings, run_bundle
 
     say_log()

@@ -1,4 +1,4 @@
-"""The program: its commands, and how it ends on bad input."""
+"""The program: its commands, and how it exits on bad input."""
 
 import io
 import sys
@@ -49,7 +49,7 @@ COMMANDS = (
 )
 
 app = typer.Typer(
-    help="Pixel embeddings learnt without labels, and landmarks found from one annotated image.",
+    help="Learn pixel embeddings without labels, and find landmarks from one annotated image.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -68,19 +68,21 @@ def _version(wanted: bool) -> bool:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Options of the program itself."""
 
 
 def main() -> None:
-    """Run the program; bad input ends with one sentence and exit status 2."""
+    """Run the program; on bad input it prints one sentence and exits with status 2."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     limit_threads()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # bytes in a file's name that are no UTF-8
+            stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are not UTF-8
     try:
         app()
     except (ValueError, ModuleNotFoundError, FloatingPointError) as error:

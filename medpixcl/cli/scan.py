@@ -17,30 +17,30 @@ _EXAMPLES = {
 
 
 def scan(
-    paths: Annotated[list[Path], typer.Argument(help="Folders or files.")],
+    paths: Annotated[list[Path], typer.Argument(help="Image folders or files.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Manifest to write (.json).")],
     spacing_mm: Spacing = None,
     landmarks: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Landmark file or folder; or READER=FILE, repeated for several readers."),
+        typer.Option(metavar="FILE", help="Landmark file or folder; or READER=FILE, once per reader."),
     ] = None,
-    split: Annotated[Path | None, typer.Option(help="CSV that gives each image a split.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="CSV that gives each image the number of its class.")] = None,
-    class_column: Annotated[str, typer.Option(help="Its column with that number.")] = "label",
+    split: Annotated[Path | None, typer.Option(help="CSV that assigns each image to a split.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="CSV with the class number of each image.")] = None,
+    class_column: Annotated[str, typer.Option(help="Column of the --classes file with the class number.")] = "label",
     group_column: Annotated[
-        str | None, typer.Option(help="Its column with the patient; kept only as a made-up group.")
+        str | None, typer.Option(help="Column of the --classes file with the patient; stored only as a group number.")
     ] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the images, kept in the manifest.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the images, stored in the manifest.")] = None,
     exogenous: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FOLDER", help="Maps of the images, as depth=FOLDER; may be repeated."),
+        typer.Option(metavar="NAME=FOLDER", help="Maps of the images, such as depth=FOLDER; may be repeated."),
     ] = None,
     labels: Annotated[
         list[str] | None,
-        typer.Option(metavar="FOLDER", help="Label maps; or masks, CLASS=FOLDER, repeated for every class."),
+        typer.Option(metavar="FOLDER", help="Folder of label maps; or CLASS=FOLDER for masks, once per class."),
     ] = None,
 ) -> None:
-    """List the images under some folders in a manifest; whatever is not usable is listed with its reason."""
+    """List the images of folders in a manifest; files that cannot be used are listed with the reason."""
     from medpixcl.data.class_labels import ClassTable
     from medpixcl.data.manifest import SUMMARY_COLUMNS
     from medpixcl.data.scan import scan as scan_images
@@ -68,14 +68,14 @@ def scan(
 
 
 def _reader_files(texts: list[str]) -> str | dict[str, str] | None:
-    """The landmark file, or those of the readers by name."""
+    """The landmark file, or the files of several readers by name."""
     if len(texts) == 1 and ("=" not in texts[0] or Path(texts[0]).exists()):
         return texts[0]
     return dict(_named_folder("landmarks", text) for text in texts) or None
 
 
 def _label_folders(texts: list[str]) -> str | dict[str, str] | None:
-    """The folder of the label maps, or those of the masks by class."""
+    """The folder of label maps, or the folders of masks by class."""
     if len(texts) == 1 and "=" not in texts[0]:
         return texts[0]
     return dict(_named_folder("labels", text) for text in texts) or None

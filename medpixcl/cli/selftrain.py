@@ -12,20 +12,26 @@ BUNDLE = "xray_landmark_selftraining"
 
 
 def selftrain(
-    template: Annotated[Path, typer.Option(help="The annotated image.")],
-    landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
-    data: Annotated[Path, typer.Option(help="Manifest of images to train on, from `medpixcl scan`.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; a second call resumes.")],
+    template: Annotated[Path, typer.Option(help="Annotated image (template).")],
+    landmarks: Annotated[
+        Path, typer.Option(help="Landmarks of the template: CSV, .mrk.json, .fcsv or a folder of these.")
+    ],
+    data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan` with the images to train on.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted run is resumed.")],
     bundle: Annotated[str | None, typer.Option(help="Name or folder of a self-training bundle.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of the embedding network to start from.")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; landmarks are found anew between them.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs in all.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the embedding network to start from; the bundle's by default.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Number of rounds; landmarks are found anew between them.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Total number of epochs.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Train a landmark detector from one annotated image and unlabelled ones."""
+    """Train a landmark detector from one annotated image and many unlabelled images."""
     from medpixcl.apps.bundles import checked_device, parse_settings, run_bundle
 
     folder = chosen_bundle(bundle, BUNDLE, trust=trust)

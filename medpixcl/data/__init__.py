@@ -1,4 +1,4 @@
-"""What lies on disk: images, DICOM series, landmark files, manifests."""
+"""Reading and writing of files: images, DICOM series, landmark files, manifests."""
 
 import lazy_loader
 

@@ -60,7 +60,7 @@ SHIFT_MM = (40.0, 80.0, 10.0)
 
 
 class DemoData(NamedTuple):
-    """What :func:`make_demo_data` wrote."""
+    """Data set that :func:`make_demo_data` wrote."""
 
     folder: Path
     template: Path
@@ -80,7 +80,7 @@ class View:
         patient: Number of the synthetic patient; 0 is the person of the CT.
         turns_deg: Turns about R, A, S.
         shifts_mm: Shifts along R, A, S.
-        exposure: How the radiograph is taken and developed.
+        exposure: Settings for taking and developing the radiograph.
         seed: Random seed of the noise.
     """
 
@@ -112,7 +112,7 @@ def plan_views(*, train: int, test: int, seed: int) -> list[View]:
 
 
 def _draw_view(split: str, index: int, patient: int, seed: tuple[int, ...]) -> View:
-    """Pose and exposure of one view; only the turn about the long axis tells the splits apart."""
+    """Pose and exposure of one view; only the turn about the long axis differs between splits."""
     rng = np.random.default_rng(seed)
     turn = rng.uniform(*(TRAIN_TURN_DEG if split == "train" else TEST_TURN_DEG)) * rng.choice([-1, 1])
     tilts = rng.uniform(-1, 1, 2) * TILT_DEG
@@ -147,8 +147,8 @@ def make_demo_data(
         train: Number of training views.
         test: Number of test views.
         size: Radiographs' (rows, columns); the field's height stays the same.
-        strain: How much the synthetic patients differ, see :func:`medpixcl.data.patients.draw_patient`; with 0 all
-            views show the person of the CT.
+        strain: Strength of the deformation into synthetic patients, see
+            :func:`medpixcl.data.patients.draw_patient`; with 0 all views show the person of the CT.
         seed: Random seed of all patients, poses and exposures.
         progress: Function called with (views done, views in all) after each view.
 

@@ -129,7 +129,7 @@ def _read(path: Path) -> tuple[Float[Tensor, "i j k"], Float[Tensor, "4 4"]]:
 
 
 def _inside_body(hu: Float[Tensor, "1 1 i j k"]) -> Bool[Tensor, "1 1 i j k"]:
-    """What lies between the front and the back of the body, along the second axis; sheets under 10 mm are not body."""
+    """Mask of the body from front to back along the second axis; sheets thinner than 10 mm are excluded."""
     matter = (hu > -300).to(hu)
     eroded = -F.max_pool3d(-matter, 5, 1, 2)
     body = F.max_pool3d(eroded, 7, 1, 3)

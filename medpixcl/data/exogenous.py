@@ -131,7 +131,7 @@ class ExogenousFiles:
         self._index = FilesOfImages(self.folder, self.files)
 
     def find(self, image: Path, roots: Sequence[Path]) -> Path | None:
-        """Return the file of an image, None if there is none.
+        """Return the file of an image, or None if it has no file.
 
         Args:
             image: Absolute path of the image.
@@ -172,7 +172,7 @@ def with_donors(items: Sequence[Mapping[str, Any]], *, seed: int = 0) -> list[di
     The donors form one random cycle through all items: no item is its own donor, and each is a donor once.
 
     Args:
-        items: Datalist.
+        items: Datalist of the images.
         seed: Random seed for the cycle.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How a radiograph is taken and developed: from a CT and its line integrals to a grey picture."""
+"""Exposure and development of a radiograph, from line integrals through a CT to a grey image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ DETAIL_MM = 15.0
 
 @dataclass(frozen=True)
 class Exposure:
-    """How the radiograph was taken and developed; the defaults are the template's.
+    """Exposure and development settings of a radiograph; the defaults are the template's.
 
     Args:
         bone: Factor on what a voxel has above 150 HU: calcium weighs more at a lower tube voltage.
         photons: Photons per pixel in air; fewer make more noise.
         detail: Gain of structures finer than ``DETAIL_MM``, as in the processing of digital radiographs.
         gamma: Exponent of the grey curve.
-        window: Lowest and highest percentile of the line integral that are told apart.
+        window: Lowest and highest percentile of the line integral that get different grey levels.
     """
 
     bone: float = 1.5
@@ -40,7 +40,7 @@ def harden(hu: Float[Tensor, "*s"], bone: float) -> Float[Tensor, "*s"]:
 def develop(
     integral: Float[Tensor, "1 1 h w"], exposure: Exposure, pixel_mm: float, *, seed: Sequence[int] = (0,)
 ) -> UInt8[Tensor, "1 1 h w"]:
-    """Grey picture of a line integral as a radiograph is shown: noise of the photons, detail gain, window, gamma."""
+    """Turn a line integral into a grey picture: photon noise, detail gain, window, gamma."""
     noise = torch.from_numpy(np.random.default_rng(list(seed)).standard_normal(integral.shape)).to(integral)
     film = integral + noise * (integral / 2).exp() / exposure.photons**0.5
     blur = GaussianFilter(2, DETAIL_MM / pixel_mm)

@@ -1,4 +1,4 @@
-"""Which image is this: every rule by which files, tables and results name an image, and by which two names meet."""
+"""Identity of images: the rules by which files, tables and results name an image and names are paired."""
 
 import itertools
 import re
@@ -47,7 +47,7 @@ def pairing_name(key: str) -> str:
 
 
 def pair_images(predicted: Iterable[str], reference: Iterable[str]) -> dict[str, str]:
-    """Which reference image belongs to which predicted one: the same key, else the same :func:`pairing_name`.
+    """Pair predicted with reference images: by equal key, else by equal :func:`pairing_name`.
 
     Args:
         predicted: Keys of the predicted images, usually paths.
@@ -168,13 +168,13 @@ def is_image_of(item: Mapping[str, Any], file: Path) -> bool:
 
     Args:
         item: Item with ``image``.
-        file: Resolved path.
+        file: Resolved path of the file.
     """
     return isinstance(item["image"], str) and Path(item["image"]).resolve() == file
 
 
 def unique_stems(images: Iterable[str]) -> dict[str, str]:
-    """Names for the files made from some images: without suffix, or as they are where two would be the same.
+    """Names for output files of some images: without suffix, unless two names would then be equal.
 
     Example:
         >>> unique_stems(["a/1.png", "a/1.dcm", "b/1.png"])

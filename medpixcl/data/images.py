@@ -67,7 +67,7 @@ def require_spacing(pixels: Pixels, path: str | PathLike[str]) -> None:
     """Refuse an image of unknown pixel size.
 
     Raises:
-        MissingSpacingError: If nothing says how many mm a pixel measures.
+        MissingSpacingError: If the pixel size is not known.
     """
     if pixels.affine is None:
         raise MissingSpacingError(path, "has no pixel spacing; give --spacing-mm.")

@@ -22,11 +22,11 @@ BEHIND_MM = 3.0
 
 @dataclass(frozen=True)
 class TipRule:
-    """A landmark: the tip of a structure in a direction of the patient.
+    """Rule for a landmark at the tip of a structure, in a direction of the patient.
 
     Args:
-        labels: Labels of the structure; several make one, as the lobes make a lung.
-        towards: Direction (right, front, up) in which the tip lies; its length does not matter.
+        labels: Labels that form the structure, such as the lobes of a lung.
+        towards: Direction (right, front, up) of the tip; its length is ignored.
         in_front_of: Label; only what lies in front of this structure counts. The vertebral body, for instance, lies
             in front of the spinal cord and the processes do not.
     """
@@ -77,7 +77,7 @@ def _tip(rule: TipRule, points: dict[int, Float[Tensor, "n 3"]]) -> Float[Tensor
 
 
 def _front_at(structure: Float[Tensor, "n 3"], body: Float[Tensor, "m 3"]) -> Float[Tensor, ""]:
-    """How far a structure reaches to the front between the lower and the upper end of a body."""
+    """Foremost coordinate of a structure between the lower and the upper end of a body."""
     low, high = body[:, 2].aminmax()
     beside = structure[(structure[:, 2] >= low) & (structure[:, 2] <= high)]
     return beside[:, 1].max()

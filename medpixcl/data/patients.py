@@ -67,11 +67,11 @@ class Patient:
         return scaled + bent @ self.amplitudes_mm.to(points_mm)
 
     def to_ct(self, points_mm: Float[Tensor, "k 3"]) -> Float[Tensor, "k 3"]:
-        """Where points of the patient lie in the CT."""
+        """Map points of the patient into the CT."""
         return points_mm + self.displacement(points_mm)
 
     def from_ct(self, points_mm: Float[Tensor, "k 3"]) -> Float[Tensor, "k 3"]:
-        """Where points of the CT lie in the patient, to a millionth of a mm; the inverse of :meth:`to_ct`."""
+        """Map points of the CT into the patient, the inverse of :meth:`to_ct`, to a millionth of a mm."""
         wanted = points_mm.double()
         found = wanted
         while (step := wanted - self.to_ct(found)).abs().max() > TOLERANCE_MM:

@@ -106,7 +106,7 @@ class RegionCalibration:
             raise ValueError(f"a calibration of regions needs {len(self.names)} values of each kind, one per landmark.")
 
     def regions_of(self, names: Sequence[str], covariance: Float[Tensor, "*n k d d"]) -> Float[Tensor, "*n k d d"]:
-        """Return regions in mm^2 around found landmarks, NaN where there is none.
+        """Return regions in mm^2 around found landmarks, NaN where missing.
 
         Args:
             names: Names of the K landmarks.
@@ -201,7 +201,7 @@ def calibrate_regions(
 
 
 def _quantiles(scores: Float[Tensor, "n k"], share: float) -> tuple[float | None, ...]:
-    """Of every landmark, or of all where it has too few; None where these are too few."""
+    """Conformal quantile of each landmark, or of all if it has too few examples; None if these are too few, too."""
     each, pooled = conformal_quantile(scores, share), conformal_quantile(scores.flatten(), share)
     chosen = torch.where(each.isfinite(), each, pooled)
     return tuple(value if math.isfinite(value) else None for value in chosen.tolist())

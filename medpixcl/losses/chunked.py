@@ -26,7 +26,7 @@ FEWEST = 64
 
 @dataclass(frozen=True)
 class Setting:
-    """How cosines become logits, and how many anchors are worked on at a time.
+    """Settings for turning cosines into logits, and the number of anchors per block.
 
     Attributes:
         temperature: Number that divides the cosine.

@@ -70,7 +70,7 @@ def pixel_contrast_multi_positive(
         temperature: Number that divides the cosine.
         candidates: True for the pairs in the denominator, shape (B, N, M); all by default. Positives are always among
             them.
-        average: How the pairs of views are averaged, see :func:`pixel_consistency`.
+        average: Averaging over the pairs of views, see :func:`pixel_consistency`.
 
     Returns:
         Scalar, float32; exactly 0, with a gradient, where no pair of views has a positive.

@@ -21,7 +21,7 @@ class Negatives:
         exclusion_radius: Distance from the positive below which keys do not count.
         window: Count only keys whose offset from the positive is in ``[-window, window)`` along every axis.
         distance_slope: Growth of the shift with distance from the positive.
-        distance_cap: Largest shift.
+        distance_cap: Maximum shift of the cosine.
     """
 
     key_positions: Float[Tensor, "m d"] | None = None

@@ -213,7 +213,7 @@ def _flatten(pairs: Mapping[str, Tensor], *, gather: bool, share_keys: bool) -> 
 
 
 def _sample(level: Tensor, cells: Tensor) -> Tensor:
-    """Vectors (B, N, C) at cell positions; in float32 or wider, for half precision cannot tell the cells apart."""
+    """Vectors (B, N, C) at cell positions; in float32 or wider, since half precision cannot resolve the cells."""
     return sample_at(level.to(torch.promote_types(level.dtype, torch.float32)), cells)
 
 

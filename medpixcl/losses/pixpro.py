@@ -47,13 +47,13 @@ class PixProLoss(nn.Module):
         scale_weights: Weight of each scale; 1 by default. w_s is the product of level and scale weight.
         exogenous: Exogenous channels, each a :class:`medpixcl.correspondence.ExogenousChannel` or its arguments; none
             in PixPro. Channels can only remove positives.
-        combine: How several channels are combined, see :func:`medpixcl.correspondence.positive_weights`.
+        combine: Rule for combining several channels, see :func:`medpixcl.correspondence.positive_weights`.
         metric: Unit of the spatial distance, see :func:`medpixcl.correspondence.positive_mask`.
         objective: ``consistency`` (PixPro) or ``contrast`` (PixContrast; the network then has no propagation).
         temperature: Number that divides the cosine in PixContrast.
-        removed: What ``contrast`` makes of a spatial positive that the filter removes: a ``negative``, or ``left_out``
-            of the denominator. Cells of padding are never negatives.
-        average: How the pairs of views of this process are averaged, see :func:`pixel_consistency`.
+        removed: Role in ``contrast`` of a spatial positive that the filter removes: ``negative``, or ``left_out`` of
+            the denominator. Cells of padding are never negatives.
+        average: Averaging over the pairs of views of this process, see :func:`pixel_consistency`.
         instance_weight: Factor of the instance branch's loss; 0 in the published scripts, 1 in the paper.
         random_deletion: Control experiment: shuffle the filter's weights among the spatial positives, so that as many
             are removed whatever the channel says.
@@ -98,7 +98,7 @@ class PixProLoss(nn.Module):
         self.latest: dict[str, Tensor] = {}
 
     def forward(self, views: Mapping[str, Mapping[str, Any]], target: Mapping[str, Any]) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
             views: ``query`` and ``anchor`` as :class:`medpixcl.networks.pixpro.PixProNet` gives them, each with

@@ -23,7 +23,7 @@ class AnnotatedImage:
         landmarks: Landmark file (CSV, ``.mrk.json``, ``.fcsv`` or a folder), whose rows of this image are used; or the
             landmarks themselves, in voxels of the image as its file holds it.
         preprocessing: Transforms that bring every image to the network.
-        spacing_mm: Pixel size of a picture that does not say its own.
+        spacing_mm: Pixel size in mm of an image whose file does not state it.
 
     Attributes:
         path: File of the image; for an image in memory its name.

@@ -63,7 +63,7 @@ class LandmarkMatcher:
             together (:func:`medpixcl.matching.place_together`), then moves each to where the query points back to the
             template (:mod:`medpixcl.matching.reciprocity`).
         levels: Indices of the levels to use, in order (0 is the finest); None uses all.
-        combine: How the similarities to several templates are combined: ``"mean"`` or ``"max"``.
+        combine: Rule for combining the similarities to several templates: ``"mean"`` or ``"max"``.
         exclusion_mm: Radius around the found position within which no second peak counts; None means 10 cells of the
             finest level of the query.
         min_score: Score below which a landmark is unsure.

@@ -35,6 +35,6 @@ def local_peaks(
 def second_peaks(
     places: Float[Tensor, "k m d"], scores: Float[Tensor, "k m"], found: Float[Tensor, "k d"], exclusion: float
 ) -> Float[Tensor, " k"]:
-    """Value of the highest peak farther than ``exclusion`` from each found landmark; 0 if there is none."""
+    """Value of the highest peak farther than ``exclusion`` from each found landmark; 0 without a peak."""
     distance = torch.linalg.vector_norm(places - found[:, None], dim=2)
     return torch.where(distance > exclusion, scores, 0).amax(dim=1)

@@ -42,7 +42,7 @@ class TemplateSet:
 
     Args:
         templates: At least one template; all have the same K landmarks.
-        combine: How the values of a landmark from several templates are combined: ``"mean"`` or ``"max"``.
+        combine: Rule for combining the values of a landmark from several templates: ``"mean"`` or ``"max"``.
 
     Attributes:
         there: True for landmarks that at least one template has, shape (K,). The attributes below leave out the others.
@@ -50,7 +50,7 @@ class TemplateSet:
         source: Index of each row's template, shape (R,).
         vectors: Unit vectors of the rows, one (R, E) per level.
         around: Vectors at and around each landmark, one (R, N, E) per level.
-        shape_mm: Mean shape of the templates, aligned to the first one, of the landmarks that are there.
+        shape_mm: Mean shape of the templates, aligned to the first one, from the landmarks that they have.
     """
 
     def __init__(self, templates: Sequence[Template], combine: str) -> None:

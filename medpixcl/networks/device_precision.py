@@ -1,4 +1,4 @@
-"""Which of float32 and bfloat16 a device computes convolutions in faster."""
+"""Find out whether a device computes convolutions faster in float32 or in bfloat16."""
 
 import logging
 import time
@@ -17,12 +17,12 @@ _KERNELS = ((32, 32, 3, 3), (32, 1, 3, 3), (64, 32, 1, 1))
 
 @dataclass(frozen=True)
 class DevicePrecision:
-    """The precision that suits a device.
+    """Precision in which a device computes convolutions faster.
 
     Attributes:
-        bfloat16: Convolutions in bfloat16 are faster.
-        reason: What torch reports of the device, or what was measured, in a few words.
-        bearable: Convolutions in bfloat16 take at most ``MARGIN`` times as long as in float32.
+        bfloat16: Whether convolutions are faster in bfloat16 than in float32.
+        reason: Short reason for the choice: a property that torch reports, or a measurement.
+        bearable: Whether convolutions in bfloat16 take at most ``MARGIN`` times as long as in float32.
     """
 
     bfloat16: bool
@@ -74,7 +74,7 @@ def _of_other(device: torch.device) -> DevicePrecision:
 
 
 def _reported() -> bool:
-    """Whether oneDNN, which computes torch's bfloat16 convolutions, has them here; it knows ``ONEDNN_MAX_CPU_ISA``."""
+    """Whether oneDNN supports bfloat16 convolutions on this CPU; it respects ``ONEDNN_MAX_CPU_ISA``."""
     if not torch.backends.mkldnn.is_available():
         return False
     try:

@@ -1,4 +1,4 @@
-"""What networks on a pretrained backbone share: frozen layers, and learning rates of backbone and head."""
+"""Fine-tuning of pretrained backbones: frozen layers, and learning rates of backbone and head."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How networks run on whole images: levels of embeddings, and landmarks from several views."""
+"""Inferers that run networks on whole images: embedding levels, and landmarks from several views."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +36,7 @@ class EmbeddingModel:
     Args:
         network: Network to run; it is moved to the device and put into evaluation mode.
         device: Device on which it runs, and on which the level maps stay.
-        inferer: How the network runs on a whole image; :class:`LevelsInferer` by default.
+        inferer: Inferer that runs the network on a whole image; :class:`LevelsInferer` by default.
 
     Attributes:
         strides: Strides of the levels, finest first.

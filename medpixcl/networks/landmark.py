@@ -26,7 +26,7 @@ class LandmarkNet(nn.Module):
 
     Args:
         landmarks: Number K of landmarks.
-        stride: Stride of the output; the backbone must have a map there.
+        stride: Stride of the output; the backbone must have a map of this stride.
         trained_layers: Number of backbone layers that learn, counted from the last one: None for all, 0 for none, see
             :func:`medpixcl.networks.finetuning.freeze_layers`. The others also keep their batch statistics.
         configuration_stride: Stride at which a :class:`medpixcl.networks.configuration.SpatialConfiguration` looks at

@@ -1,4 +1,4 @@
-"""Convolutions in bfloat16, where they are right and faster than in float32."""
+"""Run convolutions in bfloat16 where they are correct and faster than in float32."""
 
 import logging
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from medpixcl.networks.device_precision import device_precision
 class Precision:
     """Decides whether convolutions run in bfloat16; weights stay in float32, and gradients need no scaling.
 
-    The device of the images decides when the first of them come, see
+    The choice is made for the device of the first images, see
     :func:`medpixcl.networks.device_precision.device_precision`. A resumed training keeps the precision that it began
-    with (``load_state_dict``), unless it began in bfloat16 and goes on where that takes more than 1.2 times as long as
-    float32, or unless the setting now names the other one: then a warning says that the precision changes. Copies of a
-    network share one object, so that averaged weights are validated in the precision of the training.
+    with (``load_state_dict``), unless it began in bfloat16 and resumes where that takes more than 1.2 times as long as
+    float32, or unless the setting now names the other precision; a warning is then logged. Copies of a network share
+    one object, so that averaged weights are validated in the precision of the training.
 
     Args:
-        bfloat16: True for bfloat16, False for float32, ``"auto"`` for the faster one.
+        bfloat16: True for bfloat16, False for float32, ``"auto"`` for the faster of both.
 
     Raises:
         ValueError: If ``bfloat16`` is anything else.
@@ -38,7 +38,7 @@ class Precision:
         return self
 
     def autocast(self, device: torch.device) -> AbstractContextManager:
-        """Context in which a network runs on images of a device; one that changes nothing for float32."""
+        """Autocast context for running a network on images of a device; a null context for float32."""
         if self._used is None or self._used[0] != device:
             self._used = device, self._decide(device)
         if self._used[1]:
@@ -51,7 +51,7 @@ class Precision:
         return {} if bfloat16 is None else {"bfloat16": bfloat16}
 
     def load_state_dict(self, state: Mapping[str, bool]) -> None:
-        """Take over what a training began with."""
+        """Restore the precision that a training began with."""
         self._begun, self._used = state.get("bfloat16"), None
 
     def _decide(self, device: torch.device) -> bool:
@@ -67,7 +67,7 @@ class Precision:
 
     @staticmethod
     def _tell(begun: bool, chosen: bool, reason: str) -> None:
-        """Log how a resumed training goes on."""
+        """Log the precision with which a resumed training continues."""
         before, now = ("bfloat16" if one else "float32" for one in (begun, chosen))
         logger = logging.getLogger(__name__)
         if begun == chosen:
@@ -79,17 +79,17 @@ class Precision:
 class MixedPrecision(nn.Module):
     """Runs a network with its convolutions in bfloat16 where that is faster; the weights stay in float32.
 
-    The module that ``DistributedDataParallel`` wraps in training.
+    In training, ``DistributedDataParallel`` wraps this module.
 
     Args:
-        network: The network.
-        bfloat16: Convolutions in bfloat16: true, false, or ``"auto"`` where the device computes them faster.
+        network: Network to run.
+        bfloat16: Whether convolutions run in bfloat16; ``"auto"`` chooses it where the device computes them faster.
 
     Attributes:
         precision: The :class:`Precision`, which a resumed training restores.
 
     Raises:
-        ValueError: From a call, see :func:`refuse_wrong_gradients`.
+        ValueError: On a call, see :func:`refuse_wrong_gradients`.
     """
 
     def __init__(self, network: nn.Module, bfloat16: bool | str = "auto") -> None:
@@ -100,16 +100,16 @@ class MixedPrecision(nn.Module):
             refuse_wrong_gradients(network)
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
-        """Output of the network, whatever it is."""
+        """Return the output of the network."""
         with self.precision.autocast(x.device):
             return self.network(x)
 
 
 def refuse_wrong_gradients(network: nn.Module) -> None:
-    """Let the 3D convolutions of a network refuse what they cannot learn from in bfloat16 on a CPU.
+    """Make 3D convolutions raise an error where their bfloat16 gradients would be wrong on a CPU.
 
-    Where a map has two cells along its first axis, torch (2.13, oneDNN) computes the gradient of the weights from
-    memory that it never wrote. A call in training under autocast then raises a ``ValueError``.
+    If a map has two cells along its first axis, torch (2.13, oneDNN) computes the gradient of the weights from
+    uninitialised memory. A call in training under autocast then raises a ``ValueError``.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv3d) and _refuse_two_cells not in layer._forward_pre_hooks.values():

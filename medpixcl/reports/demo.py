@@ -49,7 +49,7 @@ def write_demo_report(
         template: The annotated radiograph.
         names: K names of the landmarks.
         tested: Test radiographs to show.
-        comparison: What was measured.
+        comparison: Errors of the networks compared.
     """
     annotated = landmark_overlay(template.image, template.found, reference=template.truth, names=names)
     wall = landmark_wall(

@@ -28,7 +28,7 @@ class _Slice:
 
     @property
     def view(self) -> PanelView:
-        """How the plane is drawn: an RAS+ volume as radiologists do."""
+        """Orientation of the plane in the picture: radiological convention for an RAS+ volume."""
         return PanelView() if self.depth is None else PanelView(axes=(1, 0), flips=(True, True))
 
     def picture(self, values: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "rows columns"]:

@@ -184,7 +184,7 @@ def label_offsets(
 
 
 def _overlaps(ours: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, " n"]:
-    """How many of the other boxes each of our boxes touches."""
+    """Number of other boxes that each of our boxes touches."""
     a, b = ours[:, None], others[None]
     touching = np.all(a[..., :2] < b[..., 2:], axis=-1) & np.all(a[..., 2:] > b[..., :2], axis=-1)
     return touching.sum(axis=1).astype(float)

@@ -13,7 +13,7 @@ class Section:
     """A part of a page.
 
     Attributes:
-        heading: Its heading, which no other section of the page has.
+        heading: Heading of the section, unique on the page.
         text: A paragraph below the heading.
         pictures: Pictures below the text.
         tables: Caption to rows of text, the first one a header.

@@ -139,7 +139,7 @@ def _canvas(panel: Panel) -> tuple["matplotlib.figure.Figure", "matplotlib.axes.
 
 
 def _draw_outlines(axes: "matplotlib.axes.Axes", places: NamedPicturePoints) -> None:
-    """What is joined by bone as solid white lines, the soft-tissue profile as a dotted one."""
+    """Draw lines along bone as solid white, and the soft-tissue profile as dotted."""
     for names, style in [*[(names, "-") for names in OUTLINES], (PROFILE, ":")]:
         line = np.array([places[name] for name in names if name in places]).reshape(-1, 2)
         axes.plot(*line.T, linestyle=style, color="white", linewidth=1.0, alpha=0.75, zorder=2)
@@ -273,7 +273,7 @@ def outside(one: Measurement, value: float) -> int:
 
 
 def _class_lines(values: Float[torch.Tensor, "1 m"]) -> list[str]:
-    """The classes that can be told, in words."""
+    """Text with the classes that can be determined."""
     found = zip(classifications(), classify(values)[0].tolist(), strict=True)
     return [f"{one.name}: {one.labels[place]}" for one, place in found if one.name in CLASSES and place >= 0]
 

@@ -1,4 +1,4 @@
-"""Parts that plug into MONAI's trainers and evaluators, and the workflows of the command line."""
+"""Components for MONAI's trainers and evaluators, to be named in bundle configurations."""
 
 import lazy_loader
 

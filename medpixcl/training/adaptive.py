@@ -1,7 +1,7 @@
-"""Classes of informativeness that follow the loss: where they are cut, and how many pixels each gives.
+"""Informativeness classes adapted to the loss: the cuts between them, and the share of pixels drawn from each.
 
-Reference: cubic fit of the loss over the informativeness, cut where it crosses the mean loss: notebooks published with
-arXiv 2211.07118. The ratios by loss are an option of this package.
+Reference: notebooks published with arXiv 2211.07118, for the cubic fit of the loss over informativeness, cut where it
+crosses the mean loss. The ratios by loss are an option of this package.
 """
 
 import logging
@@ -31,24 +31,25 @@ logger = logging.getLogger(__name__)
 
 
 class NoCutsError(ValueError):
-    """The loss over informativeness does not tell where to cut."""
+    """The loss over informativeness gives no cuts between the classes."""
 
 
 def cuts_from_loss(sums: torch.Tensor, *, least_share: float = 0.05) -> tuple[float, float]:
-    """Where a cubic, fitted to the loss over informativeness, crosses the mean loss.
+    """Fit a cubic to the loss over informativeness, and cut where it crosses the mean loss.
 
-    Least squares over all pixels, those of a bin taken at their mean. Of three crossings the two round the part above
-    the mean are taken: low and high are easy, medium is hard.
+    The fit is by least squares over all pixels, with those of a bin at their mean. Of three crossings, the two that
+    enclose the part above the mean are taken: low and high are easy, medium is hard.
 
     Args:
-        sums: Number, sum of informativeness and sum of losses in every bin, shape (bins, 3).
-        least_share: Share of the pixels that every class must have.
+        sums: Number of pixels, sum of informativeness and sum of losses in every bin, shape (bins, 3).
+        least_share: Minimum share of the pixels in every class.
 
     Returns:
-        Two cuts in bits, ascending.
+        Two cuts in bits, in ascending order.
 
     Raises:
-        NoCutsError: If it does not cross twice within the informativeness seen, or a class would be almost empty.
+        NoCutsError: If the fit does not cross the mean twice within the range of informativeness, or a class would be
+            almost empty.
     """
     filled = sums[sums[:, COUNT] > 0].double().numpy()
     if len(filled) < FEWEST_BINS:
@@ -68,7 +69,7 @@ def cuts_from_loss(sums: torch.Tensor, *, least_share: float = 0.05) -> tuple[fl
 
 
 def _crossings(curve: Polynomial, low: float, high: float) -> tuple[float, float]:
-    """Two neighbouring zeros, at which the curve changes its sign, between the bounds."""
+    """Two neighbouring zeros of the curve between the bounds, at which its sign changes."""
     roots = curve.roots()
     real = np.sort(roots.real[(abs(roots.imag) <= 1e-9 * (high - low)) & (low < roots.real) & (roots.real < high)])
     slopes = curve.deriv()(real)
@@ -82,13 +83,13 @@ def _crossings(curve: Polynomial, low: float, high: float) -> tuple[float, float
 
 
 def ratios_from_loss(losses: Sequence[float], *, floor: float = 0.1) -> tuple[float, float, float]:
-    """Share of the drawn pixels of each class: that of its mean loss in the sum of the three, never below the floor.
+    """Share of pixels to draw from each class: its mean loss over the sum of the three, never below the floor.
 
-    The mean, not the sum, since the sum grows with the pixels drawn: a class drawn more would be drawn ever more.
+    The mean is used since the sum grows with the pixels drawn, so that a class drawn more would be drawn ever more.
 
     Args:
-        losses: Mean loss of the classes low, medium and high; 0 for one without pixels.
-        floor: At most a third.
+        losses: Mean loss of the classes low, medium and high; 0 for a class without pixels.
+        floor: Minimum share of each class, at most 1/3.
 
     Example:
         >>> ratios_from_loss([1.0, 3.0, 1.0])
@@ -107,18 +108,18 @@ def ratios_from_loss(losses: Sequence[float], *, floor: float = 0.1) -> tuple[fl
 
 
 class AdaptiveClasses:
-    """Moves the cuts and the ratios of the classes by the running loss over informativeness, after every epoch.
+    """Adapts the cuts and the ratios of the classes to the running loss over informativeness, after every epoch.
 
-    The sums of an epoch count fully and those before fade by ``memory`` with every epoch. Where the loss tells no cuts,
-    those before stay and the log says why. Nothing is attached when neither cuts nor ratios are adaptive.
+    Sums of earlier epochs are multiplied by ``memory`` after every epoch. If the loss gives no cuts, the previous cuts
+    are kept and the reason is logged. Nothing is attached when neither cuts nor ratios are adaptive.
 
     Args:
-        classes: What is moved; the training transforms refer to it.
-        loss: Gives the loss of every pair.
+        classes: Classes to adapt, shared with the training transforms.
+        loss: Loss that keeps the loss of every pair.
         log_dir: Folder of the TensorBoard events; None for none.
-        memory: Weight of the epochs before, from 0 to below 1.
-        least_share: Share of the pixels that every class keeps under new cuts.
-        floor: Least share of the drawn pixels of each class.
+        memory: Factor for the sums of earlier epochs after every epoch, from 0 to below 1.
+        least_share: Minimum share of the pixels in every class under new cuts.
+        floor: Minimum share of the drawn pixels for each class.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class AdaptiveClasses:
         self.writer: SummaryWriter | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Collect after every step, move after every epoch; put it before the handler that saves the checkpoint."""
+        """Collect after every step and adapt after every epoch; attach before the handler that saves the checkpoint."""
         if self.classes.adaptive:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.move)
@@ -159,7 +160,7 @@ class AdaptiveClasses:
             self.epoch_sums[number] += binned_sums(bits[chosen], [losses[chosen]], bin_bits=BIN_BITS)
 
     def move(self, engine: Engine) -> None:
-        """New cuts and ratios for the next epoch."""
+        """Set new cuts and ratios for the next epoch."""
         self.sums = self.memory * self.sums + over_processes(self.epoch_sums)
         self.epoch_sums = torch.zeros_like(self.sums)
         if self.classes.adaptive_cuts:
@@ -172,7 +173,7 @@ class AdaptiveClasses:
         self._write_scalars(engine.state.epoch)
 
     def class_losses(self) -> list[float]:
-        """Mean running loss of the classes as they are cut now; 0 for one without pixels."""
+        """Mean running loss of the classes under the current cuts; 0 for a class without pixels."""
         sums = self.sums.sum(1)
         if self.classes.cuts is not None:
             bins = self.sums.sum(0)
@@ -182,7 +183,7 @@ class AdaptiveClasses:
         return (sums[:, LOSS] / sums[:, COUNT].clamp(min=1e-300)).tolist()
 
     def draw(self, engine: Engine) -> None:
-        """Picture of the running loss, at the end of the training."""
+        """Draw the running loss at the end of the training."""
         sums = self.sums.sum(0)
         sums = sums[sums[:, COUNT] > 0]
         if self.log_dir is not None and len(sums):
@@ -198,7 +199,7 @@ class AdaptiveClasses:
         return {"sums": self.sums, **self.classes.state_dict()} if self.classes.adaptive else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put them back."""
+        """Restore sums, cuts and ratios."""
         if self.classes.adaptive:
             self.sums = state["sums"]
             self.classes.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""A running average of the weights, which is validated and saved in place of the weights themselves."""
+"""Moving average of the weights, validated and saved instead of the weights themselves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +15,12 @@ class AveragedWeights:
     start of the training; buffers are those of the network. The average reaches back about ``1 / momentum`` steps.
 
     Args:
-        network: Network trained, on its device, wrapped for mixed precision (it has its definition as ``network``); it
+        network: Network in training, on its device, wrapped for mixed precision (with its definition as ``network``);
             may be a ``DistributedDataParallel``.
-        momentum: Share of the new weights at each step, such as 0.005; 0 for no average.
+        momentum: Share of the new weights at each step, such as 0.005; 0 switches the average off.
 
     Attributes:
-        network: What is validated: the averaged network (never a ``DistributedDataParallel``), or the one given.
+        network: Network to validate: the averaged one (never a ``DistributedDataParallel``), or the given one when off.
 
     Raises:
         ValueError: If ``momentum`` is not between 0 and 1.
@@ -34,12 +34,12 @@ class AveragedWeights:
 
     @property
     def definition(self) -> nn.Module:
-        """The network inside of the one validated, without the wrapper for mixed precision: its weights are saved."""
+        """Validated network without the wrapper for mixed precision, whose weights are saved."""
         wrapped = self.network.module if isinstance(self.network, nn.parallel.DistributedDataParallel) else self.network
         return wrapped.get_submodule("network")
 
     def attach(self, engine: Engine) -> None:
-        """Follow the training; put it after the handler that loads the start weights, before the one that resumes."""
+        """Update after every step; attach after the loader of the start weights, before the handler that resumes."""
         if self.handler is not None:
             engine.add_event_handler(Events.STARTED, self.start)
             self.handler.attach(engine, warn_if_exists=False)
@@ -54,6 +54,6 @@ class AveragedWeights:
         return {} if self.handler is None else self.network.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put them back."""
+        """Restore the averaged weights."""
         if self.handler is not None:
             self.network.load_state_dict(state)

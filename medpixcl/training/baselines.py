@@ -1,4 +1,4 @@
-"""Batches of the pretrainings that mix-up is compared with."""
+"""Batches for the pretraining baselines that mix-up is compared with."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ class ViewsPrepareBatch(PrepareBatch):
     """Two views of every image, (B, 2, C, *spatial), and the number of each image in the batch.
 
     Args:
-        keys: Of the two views.
+        keys: Batch keys of the two views.
     """
 
     def __init__(self, keys: Sequence[str] = ("image_first", "image_second")) -> None:
@@ -33,11 +33,11 @@ class ViewsPrepareBatch(PrepareBatch):
 
 
 class OpacityClassesPrepareBatch(PrepareBatch):
-    """Mixtures, and for every voxel the number of its opacity among the levels, (B, 1, *spatial).
+    """Mixtures, and for every voxel the index of its opacity among the levels, (B, 1, *spatial).
 
     Args:
-        levels: Opacities that were mixed with.
-        image_key: The batch holds the mixture under it and the map under ``image_key + "_opacity_map"``.
+        levels: Opacities used for mixing.
+        image_key: Batch key of the mixture; the opacity map has the key ``image_key + "_opacity_map"``.
     """
 
     def __init__(self, levels: Sequence[float | int], image_key: str = "image") -> None:

@@ -1,4 +1,4 @@
-"""From a collated batch of two views to the inputs and targets of MONAI's trainers."""
+"""Turn a collated batch of two views into inputs and targets of MONAI's trainers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ OF_PAIRS = ("informativeness", "pixel_class")
 
 
 def plain_tensor(value: Any, device: str | torch.device | None = None, non_blocking: bool = False) -> torch.Tensor:
-    """A tensor without MONAI's metadata, which would slow down every layer; on the device if one is given."""
+    """Tensor without MONAI's metadata, which would slow down every layer; moved to the device, if given."""
     tensor = value.as_tensor() if isinstance(value, MetaTensor) else torch.as_tensor(value)
     return tensor.to(device=device, non_blocking=non_blocking)
 
@@ -21,8 +21,9 @@ class PixelPairsPrepareBatch(PrepareBatch):
     """The query view as input, the anchor view as second argument, the pixel pairs as target.
 
     Args:
-        image_key: The batch holds ``image_key + "_query"``, ``image_key + "_anchor"`` and the pairs: ``query``,
-            ``positive``, ``valid`` and, where it has them, ``informativeness`` and ``pixel_class``.
+        image_key: Prefix of the views' batch keys, ``image_key + "_query"`` and ``image_key + "_anchor"``. The batch
+            also holds the pairs: ``query``, ``positive``, ``valid`` and, optionally, ``informativeness`` and
+            ``pixel_class``.
     """
 
     def __init__(self, image_key: str = "image") -> None:

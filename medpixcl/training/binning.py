@@ -1,4 +1,4 @@
-"""Sums over bins of informativeness, in constant memory and alike on all processes."""
+"""Sums over bins of informativeness, in constant memory and equal on all processes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,9 +17,9 @@ def binned_sums(
     """Number of pixels, sum of their informativeness and sum of each value, in every bin of informativeness.
 
     Args:
-        informativeness: In bits, shape (N,).
-        values: Tensors of shape (N,).
-        bin_bits: Width of a bin; they run from 0 to :data:`MOST_BITS`.
+        informativeness: Informativeness in bits, shape (N,).
+        values: Tensors to sum, each of shape (N,).
+        bin_bits: Width of a bin in bits; bins run from 0 to :data:`MOST_BITS`.
 
     Returns:
         Float64 on the CPU, shape (bins, 2 + number of values).
@@ -45,10 +45,10 @@ def over_processes(sums: Tensor) -> Tensor:
 
 
 def of_pairs(pairs: Mapping[str, Tensor], name: str) -> Tensor:
-    """What the pairs know of their query pixels.
+    """Property of the query pixels that the pairs hold.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If the pairs do not hold it.
     """
     if name not in pairs:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Classification of whole images in MONAI's engines: what is measured, and the predictions in a table."""
+"""Metrics for classification of whole images in MONAI's engines."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ BINS = 15
 
 
 def area_under_curve(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
-    """Mean over the classes of the area under the ROC curve of one against the rest; NaN where a class is absent."""
+    """Area under the ROC curve of each class against the rest, mean over the classes; NaN if a class is absent."""
     truth = F.one_hot(labels, probabilities.shape[1])
     if bool((truth.sum(0) == 0).any()):
         return float("nan")
@@ -22,7 +22,7 @@ def area_under_curve(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " 
 def expected_calibration_error(
     probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS
 ) -> float:
-    """Mean difference between how sure the predictions are and how often they are right, over equally wide bins.
+    """Mean difference between confidence and accuracy of the predictions, over bins of equal width.
 
     Reference: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
 
@@ -49,11 +49,12 @@ def scores(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> di
 
 
 class ClassificationScore(EpochMetric):
-    """One of the :func:`scores` over all images.
+    """Ignite metric for one of the :func:`scores` over all images.
 
     Args:
-        name: Which.
-        output_transform: From the engine's output to (logits, labels); MONAI's ``from_engine(["pred", "label"])``.
+        name: Name of the score.
+        output_transform: Function from the engine's output to (logits, labels), such as MONAI's
+            ``from_engine(["pred", "label"])``.
     """
 
     def __init__(self, name: str, output_transform: Callable = lambda output: output) -> None:

@@ -1,4 +1,4 @@
-"""Text as a value of a MONAI configuration: data that comes out as it went in.
+"""Values for MONAI configurations that are data and come out as they went in.
 
 MONAI evaluates a string that begins with ``$``, looks up one that begins with ``@``, replaces one that begins with
 ``%`` by another part of a configuration or by a file, resolves ``@::`` and ``%::`` anywhere in a string, and writes
@@ -19,7 +19,7 @@ SIGNS = ("$", "@", "%")
 
 
 def is_plain(text: str) -> bool:
-    """Whether MONAI takes a string for nothing but the text that it is.
+    """Whether MONAI reads a string as plain text.
 
     Example:
         >>> [is_plain(text) for text in ("a@b 50 % $5", "$5", "@device", "%x.json", "case#3", "a@::b")]
@@ -29,16 +29,16 @@ def is_plain(text: str) -> bool:
 
 
 def as_data(value: Any) -> Any:
-    r"""A value of a configuration that MONAI resolves to ``value`` itself, whatever text is in it.
+    r"""Convert a value so that MONAI resolves it to ``value`` itself, whatever text it holds.
 
     Text that is not plain becomes an expression: a Python string literal in which every character but ASCII letters and
     digits is escaped, so that nothing in it can end the literal or be taken for a reference.
 
     Args:
-        value: Text, numbers, None, and lists and mappings of these; other objects are left as they are.
+        value: Text, numbers, None, and lists and mappings of these; other objects are returned unchanged.
 
     Raises:
-        ValueError: If a mapping has a key that makes a component of it, or that MONAI would split.
+        ValueError: If a mapping has a key that would make it a component, or that MONAI would split.
 
     Example:
         >>> as_data({"name": "plain.png", "sizes": [1, "#2"]})

@@ -1,4 +1,4 @@
-"""What a claim about an exogenous channel needs: the same training without it, or with something else in its place."""
+"""Controls for exogenous channels: the same training without the channel or with a replacement."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,29 +11,29 @@ CONTROLS = ("none", "shuffled", "random_deletion", "labels", "no_depth")
 
 
 class ExogenousControl:
-    """The exogenous channels of a training, as they are or under a control; what a configuration asks for its parts.
+    """Exogenous channels of a training, unchanged or under a control.
 
     Args:
-        control: ``none``: the channels as they are. ``shuffled``: those of another image. ``random_deletion``: as many
-            positives removed, at random. ``labels``: a label map instead, the upper bound. ``no_depth``: no channel,
-            which is PixPro.
-        channels: Arguments of :class:`medpixcl.correspondence.ExogenousChannel`, of each channel.
-        labels: The same of the label map, for ``labels``.
-        computed: Keys of channels that are made of the image; the others are files that the manifest names.
+        control: Name of the control. ``none`` keeps the channels. ``shuffled`` takes those of another image.
+            ``random_deletion`` removes as many positives at random. ``labels`` takes a label map instead, as an upper
+            bound. ``no_depth`` uses no channel, which is PixPro.
+        channels: Arguments of :class:`medpixcl.correspondence.ExogenousChannel` for each channel.
+        labels: Arguments of the label map's channel, required by the control ``labels``.
+        computed: Keys of channels computed from the image; the manifest names files for the others.
         seed: Random seed for exchanging the channels between images.
 
     Attributes:
-        channels: In use, for the loss.
-        random_deletion: For the loss.
+        channels: Channels in use, for the loss.
+        random_deletion: Whether the loss deletes positives at random.
         keys: Keys of the channels in use.
-        loaded: Those of them that are files.
-        kind: ``categorical`` if it is the label map, else ``continuous``; for reading files.
-        nearest_keys: Those that hold classes.
-        exogenous_keys: The others, which are interpolated.
-        view_keys: Keys of both views.
+        loaded: Keys of the channels read from files.
+        kind: Kind of the files to read: ``categorical`` for the label map, else ``continuous``.
+        nearest_keys: Keys of the channels that hold classes, for nearest-neighbour sampling.
+        exogenous_keys: Keys of the other channels, which are interpolated.
+        view_keys: Keys of the channels in both views.
 
     Raises:
-        ValueError: If the control is unknown, or it is ``labels`` and no label map is described.
+        ValueError: If the control is unknown, or is ``labels`` without a description of the label map.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class ExogenousControl:
         self.view_keys = [f"{key}_{view}" for key in self.keys for view in ("query", "anchor")]
 
     def items(self, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The items to train on; of ``shuffled`` each with the one that it borrows from."""
+        """Items to train on; under ``shuffled``, each with the item whose channels it borrows."""
         return with_donors(items, seed=self.seed) if self.control == "shuffled" else [dict(item) for item in items]
 
     def preparation(self, prepare: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """How the items to train on are prepared."""
+        """Transform that prepares the items to train on."""
         if self.control != "shuffled":
             return prepare
         return ShuffledExogenousd(self.keys, prepare, self.nearest_keys)

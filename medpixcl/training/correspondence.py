@@ -1,4 +1,4 @@
-"""How well two views of one image are matched pixel by pixel: the metric followed during pretraining."""
+"""Accuracy of pixel matching between two views of one image, the validation metric of pretraining."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,15 +18,15 @@ from medpixcl.networks.embedding import dense_embedding
 def matched_pixels(
     views: Sequence[Sequence[Tensor]], pairs: Mapping[str, Tensor], strides: Sequence[int]
 ) -> list[Float[Tensor, "m d"]]:
-    """Where each valid query pixel is found in the anchor view, by the mean cosine of all levels; one tensor per image.
+    """Match each valid query pixel in the anchor view by the mean cosine of all levels; one tensor per image.
 
     Args:
-        views: Levels of the query view and of the anchor view, finest first.
-        pairs: ``query``, ``positive`` (B, N, D) and ``valid`` (B, N).
+        views: Level maps of the query view and of the anchor view, finest first.
+        pairs: Pixel pairs: ``query``, ``positive`` (B, N, D) and ``valid`` (B, N).
         strides: Strides of the levels, finest first.
 
     Returns:
-        Voxels of the anchor view (centres of cells of the finest level).
+        Matched voxels of the anchor view (centres of cells of the finest level).
     """
     query, anchor = (dense_embedding(list(levels)) for levels in views)
     vectors = sample_at(query, voxel_to_cell(pairs["query"].to(query), strides[0]))
@@ -38,12 +38,13 @@ def matched_pixels(
 
 
 class PixelCorrespondence(Metric):
-    """Distance in pixels between where a query pixel is found in the anchor view and where it lies.
+    """Distance in pixels between the matched and the true position of query pixels in the anchor view.
 
     Args:
         strides: Strides of the network's levels, finest first.
-        within: None for the mean distance; a number of pixels for the share of pairs found nearer than that (PCK).
-        output_transform: From the engine's output to (views, pairs); MONAI's ``from_engine(["pred", "label"])``.
+        within: Distance in pixels for the share of pairs matched within it (PCK); None for the mean distance.
+        output_transform: Function from the engine's output to (views, pairs), such as MONAI's
+            ``from_engine(["pred", "label"])``.
     """
 
     required_output_keys = None

@@ -1,4 +1,4 @@
-"""Landmark detection by a landmark network: the inferer, the error over a validation, the handler that writes."""
+"""Batches and validation error of landmark networks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from medpixcl.training.batches import plain_tensor
 
 
 class LandmarkPrepareBatch(PrepareBatch):
-    """The image as input; points and weights of its landmarks as target."""
+    """The image as input; the points and weights of its landmarks as target."""
 
     def __call__(
         self,
@@ -23,7 +23,7 @@ class LandmarkPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Move them to the device."""
+        """Move image and target to the device."""
 
         def moved(key: str) -> Tensor:
             return plain_tensor(batchdata[key], device, non_blocking)
@@ -32,11 +32,12 @@ class LandmarkPrepareBatch(PrepareBatch):
 
 
 class LandmarkError(Metric):
-    """Mean distance in mm between landmarks found and given, by the weights of those given.
+    """Mean distance in mm between predicted and true landmarks, weighted by the weights of the true ones.
 
     Args:
         spacing_mm: Size of a voxel along each array axis.
-        output_transform: From the engine's output to (found, given); MONAI's ``from_engine(["pred", "label"])``.
+        output_transform: Function from the engine's output to (predicted, true), such as MONAI's
+            ``from_engine(["pred", "label"])``.
     """
 
     required_output_keys = None

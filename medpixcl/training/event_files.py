@@ -1,14 +1,14 @@
-"""TensorBoard event files of a training that goes on after it was killed."""
+"""TensorBoard event files of a training that resumes after it was killed."""
 
 from pathlib import Path
 
 
 def drop_events_after(folder: Path, time: float) -> None:
-    """Remove what was logged after a moment, so that a training that repeats it from there logs nothing twice.
+    """Remove events logged after a given time, so that a training that resumes there logs nothing twice.
 
     Args:
-        folder: Folder of the event files; files in folders below it stay as they are.
-        time: Moment in seconds since 1970, such as the time at which the checkpoint was written.
+        folder: Folder of the event files; subfolders are not changed.
+        time: Time in seconds since 1970, such as that of the last checkpoint.
     """
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event

@@ -19,11 +19,11 @@ from medpixcl.networks.weights import TransferReport, load_weights
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite."""
+    """The loss is NaN or infinite."""
 
 
 def batch_files(batch: Any) -> list[str]:
-    """Names of the image files of a collated batch, as far as their metadata tells."""
+    """Names of the image files of a collated batch, as far as the metadata holds them."""
     names: list[str] = []
     for value in batch.values() if isinstance(batch, Mapping) else ():
         if isinstance(value, MetaTensor):
@@ -58,7 +58,7 @@ class GradientClipping:
     """Clips the norm of all gradients, after undoing the scaling of mixed precision.
 
     Args:
-        max_norm: Largest norm.
+        max_norm: Maximum norm of all gradients together.
     """
 
     def __init__(self, max_norm: float = 5.0) -> None:
@@ -76,18 +76,18 @@ class GradientClipping:
 
 
 class PeriodicValidation(ValidationHandler):
-    """Validates every few epochs, and after the last one whatever its number, so that no training ends unmeasured.
+    """Validates every few epochs, and always after the final epoch.
 
     Args:
-        interval: Epochs between validations.
-        validator: MONAI evaluator.
+        interval: Number of epochs between validations.
+        validator: MONAI evaluator that validates.
     """
 
     def __init__(self, interval: int, validator: Any) -> None:
         super().__init__(interval=interval, validator=validator)
 
     def attach(self, engine: Engine) -> None:
-        """Validate at the end of these epochs."""
+        """Validate at the end of every ``interval``-th epoch."""
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._due), self)
 
     def _due(self, engine: Engine, epoch: int) -> bool:
@@ -95,7 +95,7 @@ class PeriodicValidation(ValidationHandler):
 
 
 class BestMetricState:
-    """The best validation result so far as a part of a checkpoint, so that a resumed run does not forget it.
+    """Best validation result so far, stored in the checkpoint so that a resumed run keeps it.
 
     Args:
         evaluator: MONAI evaluator with a key metric.
@@ -105,33 +105,33 @@ class BestMetricState:
         self.evaluator = evaluator
 
     def state_dict(self) -> dict[str, Any]:
-        """Best value and its epoch."""
+        """Return the best value and its epoch."""
         state = self.evaluator.state
         return {"best_metric": state.best_metric, "best_metric_epoch": state.best_metric_epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put them back."""
+        """Restore both."""
         for name, value in state.items():
             setattr(self.evaluator.state, name, value)
 
 
 class BestWeights:
-    """Writes the weights after every validation that is the best so far, a resumed run's earlier ones included.
+    """Writes the weights after every validation that is the best so far, also counting those before a resume.
 
-    MONAI's ``CheckpointSaver`` starts its comparison anew in every process. This one asks the evaluator, whose memory
-    :class:`BestMetricState` carries over.
+    MONAI's ``CheckpointSaver`` starts its comparison anew in every process. This handler asks the evaluator, whose best
+    result :class:`BestMetricState` restores.
 
     Args:
-        network: What is saved, as a flat state dict.
-        path: Weights file; replaced in one step.
-        part: Save the tensors alone whose names begin so, such as those of the encoder.
+        network: Network to save, as a flat state dict.
+        path: Weights file, replaced atomically.
+        part: Prefix of the tensor names to save, such as that of the encoder; empty saves all.
     """
 
     def __init__(self, network: torch.nn.Module, path: str, part: str = "") -> None:
         self.network, self.path, self.part = network, Path(path), part
 
     def attach(self, engine: Engine) -> None:
-        """Look at the end of every validation."""
+        """Check the metric at the end of every validation."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -142,11 +142,11 @@ class BestWeights:
 
 
 class LastWeights:
-    """Writes the weights after every epoch, so that those of the last one remain: no image chooses an epoch.
+    """Writes the weights after every epoch, so that the final ones remain and no validation selects an epoch.
 
     Args:
-        network: What is saved, as a flat state dict.
-        path: Weights file; replaced in one step.
+        network: Network to save, as a flat state dict.
+        path: Weights file, replaced atomically.
     """
 
     def __init__(self, network: torch.nn.Module, path: str) -> None:
@@ -162,39 +162,39 @@ class LastWeights:
 
 
 class EarlyStop(EarlyStopHandler):
-    """Stops the training when a validation metric, smaller being better, has not improved for a while; resumable.
+    """Stops the training when a validation metric (smaller is better) has stopped improving; resumable.
 
     The trainer is set by ``set_trainer`` before the training starts.
 
     Args:
         metric: Name of the metric.
-        patience: Validations without improvement after which the training stops.
+        patience: Number of validations without improvement after which the training stops.
     """
 
     def __init__(self, metric: str, patience: int) -> None:
         super().__init__(patience=patience, score_function=lambda engine: -engine.state.metrics[metric])
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Best score and number of validations since."""
+        """Return the best score and the number of validations since."""
         return self._handler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put them back; a training that had run out of patience goes no further."""
+        """Restore both; a training that had already run out of patience stops."""
         self._handler.load_state_dict(state)
         if self._handler.counter >= self.patience:
             self._handler.trainer.terminate()
 
 
 class ResumeHandler:
-    """Saves all that is needed to go on after every epoch, and goes on from there when the file exists.
+    """Saves the state of the training after every epoch, and resumes from it if the file exists.
 
-    The file is replaced in one step, so a killed run leaves the last complete epoch. With seeded items
-    (:class:`medpixcl.data.seeded.SeededDataset`) the resumed run ends with the weights of an undisturbed one.
+    The file is replaced atomically, so a killed run leaves the last complete epoch. With seeded items
+    (:class:`medpixcl.data.seeded.SeededDataset`) a resumed run ends with the same weights as an uninterrupted one.
 
     Args:
-        path: Checkpoint file.
-        objects: Name to network, optimizer, scheduler, ... (anything with ``state_dict``); the engine itself is added.
-            One with nothing to remember yet (an empty state) need not be in the file.
+        path: Checkpoint file to write and resume from.
+        objects: Network, optimizer, scheduler and anything else with ``state_dict``, by name; the engine itself is
+            added. An object with an empty state may be missing from the file.
     """
 
     def __init__(self, path: str, objects: Mapping[str, Any]) -> None:
@@ -232,7 +232,7 @@ class ResumeHandler:
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Save in one step, on the first process only; a draft left by a killed run is replaced by the next one."""
+    """Save atomically, on the first process only; a temporary file left by a killed run is replaced later."""
     if idist.get_rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.tmp")
@@ -241,10 +241,10 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 
 class EpochProgress:
-    """A progress bar over the whole training: epoch, loss and, after a validation, its key metric; first process only.
+    """Progress bar over the whole training, on the first process: epoch, loss and last validation metric.
 
     Args:
-        evaluator: Its key metric is shown; none when not given.
+        evaluator: Evaluator whose key metric is shown; None shows no metric.
     """
 
     def __init__(self, evaluator: Any = None) -> None:
@@ -252,14 +252,14 @@ class EpochProgress:
         self.bar: Any = None
 
     def attach(self, engine: Engine) -> None:
-        """Move with every iteration."""
+        """Advance the bar with every iteration."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
         engine.add_event_handler(Events.COMPLETED, self.close)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
 
     def start(self, engine: Engine) -> None:
-        """Open the bar where the (resumed) training stands."""
+        """Open the bar at the current epoch of the training, which may be resumed."""
         from tqdm import tqdm
 
         if self.bar is None:
@@ -284,24 +284,26 @@ class EpochProgress:
             self.bar = None
 
     def fail(self, engine: Engine, error: Exception) -> None:
-        """Close the bar and let the error through."""
+        """Close the bar and raise the error again."""
         self.close(engine)
         raise error
 
 
 class WeightsLoader:
-    """Fills a network from a checkpoint when the engine starts, and says what fitted.
+    """Loads a checkpoint into a network when the engine starts, and logs what was not loaded.
 
     Args:
-        network: Network to fill.
-        path: Checkpoint, see :func:`medpixcl.networks.load_weights`; None leaves the network as it was built.
-        strict: Off: weights of another network, of which what fits is taken; what fits and what does not is logged.
-        rename: See :func:`medpixcl.networks.weights.transfer_weights`.
-        adapt_channels: See :func:`medpixcl.networks.weights.transfer_weights`.
-        required: See :func:`medpixcl.networks.weights.transfer_weights`.
+        network: Network to load the weights into.
+        path: Checkpoint, see :func:`medpixcl.networks.load_weights`; None leaves the network unchanged.
+        strict: If True, all tensors must match. If False, load only the matching tensors and log the rest.
+        rename: Old and new beginnings of tensor names, see :func:`medpixcl.networks.weights.transfer_weights`.
+        adapt_channels: Adapt the first layer to the image's channels, see
+            :func:`medpixcl.networks.weights.transfer_weights`.
+        required: Beginnings of tensor names that must all be loaded, see
+            :func:`medpixcl.networks.weights.transfer_weights`.
 
     Attributes:
-        report: Of the last loading; None before.
+        report: Report on the last loading; None before it.
     """
 
     def __init__(
@@ -318,7 +320,7 @@ class WeightsLoader:
         self.report: TransferReport | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Load at the start."""
+        """Load when the engine starts."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -1,7 +1,7 @@
-"""Leak probe: how well the opacity of a mixture can be read without any anatomy, from global statistics alone.
+"""Leak probe: how well global statistics alone, without anatomy, predict the opacity of a mixture.
 
-A network whose opacity has a high R2 where this probe's is low has looked at the content. The probe is ours; its
-statistics (mean, spread, quantiles, spectrum) are where mixtures of unlike domains give the opacity away.
+If a network's opacity has a high R2 and this probe a low one, the network uses the content. The probe is ours; its
+statistics (mean, spread, quantiles, spectrum) are those that reveal the opacity in mixtures of different domains.
 """
 
 from collections.abc import Callable
@@ -23,13 +23,13 @@ PENALTIES = tuple(10.0**power for power in range(-4, 5))
 
 @dataclass(frozen=True)
 class LeakProbe:
-    """What the probe found.
+    """Result of the leak probe.
 
     Attributes:
-        r2: Mean R2 of the opacity on held-out mixtures; 0 and below: nothing can be read.
-        spread: Standard deviation over the folds of all repeats.
-        folds: R2 of each.
-        number: Mixtures.
+        r2: Mean R2 of the opacity on held-out mixtures; at 0 or below, the statistics predict nothing.
+        spread: Standard deviation of R2 over the folds of all repeats.
+        folds: R2 of each fold.
+        number: Number of mixtures.
     """
 
     r2: float
@@ -42,16 +42,16 @@ class LeakProbe:
 
 
 def global_statistics(images: Image) -> Float[Tensor, "b n"]:
-    """Statistics of each image and channel: mean, standard deviation, 7 quantiles, logarithm of the power in 8 bands.
+    """Compute for each image and channel: mean, standard deviation, 7 quantiles, log power in 8 bands.
 
-    The bands are equally wide from 0 to half a cycle a voxel; one without a frequency is 0. Of large images the
-    quantiles are those of every n-th voxel.
+    The bands have equal width from 0 to half a cycle per voxel; a band without a frequency is 0. Quantiles of large
+    images are taken over every n-th voxel.
 
     Args:
-        images: Shape (B, C, *spatial), 2D or 3D.
+        images: Batch of 2D or 3D images, shape (B, C, *spatial).
 
     Returns:
-        Shape (B, 17 * C), float64.
+        Statistics, shape (B, 17 * C), float64.
     """
     values = images.double()
     flat = values.flatten(2)
@@ -86,17 +86,17 @@ def leak_probe(
 ) -> LeakProbe:
     """R2 with which ridge regression on the statistics, their squares and products predicts held-out opacities.
 
-    The penalty of each fold is the one with the least leave-one-out error within its training part, in closed form.
+    The penalty of each fold minimises the leave-one-out error within its training part, in closed form.
 
     Args:
-        statistics: One row a mixture, see :func:`global_statistics`.
-        opacity: True opacity of each mixture (of a map: its mean).
-        folds: Parts, each held out once.
-        repeats: Ways of dealing the mixtures out.
-        seed: Random seed for dealing the mixtures to the folds.
+        statistics: One row per mixture, see :func:`global_statistics`.
+        opacity: True opacity of each mixture; the mean for an opacity map.
+        folds: Number of folds, each held out once.
+        repeats: Number of random assignments of mixtures to folds.
+        seed: Random seed for assigning mixtures to folds.
 
     Raises:
-        ValueError: If there are fewer than 10 mixtures a fold, a number is not finite, or all opacities are equal.
+        ValueError: If there are fewer than 10 mixtures per fold, a number is not finite, or all opacities are equal.
 
     Reference: leave-one-out errors of ridge regression: Golub, Heath and Wahba, Technometrics 21 (1979).
     """
@@ -126,7 +126,7 @@ def r_squared(predicted: Float[Tensor, " n"], truth: Float[Tensor, " n"]) -> flo
 
 
 def _ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
-    """Prediction for new rows."""
+    """Fit ridge regression and predict new rows."""
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-12)
     terms, new_terms = (_quadratic((rows - mean) / spread) for rows in (x, new))
     mean, spread = terms.mean(0), terms.std(0).clamp_min(1e-12)
@@ -144,21 +144,21 @@ def _ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
 
 
 def _quadratic(rows: Tensor) -> Tensor:
-    """The columns, and all products of two of them."""
+    """Columns and all products of two columns."""
     first, second = torch.triu_indices(rows.shape[1], rows.shape[1])
     return torch.cat([rows, rows[:, first] * rows[:, second]], dim=1)
 
 
 class LeakProbeR2(EpochMetric):
-    """R2 of the leak probe over a validation's mixtures, to stand beside the network's own.
+    """R2 of the leak probe over a validation's mixtures, to compare with the network's.
 
-    NaN where they are too few, or all of one opacity: a validation shall not end a training.
+    NaN if there are too few mixtures or all have one opacity, so that a validation never stops a training.
 
     Args:
-        output_transform: From the engine's output to (mixtures, opacities), such as
+        output_transform: Function from the engine's output to (mixtures, opacities), such as
             :func:`medpixcl.training.mixup.mixtures_and_opacity`.
-        folds: See :func:`leak_probe`.
-        repeats: See :func:`leak_probe`.
+        folds: Number of folds, see :func:`leak_probe`.
+        repeats: Number of random assignments to folds, see :func:`leak_probe`.
     """
 
     def __init__(self, output_transform: Callable = lambda output: output, *, folds: int = 5, repeats: int = 3) -> None:

@@ -1,4 +1,4 @@
-"""Mix-up pretraining in MONAI's engines: what goes into the network, what is measured and what is drawn."""
+"""Mix-up pretraining in MONAI's engines: batches, metrics and pictures."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 class MixUpPrepareBatch(PrepareBatch):
-    """The mixture as input; the images behind it and the target's opacity, in float32, as what is to be found.
+    """The mixture as input; the mixed images and the target's opacity, in float32, as target.
 
     Args:
-        image_key: The batch holds the mixture under it and, from ``RandCrossDomainMixUpd``, ``image_key + "_target"``,
+        image_key: Batch key of the mixture. ``RandCrossDomainMixUpd`` also adds ``image_key + "_target"``,
             ``"_source"`` (not needed), ``"_opacity"`` and, for the dense head, ``"_opacity_map"``.
-        dense: The opacity of every voxel instead of one for the image.
-        shuffle_opacity: Control: every mixture gets its neighbour's opacity, so that there is nothing to learn of it.
+        dense: Give the opacity of every voxel as target instead of one per image.
+        shuffle_opacity: Give every mixture its neighbour's opacity, as a control in which nothing can be learnt.
 
     Raises:
-        ValueError: From a call, if a key is absent, or opacities are to be shuffled in a batch of one.
+        ValueError: On a call, if a key is missing, or opacities are to be shuffled in a batch of one.
     """
 
     def __init__(self, image_key: str = "image", dense: bool = False, shuffle_opacity: bool = False) -> None:
@@ -51,7 +51,7 @@ class MixUpPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Move what is needed to the device."""
+        """Move the required tensors to the device."""
         needed = (self.image_key, self.keys["target"], self.keys["opacity"])
         absent = [key for key in needed if key not in batchdata]
         if absent:
@@ -71,12 +71,12 @@ class MixUpPrepareBatch(PrepareBatch):
 
 
 def opacity_pairs(output: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Predicted and true opacity of each image (of a map: the mean), for Ignite's metrics such as ``R2Score``."""
+    """Predicted and true opacity of each image (the mean of a map), for Ignite's metrics such as ``R2Score``."""
     return tuple(pool_opacity(output[key]["opacity"].float(), ())[:, 0] for key in ("pred", "label"))  # type: ignore[return-value]
 
 
 def reconstruction_pairs(output: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Reconstructed and true voxels of the target in one row, for Ignite's metrics such as ``MeanAbsoluteError``."""
+    """Reconstructed and true voxels of the target, flattened, for Ignite's metrics such as ``MeanAbsoluteError``."""
     return output["pred"]["target"].float().flatten(), output["label"]["target"].float().flatten()
 
 
@@ -86,11 +86,12 @@ def mixtures_and_opacity(output: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
 
 
 def pixelwise_linear_error(mixed: ImageTensor, target: ImageTensor) -> Float[Tensor, " b"]:
-    """Mean squared error, of each image, of the affine map of the mixture's single voxels that fits the target best.
+    """Mean squared error per image of the affine map of single mixture voxels that fits the target best.
 
-    The map is fitted to the very image that it is judged on, so that this is a hard bar: a network below it has used
-    what is around a voxel, or what it knows of the images. For uncorrelated images of equal variance and an opacity
-    ``o`` the expectation is ``(1 - o)^2 / (o^2 + (1 - o)^2)`` times the target's variance.
+    The map is fitted to the image that it is evaluated on, which makes this a strong baseline: a network with a lower
+    error uses the surroundings of a voxel or prior knowledge of the images. For uncorrelated images of
+    equal variance and an opacity ``o``, the expectation is ``(1 - o)^2 / (o^2 + (1 - o)^2)`` times the variance of
+    the target.
     """
     x, t = (image.double().flatten(1) - image.double().flatten(1).mean(1, keepdim=True) for image in (mixed, target))
     power = x.square().mean(1)
@@ -98,10 +99,11 @@ def pixelwise_linear_error(mixed: ImageTensor, target: ImageTensor) -> Float[Ten
 
 
 class ErrorAgainstLinear(Metric):
-    """Squared error of the reconstruction as a share of the best pixelwise linear one, over all images; 1 is level.
+    """Squared error of the reconstruction over that of the best pixelwise linear one; below 1 is better.
 
     Args:
-        output_transform: From the engine's output to (prediction, truth); MONAI's ``from_engine(["pred", "label"])``.
+        output_transform: Function from the engine's output to (prediction, truth), such as MONAI's
+            ``from_engine(["pred", "label"])``.
     """
 
     required_output_keys = None
@@ -124,20 +126,20 @@ class ErrorAgainstLinear(Metric):
 
     @sync_all_reduce("_error", "_linear")
     def compute(self) -> float:
-        """Share since the last reset."""
+        """Ratio since the last reset."""
         if self._linear == 0:
             raise NotComputableError("every mixture is a linear map of its target: mix with other sources")
         return float(self._error / self._linear)
 
 
 class MixUpPictures:
-    """Draws, after each validation, some mixtures taken apart, and predicted against true opacity of all.
+    """Draws some separated mixtures, and predicted against true opacity of all, after each validation.
 
     Args:
         log_dir: Folder of the TensorBoard events; None for none.
-        items: Mixtures drawn, of the first batch.
-        folder: Write the last pictures here too, as ``unmixed.png`` and ``opacity.png``.
-        metrics: Title to the metric that the second picture shows beside it, where the evaluator has it.
+        items: Number of mixtures to draw from the first batch.
+        folder: Folder for the last pictures as ``unmixed.png`` and ``opacity.png``; None for none.
+        metrics: Names of evaluator metrics to show in the second picture, by their title.
     """
 
     def __init__(
@@ -153,17 +155,17 @@ class MixUpPictures:
         self.opacities: list[tuple[Tensor, Tensor]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Keep the first batch of a validation and all opacities, draw at its end."""
+        """Keep the first batch and all opacities of a validation, and draw at its end."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.keep)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.draw)
 
     def start(self, engine: Engine) -> None:
-        """Forget the last validation."""
+        """Clear the data of the last validation."""
         self.kept, self.opacities = {}, []
 
     def keep(self, engine: Engine) -> None:
-        """Remember what is drawn of a batch."""
+        """Keep the data of a batch to draw."""
         output = engine.state.output
         self.opacities.append(tuple(values.detach().cpu() for values in opacity_pairs(output)))  # type: ignore[arg-type]
         if self.kept:

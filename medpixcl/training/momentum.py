@@ -1,4 +1,4 @@
-"""The schedule by which PixPro's momentum encoder follows the online one."""
+"""Momentum schedule of PixPro's momentum encoder."""
 
 import math
 from typing import Any
@@ -18,18 +18,18 @@ def momentum_at(step: int, steps: int, start: float = 0.99) -> float:
 
 
 class MomentumEncoder:
-    """Moves the momentum copy of a network before every step, on a cosine from ``start`` to 1.
+    """Updates the momentum copy of a network before every step, with momentum on a cosine from ``start`` to 1.
 
-    Ignite's ``EMAHandler`` has a constant or linear momentum, moves its copy after the step and keeps it outside the
+    Ignite's ``EMAHandler`` has a constant or linear momentum, updates its copy after the step and keeps it outside the
     network; this copy gives the keys, so it is the network's. The step counted is the engine's iteration, so that a
     resumed training goes on exactly. At the beginning of a training, but not of a resumed one, the copy is made equal
     to the weights, whatever was loaded before: put it after the handler that loads the start weights, at any side of
     the one that resumes.
 
     Args:
-        network: With ``follow`` and ``restart``, such as a :class:`medpixcl.networks.pixpro.PixProNet`; not the
-            ``DistributedDataParallel`` round it.
-        start: First momentum.
+        network: Network with ``follow`` and ``restart``, such as a :class:`medpixcl.networks.pixpro.PixProNet`; not the
+            ``DistributedDataParallel`` around it.
+        start: Momentum at the first step.
 
     Raises:
         ValueError: If ``start`` is not between 0 and 1.
@@ -42,16 +42,16 @@ class MomentumEncoder:
         self.start = start
 
     def attach(self, engine: Engine) -> None:
-        """Follow the training."""
+        """Update the copy before every step."""
         engine.add_event_handler(Events.STARTED, self.begin)
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def begin(self, engine: Engine) -> None:
-        """Make the copy equal, unless the training is a resumed one."""
+        """Copy the weights, unless the training is resumed."""
         if engine.state.iteration == 0:
             self.network.restart()
 
     def __call__(self, engine: Engine) -> None:
-        """Move the copy."""
+        """Update the copy."""
         steps = engine.state.max_epochs * engine.state.epoch_length
         self.network.follow(momentum_at(engine.state.iteration - 1, steps, self.start))

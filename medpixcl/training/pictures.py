@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class MatchedViewsPictures:
-    """Draws, after each validation, one pair of views with matched points, and similarity maps of some of them.
+    """Draws one pair of views with matched points and some similarity maps after each validation.
 
     Args:
         log_dir: Folder of the TensorBoard events.
         strides: Strides of the network's levels, finest first.
-        points: Points drawn.
-        maps: Similarity maps drawn.
+        points: Number of points to draw.
+        maps: Number of similarity maps to draw.
     """
 
     def __init__(self, log_dir: str, strides: list[int], points: int = 12, maps: int = 4) -> None:
@@ -30,12 +30,12 @@ class MatchedViewsPictures:
         self.kept: tuple[Any, ...] | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Keep the first batch of a validation, draw at its end."""
+        """Keep the first batch of a validation, and draw at its end."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.keep)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.draw)
 
     def keep(self, engine: Engine) -> None:
-        """Remember the first item of the first batch."""
+        """Keep the first item of the first batch."""
         if engine.state.iteration % engine.state.epoch_length != 1 % engine.state.epoch_length:
             return
         output = engine.state.output
@@ -69,7 +69,7 @@ class MatchedViewsPictures:
         self.writer.flush()
 
     def _similarity(self, views: list[list[torch.Tensor]], query: torch.Tensor) -> torch.Tensor:
-        """Mean cosine of all levels of some query pixels to every cell of the anchor view, shape (K, *cells)."""
+        """Mean cosine over all levels between K query pixels and every cell of the anchor view, shape (K, *cells)."""
         maps, anchor = (dense_embedding(levels) for levels in views)
         vectors = sample_at(maps, voxel_to_cell(query[None].to(maps), self.strides[0]))[0]
         return torch.einsum("kc,c...->k...", vectors, anchor[0])

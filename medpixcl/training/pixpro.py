@@ -1,4 +1,4 @@
-"""From a collated batch of two views to the inputs and targets of PixPro's network and loss."""
+"""Turn a collated batch of two views into inputs and targets of PixPro's network and loss."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,17 +17,17 @@ class PixProPrepareBatch(PrepareBatch):
 
     Args:
         strides: Strides of the network's levels, finest first.
-        exogenous: Keys of the exogenous channels, moved by ``RandPixelViewsd`` with the image.
-        cells: Cells of each level drawn as queries, those that both views show first; all when None. The keys are
-            always all cells. Needed where the grid is large: 512 of 24^3 cells keep a mask at 28 MB an image.
-        image_key: The batch holds ``image_key + "_query"`` and ``"_anchor"``, their maps ``coords_...`` (from
-            ``RandPixelViewsd``) and, to draw the same cells again, ``item_seed``.
+        exogenous: Keys of the exogenous channels, which ``RandPixelViewsd`` transforms with the image.
+        cells: Number of cells drawn as queries at each level, preferring those that both views show; None takes all.
+            All cells are keys. Limit it for large grids: 512 of 24^3 cells keep a mask at 28 MB per image.
+        image_key: Prefix of the views' batch keys, ``image_key + "_query"`` and ``"_anchor"``. The batch also holds
+            their maps ``coords_...`` (from ``RandPixelViewsd``) and, to draw the same cells again, ``item_seed``.
 
-    The network is called as ``network(query, anchor)``, or with ``query_cells`` and ``anchor_cells``, of each level an
-    index (B, N). For the target see :meth:`medpixcl.losses.pixpro.PixProLoss.forward`.
+    The network is called as ``network(query, anchor)``, or with ``query_cells`` and ``anchor_cells``, one index
+    (B, N) per level. For the target see :meth:`medpixcl.losses.pixpro.PixProLoss.forward`.
 
     Raises:
-        ValueError: From a call, if an exogenous channel is absent.
+        ValueError: On a call, if an exogenous channel is missing.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PixProPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, dict[str, Any], tuple[torch.Tensor], dict[str, Any]]:
-        """Move what is needed to the device and draw the cells."""
+        """Move the required tensors to the device and draw the cells."""
         target: dict[str, Any] = {}
         for view in VIEWS:
             image = batchdata[f"{self.image_key}_{view}"]

@@ -1,4 +1,4 @@
-"""The positives of PixPro's loss, followed: their numbers over every epoch, and pictures at every validation."""
+"""Monitoring of the positives of PixPro's loss: statistics of every epoch and pictures of every validation."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class PositiveStatistics:
-    """Puts the means of :attr:`medpixcl.losses.pixpro.PixProLoss.latest` over an epoch into the engine's metrics.
+    """Adds the means of :attr:`medpixcl.losses.pixpro.PixProLoss.latest` over an epoch to the engine's metrics.
 
-    Put it before MONAI's ``TensorBoardStatsHandler``, which then writes them. The kill rate is that of all positives of
-    the epoch together, over all processes.
+    Attach it before MONAI's ``TensorBoardStatsHandler``, which then writes them. The kill rate is taken over all
+    positives of the epoch and all processes.
 
     Args:
-        loss: The loss that is trained with.
+        loss: Loss of the training.
     """
 
     def __init__(self, loss: PixProLoss) -> None:
@@ -34,10 +34,10 @@ class PositiveStatistics:
         self.reset()
 
     def attach(self, engine: Engine) -> None:
-        """Collect over an epoch, and tell at its end."""
+        """Collect over an epoch, and add the means at its end."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.tell)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.report)
 
     def reset(self) -> None:
         """Start a new epoch."""
@@ -50,8 +50,8 @@ class PositiveStatistics:
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
         self.steps += 1
 
-    def tell(self, engine: Engine) -> None:
-        """Means over the steps and processes, as ``pairs/<name>``."""
+    def report(self, engine: Engine) -> None:
+        """Add the means over steps and processes to the metrics as ``pairs/<name>``."""
         columns = [value.double().cpu() for value in self.sums.values()]
         total = over_processes(torch.stack([*columns, torch.tensor(float(self.steps), dtype=torch.float64)]))
         means = dict(zip(self.sums, (total[:-1] / total[-1]).tolist(), strict=True))
@@ -64,13 +64,13 @@ class PositiveStatistics:
 
 
 class PositivePictures:
-    """Draws :func:`positives_figure` of the first held-out image after each validation.
+    """Draws :func:`positives_figure` of the first validation image after each validation.
 
     Args:
         log_dir: Folder of the TensorBoard events.
-        loss: The loss that is trained with; its first channel is drawn.
-        image_key: See :class:`medpixcl.training.pixpro.PixProPrepareBatch`.
-        name: Of the channel, with its unit.
+        loss: Loss of the training, whose first channel is drawn.
+        image_key: Prefix of the views' batch keys, see :class:`medpixcl.training.pixpro.PixProPrepareBatch`.
+        name: Name of the channel with its unit.
 
     Raises:
         ValueError: If the loss has no exogenous channel.
@@ -85,18 +85,18 @@ class PositivePictures:
         self.kept: dict[str, Tensor] | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Keep the first batch of a validation, draw at its end."""
+        """Keep the first batch of a validation, and draw at its end."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.keep)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.draw)
 
     def keep(self, engine: Engine) -> None:
-        """Remember the first item of the first batch."""
+        """Keep the first item of the first batch."""
         if engine.state.iteration % engine.state.epoch_length != 1 % engine.state.epoch_length:
             return
         self.kept = first_views(self.prepare, engine.state.batch)
 
     def draw(self, engine: Engine) -> None:
-        """Write the picture; none where the views have no positive."""
+        """Write the picture; none if the views have no positives."""
         figure = None if self.kept is None else positives_figure(self.loss, self.kept, self.name)
         if figure is None:
             return
@@ -111,15 +111,15 @@ class PositivePictures:
 def positives_figure(
     loss: PixProLoss, views: Mapping[str, Tensor], name: str = "depth (mm)"
 ) -> "matplotlib.figure.Figure | None":
-    """Two views, their exogenous channel, and the positives of one cell; None where the views have no positive.
+    """Draw two views, their exogenous channel and the positives of one cell; None if there are no positives.
 
-    The cell is the one with most spatial positives, at the finest level and the last of the loss's scales.
+    The cell is the one with the most spatial positives at the finest level and the last of the loss's scales.
 
     Args:
-        loss: Its first channel is drawn.
-        views: Of one image: ``query`` and ``anchor`` (1, C, *view), and the target that
+        loss: Loss whose first channel is drawn.
+        views: Views of one image: ``query`` and ``anchor`` (1, C, *view), and the target that
             :class:`medpixcl.training.pixpro.PixProPrepareBatch` gives.
-        name: Of the channel, with its unit.
+        name: Name of the channel with its unit.
     """
     positives = loss.positives(views, scale=len(loss.scales) - 1)
     spatial, weights = positives.spatial[0], positives.weights[0]
@@ -141,13 +141,13 @@ def positives_figure(
 
 
 def first_views(prepare: PixProPrepareBatch, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The first item of a batch as :func:`positives_figure` takes it."""
+    """First item of a batch in the form that :func:`positives_figure` takes."""
     query, target, (anchor,), _ = prepare(batch, "cpu")
     whole = {name: value[:1] for name, value in target.items() if isinstance(value, Tensor)}
     return whole | {"query": query[:1], "anchor": anchor[:1]}
 
 
 def _with_validity(channel: Tensor) -> Tensor:
-    """Values that are NaN where missing, as values and validity."""
+    """Split values with NaN into values and validity."""
     known = channel.isfinite().all(0, keepdim=True)
     return torch.cat([torch.where(known, channel, 0.0), known.to(channel)])

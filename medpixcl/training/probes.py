@@ -1,4 +1,4 @@
-"""What a frozen encoder knows of the classes: a linear probe and nearest neighbours on its vectors of whole images."""
+"""Probes of a frozen encoder: linear classification and nearest neighbours on its image vectors."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ Labels = Int[Tensor, " n"]
 
 
 def embed_images(network: EncoderNet, dataset: Any, device: str | torch.device = "cpu") -> tuple[Vectors, Labels]:
-    """Vectors and labels of the images of a dataset, with the network in evaluation mode."""
+    """Embed the images of a dataset with the network in evaluation mode; return vectors and labels."""
     network = network.to(device).eval()
     vectors, labels = [], []
     with torch.no_grad():
@@ -39,16 +39,16 @@ def linear_probe(
     test: Float[Tensor, "m e"],
     classes: int,
 ) -> Float[Tensor, "m k"]:
-    """Probabilities by multinomial logistic regression on standardised vectors.
+    """Predict class probabilities by multinomial logistic regression on standardised vectors.
 
-    The penalty on the squared weights is the one of :data:`PENALTIES` with the least cross-entropy on the validation
-    images; the fit is convex, so there is no step size and no seed.
+    The penalty on the squared weights is the one of :data:`PENALTIES` with the lowest cross-entropy on the validation
+    images. The fit is convex, so it needs no step size and no seed.
 
     Args:
-        train: Vectors and labels to fit.
-        validation: To choose the penalty by.
+        train: Vectors and labels of the training images.
+        validation: Vectors and labels of the validation images, which choose the penalty.
         test: Vectors of the images to predict.
-        classes: Number K.
+        classes: Number of classes.
     """
     mean, spread = train[0].mean(0), train[0].std(0).clamp_min(1e-6)
     best: tuple[float, Tensor] = (torch.inf, torch.empty(0))
@@ -84,14 +84,16 @@ def nearest_neighbours(
     neighbours: int = 20,
     temperature: float = 0.07,
 ) -> Float[Tensor, "m k"]:
-    """Probabilities by a vote of the nearest training images, weighed by ``exp(cosine / temperature)``.
+    """Predict class probabilities by a vote of the nearest training images, weighted by cosine.
+
+    Each vote has the weight ``exp(cosine / temperature)``.
 
     Args:
-        train: Vectors and labels.
+        train: Vectors and labels of the training images.
         test: Vectors of the images to predict.
-        classes: Number K.
-        neighbours: That vote; all where there are fewer.
-        temperature: Temperature of the softmax that weighs the neighbours.
+        classes: Number of classes.
+        neighbours: Number of neighbours that vote; all images if there are fewer.
+        temperature: Temperature of the softmax that weights the neighbours.
 
     Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, 3.4.
     """
@@ -103,16 +105,16 @@ def nearest_neighbours(
 
 
 class FrozenProbes:
-    """Measures a frozen encoder by both probes on the test images and writes ``probes.json``.
+    """Evaluates a frozen encoder with both probes on the test images and writes ``probes.json``.
 
     Args:
-        network: The encoder.
-        weights: Checkpoint with an encoder; None leaves the network as it was built.
-        datasets: ``training``, ``validation`` and ``test``, of items with ``image`` and ``label``.
+        network: Encoder to evaluate.
+        weights: Checkpoint with an encoder; None leaves the network unchanged.
+        datasets: Datasets ``training``, ``validation`` and ``test``, of items with ``image`` and ``label``.
         classes: Number of classes.
         output_dir: Folder of the result.
         device: Device on which the network runs.
-        neighbours: See :func:`nearest_neighbours`.
+        neighbours: Number of neighbours that vote, see :func:`nearest_neighbours`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The handlers of every training, attached in the one order that works."""
+"""The handlers of every training, attached in the required order."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -39,29 +39,29 @@ class Handler(Protocol):
 class TrainingHandlers:
     """All handlers of a training as one component, the only member of a configuration's ``train::handlers``.
 
-    They are attached in this order, in which Ignite calls those of the same event:
+    They are attached in this order, in which Ignite calls handlers of the same event:
 
     1. start weights, then the moving average, which begins with them;
     2. resuming, which replaces both by the state of the last complete epoch;
-    3. the guard against a loss that is not finite, then gradient clipping, between the backward pass and the step;
+    3. the guard against a non-finite loss before, and gradient clipping after, the backward pass;
     4. the learning-rate schedule, after every step;
     5. the configuration's own handlers;
     6. validation, with early stopping, TensorBoard scalars and a line in the log for the evaluator;
-    7. the progress bar, which shows the metric of the validation;
-    8. saving of what a resumed training needs, so that it holds what the handlers above have changed;
+    7. the progress bar, which shows the validation metric;
+    8. saving of the resume file, which then includes all changes by the handlers above;
     9. TensorBoard scalars of the training.
 
-    Before, the events that a killed training logged after its last complete epoch are removed, since they come again.
+    First, the events that a killed training logged after its last complete epoch are removed, as they will be repeated.
 
     The resume file holds the network and its precision, the optimizer, the schedule, the best metric, the moving
-    average, the patience left, and the objects in ``state``.
+    average, the early-stopping state, and the objects in ``state``.
 
     Args:
         network: Network in training, wrapped for mixed precision, not in ``DistributedDataParallel``.
-        optimizer: Optimizer of the trainer. The learning rate of its last parameter group is logged, which is that of
-            the heads where the encoder has a rate of its own.
-        lr_scheduler: Learning-rate schedule that is stepped after every iteration.
-        evaluator: Evaluator that validates. Its key metric decides on early stopping.
+        optimizer: Optimizer of the trainer. The learning rate of its last parameter group is logged: that of the heads
+            if the encoder has its own rate.
+        lr_scheduler: Learning-rate schedule, stepped after every iteration.
+        evaluator: Evaluator that validates; its key metric decides on early stopping.
         val_interval: Number of epochs from one validation to the next.
         output_dir: Folder of ``resume.pt`` and of the TensorBoard events.
         start: Handler that loads the start weights into the network.
@@ -69,9 +69,9 @@ class TrainingHandlers:
         max_gradient_norm: Norm to which the gradients of all weights together are clipped.
         early_stop_patience: Number of validations without a smaller key metric after which the training ends. None
             trains to the end.
-        extras: Handlers that this configuration alone has.
-        state: Further objects with ``state_dict`` and ``load_state_dict`` for the resume file, by their names in it.
-        silent: Leave out progress bar, TensorBoard events and logged metrics, as on all processes but the first.
+        extras: Further handlers of this configuration.
+        state: Further objects with ``state_dict`` and ``load_state_dict`` for the resume file, by name.
+        silent: Omit progress bar, TensorBoard events and logged metrics, as on all processes except the first.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class TrainingHandlers:
         ]
 
     def attach(self, engine: Trainer) -> None:
-        """Attach all handlers to the trainer, and those of the validation to its evaluator."""
+        """Attach all handlers to the trainer, and the validation handlers to its evaluator."""
         if not self.silent and self.resume.path.is_file() and idist.get_rank() == 0:
             drop_events_after(Path(self.output_dir), self.resume.path.stat().st_mtime)
         for handler in self.before:
@@ -134,7 +134,7 @@ class TrainingHandlers:
             self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, log_metrics)
 
     def _scalars(self, trainer: Trainer) -> Any:
-        """Scalars of an iteration: the loss, its parts where the loss keeps them, and the learning rate."""
+        """Scalars of an iteration: the loss, its parts if the loss keeps them, and the learning rate."""
 
         def scalars(output: Mapping[str, Any]) -> dict[str, Any]:
             parts = getattr(trainer.loss_function, "latest", {})

@@ -1,4 +1,4 @@
-"""Segmentation downstream of a pretraining: batches, Dice of every class, and files of what was found."""
+"""Segmentation after pretraining: batches and Dice of every class."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,19 +31,19 @@ class SegmentationPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Move them to the device."""
+        """Move images and labels to the device."""
         image, label = (plain_tensor(batchdata[key], device, non_blocking) for key in ("image", "label"))
         return image, label
 
 
 class DiceByClass:
-    """Adds the Dice of every class to the metrics of an evaluator that measures the mean, and writes tables.
+    """Adds the Dice of every class to the metrics of an evaluator with a mean Dice, and writes tables.
 
-    ``val_dice_<class>`` is the mean over the images that have the class in their label; NaN where none has it. The mean
+    ``val_dice_<class>`` is the mean over the images that have the class in their label; NaN if none has it. The mean
     Dice is the mean over the images of the mean over the classes that an image has (MONAI's ``MeanDice``).
 
     Args:
-        classes: See :data:`medpixcl.data.labels.Classes`.
+        classes: Names and numbers of the classes, see :data:`medpixcl.data.labels.Classes`.
         output_dir: Folder of ``metrics.csv`` (all numbers), ``val_mean_dice_raw.csv`` (each image, each class) and
             ``val_mean_dice_summary.csv``; None writes nothing.
     """
@@ -53,23 +53,23 @@ class DiceByClass:
         self.files: list[str] = []
 
     def attach(self, engine: Engine) -> None:
-        """Note the images of every iteration, add the metrics at the end."""
+        """Record the images of every iteration, and add the metrics at the end."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.note)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def start(self, engine: Engine) -> None:
-        """Forget the images of the epoch before."""
+        """Clear the images of the previous epoch."""
         self.files = []
 
     def note(self, engine: Engine) -> None:
-        """Note the images of this iteration."""
+        """Record the images of this iteration."""
         for item in engine.state.batch:
             for file in batch_files({"image": item["image"]}):
                 self.files.append(short_name(file))
 
     def __call__(self, engine: Engine) -> None:
-        """Add the metrics, write the tables."""
+        """Add the metrics and write the tables."""
         dice = np.asarray(torch.as_tensor(engine.state.metric_details[METRIC]).cpu(), dtype=float)
         known = ~np.isnan(dice)
         sums, counts = np.where(known, dice, 0).sum(0), known.sum(0)

@@ -1,9 +1,9 @@
 """Self-training of a landmark network from one annotated image.
 
-Matching gives the first pseudo-landmarks of the unlabelled images; from round to round the network finds them anew.
+Matching gives the first pseudo-landmarks of the unlabelled images; in every later round the network finds new ones.
 
-Reference: Yao et al., One-Shot Medical Landmark Detection (CC2D-TPL), MICCAI 2021, arXiv 2103.04527, section 2.3. Ours
-are the weights of the pseudo-landmarks, their correction by the shape, and the rounds.
+Reference: Yao et al., One-Shot Medical Landmark Detection (CC2D-TPL), MICCAI 2021, arXiv 2103.04527, section 2.3. The
+weights of the pseudo-landmarks, their correction by the shape, and the rounds are additions of this package.
 """
 
 import logging
@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 
 
 def with_template(template: str, spacing_mm: Sequence[float] | float | None, items: Datalist, repeats: int) -> Datalist:
-    """Unlabelled images to train on, the template not among them, and the template several times.
+    """Datalist of the unlabelled images without the template, plus the template several times.
 
     Args:
         template: Path of the annotated image.
-        spacing_mm: Pixel size of a picture that does not say its own; that of the same image in ``items`` otherwise.
-        items: Datalist; the template may be one of them.
-        repeats: How often the template comes in an epoch.
+        spacing_mm: Pixel size in mm of the template if its file does not state it; None takes it from ``items``.
+        items: Datalist of the images; the template may be among them.
+        repeats: Number of times that the template is shown per epoch.
 
     Raises:
         ValueError: If no other image is left.
@@ -64,12 +64,12 @@ def without_template(template: str, items: Datalist) -> Datalist:
 
 
 def template_landmark_names(path: str, default: Sequence[str]) -> list[str]:
-    """Names of the landmarks in a landmark file; the default where there is none, so that a network can be built."""
+    """Names of the landmarks in a landmark file, or the default if there is no file, so that a network can be built."""
     return list(read_landmarks(path).names) if Path(path).exists() else list(default)
 
 
 def pictures_of(*datasets: SeededDataset) -> dict[str, MetaTensor]:
-    """The prepared images of some datasets, each once, by the name of its file."""
+    """Prepared images of some datasets, each once, by file name."""
     found: dict[str, MetaTensor] = {}
     for dataset in datasets:
         for number in range(len(dataset.data)):
@@ -79,18 +79,18 @@ def pictures_of(*datasets: SeededDataset) -> dict[str, MetaTensor]:
 
 
 class TemplateMatching:
-    """Matches the template's landmarks in all images when a training starts that has no pseudo-landmarks yet.
+    """Matches the template's landmarks in all images at the start of a training without pseudo-landmarks.
 
     The template's own landmarks get the weight 1.
 
     Args:
-        labels: Filled here.
-        template: The annotated image.
-        matcher: How landmarks are matched.
-        network: Embedding network.
-        weights: Its weights; None leaves it as it was built.
-        datasets: The images are those of these datasets.
-        learn: Learn first from all these images what the landmarks look like
+        labels: Store of pseudo-landmarks to fill.
+        template: Annotated image.
+        matcher: Matcher that finds the landmarks.
+        network: Embedding network of the matcher.
+        weights: Weights of the embedding network; None leaves it unchanged.
+        datasets: Datasets whose images are matched.
+        learn: Whether to learn the landmarks' appearance from all these images first
             (:meth:`medpixcl.matching.LandmarkMatcher.learn`).
     """
 
@@ -108,11 +108,11 @@ class TemplateMatching:
         self.network, self.weights, self.datasets, self.learn = network, weights, list(datasets), learn
 
     def attach(self, engine: Engine) -> None:
-        """Match at the start."""
+        """Match when the training starts."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Fill the labels of the images that have none."""
+        """Match the images without pseudo-landmarks."""
         pictures = pictures_of(*self.datasets)
         if not self.labels.missing_among(pictures):
             return
@@ -139,17 +139,17 @@ class TemplateMatching:
 
 
 class Relabelling:
-    """Lets the network find the landmarks of the training images anew after some epochs, but not after the last.
+    """Replaces the pseudo-landmarks of the training images by the network's own every few epochs, except the last.
 
-    See :func:`medpixcl.matching.trust.relabel`. Every process does all images, so that all have the same labels.
+    See :func:`medpixcl.matching.trust.relabel`. Every process handles all images, so that all have the same labels.
 
     Args:
-        labels: Changed here.
-        template: The annotated image, whose landmarks stay.
-        teacher: The network that finds them: a moving average of the one in training.
-        inferer: How landmarks are found, with the views of an image.
-        dataset: The training images.
-        interval: Epochs of a round.
+        labels: Store of pseudo-landmarks to update.
+        template: Annotated image, whose landmarks are kept.
+        teacher: Network that finds the landmarks: a moving average of the one in training.
+        inferer: Inferer that finds the landmarks in views of an image.
+        dataset: Dataset of the training images.
+        interval: Number of epochs in a round.
     """
 
     def __init__(
@@ -165,17 +165,17 @@ class Relabelling:
         self.inferer, self.dataset, self.interval = inferer, dataset, interval
 
     def attach(self, engine: Engine) -> None:
-        """Look at the end of every epoch."""
+        """Check at the end of every epoch whether a round is over."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Change the labels if a round is over."""
+        """Update the labels if a round is over."""
         epoch, last = engine.state.epoch, engine.state.max_epochs
         if epoch % self.interval == 0 and epoch < last:
             self.relabel(engine.state.device)
 
     def relabel(self, device: torch.device) -> None:
-        """Find the landmarks of all training images but the template."""
+        """Find the landmarks of all training images except the template."""
         own = str(self.template.image.meta["filename_or_obj"])
         pictures = {name: image for name, image in pictures_of(self.dataset).items() if name != own}
         there = ~self.template.points.missing
@@ -198,7 +198,7 @@ class Relabelling:
         log.info("round %d: mean weight of the landmarks %.2f", self.labels.round, _mean_weight(self.labels))
 
     def _find(self, image: MetaTensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Landmarks of an image in mm, confidence and spread."""
+        """Landmarks of an image in mm, with confidence and spread."""
         with torch.no_grad():
             found = self.inferer(image.as_tensor()[None].to(device), self.teacher.eval())
         points = voxel_to_mm(found["points"][0].double().cpu(), working_affine(image))

@@ -1,4 +1,4 @@
-"""The settings of a network beside its weights, so that another configuration can build it: data, no expressions."""
+"""Settings of a network, stored as data next to its weights, so that other configurations can build it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -40,16 +40,16 @@ SCHEMA = {
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """Settings that stand beside a detector's weights.
+    """Read the settings stored next to a detector's weights.
 
     Args:
-        path: The file, as a training wrote it.
+        path: Settings file that a training wrote.
 
     Returns:
-        Ids of the inference configuration and their values.
+        Values by id of the inference configuration.
 
     Raises:
-        ValueError: If the file is no JSON, has an unknown key or a value of another type, or holds text that MONAI
+        ValueError: If the file is not JSON, has an unknown key or a value of another type, or holds text that MONAI
             would evaluate.
         FileNotFoundError: If there is no such file.
     """
@@ -62,7 +62,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def check_settings(settings: Any, path: str | Path) -> None:
-    """Raise a ValueError in the name of a file if its settings break :data:`SCHEMA` or hold text that is not plain."""
+    """Raise a ValueError naming the file if its settings violate :data:`SCHEMA` or hold text that is not plain."""
     import jsonschema
 
     for fault in jsonschema.Draft202012Validator(SCHEMA).iter_errors(settings):
@@ -77,7 +77,7 @@ def check_settings(settings: Any, path: str | Path) -> None:
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All text in settings, each with the keys that lead to it."""
+    """All texts in the settings, each with the keys that lead to it."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping | list):
@@ -86,14 +86,14 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 class SettingsFile:
-    """Writes values of configuration ids as JSON when a training starts, to be put over another configuration.
+    """Writes settings as JSON when a training starts, for use by another configuration.
 
     Args:
         path: File to write.
-        settings: Ids of the inference configuration and their values.
+        settings: Values by id of the inference configuration.
 
     Raises:
-        ValueError: If the file could not be read again, as with a landmark whose name MONAI would evaluate.
+        ValueError: If the file could not be read back, for instance because MONAI would evaluate a landmark's name.
     """
 
     def __init__(self, path: str, settings: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ class SettingsFile:
         check_settings(json.loads(json.dumps(self.settings)), self.path)
 
     def attach(self, engine: Engine) -> None:
-        """Write at the start."""
+        """Write when the training starts."""
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""How similar the two pixels of a positive pair are, against their informativeness: the curve that motivates classes.
+"""Similarity of positive pairs against their informativeness, the curve that motivates classes.
 
 Reference: arXiv 2211.07118, positive similarity over informativeness (PSI).
 """
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 def positive_similarity(
     views: Sequence[Sequence[Tensor]], pairs: Mapping[str, Tensor], strides: Sequence[int]
 ) -> Float[Tensor, "b n levels"]:
-    """Cosine at every level between the query pixel and its positive; anything where a pair is not valid.
+    """Cosine at every level between the query pixel and its positive; arbitrary for invalid pairs.
 
     Args:
-        views: Levels of the query view and of the anchor view, each of shape (B, C, *cells).
-        pairs: ``query``, ``positive`` (B, N, D) voxels in array order, and ``valid`` (B, N).
+        views: Level maps of the query view and of the anchor view, each of shape (B, C, *cells).
+        pairs: Pixel pairs: ``query``, ``positive`` (B, N, D), voxels in array order, and ``valid`` (B, N).
         strides: Strides of the levels, finest first.
     """
     places = [pairs[name].masked_fill(~pairs["valid"][..., None], 0.0) for name in ("query", "positive")]
@@ -43,14 +43,15 @@ def positive_similarity(
 
 
 class PositiveSimilarity:
-    """Writes, after each validation, the similarity of positive pairs over bins of informativeness to TensorBoard.
+    """Writes the similarity of positive pairs over bins of informativeness to TensorBoard after each validation.
 
-    Two similarities: the product of the levels' cosines, each clamped to at least 0 (that of matching), and their mean.
+    Two similarities are written: the product of the levels' cosines, clamped to at least 0 (as in matching), and their
+    mean.
 
     Args:
         strides: Strides of the network's levels, finest first.
         log_dir: Folder of the TensorBoard events; None for none.
-        bin_bits: Width of a bin of informativeness.
+        bin_bits: Width of a bin of informativeness in bits.
 
     Attributes:
         sums: Sums over the last validation, shape (bins, 4): number of pairs, informativeness, product and mean.
@@ -62,7 +63,7 @@ class PositiveSimilarity:
         self.reset()
 
     def attach(self, engine: Engine) -> None:
-        """Collect over a validation, write at its end."""
+        """Collect over a validation, and write at its end."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
@@ -80,7 +81,7 @@ class PositiveSimilarity:
         self.sums += binned_sums(bits, values, bin_bits=self.bin_bits)
 
     def write(self, engine: Engine) -> None:
-        """Sum over all processes; scalars and figure of the one that has a folder for them."""
+        """Sum over all processes, and write scalars and a figure on the process that has a folder."""
         self.sums = over_processes(self.sums)
         filled = self.sums[:, 0] > 0
         if self.log_dir is None or not filled.any():

@@ -76,9 +76,9 @@ class BodyDistanceMapd(_Body):
 
 
 class BodyCoordinatesd(_Body):
-    """Add the place of every voxel in the body's box (0 to 1 from right to left, back to front, feet to head).
+    """Add the position of every voxel in the body's box (0 to 1 from right to left, back to front, feet to head).
 
-    For ``image`` the exogenous channel is ``body_coordinates_image``. It has three values a voxel, which could also
+    For ``image`` the exogenous channel is ``body_coordinates_image``. It has three values per voxel, which could also
     pair voxels of different patients, and is missing outside the body.
 
     Args:

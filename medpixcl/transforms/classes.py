@@ -69,7 +69,7 @@ def _check(name: str, value: Any, words: Sequence[str | None], count: int) -> No
 
 
 class ClassifyViewsd(MapTransform):
-    """Classify every pixel of the views by the current bounds in bits; without bounds the classes stay as they are.
+    """Classify every pixel of the views by the current bounds in bits; without bounds the classes are unchanged.
 
     Put it after the views are made: a class image that a dataset caches does not follow bounds that change.
 

@@ -22,7 +22,7 @@ class CoordinateMapd(MapTransform):
     ``Compose(lazy=True)``, which forgets ``padding_mode``), and a position repeated outside is wrong.
 
     Args:
-        keys: Images.
+        keys: Keys of the images.
     """
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:

@@ -149,9 +149,9 @@ class MissingAsNaNd(MapTransform):
 
 
 class ShuffledExogenousd(Transform):
-    """The control "depth of another image": channels of a donor, made as for the item, stretched to its grid.
+    """Control "depth of another image": replace channels by a donor's, prepared alike and stretched to the grid.
 
-    What a channel tells about its own image is lost; how it looks, how much of it is missing and how many pairs it
+    The relation between channel and image is lost; its appearance, its missing share and the number of pairs that it
     removes stay about the same.
 
     Args:

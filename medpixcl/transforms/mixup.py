@@ -87,7 +87,7 @@ class RandCrossDomainMixUp(Randomizable, Transform):
         match: Statistics that the source gets from the target: ``none``; ``moments``, mean and spread; ``spectrum``,
             the power at every frequency and the histogram (:func:`medpixcl.transforms.source_matching.match_source`).
         foreground_threshold: Windowed value above which a voxel is foreground; None takes all voxels.
-        mix_background: Mix outside the foreground too; otherwise the target stays unchanged there.
+        mix_background: Mix outside the foreground, too; otherwise the target's background is unchanged.
         grey_source: Replace the channels of a source by their mean; otherwise channels are mixed one by one.
         source_key: Key of the image in the items of a stream of items.
 

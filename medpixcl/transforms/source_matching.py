@@ -1,4 +1,4 @@
-"""Statistics of the medical image given to a source, so that only its content tells them apart in a mixture."""
+"""Match a source's statistics to the medical image, so that only content distinguishes both in a mixture."""
 
 import torch
 from jaxtyping import Bool, Float

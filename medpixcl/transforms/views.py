@@ -152,7 +152,7 @@ def apply_views(
 
 
 def _embed(matrix: Tensor, size: int) -> Tensor:
-    """The homogeneous matrices (B, D+1, D+1) as (B, size, size), the added axes left as they are."""
+    """The homogeneous matrices (B, D+1, D+1) as (B, size, size), with the added axes unchanged."""
     dims = matrix.shape[-1] - 1
     whole = torch.eye(size, dtype=matrix.dtype, device=matrix.device).repeat(matrix.shape[0], 1, 1)
     keep = [*range(dims), size - 1]

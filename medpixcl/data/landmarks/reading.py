@@ -56,7 +56,7 @@ def _placed(row: LandmarkRow, file: Path, folder: Path) -> LandmarkRow:
 
 
 def _reader(file: Path) -> Reader | None:
-    """By suffix, and by content where that does not tell."""
+    """Find the format by suffix, or by content if the suffix is ambiguous."""
     name = file.name.lower()
     if name.endswith(".csv"):
         return read_csv_rows
@@ -80,7 +80,7 @@ def _own_or_coco(file: Path) -> Reader | None:
 
 
 def _landmark_files(folder: Path) -> list[Path]:
-    """Those of the folder itself; if it holds none, those of its subfolders that belong to one image each."""
+    """Landmark files of the folder itself; if it has none, those of its subfolders that belong to one image each."""
     kinds: list[Callable[[Path], object]] = [
         lambda file: file.name.lower().endswith((".mrk.json", ".fcsv")),
         lambda file: file.suffix.lower() == ".csv" and file.name != REJECTED_TABLE,

@@ -58,7 +58,7 @@ def read_document(path: Path, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def read_fcsv_rows(path: Path) -> list[LandmarkRow]:
-    """Read a ``.fcsv``; its positions are RAS+ unless its header says LPS.
+    """Read a ``.fcsv``; its positions are RAS+ unless the header states LPS.
 
     Raises:
         ValueError: If the frame is unknown, or a row is too short, not numeric, or has no label.

@@ -141,7 +141,7 @@ def _frames(header: "Dataset") -> int:
 
 
 def _without_patient(header: "Dataset") -> "Dataset":
-    """What a report needs of a source image; patient and study are empty."""
+    """Attributes of a source image that a report needs; patient and study are empty."""
     from pydicom import Dataset
 
     kept = Dataset()
@@ -200,7 +200,7 @@ def _group(landmarks: ImageLandmarks, index: int, sources: Sequence["Dataset"], 
 
 
 def _why_absent(landmarks: ImageLandmarks, index: int) -> tuple[str, str] | None:
-    """Why a landmark has no point in the report; None if it has one."""
+    """Reason why a landmark has no point in the report; None if it has one."""
     if landmarks.points.missing[index]:
         return MISSING
     if landmarks.points.dims == 3:
@@ -245,7 +245,7 @@ def _own_scheme() -> "Dataset":
 
 
 def _fingerprint(landmarks: ImageLandmarks, sources: Sequence["Dataset"], frame: int) -> list[object]:
-    """What the identifier of a report follows from: its images and all that it says of the landmarks."""
+    """Data from which a report's identifier is derived: its images and landmarks."""
     points = landmarks.points
     scores = None if points.scores is None else points.scores.tolist()
     return [[one.SOPInstanceUID for one in sources], frame, points.names, landmarks.px.tolist(), scores, points.flags]

@@ -98,7 +98,7 @@ def _require_one_role_each(count: int, roles: Sequence[str | None]) -> None:
 
 
 def _by_role(points: Tensor, roles: Sequence[str | None]) -> dict[str, Tensor]:
-    """Position (N, 2) of every landmark that any measurement needs, NaN where there is none."""
+    """Position (N, 2) of every landmark that any measurement needs, NaN where missing."""
     needed = {name for one in measurements() for name in one.landmarks} | {*OUTLINE}
     nowhere = points.new_full((len(points), 2), torch.nan)
     return {name: points[:, roles.index(name)] if name in roles else nowhere for name in needed}
