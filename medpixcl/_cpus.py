@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-"""Where Linux tells a container its limits."""
+"""Folder in which Linux gives a container's limits."""
 
 
 def available_cpus() -> int:

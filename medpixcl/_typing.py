@@ -34,7 +34,7 @@ Affine = Float[Tensor, "*b d1 d1"]
 """Homogeneous matrix, (D+1, D+1)."""
 
 Embed = Callable[[Tensor], list[Tensor]]
-"""From images (B, C, *spatial) to level maps (B, E, *cells), finest first."""
+"""Function from images (B, C, *spatial) to level maps (B, E, *cells), finest first."""
 
 Number = float | int
 """A real number; JSON writes whole ones without a point."""

@@ -67,7 +67,7 @@ def count_vector_mutual_information(
         Shape (B,), float32.
 
     Raises:
-        ValueError: As :func:`joint_mutual_information`.
+        ValueError: If :func:`joint_mutual_information` raises it for the patches.
 
     Example:
         >>> ramp = torch.tensor([[0.0, 0.5, 0.5, 0.9]])

@@ -21,7 +21,7 @@ from medpixcl.apps.renamed import renamed_id
 from medpixcl.training.config_data import PROGRAM_KEYS, as_data, is_plain
 
 BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
-# Loggers that say again what is raised as an error.
+# Loggers that repeat what is raised as an error.
 ECHOES = (
     "ignite.engine.engine.SupervisedEvaluator",
     "ignite.engine.engine.SupervisedTrainer",

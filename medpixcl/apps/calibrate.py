@@ -29,9 +29,9 @@ from medpixcl.matching import LandmarkMatcher, MatchResult
 from medpixcl.matching.point_distribution import PointDistribution
 
 LEAST_SHAPE = 3
-"""Landmarks that a shape needs."""
+"""Smallest number of landmarks that define a shape."""
 LEAST_IMAGES = 11
-"""Fewer give no landmark a radius of 90 % of its own: ten examples, each between two images."""
+"""Smallest number of images: they give ten examples, as many as a 90 % radius needs."""
 
 
 @dataclass(frozen=True)

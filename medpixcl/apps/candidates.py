@@ -23,7 +23,7 @@ from medpixcl.matching.search import cells_inside
 
 """Image (1, C, *spatial) to level maps (1, E, *cells), finest first."""
 SEEDS_APART = 1_000_003
-"""Between the seeds of two runs, so that no image of one has the points of an image of the other."""
+"""Distance between the seeds of two runs, so that no image of one has the points of an image of the other."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class Choice:
 
 
 COLUMNS = ("rank", "image", "score", "similarity", "cycle_mm", "found_back_percent", "chosen")
-"""Of the ranking: ``score`` is the mean quality, from 0 to 1, of the other images' points found in this one;
+"""Columns of the ranking: ``score`` is the mean quality, from 0 to 1, of the other images' points found in this one;
 ``similarity`` the mean product of cosines, ``cycle_mm`` the median distance after the way back, and
 ``found_back_percent`` the share of points that came back to within 2 cells; ``chosen`` numbers the chosen ones."""
 

@@ -41,7 +41,7 @@ TRAINING = {
 }
 DEPTH_BUNDLE = "xray_depth_pixpro_pretraining"
 SHOWN = 12
-"""Test images on the report's wall."""
+"""Number of test images shown together in the report."""
 
 
 def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Comparison:

@@ -21,7 +21,7 @@ from medpixcl.training.config_data import as_data
 from medpixcl.training.settings_file import read_settings
 
 SETTINGS_FILE = "inference.json"
-"""Beside the weights of a detector: names and network of these weights, written by the training."""
+"""File next to a detector's weights, written by the training, with landmark names and network settings."""
 
 
 class Detector(LandmarkFinder):

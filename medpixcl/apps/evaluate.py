@@ -23,7 +23,7 @@ from medpixcl.landmarks.regions import covered
 
 RADIUS_COLUMN = "radius_mm"
 Regions = dict[str, dict[str, Tensor]]
-"""Image to landmark to the matrix of its region in mm^2, LPS+, see :mod:`medpixcl.landmarks.regions`."""
+"""Matrices of regions in mm^2 by image and landmark, LPS+, see :mod:`medpixcl.landmarks.regions`."""
 
 
 @dataclass

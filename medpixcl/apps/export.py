@@ -10,7 +10,7 @@ from medpixcl.networks.landmark import LandmarkNet, decode_output
 
 SUFFIXES = {".ts": "TorchScript", ".pt2": "torch.export", ".onnx": "ONNX"}
 TOLERANCE_PX = 0.05
-"""Farther apart, a landmark of the exported network is another one."""
+"""Largest distance in pixels at which landmarks of the exported network count as equal."""
 
 
 def export_network(network: LandmarkNet, path: Path, shape: Sequence[int], *, activation: str = "softmax") -> float:

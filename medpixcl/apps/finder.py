@@ -27,9 +27,9 @@ from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.networks.weights import load_weights
 
 TYPED = {"template", "landmarks", "images", "calibration", "reference", "unlabelled", "unlabelled_limit", "pixel_mm"}
-"""Ids of an inference configuration that calls have an argument for; a setting of them would have no effect."""
+"""Config ids for which calls have an argument, so that a setting would have no effect."""
 Prediction = Mapping[str, Any]
-"""What an inferer returns for a batch: ``points`` (B, K, D), ``confidence`` (B, K), ``covariance_mm2`` (B, K, D, D)."""
+"""Output of an inferer for a batch: ``points`` (B, K, D), ``confidence`` (B, K), ``covariance_mm2`` (B, K, D, D)."""
 
 
 class LandmarkFinder(ABC):
@@ -90,7 +90,7 @@ class LandmarkFinder(ABC):
         """Check the input and return the empty results of a new run.
 
         Raises:
-            ValueError: One sentence that names the file.
+            ValueError: If the input is bad; one sentence that names the file.
         """
         radii = Radii(None if calibration is None else str(calibration), self.names)
         true = None if reference is None else read_landmarks(reference).positions_mm()

@@ -21,9 +21,9 @@ from medpixcl.transforms.intensity import CLASS_NAMES
 
 BRIGHTNESS_STEP, CONTRAST_STEP = 0.03, 0.04
 STEPS_DOWN, STEPS_UP = 24, 100
-"""Ends of the search: brightness 0.28 and contrast 0.04 downwards, 4 and 5 upwards."""
+"""Limits of the search in steps: brightness 0.28 and contrast 0.04 downwards, 4 and 5 upwards."""
 BINS = {"joint": 32, "counts": 256}
-"""Grey levels between 0 and 1: those of the informativeness, and those of the original."""
+"""Number of grey levels between 0 and 1: as for the informativeness, and as in the original code."""
 PATCHES_AT_ONCE = 16
 
 Information = Callable[[Tensor, Tensor], Tensor]

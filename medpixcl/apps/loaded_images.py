@@ -19,7 +19,7 @@ from medpixcl.data.manifest import SECTIONS, Manifest
 Array: TypeAlias = np.ndarray | Tensor
 SpacingMM: TypeAlias = Sequence[float] | float | None
 Searchable: TypeAlias = AnyPath | Manifest | Images | Array | Sequence[AnyPath | Array] | Mapping[str, Array]
-"""Whatever names or holds images: paths, a manifest, a list of images, arrays, named arrays."""
+"""Anything that names or holds images: paths, a manifest, a list of images, arrays, named arrays."""
 
 
 def image_list(

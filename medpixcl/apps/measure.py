@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 SHOWN_TRACINGS = 6
-"""Tracings in the page; the others lie beside it."""
+"""Number of tracings on the report page; the others are separate files."""
 
 
 @dataclass

@@ -82,7 +82,7 @@ class Output:
         """Find the images and check all input before the search begins.
 
         Raises:
-            ValueError: One sentence that names the file or the choice.
+            ValueError: If a file or an option is bad; one sentence that names it.
         """
         if self._earlier() and results.reference is None:
             raise ValueError("earlier_runs are compared by their error, and there is no reference to measure; give one")

@@ -17,7 +17,7 @@ from medpixcl.matching.mutual import mutual_matches
 from medpixcl.networks.embedding import LevelsNet
 
 CYCLE_CELLS = 2
-"""Greatest distance between a pixel and its best match there and back, in cells of the finest level."""
+"""Maximum distance between a pixel and its best match there and back, in cells of the finest level."""
 
 
 @dataclass(frozen=True)

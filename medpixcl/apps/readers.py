@@ -17,9 +17,9 @@ from medpixcl.landmarks.points import in_plane
 from medpixcl.reports.tables import comparison_rows
 
 Positions = Mapping[str, NamedPositions]
-"""Image to landmark to position in mm, LPS+."""
+"""Positions in mm, LPS+, by image and landmark."""
 Compared = list[tuple[str, dict[str, Any]]]
-"""Who against whom, and the metrics of their distance."""
+"""Pairs of readers, each with the metrics of their distance."""
 
 
 def read_readers(files: Mapping[str, Path]) -> dict[str, Positions]:

@@ -16,11 +16,11 @@ from medpixcl.data.identity import first_file
 from medpixcl.matching import LandmarkMatcher, Population
 
 SUFFIX = ".pt"
-"""Of a file with a population that was learnt before."""
+"""Suffix of a file with a learnt population."""
 KEYS = {"names", "network", "vectors", "around", "weights", "images", "cell_mm"}
 
 Prepare = Callable[[dict[str, Any]], dict[str, Any]]
-"""Item of a datalist to its prepared image."""
+"""Function from an item of a datalist to its prepared image."""
 
 
 class UnlabelledImages:

@@ -12,7 +12,7 @@ from medpixcl.data.manifest import Manifest
 Datalist = list[dict[str, Any]]
 ITEM_KEYS = ("image", "spacing_mm")
 TRAINING_KEYS = (*ITEM_KEYS, "exogenous", "label")
-"""What training takes of an entry; nothing else ever needs an exogenous channel or a label."""
+"""Keys of an entry that training uses; nothing else needs exogenous channels or labels."""
 SOURCE = "source"
 """Key of the number of the manifest that an item comes from, where there are several."""
 

@@ -13,7 +13,7 @@ class InstanceContrastLoss(nn.Module):
         temperature: Number that divides the cosine; below about 0.02 MONAI's loss overflows.
 
     Raises:
-        ValueError: From a call, if the batch has one image, which leaves nothing to contrast with.
+        ValueError: On a call, if the batch has one image, which leaves nothing to contrast with.
     """
 
     def __init__(self, temperature: float | int = 0.2) -> None:

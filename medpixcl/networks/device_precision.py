@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 MARGIN = 1.2
-"""How many times one precision must be faster than the other to be preferred; noise stays below it."""
+"""Factor by which one precision must be faster to be preferred, above the noise of the measurement."""
 _SIDE, _ROUNDS, _LIMIT_S = 48, 4, 0.2
 _KERNELS = ((32, 32, 3, 3), (32, 1, 3, 3), (64, 32, 1, 1))
 

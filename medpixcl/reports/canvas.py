@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NEUTRAL = "#444444"
 SERIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-"""Okabe and Ito's colours, told apart with any colour vision."""
+"""Okabe and Ito's colours, distinguishable with any colour vision."""
 DPI = 150
 
 

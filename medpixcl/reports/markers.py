@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 PREDICTED, REFERENCE = "#E69F00", "#56B4E9"
-"""Okabe and Ito's orange and sky blue, told apart with any colour vision."""
+"""Okabe and Ito's orange and sky blue, distinguishable with any colour vision."""
 LABEL_SIZE = 6.0
 """Font size in points of the texts at landmarks."""
 PicturePoints = Float[np.ndarray, "k 2"]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 MOST_BITS = 8.0
-"""Entropy of 256 grey levels, all alike; anything above is counted in the last bin."""
+"""Entropy of 256 equally frequent grey levels; higher values are counted in the last bin."""
 
 
 def binned_sums(

@@ -12,9 +12,9 @@ from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigComponent
 
 COMPONENT_KEYS = ConfigComponent.non_arg_keys
-"""Keys by which MONAI knows a mapping as a component that it builds: ``_target_``, ``_mode_`` and the like."""
+"""Keys that make MONAI build a component from a mapping: ``_target_``, ``_mode_`` and the like."""
 PROGRAM_KEYS = COMPONENT_KEYS - {"_disabled_"}
-"""Those whose values a user must not choose; to switch a component off is harmless."""
+"""Component keys whose values a user must not set; switching a component off is harmless."""
 SIGNS = ("$", "@", "%")
 
 

@@ -36,7 +36,7 @@ SCHEMA = {
         },
     },
 }
-"""JSON schema of a settings file: ids of the inference configurations, and what their values may be."""
+"""JSON schema of a settings file: allowed ids of the inference configurations and the types of their values."""
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from medpixcl.data.pixels import ImageFileError
 from medpixcl.transforms.blur import gaussian_blur
 
 TOLERANCE = 0.01
-"""Relative difference of spacing that is left alone."""
+"""Relative difference of spacing up to which an image is not resampled."""
 
 
 class LoadImageMMd(MapTransform):

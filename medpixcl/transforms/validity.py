@@ -11,7 +11,7 @@ from medpixcl.transforms.blur import gaussian_blur
 from medpixcl.views import resample, view_positions
 
 LEAST_VALIDITY = 1e-3
-"""Below this share of known values a resampled pixel knows nothing."""
+"""Share of known values below which a resampled pixel is missing."""
 
 
 def weigh(channel: Float[Tensor, "b c1 *s"]) -> Float[Tensor, "b c1 *s"]:
