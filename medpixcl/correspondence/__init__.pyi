@@ -10,6 +10,12 @@ from .exogenous import (
     channel_weights as channel_weights,
     exogenous_difference as exogenous_difference,
 )
+from .pixels import (
+    PixelPairs as PixelPairs,
+    correspond as correspond,
+    draw_pixels as draw_pixels,
+    overlap as overlap,
+)
 from .pooling import PooledExogenous as PooledExogenous, pool_exogenous as pool_exogenous
 from .spatial import positive_mask as positive_mask, threshold_3d as threshold_3d
 from .weights import (

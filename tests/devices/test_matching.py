@@ -106,7 +106,7 @@ def test_key_points() -> None:
         weights = draw(20, 24)
         drawn = [
             draw_key_points(
-                one, 4, spacing=[1, 1], min_distance_mm=3.0, generator=torch.Generator().manual_seed(0)
+                one, 4, spacing=[1.0, 1.0], min_distance_mm=3.0, generator=torch.Generator().manual_seed(0)
             ).tolist()
             for one in (weights, weights.to(device))
         ]
