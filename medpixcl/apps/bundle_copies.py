@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medpixcl.apps.bundles import BundleError, bundle_roots, find_bundle
+from medpixcl.apps.bundle_search import BundleError, bundle_roots, find_bundle
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class BundleFacts:
 
 
 def list_bundles() -> list[BundleFacts]:
-    """All bundles that :func:`medpixcl.apps.bundles.find_bundle` finds by name, each in the first place that has it.
+    """All bundles that :func:`find_bundle` finds by name, each in the first place that has it.
 
     Raises:
         BundleError: If the metadata of one cannot be read.

@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Array, Searchable, SpacingMM, loaded_image
@@ -117,7 +118,8 @@ class Matcher(LandmarkFinder):
                 f"found {len(pictures)} templates and landmarks of {len(marks)}; give one for each template"
             )
         pairs = [(_image(one, spacing_mm), _marks(points)) for one, points in zip(pictures, marks, strict=True)]
-        self.templates = [AnnotatedImage(one, points, self.preprocessing, spacing_mm) for one, points in pairs]
+        with own_errors():
+            self.templates = [AnnotatedImage(one, points, self.preprocessing, spacing_mm) for one, points in pairs]
         self.inferer.matcher.fit(
             self.model,
             self.network.strides,

@@ -14,14 +14,19 @@ def calibrate(
     template: Annotated[Path, typer.Option(help="The annotated image.")],
     landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="calibration.json, for `medpixcl match`.")],
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="File to write (calibration.json), for `match --calibration`."),
+    ],
+    bundle: Annotated[
+        str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     coverage: Annotated[float, typer.Option(help="Share of true places that lie within the radius.")] = 0.9,
     reader_mm: Annotated[float, typer.Option(help="Standard deviation in mm along an axis of a reader's mark.")] = 0.0,
     spacing_mm: Spacing = None,
-    limit: Annotated[int, typer.Option(min=2, help="At most so many images, drawn at random.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Of that, and of the order.")] = 0,
+    limit: Annotated[int, typer.Option(min=2, help="Largest number of images, drawn at random.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the images drawn and of their order.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     settings: Settings = None,
     trust: Trust = False,

@@ -15,13 +15,17 @@ SHOWN = 10
 def choose_template(
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    count: Annotated[int, typer.Option("-k", "--count", min=1, help="Images to choose.")] = 1,
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
+    count: Annotated[int, typer.Option("-k", "--count", min=1, help="Number of images to choose.")] = 1,
+    bundle: Annotated[
+        str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     spacing_mm: Spacing = None,
     split: Annotated[str | None, typer.Option(help="Section or split of a manifest; all of it by default.")] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="Compare so many images, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all random choices.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Number of images to compare, drawn at random; all by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of all choices.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     settings: Settings = None,
     trust: Trust = False,

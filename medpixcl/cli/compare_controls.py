@@ -17,7 +17,7 @@ def compare_controls(
         list[str] | None,
         typer.Option(help="none, shuffled, random_deletion, no_depth or labels; repeat for several; all but labels."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each control.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings of each control.")] = 3,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:

@@ -12,8 +12,12 @@ from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust,
 def detect(
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a detector bundle.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of `medpixcl selftrain`; else the bundle's.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Name or folder of a detector bundle; xray_landmark_selftraining by default.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of `medpixcl finetune` or `selftrain`; the bundle's own by default.")
+    ] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
     formats: Formats = None,
     keep_patient: KeepPatient = False,

@@ -22,13 +22,13 @@ def estimate_jitter(
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the bundle's network; a frozen ImageNet encoder by default.")
     ] = None,
-    images: Annotated[int, typer.Option(min=2, help="Images used.")] = 20,
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of images that are matched.")] = 40,
+    images: Annotated[int, typer.Option(min=2, help="Number of images used.")] = 20,
+    pairs: Annotated[int, typer.Option(min=1, help="Number of pairs of images that are matched.")] = 40,
     window_mm: Annotated[float, typer.Option(min=1e-6, help="Side of the patches in mm.")] = 32.0,
     measure: Annotated[str, typer.Option(help="joint: mutual information; counts: the original's.")] = "joint",
     stop: Annotated[str, typer.Option(help="mean, or mean_minus_sd: the original's looser threshold.")] = "mean",
     alpha: Annotated[float, typer.Option(min=1e-6, help="Share of the mean that must be kept.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the images and pairs drawn.")] = 0,
     config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
     settings: Settings = None,
     trust: Trust = False,

@@ -14,7 +14,7 @@ def evaluate(
     reference: Annotated[
         list[Path], typer.Option(help="Landmark file with true positions; repeated for several readers.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="metrics.json")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write (metrics.json).")],
     exclude: Annotated[Path | None, typer.Option(help="Text file, one image per line, left out.")] = None,
     angles: Annotated[bool, typer.Option("--angles", help="Compare cephalometric measurements, too.")] = False,
     names: Annotated[Path | None, typer.Option(help="CSV with the columns landmark and name, for --angles.")] = None,

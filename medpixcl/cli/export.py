@@ -13,7 +13,9 @@ def export(
     bundle: Annotated[str, typer.Argument(help="Name or folder of a landmark detection bundle.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File: .onnx, .pt2 (torch.export) or .ts.")],
     shape: Annotated[str, typer.Option(help="Size of an image at the working spacing, as 480,387.")],
-    weights: Annotated[Path | None, typer.Option(help="Weights of `medpixcl finetune`; else the bundle's.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of `medpixcl finetune`; the bundle's own by default.")
+    ] = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:

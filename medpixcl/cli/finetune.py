@@ -18,10 +18,10 @@ def finetune(
     ] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights.")] = False,
     train_images: Annotated[
-        int | None, typer.Option(min=1, help="Draw so many of the annotated images, by the seed; all by default.")
+        int | None, typer.Option(min=1, help="Number of annotated images to draw, by the seed; all by default.")
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Reader to learn from, or mean.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    target: Annotated[str | None, typer.Option(help="Reader to learn from, or mean; the mean by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of the training and of the images drawn.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimizer in all.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
     config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,

@@ -16,7 +16,7 @@ def leak_probe(
     weights: Annotated[
         Path | None, typer.Option(help="pretraining.pt of a run: the network's own R2 stands beside.")
     ] = None,
-    mixtures: Annotated[int, typer.Option(min=50, help="Mixtures drawn.")] = 400,
+    mixtures: Annotated[int, typer.Option(min=50, help="Number of mixtures drawn.")] = 400,
     config: Annotated[list[Path] | None, typer.Option(help="Config file put over the bundle's own.")] = None,
     settings: Settings = None,
     trust: Trust = False,

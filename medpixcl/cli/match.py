@@ -14,7 +14,9 @@ def match(
     landmarks: Annotated[Path, typer.Option(help="Its landmarks: CSV, .mrk.json, .fcsv or a folder of these.")],
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of the network; the bundle's own by default.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Landmark file with true positions, to measure.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="From `medpixcl calibrate`: adds error radii.")] = None,

@@ -14,7 +14,8 @@ Spacing = Annotated[
     float | None, typer.Option("--spacing-mm", min=1e-6, help="Pixel size in mm of pictures that do not say theirs.")
 ]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override of a setting; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Value for a setting; may be repeated."),
 ]
 Formats = Annotated[
     str | None,
@@ -27,7 +28,7 @@ KeepPatient = Annotated[
 ]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Run the configuration of a bundle from any folder, or any --config, unasked."),
+    typer.Option("--trust", help="Run configurations from any folder without a question; they are programs."),
 ]
 
 
@@ -42,17 +43,20 @@ def chosen_bundle(
         configs: Config files that the user puts over the bundle's.
         trust: Whether the user said so already.
     """
-    from medpixcl.apps.bundles import check_config, find_bundle
+    from medpixcl.apps.bundle_search import find_bundle
 
     folder = _asked(partial(find_bundle, name, default), trust)
-    for file in configs or []:
-        _asked(partial(check_config, file), trust)
+    if configs:
+        from medpixcl.apps.bundles import check_config
+
+        for file in configs:
+            _asked(partial(check_config, file), trust)
     return folder
 
 
 def _asked(look: Callable[..., T], trust: bool) -> T:
     """What a look for a configuration gives, after a question to the user if nobody vouched for the place."""
-    from medpixcl.apps.bundles import UntrustedBundleError
+    from medpixcl.apps.bundle_search import UntrustedBundleError
 
     try:
         return look(trust=trust)

@@ -26,9 +26,9 @@ def scan(
     ] = None,
     split: Annotated[Path | None, typer.Option(help="CSV that gives each image a split.")] = None,
     classes: Annotated[Path | None, typer.Option(help="CSV that gives each image the number of its class.")] = None,
-    class_column: Annotated[str, typer.Option(help="Its column with that number.")] = "label",
+    class_column: Annotated[str, typer.Option(help="Column of --classes with the number of the class.")] = "label",
     group_column: Annotated[
-        str | None, typer.Option(help="Its column with the patient; kept only as a made-up group.")
+        str | None, typer.Option(help="Column of --classes with the patient, who is kept as a made-up group only.")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the images, kept in the manifest.")] = None,
     exogenous: Annotated[
