@@ -122,7 +122,7 @@ def shape_errors(
 
     Args:
         found_mm: Matches, NaN where missing.
-        unsure: Those that the shape is not learnt from.
+        unsure: Whether a match is unsure; the shape is not learnt from these.
         template_mm: The template's landmarks, NaN where missing.
     """
     errors = torch.zeros_like(found_mm[..., 0])

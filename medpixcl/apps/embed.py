@@ -51,7 +51,7 @@ class EmbeddingWriter:
 
     Args:
         images: The images that the evaluator runs over.
-        strides: Of the network's levels.
+        strides: Strides of the network's levels.
         output_dir: Folder of the results.
     """
 

@@ -99,9 +99,9 @@ def corresponding_patches(
     matched back, ends near it, and if a whole window fits there too.
 
     Args:
-        images: All of one spacing.
+        images: Images of one spacing.
         pairs: Numbers of the images.
-        network: That embedded them.
+        network: Network that embedded the images.
         window_mm: Side of the windows.
         points: Pixels drawn per pair of images.
         exponent: Exponent of the informativeness by which pixels are drawn.

@@ -16,7 +16,7 @@ class Radii:
 
     Args:
         path: File of ``medpixcl calibrate``; None for no radii.
-        names: Of the landmarks that are matched.
+        names: Names of the landmarks that are matched.
 
     Raises:
         ValueError: If the file is no calibration of these landmarks.
@@ -43,8 +43,8 @@ class Radii:
         """What the report says of the radii; the share that holds the reference's place goes to the metrics, too.
 
         Args:
-            flags: Of every image's landmarks.
-            metrics: Of the same images, if there is a reference.
+            flags: Flags of every image's landmarks.
+            metrics: Errors measured on these images; None without a reference.
         """
         if self.calibration is None:
             return {}

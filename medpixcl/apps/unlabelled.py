@@ -32,7 +32,7 @@ class UnlabelledImages:
         spacing_mm: Pixel size of pictures that do not say theirs.
         exclude: Templates, which are left out.
         spatial_dims: Images of another dimension are rejected.
-        seed: Of the draw.
+        seed: Random seed of the draw.
     """
 
     def __init__(

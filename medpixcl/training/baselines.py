@@ -14,7 +14,7 @@ class ViewsPrepareBatch(PrepareBatch):
     """Two views of every image, (B, 2, C, *spatial), and the number of each image in the batch.
 
     Args:
-        keys: Of the two views.
+        keys: Keys of the two views.
     """
 
     def __init__(self, keys: Sequence[str] = ("image_first", "image_second")) -> None:

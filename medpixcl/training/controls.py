@@ -18,18 +18,18 @@ class ExogenousControl:
             positives removed, at random. ``labels``: a label map instead, the upper bound. ``no_depth``: no channel,
             which is PixPro.
         channels: Arguments of :class:`medpixcl.correspondence.ExogenousChannel`, of each channel.
-        labels: The same of the label map, for ``labels``.
+        labels: Arguments of the channel that holds the label map, for ``labels``.
         computed: Keys of channels that are made of the image; the others are files that the manifest names.
         seed: Random seed for exchanging the channels between images.
 
     Attributes:
-        channels: In use, for the loss.
-        random_deletion: For the loss.
+        channels: Channels in use, for the loss.
+        random_deletion: Whether the loss removes positives at random.
         keys: Keys of the channels in use.
-        loaded: Those of them that are files.
+        loaded: Keys that are read from files.
         kind: ``categorical`` if it is the label map, else ``continuous``; for reading files.
-        nearest_keys: Those that hold classes.
-        exogenous_keys: The others, which are interpolated.
+        nearest_keys: Keys that hold classes.
+        exogenous_keys: Keys that are interpolated.
         view_keys: Keys of both views.
 
     Raises:

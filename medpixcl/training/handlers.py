@@ -244,7 +244,7 @@ class EpochProgress:
     """A progress bar over the whole training: epoch, loss and, after a validation, its key metric; first process only.
 
     Args:
-        evaluator: Its key metric is shown; none when not given.
+        evaluator: Evaluator whose key metric is shown; None shows none.
     """
 
     def __init__(self, evaluator: Any = None) -> None:
@@ -301,7 +301,7 @@ class WeightsLoader:
         required: See :func:`medpixcl.networks.weights.transfer_weights`.
 
     Attributes:
-        report: Of the last loading; None before.
+        report: Report of the last loading; None before.
     """
 
     def __init__(

@@ -70,7 +70,7 @@ class PositivePictures:
         log_dir: Folder of the TensorBoard events.
         loss: The loss that is trained with; its first channel is drawn.
         image_key: See :class:`medpixcl.training.pixpro.PixProPrepareBatch`.
-        name: Of the channel, with its unit.
+        name: Name of the channel, with its unit.
 
     Raises:
         ValueError: If the loss has no exogenous channel.
@@ -116,10 +116,10 @@ def positives_figure(
     The cell is the one with most spatial positives, at the finest level and the last of the loss's scales.
 
     Args:
-        loss: Its first channel is drawn.
-        views: Of one image: ``query`` and ``anchor`` (1, C, *view), and the target that
+        loss: Loss whose first exogenous channel is drawn.
+        views: Views of one image: ``query`` and ``anchor`` (1, C, *view), and the target that
             :class:`medpixcl.training.pixpro.PixProPrepareBatch` gives.
-        name: Of the channel, with its unit.
+        name: Name of the channel, with its unit.
     """
     positives = loss.positives(views, scale=len(loss.scales) - 1)
     spatial, weights = positives.spatial[0], positives.weights[0]

@@ -90,7 +90,7 @@ def nearest_neighbours(
         train: Vectors and labels.
         test: Vectors of the images to predict.
         classes: Number K.
-        neighbours: That vote; all where there are fewer.
+        neighbours: Number of neighbours that vote; all images where there are fewer.
         temperature: Temperature of the softmax that weighs the neighbours.
 
     Reference: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, 3.4.

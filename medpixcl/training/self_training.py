@@ -84,11 +84,11 @@ class TemplateMatching:
     The template's own landmarks get the weight 1.
 
     Args:
-        labels: Filled here.
+        labels: Pseudo-landmarks, which are filled here.
         template: The annotated image.
         matcher: How landmarks are matched.
         network: Embedding network.
-        weights: Its weights; None leaves it as it was built.
+        weights: Weights of the network; None leaves it as it was built.
         datasets: The images are those of these datasets.
         learn: Learn first from all these images what the landmarks look like
             (:meth:`medpixcl.matching.LandmarkMatcher.learn`).
