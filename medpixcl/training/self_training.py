@@ -144,7 +144,7 @@ class Relabelling:
     See :func:`medpixcl.matching.trust.relabel`. Every process does all images, so that all have the same labels.
 
     Args:
-        labels: Changed here.
+        labels: Pseudo-landmarks, which are changed here.
         template: The annotated image, whose landmarks stay.
         teacher: The network that finds them: a moving average of the one in training.
         inferer: How landmarks are found, with the views of an image.
