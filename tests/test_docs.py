@@ -5,6 +5,7 @@ import json
 import pkgutil
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import yaml
 from typer.main import get_command
 
 from medpixcl.cli import app
+from tests.test_layers import LEVELS
 
 ROOT = Path(__file__).parents[1]
 BUNDLES = sorted(path.parents[1] for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
@@ -21,6 +23,7 @@ CARDS = [bundle / "docs" / "README.md" for bundle in BUNDLES]
 FOLDERS = [ROOT, ROOT / "docs", ROOT / "docs/guide", ROOT / "docs/evidence", ROOT / "data_manifests"]
 PAGES = [*sorted(page for folder in FOLDERS for page in folder.glob("*.md")), *CARDS]
 COMMANDS = get_command(app).commands
+STUBS = sorted((ROOT / "medpixcl").rglob("__init__.pyi"))
 PRETRAINING = "xray_infoaug_pretraining"
 
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -178,17 +181,41 @@ def test_settings_named_in_the_pages_exist() -> None:
     for place, words in CALLS:
         settings = {word.split("=")[0].split("::")[0] for word in words if re.match(r"[a-z_:]+=", word)}
         if words[0] == "pretrain" and settings:
-            name = next((bundle.name for bundle in BUNDLES if f"bundles/{bundle.name}" in words), PRETRAINING)
+            name = next((bundle.name for bundle in BUNDLES if bundle.name in words), PRETRAINING)
             config = (ROOT / "bundles" / name / "configs" / "train.json").read_text(encoding="utf-8")
             assert settings <= json.loads(config).keys(), place
 
 
-def test_reference_names_modules() -> None:
-    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    names = re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE)
-    assert len(names) > 20
-    for name in names:
-        assert pkgutil.resolve_name(name).__doc__, name
+REFERENCE = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_reference_names_what_exists(name: str) -> None:
+    assert pkgutil.resolve_name(name).__doc__
+
+
+@pytest.mark.parametrize("stub", STUBS, ids=lambda stub: stub.parent.name)
+def test_reference_lists_the_public_names(stub: Path) -> None:
+    """Every name that a package exports stands in the reference; those of the front door stand there once."""
+    package = ".".join(stub.parent.relative_to(ROOT).parts)
+    exported = set(re.findall(r" as (\w+)", stub.read_text(encoding="utf-8")))
+    listed = {name.rpartition(".")[2] for name in REFERENCE if name.rpartition(".")[0] in (package, "medpixcl")}
+    assert exported <= listed
+
+
+def test_level_table() -> None:
+    """The table of levels in CONTRIBUTING.md is that of the test that guards them."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", text, re.MULTILINE)
+    table = {unit: int(level) for level, cells in rows for unit in re.findall(r"`(\w+)`", cells)}
+    assert table == LEVELS
+
+
+def test_extras_table() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    section = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").partition("## Extras")[2].partition("\n## ")[0]
+    first_cells = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
+    assert {name for cell in first_cells for name in re.findall(r"`([\w-]+)`", cell)} == extras.keys()
 
 
 def test_every_page_is_in_the_navigation() -> None:

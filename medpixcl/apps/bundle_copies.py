@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medpixcl.apps.bundles import BundleError, bundle_roots, find_bundle
+from medpixcl.apps.bundle_search import BundleError, bundle_roots, find_bundle
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,25 +15,16 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.utils import merge_kv
 from yaml import YAMLError
 
-import medpixcl
+from medpixcl.apps.bundle_search import BundleError, UntrustedBundleError, distrust, is_trusted
 from medpixcl.apps.renamed import renamed_id
 from medpixcl.training.config_data import PROGRAM_KEYS, as_data, is_plain
 
-BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
 # Loggers that repeat what is raised as an error.
 ECHOES = (
     "ignite.engine.engine.SupervisedEvaluator",
     "ignite.engine.engine.SupervisedTrainer",
     "monai.bundle.workflows",
 )
-
-
-class BundleError(ValueError):
-    """A bundle cannot be found or does not run as asked."""
-
-
-class UntrustedBundleError(BundleError):
-    """A configuration is a program from a folder that is not trusted."""
 
 
 @dataclass(frozen=True)
@@ -48,42 +38,6 @@ class Reference:
     id: str
 
 
-def bundle_roots() -> list[Path]:
-    """Folders searched for bundles, in order: working folder, ``$MEDPIXCL_BUNDLES``, installation.
-
-    The installation holds them in ``medpixcl/bundles`` (wheel) or ``bundles`` (source checkout).
-    """
-    package = Path(medpixcl.__file__).parent
-    checkout = package.parent if (package.parent / "pyproject.toml").is_file() else package
-    named = [Path(os.environ[BUNDLES_VARIABLE])] if os.environ.get(BUNDLES_VARIABLE) else []
-    return [Path("bundles"), *named, checkout / "bundles"]
-
-
-def find_bundle(name: str | os.PathLike[str] | None, default: str = "", *, trust: bool = False) -> Path:
-    """Find the folder of a bundle.
-
-    Args:
-        name: Folder of the bundle, or its name in the working folder or one of :func:`bundle_roots`.
-        default: Name to use if ``name`` is empty.
-        trust: Accept a bundle from any other folder.
-
-    Raises:
-        BundleError: If there is no such bundle.
-        UntrustedBundleError: If the bundle lies elsewhere and is not trusted.
-    """
-    asked = Path(name or default)
-    places = [asked] if name else []
-    if len(asked.parts) == 1:
-        places += [root / asked for root in bundle_roots()]
-    for place in places:
-        if (place / "configs" / "metadata.json").is_file():
-            if not (trust or _is_trusted(place)):
-                raise UntrustedBundleError(_question(f"the bundle {place}"))
-            return place
-    looked = " or ".join(str(place) for place in places)
-    raise BundleError(f"no bundle at {looked}: give --bundle, or set {BUNDLES_VARIABLE} to the folder of the bundles")
-
-
 def check_config(file: Path, *, trust: bool = False) -> None:
     """Check whether a config file may be merged over a bundle's; a file that holds only data always may.
 
@@ -94,20 +48,8 @@ def check_config(file: Path, *, trust: bool = False) -> None:
     Raises:
         UntrustedBundleError: If the file holds a program, lies elsewhere and is not trusted.
     """
-    if not (trust or _is_trusted(file)) and _holds_program(_read_file(file)):
-        raise UntrustedBundleError(_question(f"the configuration {file}"))
-
-
-def _is_trusted(place: Path) -> bool:
-    """Whether a path lies in the working folder or in one of :func:`bundle_roots`."""
-    return any(place.resolve().is_relative_to(root.resolve()) for root in (Path(), *bundle_roots()))
-
-
-def _question(what: str) -> str:
-    return (
-        f"{what} is a program that will run with your rights, and it lies outside the working folder, the installation "
-        f"and {BUNDLES_VARIABLE}: run it with --trust if you trust its author"
-    )
+    if not (trust or is_trusted(file)) and _holds_program(_read_file(file)):
+        raise UntrustedBundleError(distrust(f"the configuration {file}"))
 
 
 def _holds_program(config: Any) -> bool:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from medpixcl.apps.bundles import find_bundle, read_bundle, run_bundle
+from medpixcl.apps.bundle_search import find_bundle
+from medpixcl.apps.bundles import read_bundle, run_bundle
 from medpixcl.apps.match import Matcher
 from medpixcl.coordinates import image_affine
 from medpixcl.data.demo import DemoData, make_demo_data

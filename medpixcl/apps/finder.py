@@ -14,7 +14,8 @@ from monai.transforms import Compose
 from torch import nn
 from tqdm import tqdm
 
-from medpixcl.apps.bundles import checked_device, find_bundle, own_errors, read_bundle
+from medpixcl.apps.bundle_search import find_bundle
+from medpixcl.apps.bundles import checked_device, own_errors, read_bundle
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Searchable, SpacingMM, image_list
 from medpixcl.apps.output import Output

@@ -119,7 +119,8 @@ class Matcher(LandmarkFinder):
                 f"found {len(pictures)} templates and landmarks of {len(marks)}; give one for each template"
             )
         pairs = [(_image(one, spacing_mm), _marks(points)) for one, points in zip(pictures, marks, strict=True)]
-        self.templates = [AnnotatedImage(one, points, self.preprocessing, spacing_mm) for one, points in pairs]
+        with own_errors():
+            self.templates = [AnnotatedImage(one, points, self.preprocessing, spacing_mm) for one, points in pairs]
         self.inferer.matcher.fit(
             self.model,
             self.network.strides,

@@ -9,7 +9,8 @@ import torch
 from monai.data import list_data_collate
 from torch import Tensor, nn
 
-from medpixcl.apps.bundles import BundleError, own_errors, read_bundle
+from medpixcl.apps.bundle_search import BundleError
+from medpixcl.apps.bundles import own_errors, read_bundle
 from medpixcl.networks.weights import load_weights
 from medpixcl.training.leak_probe import LeakProbe, global_statistics, leak_probe, r_squared
 from medpixcl.training.mixup import MixUpPrepareBatch, mixtures_and_opacity, opacity_pairs

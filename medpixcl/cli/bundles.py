@@ -29,4 +29,4 @@ def copy(
     """Copy a bundle with its weights, so that its configurations can be edited."""
     from medpixcl.apps.bundle_copies import copy_bundle
 
-    say(f"copied {copy_bundle(name, folder)} to {folder}; use it as --bundle {folder}")
+    say(f"copied {copy_bundle(name, folder)} to {folder}; give this folder where a command takes a bundle")

@@ -19,7 +19,9 @@ def calibrate(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="File to write (.json), for `medpixcl match --calibration`.")
     ],
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")
     ] = None,

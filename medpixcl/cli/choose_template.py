@@ -16,7 +16,9 @@ def choose_template(
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
     count: Annotated[int, typer.Option("-k", "--count", min=1, help="Number of images to choose.")] = 1,
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")
     ] = None,

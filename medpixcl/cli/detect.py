@@ -12,7 +12,9 @@ from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust,
 def detect(
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a detector bundle.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Name or folder of a detector bundle; xray_landmark_selftraining by default.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights from `medpixcl selftrain` or `finetune`; the bundle's by default.")
     ] = None,

@@ -16,7 +16,9 @@ def match(
     ],
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a matching bundle.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")
     ] = None,

@@ -46,17 +46,20 @@ def chosen_bundle(
         configs: Config files that the user merges over the bundle's.
         trust: Run configurations from any folder without asking.
     """
-    from medpixcl.apps.bundles import check_config, find_bundle
+    from medpixcl.apps.bundle_search import find_bundle
 
     folder = _asked(partial(find_bundle, name, default), trust)
-    for file in configs or []:
-        _asked(partial(check_config, file), trust)
+    if configs:
+        from medpixcl.apps.bundles import check_config
+
+        for file in configs:
+            _asked(partial(check_config, file), trust)
     return folder
 
 
 def _asked(look: Callable[..., T], trust: bool) -> T:
     """Find a configuration; if its folder is not trusted, ask the user first."""
-    from medpixcl.apps.bundles import UntrustedBundleError
+    from medpixcl.apps.bundle_search import UntrustedBundleError
 
     try:
         return look(trust=trust)

@@ -1,13 +1,16 @@
 """`medpixcl bundles`: what is at hand, and a copy to edit."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from medpixcl.apps.bundle_copies import copy_bundle, list_bundles
-from medpixcl.apps.bundles import BundleError, find_bundle
+from medpixcl.apps.bundle_search import BundleError, find_bundle
 from tests.tiny import MATCHING, PRETRAINING, ROOT, edited_bundle, medpixcl
 
 
@@ -32,7 +35,17 @@ def test_list_names_what_find_bundle_finds(elsewhere: Path, capsys: pytest.Captu
         assert one.weights == (one.place.resolve() != own)
     assert medpixcl("bundles", "list") == 0
     shown = capsys.readouterr().out
-    assert "xray_landmark_matching 0.2.0, weights: no\n    Landmark detection from one annotated image\n" in shown
+    assert f"xray_landmark_matching {facts['version']}, weights: no\n    {facts['task']}\n" in shown
+
+
+def test_list_loads_no_torch(elsewhere: Path) -> None:
+    """The list is there at once: reading what bundles say of themselves needs no network."""
+    code = "import sys; from medpixcl.cli import app; app(['bundles', 'list'], standalone_mode=False)"
+    code += "; assert not {'torch', 'monai'} & set(sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    assert PRETRAINING.name in run.stdout
 
 
 def test_metadata_that_is_none(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:

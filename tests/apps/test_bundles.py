@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
+from medpixcl.apps.bundle_search import BundleError, UntrustedBundleError, find_bundle
 from medpixcl.apps.bundles import (
-    BundleError,
     Reference,
-    UntrustedBundleError,
     check_config,
-    find_bundle,
     own_errors,
     parse_settings,
     read_bundle,
@@ -41,7 +39,7 @@ def test_find_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         BundleError, match=r"no bundle at absent or bundles.absent or .*shelf.absent or .*bundles.absent: "
     ):
         find_bundle("absent")
-    with pytest.raises(BundleError, match=r"^no bundle at [^ ]*nowhere: give --bundle, or set MEDPIXCL_BUNDLES"):
+    with pytest.raises(BundleError, match=r"^no bundle at [^ ]*nowhere: give a name of `medpixcl bundles list`"):
         find_bundle(tmp_path / "nowhere")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from monai.bundle import ConfigParser
 
-from medpixcl.apps.bundles import BundleError, read_bundle
+from medpixcl.apps.bundle_search import BundleError
+from medpixcl.apps.bundles import read_bundle
 from medpixcl.apps.renamed import RENAMED
 from medpixcl.networks import PixelEmbeddingNet
 from tests.bundles.formatting import formatted
