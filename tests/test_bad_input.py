@@ -198,10 +198,10 @@ def test_one_landmark_is_enough(case: dict[str, Path], tmp_path: Path) -> None:
 
 
 def test_the_template_comes_first(case: dict[str, Path], tmp_path: Path, refused: Callable[..., str]) -> None:
-    """Before a folder of images that may be large, before the weights, and before anything is written."""
+    """Before a folder of images that may be large, and before anything is written."""
     case["template"].unlink()
     case["images"] = tmp_path / "nowhere"
-    sentence = refused(*words(case, *SMALL, "--weights", tmp_path / "nothing.pt"))
+    sentence = refused(*words(case, *RANDOM))
     assert sentence.endswith("template.png: does not exist.")
     assert not case["output"].exists()
 

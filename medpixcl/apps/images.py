@@ -1,11 +1,12 @@
 """The images that are searched, and how results name them."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 from medpixcl.data.datalist import items_of
 from medpixcl.data.identity import first_file, unique_stems
@@ -17,35 +18,41 @@ SHOWN = 3
 AnyPath: TypeAlias = str | PathLike[str]
 
 
-@runtime_checkable
-class Images(Protocol):
+class Images(ABC):
     """Images that can be searched: on disk (:class:`ImageList`) or in memory."""
 
     @property
+    @abstractmethod
     def datalist(self) -> list[dict[str, Any]]:
         """Items that the preprocessing transforms take."""
 
     @property
+    @abstractmethod
     def rejected(self) -> dict[str, str]:
         """Reason for every image that is not searched."""
 
+    @abstractmethod
     def check(self) -> None:
         """Raise a ValueError if there is nothing to search."""
 
+    @abstractmethod
     def entry(self, image: str) -> dict[str, Any]:
         """Item of the image whose prepared tensor says that it comes from ``image``."""
 
+    @abstractmethod
     def files(self, image: str) -> tuple[Path, ...]:
         """Files that the image was read from."""
 
+    @abstractmethod
     def name(self, image: str) -> str:
         """How results name the image."""
 
+    @abstractmethod
     def stem(self, image: str) -> str:
         """Name without suffix, for the files made from the image."""
 
 
-class ImageList:
+class ImageList(Images):
     """The images to search, from files, folders or a manifest, and what was rejected with its reason.
 
     Nothing is read before it is asked for, so that other input can be checked first.
