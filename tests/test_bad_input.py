@@ -201,7 +201,7 @@ def test_the_template_comes_first(case: dict[str, Path], tmp_path: Path, refused
     """Before a folder of images that may be large, and before anything is written."""
     case["template"].unlink()
     case["images"] = tmp_path / "nowhere"
-    sentence = refused(*words(case, *SMALL))
+    sentence = refused(*words(case, *RANDOM))
     assert sentence.endswith("template.png: does not exist.")
     assert not case["output"].exists()
 

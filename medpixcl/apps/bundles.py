@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.exceptions import NotComputableError
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.utils import merge_kv
 from yaml import YAMLError
@@ -25,6 +26,10 @@ ECHOES = (
     "ignite.engine.engine.SupervisedTrainer",
     "monai.bundle.workflows",
 )
+
+
+# MONAI's sentence around an error of a constructor.
+_BUILDING = re.compile(r"Failed to instantiate component '([^']+)'")
 
 
 @dataclass(frozen=True)
@@ -163,11 +168,28 @@ def read_bundle(
             raise BundleError(f"the setting {key!r} is part of the program: put it into a configuration file")
         if isinstance(value, Reference) and value.id not in parser:
             value = f"@{value.id}"
-        if key == "device" and isinstance(value, str):
-            checked_device(value)
+        if key == "device" and not isinstance(value, Reference | torch.device):
+            checked_device(str(value))
+        _refuse_lost_component(key, parser[key], value)
         parser[key] = f"@{value.id}" if isinstance(value, Reference) else as_data(value)
     parser["bundle_root"] = as_data(str(bundle))
     return parser
+
+
+def _refuse_lost_component(key: str, before: Any, value: Any) -> None:
+    """Refuse data in the place of a component; a reference, or null for none of it, may stand there."""
+    if value is None or isinstance(value, Reference):
+        return
+    several = isinstance(before, list) and any(map(_is_component, before))
+    if _is_component(before) or (several and not isinstance(value, list)):
+        raise BundleError(
+            f"the setting {key} is a part of the program, and {value!r} is data: set an id below it, or put it into a "
+            "configuration file"
+        )
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def refuse_renamed(keys: Sequence[str]) -> None:
@@ -208,13 +230,25 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """Raise a component's own error instead of MONAI's wrapper around it."""
+    """Raise a component's own error instead of MONAI's wrapper around it.
+
+    Raises:
+        ValueError: For a component that cannot be built of the values that it is given, and for a metric that cannot be
+            computed: neither is an error of the program.
+    """
     try:
         yield
     except RuntimeError as error:
         own: BaseException = error
+        building = ""
         while isinstance(own, RuntimeError) and own.__cause__ is not None:
+            building = name[1] if (name := _BUILDING.match(str(own))) else building
             own = own.__cause__
+        if isinstance(own, NotComputableError):
+            raise ValueError(str(own)) from own
+        if building and isinstance(own, TypeError | AttributeError | LookupError):
+            kind = type(own).__name__
+            raise ValueError(f"{building} cannot be built with the settings it is given ({kind}: {own})") from own
         if own is error:
             raise
         raise own from own.__cause__

@@ -68,8 +68,10 @@ def evaluate(
         ValueError: If the input is bad; one sentence that names the file.
     """
     readers = [references] if isinstance(references, str | PathLike) else references
+    if not readers:
+        raise ValueError("the list of references is empty; give at least one landmark file")
+    positions = [read_landmarks(path).positions_mm() for path in (predictions, *readers)]
     paths = [Path(one) for one in (predictions, *readers)]
-    positions = [read_landmarks(path).positions_mm() for path in paths]
     result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
     if radii := read_radii(paths[0]):
         result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)

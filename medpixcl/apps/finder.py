@@ -93,6 +93,10 @@ class LandmarkFinder(ABC):
         Raises:
             ValueError: If the input is bad; one sentence that names the file.
         """
+        if not isinstance(output, Output | None):
+            raise ValueError(
+                f"output is {output!r}; give what output.into(folder) of this {type(self).__name__} returns"
+            )
         radii = Radii(None if calibration is None else str(calibration), self.names)
         true = None if reference is None else read_landmarks(reference).positions_mm()
         results = Results(
@@ -195,6 +199,8 @@ def read_finder(
         BundleError: If there is no such bundle, or it has no such setting.
         ValueError: If a setting has an argument of its own, or the weights do not fit.
     """
+    if not isinstance(settings or {}, Mapping) or not all(isinstance(key, str) for key in settings or {}):
+        raise ValueError(f"settings are {settings!r}; expected a mapping of ids to values")
     folder, values = find_bundle(bundle, kind.default_bundle, trust=trust), dict(settings or {})
     if typed := sorted(TYPED & values.keys()):
         raise ValueError(f"{typed[0]} is no setting of a bundle here; give it as the argument or option of that name")

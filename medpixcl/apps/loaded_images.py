@@ -1,9 +1,9 @@
 """Images in memory: arrays and tensors with the same interface as images on disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,14 +50,25 @@ def image_list(
     if isinstance(images, Mapping):
         return LoadedImages(images, spacing_mm, spatial_dims)
     if not isinstance(images, str | PathLike | Manifest):
-        if not len(images):
-            raise ValueError("the list of images is empty; give at least one path or array")
-        in_memory = [one for one in images if isinstance(one, np.ndarray | Tensor)]
-        if in_memory:
-            return LoadedImages(in_memory, spacing_mm, spatial_dims)
-        paths = [one for one in images if isinstance(one, str | PathLike)]
-        return ImageList(paths, spacing_mm, exclude, spatial_dims)
+        listed = _listed(images)
+        if isinstance(listed[0], str | PathLike):
+            return ImageList(listed, spacing_mm, exclude, spatial_dims)
+        return LoadedImages(listed, spacing_mm, spatial_dims)
     return ImageList(images, spacing_mm, exclude, spatial_dims, sections)
+
+
+def _listed(images: Any) -> list[Any]:
+    """Several paths or several images in memory; a ValueError says what else was given."""
+    if isinstance(images, bytes) or not isinstance(images, Iterable):
+        raise ValueError(f"the images are a {type(images).__name__}; give paths, a manifest, arrays or tensors")
+    listed = list(images)
+    if not listed:
+        raise ValueError("the list of images is empty; give at least one path or array")
+    for kinds in (str | PathLike, np.ndarray | Tensor):
+        if isinstance(listed[0], kinds) and all(isinstance(one, kinds) for one in listed):
+            return listed
+    found = ", ".join(dict.fromkeys(type(one).__name__ for one in listed))
+    raise ValueError(f"the list of images holds {found}; give either paths alone or arrays and tensors alone")
 
 
 class LoadedImages(Images):
@@ -71,7 +82,8 @@ class LoadedImages(Images):
         spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
 
     Raises:
-        ValueError: If an array has no spacing or is not a grey image, or two images have the same name.
+        ValueError: If there is no image, an array has no spacing or is no grey image, two images have the same name, or
+            a name would lead files out of the folder of the results.
     """
 
     def __init__(
@@ -83,9 +95,11 @@ class LoadedImages(Images):
         named = (
             images.items() if isinstance(images, Mapping) else [(_name(one, n), one) for n, one in enumerate(images)]
         )
-        self.images = {name: loaded_image(one, name, spacing_mm) for name, one in named}
+        self.images = {_checked_name(name): loaded_image(one, name, spacing_mm) for name, one in named}
         if len(self.images) != len(named):
             raise ValueError("two images in memory have the same name; give a mapping of names to images")
+        if not self.images:
+            raise ValueError("the mapping of images is empty; give at least one name and array")
         self.spatial_dims = spatial_dims
 
     @cached_property
@@ -130,8 +144,7 @@ class LoadedImages(Images):
         dims = image.ndim - 1
         if self.spatial_dims not in (None, dims):
             return f"has {dims} spatial axes; the network takes {self.spatial_dims}."
-        bad = int((~image.as_tensor().isfinite()).sum())
-        return f"holds {bad} values that are not finite (NaN or Inf)." if bad else ""
+        return not_finite(image)
 
 
 def loaded_image(values: Array, name: str = "", spacing_mm: SpacingMM = None) -> MetaTensor:
@@ -147,15 +160,12 @@ def loaded_image(values: Array, name: str = "", spacing_mm: SpacingMM = None) ->
         ValueError: If the array has no spacing, or is not a grey image.
     """
     name = name or _name(values, 0)
-    pixels = torch.as_tensor(np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values)
-    if isinstance(values, MetaTensor):
-        pixels, affine = values.as_tensor(), torch.as_tensor(values.affine, dtype=torch.float64).cpu()
+    pixels = _pixels(name, values)
     if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[0] != 1):
         pixels = pixels[None]
-    if pixels.ndim not in (3, 4) or pixels.shape[0] != 1:
+    if pixels.ndim not in (3, 4) or pixels.shape[0] != 1 or not pixels.numel():
         raise ValueError(f"{name} has the shape {tuple(pixels.shape)}; expected one grey image of two or three axes")
-    if not isinstance(values, MetaTensor):
-        affine = _affine(name, pixels.ndim - 1, spacing_mm)
+    affine = _affine_of(name, values) if isinstance(values, MetaTensor) else _affine(name, pixels.ndim - 1, spacing_mm)
     meta = {
         "filename_or_obj": name,
         "spacing_source": "given",
@@ -164,15 +174,57 @@ def loaded_image(values: Array, name: str = "", spacing_mm: SpacingMM = None) ->
         "spatial_shape": list(pixels.shape[1:]),
         "space": "RAS",
     }
-    return MetaTensor(pixels.detach().cpu().float(), affine=affine, meta=meta)
+    return MetaTensor(pixels, affine=affine, meta=meta)
+
+
+def not_finite(image: MetaTensor) -> str:
+    """Reason why an image with NaN or Inf cannot be used; empty for any other image."""
+    bad = int((~image.as_tensor().isfinite()).sum())
+    return f"holds {bad} values that are not finite (NaN or Inf)." if bad else ""
+
+
+def _checked_name(name: Any) -> str:
+    if (
+        not isinstance(name, str)
+        or not name
+        or "\0" in name
+        or PurePath(name).is_absolute()
+        or ".." in PurePath(name).parts
+    ):
+        raise ValueError(
+            f"{name!r} cannot name an image: its files would lie out of the folder of the results; give a relative "
+            "path, such as 'patient/image'"
+        )
+    return name
+
+
+def _pixels(name: str, values: Any) -> Tensor:
+    """Grey values as float32 on the CPU."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    if isinstance(values, Tensor) and not (values.is_complex() or values.is_meta or values.layout != torch.strided):
+        return torch.as_tensor(values).detach().cpu().float()
+    kind = str(getattr(values, "dtype", type(values).__name__))
+    raise ValueError(f"{name} is no image but {kind}; give a path, or an array or a dense tensor of real numbers")
+
+
+def _affine_of(name: str, image: MetaTensor) -> Tensor:
+    """Affine of a tensor, voxel -> mm, RAS+, float64."""
+    affine = torch.as_tensor(image.affine, dtype=torch.float64).cpu()
+    if not (bool(affine.isfinite().all()) and abs(float(torch.linalg.det(affine))) > 0):
+        raise ValueError(f"the affine of {name} has no inverse; give one from voxels to mm, RAS+")
+    return affine
 
 
 def _affine(name: str, dims: int, spacing_mm: SpacingMM) -> Tensor:
     """Voxel -> mm, RAS+, 4 x 4: rows run down and columns to the right; axes of a volume run along x, y, z."""
     if spacing_mm is None:
         raise ValueError(f"{name} is an array without an affine; give the size of its voxels as spacing_mm")
-    sizes = [float(spacing_mm)] * dims if isinstance(spacing_mm, int | float) else [float(one) for one in spacing_mm]
-    if len(sizes) != dims or min(sizes) <= 0:
+    try:
+        sizes = np.broadcast_to(np.asarray(spacing_mm, dtype=np.float64), dims).tolist()
+    except (TypeError, ValueError):
+        sizes = []
+    if not sizes or not all(0 < size < np.inf for size in sizes):
         raise ValueError(
             f"spacing_mm of {name} is {spacing_mm}; expected a positive number or one for each of {dims} axes"
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
-from medpixcl.apps.loaded_images import Array, Searchable, SpacingMM, loaded_image
+from medpixcl.apps.loaded_images import Array, Searchable, SpacingMM, loaded_image, not_finite
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
@@ -276,7 +276,12 @@ def _each(one_or_several: Any) -> list[Any]:
 
 
 def _image(image: Template, spacing_mm: SpacingMM) -> str | MetaTensor:
-    return str(image) if isinstance(image, str | PathLike) else loaded_image(image, spacing_mm=spacing_mm)
+    if isinstance(image, str | PathLike):
+        return str(image)
+    loaded = loaded_image(image, spacing_mm=spacing_mm)
+    if reason := not_finite(loaded):
+        raise ValueError(f"{loaded.meta['filename_or_obj']} {reason}")
+    return loaded
 
 
 def _marks(landmarks: Marks) -> str | LandmarkSet:
@@ -287,10 +292,18 @@ def _marks(landmarks: Marks) -> str | LandmarkSet:
         return landmarks.points
     if isinstance(landmarks, str | PathLike):
         return str(landmarks)
-    places = [torch.as_tensor(place, dtype=torch.float64) for place in landmarks.values()]
+    if not isinstance(landmarks, Mapping):
+        raise ValueError(
+            f"the landmarks of a template are a {type(landmarks).__name__}; give a landmark file, or a mapping of "
+            "names to positions"
+        )
+    try:
+        places = [torch.as_tensor(place, dtype=torch.float64) for place in landmarks.values()]
+    except (TypeError, ValueError):
+        places = []
     if not places or {tuple(place.shape) for place in places} not in ({(2,)}, {(3,)}):
         raise ValueError("the landmarks given have no positions of two or of three voxel indices each; give such ones")
-    return LandmarkSet(tuple(landmarks), torch.stack(places))
+    return LandmarkSet(tuple(map(str, landmarks)), torch.stack(places))
 
 
 def _in_order(template: AnnotatedImage, names: Sequence[str]) -> Tensor:

@@ -13,6 +13,7 @@ from monai.transforms import Compose
 from torch import Tensor
 
 import medpixcl
+from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.images import Images
 from medpixcl.apps.radii import Radii
 from medpixcl.coordinates import affines_of, flip_ras_lps, spacing_of, working_affine, working_spacing, working_voxels
@@ -178,6 +179,8 @@ class Results:
             raise ModuleNotFoundError(
                 "to_dataframe needs the package pandas: pip install 'medpixcl[table]'", name="pandas"
             ) from None
+        if not self.landmarks:
+            return pandas.DataFrame(columns=["image", "landmark", "score", "flag"])
         return pandas.concat([pandas.DataFrame(_columns(one)) for one in self.landmarks], ignore_index=True)
 
     def write(
@@ -201,13 +204,16 @@ class Results:
             What a format cannot hold, with the reason; ``rejected.csv`` lists it beside the images without landmarks.
 
         Raises:
-            ValueError: If a format is unknown, or no image was searched.
+            ValueError: If a format is unknown, no image was searched, or one cannot be read again; the tables are
+                written before the pictures.
         """
         output = self.output.into(folder, formats, overlays=overlays, keep_patient=keep_patient)
+        not_written = output.write(self)
         for one in self.landmarks if output.overlays else ():
             output.draw(one, self.read(one))
-        return output.write(self)
+        return not_written
 
+    @own_errors()
     def read(self, one: Landmarks) -> MetaTensor:
         """Read the image of the given landmarks again and prepare it."""
         return self.preprocessing(dict(self.images.entry(one.source)))["image"]
@@ -227,7 +233,12 @@ class Results:
             comparisons: Names and metrics of other runs on the same images, shown next to this run.
             pictures: Pictures to show above the error curves.
             warnings: Warnings to show in addition to :attr:`warnings`.
+
+        Raises:
+            ValueError: If no image was searched, or one cannot be read again.
         """
+        if not self.landmarks:
+            raise ValueError(f"there are no landmarks to report in {path}: search an image first")
         by_name = {one.image: one for one in self.landmarks}
         versions = {"medpixcl": medpixcl.__version__, "torch": torch.__version__}
         page = match_report(

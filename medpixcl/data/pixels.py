@@ -60,7 +60,10 @@ def row_column_spacing(spacing_mm: SpacingMM) -> tuple[float, float]:
         >>> row_column_spacing(0.5)
         (0.5, 0.5)
     """
-    sizes = [float(size) for size in (spacing_mm if isinstance(spacing_mm, Sequence) else [spacing_mm])]
+    try:
+        sizes = np.atleast_1d(np.asarray(spacing_mm, dtype=np.float64)).tolist()
+    except (TypeError, ValueError):
+        sizes = []
     if len(sizes) not in (1, 2) or not all(0 < size < float("inf") for size in sizes):
         raise ValueError(f"spacing_mm is {spacing_mm}; expected one positive number in mm, or one for (row, column).")
     return sizes[0], sizes[-1]

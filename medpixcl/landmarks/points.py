@@ -57,6 +57,17 @@ class LandmarkSet:
         return self.voxels.isnan().any(dim=1)
 
 
+def outside_image(voxels: Float[Tensor, "k d"], shape: Sequence[int]) -> Bool[Tensor, " k"]:
+    """Which points lie outside of all voxels of an image; missing ones (NaN) do not.
+
+    Example:
+        >>> outside_image(torch.tensor([[0.0, 3.4], [0.0, 4.0], [torch.nan, torch.nan]]), (4, 4))
+        tensor([False,  True, False])
+    """
+    size = torch.tensor(list(shape), dtype=torch.float64)
+    return ((voxels < -0.501) | (voxels > size - 0.499)).any(dim=1)
+
+
 def in_plane(point: Sequence[float], dims: int) -> Sequence[float]:
     """Drop the third coordinate of a 2D image's point: 3D Slicer writes a picture's points with z = 0.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from medpixcl._typing import Embed
 from medpixcl.coordinates import affines_of, voxel_to_mm, working_spacing, working_voxels
 from medpixcl.data.landmarks.reading import read_landmarks
-from medpixcl.landmarks.points import LandmarkSet
+from medpixcl.landmarks.points import LandmarkSet, outside_image
 from medpixcl.matching.matcher import LandmarkMatcher
 
 
@@ -32,7 +32,7 @@ class AnnotatedImage:
         voxels: Landmarks in voxels of the prepared image, (K, D), NaN where missing.
 
     Raises:
-        ValueError: If the image or the landmark file is bad, or no landmark is given for this image.
+        ValueError: If the image or the landmark file is bad, no landmark is given for this image, or one lies outside.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class AnnotatedImage:
         self.path = Path(image if isinstance(image, str) else str(meta["filename_or_obj"]))
         if isinstance(landmarks, LandmarkSet):
             self.points, where = landmarks, "the landmarks given"
+            self._check()
         else:
             affine = torch.as_tensor(meta["original_affine"])
             self.points = read_landmarks(landmarks).for_image(str(self.path), affine, list(meta["spatial_shape"]))
@@ -54,6 +55,21 @@ class AnnotatedImage:
         if bool(self.points.missing.all()):
             raise ValueError(f"{where} has no landmark with a position in {self.path.name}; mark at least one")
         self.voxels = working_voxels(self.points.voxels, self.image)
+
+    def _check(self) -> None:
+        """Raise a ValueError if the landmarks given are of another dimension than the image, or lie outside of it."""
+        name, shape = self.path.name, tuple(self.image.meta["spatial_shape"])
+        if self.points.dims != len(shape):
+            raise ValueError(
+                f"the landmarks given have {self.points.dims} coordinates, and {name} has {len(shape)} axes; give one "
+                "for each axis"
+            )
+        if bool((outside := outside_image(self.points.voxels, shape)).any()):
+            index = int(outside.nonzero()[0])
+            raise ValueError(
+                f"the landmark {self.points.names[index]!r} lies at voxel {self.points.voxels[index].tolist()}, "
+                f"outside {name} of size {shape}; check the order of the axes and the unit"
+            )
 
     @property
     def mm(self) -> Tensor:

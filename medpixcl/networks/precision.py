@@ -28,7 +28,7 @@ class Precision:
     """
 
     def __init__(self, bfloat16: bool | str = "auto") -> None:
-        if bfloat16 not in (True, False, "auto"):
+        if not isinstance(bfloat16, bool) and bfloat16 != "auto":
             raise ValueError(f"bfloat16 is {bfloat16!r}; expected true, false or 'auto'.")
         self.setting = bfloat16
         self._begun: bool | None = None

@@ -16,6 +16,8 @@ from medpixcl.transforms.blur import gaussian_blur
 
 TOLERANCE = 0.01
 """Relative difference of spacing up to which an image is not resampled."""
+LARGEST_CHANGE = 100.0
+"""Factor by which pixels may become larger or smaller; beyond it the spacing is wrong, and memory not enough."""
 
 
 class LoadImageMMd(MapTransform):
@@ -46,7 +48,8 @@ class WorkingSpacingd(MapTransform):
         spacing_mm: Size of a pixel along each array axis; None leaves the images unchanged.
 
     Raises:
-        ImageFileError: If an image has another number of axes than ``spacing_mm``.
+        ValueError: If ``spacing_mm`` is no list of positive numbers.
+        ImageFileError: If an image has another number of axes than ``spacing_mm``, or pixels of quite another size.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class WorkingSpacingd(MapTransform):
         spacing_mm: Sequence[float] | None,
     ) -> None:
         super().__init__(keys)
-        self.spacing_mm = spacing_mm
+        self.spacing_mm = None if spacing_mm is None else _sizes(spacing_mm)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the images resampled."""
@@ -74,8 +77,22 @@ class WorkingSpacingd(MapTransform):
         factor = torch.as_tensor(list(self.spacing_mm), dtype=spacing.dtype) / spacing
         if bool(((factor - 1).abs() < TOLERANCE).all()):
             return image
+        if not bool(((factor <= LARGEST_CHANGE) & (factor >= 1 / LARGEST_CHANGE)).all()):
+            sizes = " x ".join(f"{size:.3g}" for size in spacing.tolist())
+            reason = f"has pixels of {sizes} mm, but the working spacing is {self.spacing_mm} mm: check both."
+            raise ImageFileError(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image"), reason)
         # The usual rule for downsampling by f: a Gaussian of (f - 1) / 2 pixels.
         sigma = ((factor - 1) / 2).clamp(min=0)
         if bool((sigma > 0).any()):
             image = MetaTensor(gaussian_blur(image.as_tensor(), sigma.tolist()), meta=image.meta)
         return Spacing(pixdim=list(self.spacing_mm), mode="bilinear", padding_mode="border")(image)
+
+
+def _sizes(spacing_mm: Any) -> list[float]:
+    try:
+        sizes = [float(size) for size in spacing_mm]
+    except (TypeError, ValueError):
+        sizes = []
+    if not sizes or not all(0 < size < float("inf") for size in sizes):
+        raise ValueError(f"the working spacing is {spacing_mm!r}; expected a list with a positive number for each axis")
+    return sizes

@@ -16,6 +16,7 @@ from PIL import Image
 
 import medpixcl as package
 from medpixcl import Detector, Manifest, Matcher, Results, read_image, scan
+from medpixcl.apps.loaded_images import image_list, loaded_image
 from medpixcl.data.phantoms import draw_phantom, write_landmark_phantoms, write_phantoms
 from medpixcl.landmarks.points import LandmarkSet
 from tests.tiny import MATCHING, ROOT, environment, medpixcl
@@ -263,3 +264,129 @@ def test_bad_templates() -> None:
         Matcher.from_bundle(DETECTION)
     with pytest.raises(ValueError, match="the device 'gpu9' cannot be used"):
         Matcher.from_bundle(MATCHING, device="gpu9")
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        ({}, "the mapping of images is empty"),
+        (["images", np.zeros((4, 4))], "the list of images holds str, ndarray; give either paths alone"),
+        (np.zeros((4, 4), dtype=complex), "is no image but complex128"),
+        (np.array([["a"]]), "is no image but <U1"),
+        (np.zeros((0, 4)), r"has the shape \(1, 0, 4\)"),
+        (torch.zeros(4, 4).to_sparse(), "or a dense tensor of real numbers"),
+        (torch.zeros(4, 4, device="meta"), "or a dense tensor of real numbers"),
+        (MetaTensor(torch.zeros(1, 4, 4), affine=torch.zeros(4, 4)), "the affine of image_000 has no inverse"),
+        (MetaTensor(torch.zeros(1, 4, 4), affine=torch.full((4, 4), torch.nan)), "the affine of image_000 has no"),
+        *(({name: np.zeros((4, 4))}, "cannot name an image") for name in ("../up", "a/../../up", "/up", "", "a\0b")),
+    ],
+)
+def test_what_is_no_image_in_memory(images: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        image_list(images, spacing_mm=1.0)
+
+
+@pytest.mark.parametrize("spacing_mm", [float("nan"), float("inf"), 0.0, [], [1.0, 2.0, 3.0]])
+def test_what_is_no_spacing(spacing_mm: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"spacing_mm of image_000 is .*; expected a positive number or one for each of 2"
+    ):
+        loaded_image(np.zeros((4, 4)), spacing_mm=spacing_mm)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int32", ">f4", "float16", "bool"])
+def test_grey_values_of_any_kind(kind: str) -> None:
+    values = np.arange(12).reshape(3, 4).astype(kind)
+    image = loaded_image(values, spacing_mm=1.0)
+    assert image.dtype == torch.float32
+    np.testing.assert_array_equal(image.as_tensor()[0].numpy(), values.astype("float32"))
+
+
+@pytest.mark.parametrize(
+    ("marks", "sentence"),
+    [
+        ({}, "have no positions of two or of three"),
+        ({"a": (1, 2, 3)}, "the landmarks given have 3 coordinates, and image_000 has 2 axes"),
+        ({"a": (1, 40)}, r"the landmark 'a' lies at voxel \[1.0, 40.0\], outside image_000 of size \(40, 40\)"),
+        ({"a": (np.inf, 1)}, "outside image_000"),
+    ],
+)
+def test_what_are_no_landmarks(marks: Any, sentence: str) -> None:
+    matcher, image = Matcher.from_bundle(MATCHING, device="cpu"), draw_phantom((40, 40), 1)
+    with pytest.raises(ValueError, match=sentence):
+        matcher.fit(image, marks, spacing_mm=1.0)
+
+
+def test_what_is_no_template(tmp_path: Path) -> None:
+    matcher, image = Matcher.from_bundle(MATCHING, device="cpu"), draw_phantom((40, 40), 1)
+    for given, sentence in (
+        (tmp_path / "absent.png", r"absent\.png: does not exist"),
+        (np.zeros((8, 8, 8)), "has 3 spatial axes; the working spacing has 2"),
+        (np.where(image > image.mean(), np.nan, image), "values that are not finite"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            matcher.fit(given, MARKS_INSIDE, spacing_mm=1.0)
+    for spacing_mm in (1e-9, 1e9):
+        with pytest.raises(ValueError, match=r"has pixels of .* mm, but the working spacing is .* mm: check both"):
+            matcher.fit(image, MARKS_INSIDE, spacing_mm=spacing_mm)
+
+
+def test_images_that_went_away(folder: Path) -> None:
+    """The tables are there, the sentence names the image; without an image there is a table without rows, no report."""
+    results = fitted(folder).match(folder / "images", spacing_mm=1.0)
+    (folder / "images" / "phantom_001.png").unlink()
+    with pytest.raises(ValueError, match=r"phantom_001\.png: does not exist"):
+        results.write(folder / "found")
+    assert package.read_landmarks(folder / "found" / "landmarks.csv").names == tuple(MARKS)
+    with pytest.raises(ValueError, match="formats is the text 'csv'"):
+        results.write(folder / "found", formats="csv")
+    results.landmarks.clear()
+    assert results.to_dataframe().empty
+    with pytest.raises(ValueError, match="there are no landmarks to report"):
+        results.report(folder / "report.html")
+    assert not (folder / "report.html").exists()
+
+
+def test_no_reference(folder: Path) -> None:
+    with pytest.raises(ValueError, match="the list of references is empty"):
+        package.evaluate(folder / "landmarks.csv", [])
+
+
+WRONG_TYPES = """
+import numpy as np
+from medpixcl import Matcher, evaluate, read_landmarks
+from medpixcl.networks.precision import Precision
+from medpixcl.transforms import WorkingSpacingd
+image, matcher = np.eye(40), Matcher.from_bundle("xray_landmark_matching", device="cpu")
+calls = [
+    *(lambda a=a: matcher.fit(image, a, spacing_mm=1.0) for a in (None, 5, np.eye(2), {"a": "xy"}, {"a": None})),
+    *(lambda one=one: matcher.fit(one, {"a": (1, 2)}, spacing_mm=1.0) for one in (None, 5, b"a.png", {"a": image})),
+    *(lambda size=size: matcher.fit(image, {"a": (1, 2)}, spacing_mm=size) for size in ("wide", [None, 1], object())),
+    lambda: matcher.fit(image, {"a": (1, 2)}, spacing_mm=np.float32(1.0)) and 1 / 0,  # the one that is right
+    *(lambda a=a: matcher.match(a, spacing_mm=1.0) for a in (None, 5, b"", [1], [image, None], {"a": "b"}, {5: image})),
+    lambda: matcher.match(image, spacing_mm=1.0, output="found"),
+    lambda: matcher.match(image, spacing_mm=1.0, reference=5),
+    lambda: evaluate(5, "a.csv"),
+    lambda: read_landmarks(None),
+    lambda: Matcher.from_bundle("xray_landmark_matching", settings=[1]),
+    lambda: Matcher.from_bundle("xray_landmark_matching", settings={"channels": 3}),
+    *(lambda size=size: WorkingSpacingd("image", size) for size in (1.0, "text", [None, 1.0])),
+    *(lambda given=given: Precision(given) for given in (1, 0, None, [True])),
+]
+for call in calls:
+    try:
+        call()
+        print("nothing")
+    except Exception as error:
+        print(type(error).__name__)
+"""
+
+
+def test_wrong_types() -> None:
+    """Without the type checks of these tests, as a user's program runs."""
+    done = subprocess.run(
+        [sys.executable, "-c", WRONG_TYPES], env=environment(), capture_output=True, text=True, check=True
+    )
+    words = done.stdout.split()
+    assert words.pop(12) == "ZeroDivisionError"
+    assert words == ["ValueError"] * 32, words

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ignite.exceptions import NotComputableError
 
 from medpixcl.apps.bundle_search import BundleError, UntrustedBundleError, find_bundle
 from medpixcl.apps.bundles import (
@@ -178,6 +179,9 @@ def author(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "joined": "$[@text] + [@text]",
         "folder": "$@bundle_root",
         "component": {"_target_": "builtins.dict", "inner": "@text", "listed": ["@text", {"deep": "@text"}]},
+        "components": [{"_target_": "builtins.dict"}],
+        "size": 3,
+        "sized": {"_target_": "fractions.Fraction", "numerator": "@size"},
         "run": ["$@component"],
     }
     (tmp_path / "configs" / "train.json").write_text(json.dumps(config))
@@ -223,6 +227,9 @@ def test_references(author: Path) -> None:
         ({"text": {"a::b": 1}}, "at which MONAI would split it"),
         ({"component::_target_": "os.system"}, "is part of the program"),
         ({"component#_target_": "os.system"}, "is part of the program"),
+        ({"component": "text"}, "the setting component is a part of the program, and 'text' is data"),
+        ({"component": Reference("absent")}, "the setting component is a part of the program"),
+        ({"components": 5}, "the setting components is a part of the program, and 5 is data"),
         ({"$text": 1}, r"has no setting \$text: see"),
         ({"": 1}, "has no setting"),
         ({"bundle_root": "/"}, "has no setting bundle_root"),
@@ -234,6 +241,28 @@ def test_settings_that_are_none(settings: dict, sentence: str, author: Path) -> 
     with pytest.raises(ValueError, match=sentence):
         run_bundle(author, "train", settings)
     assert not Path("canary").exists()
+
+
+def test_components_may_be_left_out_or_exchanged(author: Path) -> None:
+    parser = read_bundle(author, "train", {"component": None, "components": [], "sized": Reference("components")})
+    assert [parser.get_parsed_content(key) for key in ("component", "components", "sized")] == [None, [], []]
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}])
+def test_settings_of_another_kind(value: Any, author: Path) -> None:
+    """What a constructor cannot take is told in one sentence."""
+    with (
+        pytest.raises(
+            ValueError, match=r"^fractions\.Fraction cannot be built with the settings it is given \(TypeError: "
+        ),
+        own_errors(),
+    ):
+        read_bundle(author, "train", {"size": value}).get_parsed_content("sized")
+
+
+def test_metric_without_an_example() -> None:
+    with pytest.raises(ValueError, match=r"^give more images$"), own_errors():
+        raise RuntimeError("Failed to evaluate ...") from NotComputableError("give more images")
 
 
 def test_program_of_a_caller(author: Path) -> None:

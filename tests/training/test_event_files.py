@@ -36,3 +36,19 @@ def test_what_lies_before_stays_to_the_last_byte(tmp_path: Path) -> None:
     drop_events_after(tmp_path, 1e10)
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_damaged_files_stop_nothing(tmp_path: Path) -> None:
+    """A last record cut off goes; what is no file of events stays."""
+    write(tmp_path, range(1, 8))
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-5])
+    garbage = tmp_path / "events.out.tfevents.garbage"
+    garbage.write_bytes(b"garbage" * 50)
+    folder = tmp_path / "events.out.tfevents.folder"
+    folder.mkdir()
+    drop_events_after(tmp_path, 1e9 + 4.5)
+    assert garbage.read_bytes() == b"garbage" * 50
+    garbage.unlink()
+    folder.rmdir()
+    assert read(tmp_path) == [1, 2, 3, 4]

@@ -126,3 +126,16 @@ class TestWorkingSpacingd:
                 window = slice(row, row + 96), slice(column, column + 96)
                 offset = phase_cross_correlation(expected[window], resampled[window], upsample_factor=50)[0]
                 assert np.abs(offset).max() <= 0.1
+
+    @pytest.mark.parametrize("spacing_mm", [[], [0.0, 1.0], [-1.0, 1.0], [float("nan"), 1.0]])
+    def test_no_spacing(self, spacing_mm):
+        with pytest.raises(
+            ValueError, match=r"the working spacing is .*; expected a list with a positive number for each"
+        ):
+            WorkingSpacingd("image", spacing_mm)
+
+    @pytest.mark.parametrize("factor", [1e-6, 1e6])
+    def test_spacing_that_cannot_be_true(self, factor):
+        image = MetaTensor(torch.zeros(1, 4, 4), affine=image_affine((factor, factor)))
+        with pytest.raises(ValueError, match=r"has pixels of .*, but the working spacing is .*: check both"):
+            WorkingSpacingd("image", (1.0, 1.0))({"image": image})

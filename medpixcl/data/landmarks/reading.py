@@ -30,6 +30,8 @@ def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
     Raises:
         ValueError: If the landmarks cannot be read; the message names the file and the line.
     """
+    if not isinstance(path, str | PathLike):
+        raise ValueError(f"a {type(path).__name__} is no path of a landmark file; give a file or a folder of them.")
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist; expected a landmark file or a folder of them.")

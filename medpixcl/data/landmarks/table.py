@@ -13,7 +13,7 @@ from torch import Tensor
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine, voxel_to_mm
 from medpixcl.data.identity import ImageKeys
 from medpixcl.data.pixels import MissingSpacingError
-from medpixcl.landmarks.points import LandmarkSet, in_plane
+from medpixcl.landmarks.points import LandmarkSet, in_plane, outside_image
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,7 @@ class LandmarkFile:
         return torch.tensor(values, dtype=torch.float64)
 
     def _require_inside(self, points: LandmarkSet, image: str, shape: Sequence[int]) -> None:
-        size = torch.tensor(list(shape), dtype=torch.float64)
-        outside = ((points.voxels < -0.501) | (points.voxels > size - 0.499)).any(dim=1)
-        for index in outside.nonzero().flatten().tolist():
+        for index in outside_image(points.voxels, shape).nonzero().flatten().tolist():
             position = ", ".join(f"{value:.1f}" for value in points.voxels[index].tolist())
             row = self._rows[image][points.names[index]]
             raise ValueError(
