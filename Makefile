@@ -2,7 +2,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
-export OMP_NUM_THREADS ?= 1
+# One thread for each process of the tests and for timings that compare; the demo computes on all cores.
+test test-all bench bench-accuracy bench-ablation bench-depth bench-detection: export OMP_NUM_THREADS ?= 1
 # One process per core for the tests; a file's tests stay in one process, for its fixtures.
 WORKERS := -n auto --maxprocesses 8 --dist loadfile
 

@@ -110,6 +110,7 @@ def test_the_table_is_gone_and_the_body_is_as_it_was(body, labels) -> None:
     assert sizes.max() > 0.99 * sizes.sum()
 
 
+@pytest.mark.slow
 @needs_ct
 def test_landmarks_are_the_candidates_that_show(body, labels) -> None:
     rules = demo_ct.LANDMARKS | REJECTED
