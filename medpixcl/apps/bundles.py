@@ -189,7 +189,8 @@ def _refuse_lost_component(key: str, before: Any, value: Any) -> None:
 
 
 def _is_component(value: Any) -> bool:
-    return isinstance(value, Mapping) and "_target_" in value
+    """Whether a class is built here; what a function returns is a value, which data may replace."""
+    return isinstance(value, Mapping) and str(value.get("_target_", "")).rpartition(".")[2][:1].isupper()
 
 
 def refuse_renamed(keys: Sequence[str]) -> None:

@@ -133,7 +133,8 @@ def test_train_then_evaluate(bundle: Path, tmp_path: Path) -> None:
     assert {f"pairs/kill_rate_stride{stride}_T{first:g}", f"pairs/spread_stride{stride}", "val_pixel_error"} <= scalars
     assert "validation/positives" in {name for log in events for name in log.Tags()["images"]}
 
-    run(config_file=[files[0], str(bundle / "configs" / "evaluate.json"), files[1]], **places)
+    evaluate = [files[0], str(bundle / "configs" / "evaluate.json"), files[1]]
+    run(config_file=evaluate, ckpt_dir=str(tmp_path / "models"), **places)
     with (tmp_path / "metrics.csv").open(newline="") as file:
         measured = dict(csv.reader(file))
     logged = [log.Scalars("val_pixel_error") for log in events if "val_pixel_error" in log.Tags()["scalars"]]

@@ -83,7 +83,7 @@ def test_train_then_evaluate(tmp_path: Path) -> None:
     network = inference_network(bundle)
     network.load_state_dict(torch.load(output / "models" / "model.pt", weights_only=True))
 
-    run_config(bundle, "train", "evaluate", "smoke", output_dir=str(output))
+    run_config(bundle, "train", "evaluate", "smoke", output_dir=str(output), ckpt_dir=str(output / "models"))
     with (output / "metrics.csv").open(newline="") as file:
         measured = dict(csv.reader(file))
     assert 0 <= float(measured["val_pck_3px"]) <= 1

@@ -130,7 +130,18 @@ def test_documented_order(tmp_path: Path, calls: list[str]) -> None:
 def test_resumed_training_has_all_parts(tmp_path: Path, calls: list[str]) -> None:
     make(tmp_path, calls, epochs=1)[1].run()
     content = torch.load(tmp_path / "resume.pt", weights_only=True)
-    parts = {"network", "optimizer", "lr_scheduler", "best", "average", "early_stop", "extra", "epoch", "iteration"}
+    parts = {
+        "network",
+        "precision",
+        "optimizer",
+        "lr_scheduler",
+        "best",
+        "average",
+        "early_stop",
+        "extra",
+        "epoch",
+        "iteration",
+    }
     assert content.keys() == parts
     assert content["best"]["best_metric_epoch"] == 1, "saved after the validation of its epoch"
     extra, trainer = make(tmp_path, calls, epochs=2)

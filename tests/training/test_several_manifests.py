@@ -23,7 +23,7 @@ def manifests(tmp_path: Path) -> list[Path]:
 
 def words(manifests: list[Path], config: Path, output: Path) -> list[object]:
     data = [word for manifest in manifests for word in ("--data", manifest)]
-    return ["pretrain", PRETRAINING, *data, "-o", output, "--config", config]
+    return ["pretrain", PRETRAINING, *data, "-o", output, "--trust", "--config", config]
 
 
 def test_on_the_command_line(manifests: list[Path], tmp_path: Path) -> None:
