@@ -7,24 +7,28 @@ import typer
 from rich.progress import Progress
 
 from medpixcl.cli.console import console, print_table, say
-from medpixcl.cli.options import Settings, Spacing, Trust, chosen_bundle
+from medpixcl.cli.options import (
+    Device,
+    MatchingBundle,
+    MatchingWeights,
+    Settings,
+    Spacing,
+    TemplateImage,
+    TemplateLandmarks,
+    Trust,
+    chosen_bundle,
+)
 
 
 def calibrate(
-    template: Annotated[Path, typer.Option(help="Annotated image (template).")],
-    landmarks: Annotated[
-        Path, typer.Option(help="Landmarks of the template: CSV, .mrk.json, .fcsv or a folder of these.")
-    ],
+    template: TemplateImage,
+    landmarks: TemplateLandmarks,
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="File to write (.json), for `medpixcl match --calibration`.")
     ],
-    bundle: Annotated[
-        str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")
-    ] = None,
+    bundle: MatchingBundle = None,
+    weights: MatchingWeights = None,
     coverage: Annotated[float, typer.Option(help="Share of true positions that the radius should hold.")] = 0.9,
     reader_mm: Annotated[
         float, typer.Option(help="Standard deviation of a reader's marks along one axis, in mm.")
@@ -32,7 +36,7 @@ def calibrate(
     spacing_mm: Spacing = None,
     limit: Annotated[int, typer.Option(min=2, help="Maximum number of images, drawn at random.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for choosing and ordering the images.")] = 0,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = None,
+    device: Device = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:

@@ -7,7 +7,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from medpixcl.cli.console import console, print_table, say
-from medpixcl.cli.options import Settings, Spacing, Trust, chosen_bundle
+from medpixcl.cli.options import Device, MatchingBundle, MatchingWeights, Settings, Spacing, Trust, chosen_bundle
 
 SHOWN = 10
 
@@ -16,19 +16,15 @@ def choose_template(
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
     count: Annotated[int, typer.Option("-k", "--count", min=1, help="Number of images to choose.")] = 1,
-    bundle: Annotated[
-        str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")
-    ] = None,
+    bundle: MatchingBundle = None,
+    weights: MatchingWeights = None,
     spacing_mm: Spacing = None,
     split: Annotated[str | None, typer.Option(help="Section or split of the manifest; all images by default.")] = None,
     limit: Annotated[
         int | None, typer.Option(min=2, help="Number of images to compare, drawn at random; all by default.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = None,
+    device: Device = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:

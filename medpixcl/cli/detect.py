@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from medpixcl.cli.console import say_results
-from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust, asked_formats, chosen_bundle
+from medpixcl.cli.options import Configs, Formats, KeepPatient, Settings, Spacing, Trust, asked_formats, chosen_bundle
 
 
 def detect(
@@ -23,9 +23,7 @@ def detect(
     ] = None,
     formats: Formats = None,
     keep_patient: KeepPatient = False,
-    config: Annotated[
-        list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")
-    ] = None,
+    config: Configs = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
     trust: Trust = False,

@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 
 from medpixcl.cli.console import console, print_table, say
-from medpixcl.cli.options import Settings, Trust, chosen_bundle
+from medpixcl.cli.options import Configs, Settings, Trust, chosen_bundle
 
 if TYPE_CHECKING:
     from medpixcl.apps.jitter import ClassJitter
@@ -35,9 +35,7 @@ def estimate_jitter(
         float, typer.Option(min=1e-6, help="Share of the mean information that a changed patch must keep.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
-    config: Annotated[
-        list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")
-    ] = None,
+    config: Configs = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:

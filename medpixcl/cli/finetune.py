@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Settings, Trust, chosen_bundle
+from medpixcl.cli.options import Configs, Device, Settings, Trust, chosen_bundle
 
 
 def finetune(
@@ -26,10 +26,8 @@ def finetune(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Total number of optimizer steps.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = None,
-    config: Annotated[
-        list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")
-    ] = None,
+    device: Device = None,
+    config: Configs = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:

@@ -7,7 +7,7 @@ import typer
 from rich.progress import Progress
 
 from medpixcl.cli.console import console, say
-from medpixcl.cli.options import Settings, Trust, chosen_bundle
+from medpixcl.cli.options import Configs, Settings, Trust, chosen_bundle
 
 
 def leak_probe(
@@ -17,9 +17,7 @@ def leak_probe(
         Path | None, typer.Option(help="File pretraining.pt of a run, to print the R2 of its network as well.")
     ] = None,
     mixtures: Annotated[int, typer.Option(min=50, help="Number of mixtures to draw.")] = 400,
-    config: Annotated[
-        list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")
-    ] = None,
+    config: Configs = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:

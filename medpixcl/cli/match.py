@@ -6,22 +6,28 @@ from typing import Annotated
 import typer
 
 from medpixcl.cli.console import say_left_out, say_results
-from medpixcl.cli.options import Formats, KeepPatient, Settings, Spacing, Trust, asked_formats, chosen_bundle
+from medpixcl.cli.options import (
+    Formats,
+    KeepPatient,
+    MatchingBundle,
+    MatchingWeights,
+    Settings,
+    Spacing,
+    TemplateImage,
+    TemplateLandmarks,
+    Trust,
+    asked_formats,
+    chosen_bundle,
+)
 
 
 def match(
-    template: Annotated[Path, typer.Option(help="Annotated image (template).")],
-    landmarks: Annotated[
-        Path, typer.Option(help="Landmarks of the template: CSV, .mrk.json, .fcsv or a folder of these.")
-    ],
+    template: TemplateImage,
+    landmarks: TemplateLandmarks,
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    bundle: Annotated[
-        str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")
-    ] = None,
+    bundle: MatchingBundle = None,
+    weights: MatchingWeights = None,
     reference: Annotated[
         Path | None, typer.Option(help="Landmark file with true positions, to measure the error.")
     ] = None,

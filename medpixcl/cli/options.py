@@ -10,6 +10,16 @@ import typer
 
 T = TypeVar("T")
 
+Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")]
+Configs = Annotated[list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")]
+TemplateImage = Annotated[Path, typer.Option(help="Annotated image (template).")]
+TemplateLandmarks = Annotated[
+    Path, typer.Option(help="Landmarks of the template: CSV, .mrk.json, .fcsv or a folder of these.")
+]
+MatchingBundle = Annotated[
+    str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
+]
+MatchingWeights = Annotated[Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")]
 Spacing = Annotated[
     float | None,
     typer.Option("--spacing-mm", min=1e-6, help="Pixel size in mm for images whose file does not state it."),

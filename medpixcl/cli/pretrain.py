@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Settings, Trust, chosen_bundle
+from medpixcl.cli.options import Configs, Device, Settings, Trust, chosen_bundle
 
 
 def pretrain(
@@ -17,10 +17,8 @@ def pretrain(
         Path | None, typer.Option(help="Weights to start from; those that the bundle names by default.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Total number of epochs.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = None,
-    config: Annotated[
-        list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")
-    ] = None,
+    device: Device = None,
+    config: Configs = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:

@@ -6,16 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Settings, Spacing, Trust, chosen_bundle
+from medpixcl.cli.options import Device, Settings, Spacing, TemplateImage, TemplateLandmarks, Trust, chosen_bundle
 
 BUNDLE = "xray_landmark_selftraining"
 
 
 def selftrain(
-    template: Annotated[Path, typer.Option(help="Annotated image (template).")],
-    landmarks: Annotated[
-        Path, typer.Option(help="Landmarks of the template: CSV, .mrk.json, .fcsv or a folder of these.")
-    ],
+    template: TemplateImage,
+    landmarks: TemplateLandmarks,
     data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan` with the images to train on.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted run is resumed.")],
     bundle: Annotated[str | None, typer.Option(help="Name or folder of a self-training bundle.")] = None,
@@ -26,7 +24,7 @@ def selftrain(
         int | None, typer.Option(min=1, help="Number of rounds; landmarks are found anew between them.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Total number of epochs.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = None,
+    device: Device = None,
     spacing_mm: Spacing = None,
     settings: Settings = None,
     trust: Trust = False,
