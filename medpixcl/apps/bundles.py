@@ -1,6 +1,7 @@
 """Find bundles and run their configurations, which are programs, with the user's settings as plain data."""
 
 import copy
+import inspect
 import json
 import logging
 import re
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
@@ -190,7 +192,8 @@ def _refuse_lost_component(key: str, before: Any, value: Any) -> None:
 
 def _is_component(value: Any) -> bool:
     """Whether a class is built here; what a function returns is a value, which data may replace."""
-    return isinstance(value, Mapping) and str(value.get("_target_", "")).rpartition(".")[2][:1].isupper()
+    target = value.get("_target_") if isinstance(value, Mapping) else None
+    return isinstance(target, str) and not inspect.isroutine(locate(target))
 
 
 def refuse_renamed(keys: Sequence[str]) -> None:

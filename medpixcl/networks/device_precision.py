@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 MARGIN = 1.2
 """Factor by which one precision must be faster to be preferred, above the noise of the measurement."""
-_SIDE, _ROUNDS, _LIMIT_S = 48, 4, 0.2
+_SIDE, _ROUNDS, _LIMIT_S = 48, 24, 0.2
 _KERNELS = ((32, 32, 3, 3), (32, 1, 3, 3), (64, 32, 1, 1))
 
 
@@ -37,8 +38,9 @@ class DevicePrecision:
 def device_precision(device: torch.device) -> DevicePrecision:
     """The faster precision of a device: found once in a process, and logged then.
 
-    A CPU for which torch reports no bfloat16 takes float32; any other CPU is measured for about 0.2 seconds with
-    the number of threads that torch has now, and takes bfloat16 where it is at least 1.2 times as fast. A CUDA device
+    A CPU for which torch reports no bfloat16 takes float32; any other CPU is measured for about 0.2 seconds of one
+    thread, and takes bfloat16 where it is at least 1.2 times as fast. Time that the thread waits for a busy CPU does
+    not count, so that a training beside others chooses as one that runs alone. A CUDA device
     takes bfloat16 where it computes it natively. Every other kind of device takes float32.
 
     Args:
@@ -84,25 +86,36 @@ def _reported() -> bool:
 
 
 def _measured() -> dict[torch.dtype, float]:
-    """Least seconds of a block of convolutions, forward and backward, in float32 and in bfloat16."""
+    """Least CPU seconds of a block of convolutions, forward and backward, in float32 and in bfloat16."""
     dtypes = torch.float32, torch.bfloat16
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+    seconds = dict.fromkeys(dtypes, float("inf"))
+    with _one_thread(), torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         for dtype in dtypes:
             _block(dtype, 4)()  # torch loads its kernels at the first call
         blocks = {dtype: _block(dtype, _SIDE) for dtype in dtypes}
-        seconds, start = dict.fromkeys(dtypes, float("inf")), time.perf_counter()
+        start = time.thread_time()
         for _ in range(_ROUNDS):
             for dtype, block in blocks.items():
                 seconds[dtype] = min(seconds[dtype], _seconds(block))
-            if time.perf_counter() - start > _LIMIT_S:
+            if time.thread_time() - start > _LIMIT_S:
                 break
     return seconds
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _seconds(block: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()
     block()
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 def _block(dtype: torch.dtype, side: int) -> Callable[[], object]:

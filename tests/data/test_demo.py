@@ -1,7 +1,7 @@
 """The demo's radiographs and landmarks against the CT they come from, read by other means."""
 
 import csv
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -88,8 +88,11 @@ def test_landmarks_lie_where_a_marker_shows_in_the_radiograph(made: demo.DemoDat
         place = body.landmarks[list(LANDMARKS).index(name)]
         ball = (-0.5 * ((mm - place).square().sum(dim=1) / 4.0**2)).exp().view_as(body.hu).float()
         marker = demo.Body(2000 * ball - 1000, body.affine, body.landmarks)
+        bodies = cache(
+            lambda patient, marker=marker: marker.bent(demo.demo_patient(patient, strain=demo.STRAIN, seed=0))
+        )
         for view in demo.plan_views(train=2, test=2, seed=0):
-            bent = marker.bent(demo.demo_patient(view.patient, strain=demo.STRAIN, seed=0))
+            bent = bodies(view.patient)
             shadow = render_drr(bent.hu, bent.affine, geometry(), view.poses()).image[0, 0].numpy()
             np.testing.assert_allclose(rows[view.image, name], ndimage.center_of_mass(shadow), atol=0.15)
 
