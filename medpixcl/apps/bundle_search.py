@@ -52,6 +52,29 @@ def find_bundle(name: str | os.PathLike[str] | None, default: str = "", *, trust
     raise BundleError(f"no bundle at {looked}: give a name of `medpixcl bundles list`, or the folder of a bundle")
 
 
+def bundle_weights(bundle: str) -> str:
+    """Weights that a bundle ships, for another bundle's configuration to start from.
+
+    A configuration names the bundle, not a folder, so that a copy of the configuration works anywhere.
+
+    Args:
+        bundle: Name of the bundle, searched for as :func:`find_bundle` does.
+
+    Returns:
+        Path of the bundle's ``models/model.pt``.
+
+    Raises:
+        BundleError: If there is no such bundle, or its folder has no weights, as in an installed package for some.
+    """
+    file = find_bundle(bundle) / "models" / "model.pt"
+    if not file.is_file():
+        raise BundleError(
+            f"the bundle {bundle} at {file.parents[1]} has no weights (models/model.pt): give a file of weights as "
+            "start_weights, or null to start without; `medpixcl bundles list` says which bundles have weights"
+        )
+    return str(file)
+
+
 def is_trusted(place: Path) -> bool:
     """Whether a path lies in the working folder or in one of :func:`bundle_roots`."""
     return any(place.resolve().is_relative_to(root.resolve()) for root in (Path(), *bundle_roots()))
