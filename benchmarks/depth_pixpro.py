@@ -112,7 +112,8 @@ def probe_dice(row: str, weights: Path | None, output: Path, options: argparse.N
     run_bundle(SEGMENTATION, "train", {**network, **places, **training, **steps})
     places |= {"weights": str(output / "models" / "model.pt"), "section": "test"}
     del places["ckpt_dir"]
-    evaluator = run_bundle(SEGMENTATION, "evaluate", {**network, **places}, kind="infer").parser
+    overlay = [SEGMENTATION / "configs" / "evaluate.json"]
+    evaluator = run_bundle(SEGMENTATION, "inference", {**network, **places}, extra_configs=overlay, kind="infer").parser
     metrics = evaluator.get_parsed_content("evaluator").state.metrics
     kept.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     return metrics
