@@ -13,10 +13,11 @@ from torch import nn
 from medpixcl.apps.bundles import check_config
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
-from medpixcl.apps.loaded_images import Searchable, SpacingMM
+from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Results
 from medpixcl.data.manifest import SECTIONS
+from medpixcl.data.pixels import SpacingMM
 from medpixcl.training.config_data import as_data
 from medpixcl.training.settings_file import read_settings
 
@@ -118,7 +119,7 @@ class Detector(LandmarkFinder):
         self,
         images: Searchable,
         *,
-        spacing_mm: SpacingMM = None,
+        spacing_mm: SpacingMM | None = None,
         reference: AnyPath | None = None,
         output: Output | None = None,
     ) -> Results:

@@ -22,7 +22,7 @@ from medpixcl.landmarks.points import in_plane
 from medpixcl.landmarks.regions import covered
 
 RADIUS_COLUMN = "radius_mm"
-Regions = dict[str, dict[str, Tensor]]
+RegionMatrices = dict[str, dict[str, Tensor]]
 """Matrices of regions in mm^2 by image and landmark, LPS+, see :mod:`medpixcl.landmarks.regions`."""
 
 
@@ -130,13 +130,13 @@ def radius_coverage(metrics: Mapping[str, Any], radii: Mapping[str, Mapping[str,
     }
 
 
-def read_regions(path: Path) -> Regions:
+def read_regions(path: Path) -> RegionMatrices:
     """Ellipses or ellipsoids of a ``regions.csv``; empty where the file has none."""
     if path.suffix.lower() != ".csv" or not path.is_file():
         return {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("axis1_mm")]
-    regions: Regions = {}
+    regions: RegionMatrices = {}
     for row in rows:
         axes = "xyz" if "axis3_mm" in row else "xy"
         whole = torch.zeros(len(axes), len(axes), dtype=torch.float64)
@@ -147,13 +147,15 @@ def read_regions(path: Path) -> Regions:
     return regions
 
 
-def region_coverage(found: Positions, true: Positions, regions: Regions, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def region_coverage(
+    found: Positions, true: Positions, regions: RegionMatrices, metrics: Mapping[str, Any]
+) -> dict[str, Any]:
     """Share of the true positions that lie in their regions, over all and for each landmark.
 
     Args:
         found: Positions at the centres of the regions, LPS+ mm.
         true: True positions, LPS+ mm.
-        regions: Regions by image and landmark, for the images of ``found``.
+        regions: RegionMatrices by image and landmark, for the images of ``found``.
         metrics: Metrics of prediction and reference; only the points measured there count.
 
     Returns:

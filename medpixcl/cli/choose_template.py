@@ -9,7 +9,7 @@ from rich.progress import Progress, TaskID
 from medpixcl.cli.console import console, print_table, say
 from medpixcl.cli.options import Device, MatchingBundle, MatchingWeights, Settings, Spacing, Trust, chosen_bundle
 
-SHOWN = 10
+_SHOWN = 10
 
 
 def choose_template(
@@ -61,6 +61,6 @@ def choose_template(
     for path, reason in choice.rejected.items():
         say(f"rejected {path}: {reason}", style="yellow")
     rows = [(row["rank"], row["image"], f"{row['score']:.3f}") for row in choice.ranking]
-    print_table([("rank", "image", "score"), *rows[:SHOWN]], title=f"Best of {len(rows)} images")
+    print_table([("rank", "image", "score"), *rows[:_SHOWN]], title=f"Best of {len(rows)} images")
     say(f"annotate: {', '.join(choice.chosen)}")
     say(f"all images: {output / 'ranking.csv'}")
