@@ -4,13 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from ignite.exceptions import NotComputableError
-from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
 from monai.engines import PrepareBatch
 from torch import Tensor
 
 from medpixcl.training.batches import plain_tensor
+from medpixcl.training.ratio import RatioOfSums
 
 
 class LandmarkPrepareBatch(PrepareBatch):
@@ -31,7 +29,7 @@ class LandmarkPrepareBatch(PrepareBatch):
         return moved("image"), {key: moved(key) for key in ("points", "weights")}
 
 
-class LandmarkError(Metric):
+class LandmarkError(RatioOfSums):
     """Mean distance in mm between predicted and true landmarks, weighted by the weights of the true ones.
 
     Args:
@@ -40,30 +38,14 @@ class LandmarkError(Metric):
             ``from_engine(["pred", "label"])``.
     """
 
-    required_output_keys = None
-
     def __init__(self, spacing_mm: Sequence[float], output_transform: Callable = lambda output: output) -> None:
         self.spacing_mm = list(spacing_mm)
-        super().__init__(output_transform=output_transform)
+        super().__init__("no validation image has a landmark to compare with: give more images", output_transform)
 
-    @reinit__is_reduced
-    def reset(self) -> None:
-        """Start a new average."""
-        self._sum, self._count = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-
-    @reinit__is_reduced
-    def update(self, output: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]) -> None:
-        """Add the landmarks of a batch."""
+    def quantities(self, output: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Weighted distances of the landmarks of a batch, and their weights."""
         found, given = output
         away = (found["points"] - given["points"]) * found["points"].new_tensor(self.spacing_mm)
         distance = torch.linalg.vector_norm(away, dim=-1)
         weights = torch.where(distance.isnan(), 0, given["weights"])
-        self._sum += (weights * distance.nan_to_num(0)).sum().double().cpu()
-        self._count += weights.sum().double().cpu()
-
-    @sync_all_reduce("_sum", "_count")
-    def compute(self) -> float:
-        """Mean over all landmarks since the last reset."""
-        if self._count == 0:
-            raise NotComputableError("no validation image has a landmark to compare with: give more images")
-        return float(self._sum / self._count)
+        return weights * distance.nan_to_num(0), weights
