@@ -3,12 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
-from medpixcl.cli.console import console, print_table, say
+from medpixcl.cli.console import print_table, progress_bars, say
 from medpixcl.cli.options import Configs, Settings, Trust, chosen_bundle
 
 if TYPE_CHECKING:
@@ -54,14 +53,7 @@ def estimate_jitter(
         alpha=alpha,
         seed=seed,
     )
-    with Progress(console=console, transient=True) as progress:
-        tasks: dict[str, Any] = {}
-
-        def show(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = progress.add_task(step.capitalize(), total=total)
-            progress.update(tasks[step], completed=done)
-
+    with progress_bars() as show:
         classes, fragment = estimate_for_bundle(
             folder,
             data,

@@ -1,12 +1,12 @@
 """`medpixcl leak-probe`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
-from medpixcl.cli.console import console, say
+from medpixcl.cli.console import progress_bars, say
 from medpixcl.cli.options import Configs, Settings, Trust, chosen_bundle
 
 
@@ -26,8 +26,7 @@ def leak_probe(
     from medpixcl.apps.mixing_probe import probe_bundle
 
     folder = chosen_bundle(bundle, "xray_mixup_pretraining", configs=config, trust=trust)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("mixing", total=None)
+    with progress_bars() as show:
         found = probe_bundle(
             folder,
             data,
@@ -35,7 +34,7 @@ def leak_probe(
             weights=weights,
             overrides=parse_settings(settings or []),
             extra_configs=config or [],
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=partial(show, "mixing"),
         )
     say(str(found.leak))
     if found.network_r2 is not None:
