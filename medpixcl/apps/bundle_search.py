@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import medpixcl
+from medpixcl.apps.paths import checked_path
 
 BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
 
@@ -39,7 +40,7 @@ def find_bundle(name: str | os.PathLike[str] | None, default: str = "", *, trust
         BundleError: If there is no such bundle.
         UntrustedBundleError: If the bundle lies elsewhere and is not trusted.
     """
-    asked = Path(name or default)
+    asked = checked_path(name or default, "the bundle")
     places = [asked] if name else []
     if len(asked.parts) == 1:
         places += [root / asked for root in bundle_roots()]

@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from medpixcl.apps.images import AnyPath
 from medpixcl.apps.measurement import compare_files, measure_file
+from medpixcl.apps.paths import checked_path, checked_paths
 from medpixcl.apps.readers import Compared, Positions, compare_reader_positions
 from medpixcl.data.identity import pair_images, unique_table_names
 from medpixcl.data.landmarks.comparison import evaluate_positions
@@ -67,11 +67,11 @@ def evaluate(
     Raises:
         ValueError: If the input is bad; one sentence that names the file.
     """
-    readers = [references] if isinstance(references, str | PathLike) else references
+    readers = checked_paths(references, "a reference")
     if not readers:
         raise ValueError("the list of references is empty; give at least one landmark file")
-    positions = [read_landmarks(path).positions_mm() for path in (predictions, *readers)]
-    paths = [Path(one) for one in (predictions, *readers)]
+    paths = [checked_path(predictions, "the file of predictions"), *readers]
+    positions = [read_landmarks(path).positions_mm() for path in paths]
     result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
     if radii := read_radii(paths[0]):
         result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Searchable, loaded_image, not_finite
 from medpixcl.apps.output import Output
+from medpixcl.apps.paths import checked_path
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
 from medpixcl.coordinates import working_spacing
@@ -152,7 +152,7 @@ class Matcher(LandmarkFinder):
             ValueError: If no image is left, or the file does not fit the weights and the landmarks.
         """
         unlabelled = UnlabelledImages(
-            str(images),
+            str(checked_path(images, "the folder of unlabelled images")),
             limit=limit,
             spacing_mm=spacing_mm,
             exclude=self.files,
@@ -171,7 +171,8 @@ class Matcher(LandmarkFinder):
         """
         if self.population is None:
             raise ValueError("this matcher has learnt from no unlabelled images; call learn, then match")
-        write_population(Path(path), self.population, self.names, self.network)
+        file = checked_path(path, "the file of the population")
+        write_population(file, self.population, self.names, self.network)
 
     def match(
         self,
