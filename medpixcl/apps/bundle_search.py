@@ -49,6 +49,11 @@ def find_bundle(name: str | os.PathLike[str] | None, default: str = "", *, trust
             if not (trust or is_trusted(place)):
                 raise UntrustedBundleError(distrust(f"the bundle {place}"))
             return place
+    for place in places:
+        if (place / "configs").is_dir():
+            raise BundleError(
+                f"{place} is no bundle without configs/metadata.json: copy the file from a similar bundle"
+            )
     looked = " or ".join(str(place) for place in places)
     raise BundleError(f"no bundle at {looked}: give a name of `medpixcl bundles list`, or the folder of a bundle")
 

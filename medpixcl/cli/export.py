@@ -16,7 +16,7 @@ def export(
     ],
     shape: Annotated[str, typer.Option(help="Size of the image in pixels at the working spacing, such as 480,387.")],
     weights: Annotated[
-        Path | None, typer.Option(help="Weights from `medpixcl finetune`; the bundle's by default.")
+        Path | None, typer.Option(help="Weights from `medpixcl finetune` or `selftrain`; the bundle's by default.")
     ] = None,
     settings: Settings = None,
     trust: Trust = False,

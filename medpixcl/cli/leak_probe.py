@@ -12,7 +12,10 @@ from medpixcl.cli.options import Configs, Settings, Trust, chosen_bundle
 
 def leak_probe(
     data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan`.")],
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a mix-up pretraining bundle.")] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Name or folder of a mix-up pretraining bundle; xray_mixup_pretraining by default."),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="File pretraining.pt of a run, to print the R2 of its network as well.")
     ] = None,

@@ -1,14 +1,18 @@
 """Batches and validation error of landmark networks."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from ignite.exceptions import NotComputableError
 from monai.engines import PrepareBatch
 from torch import Tensor
 
 from medpixcl.training.batches import plain_tensor
 from medpixcl.training.ratio import RatioOfSums
+
+log = logging.getLogger(__name__)
 
 
 class LandmarkPrepareBatch(PrepareBatch):
@@ -36,10 +40,17 @@ class LandmarkError(RatioOfSums):
         spacing_mm: Size of a voxel along each array axis.
         output_transform: Function from the engine's output to (predicted, true), such as MONAI's
             ``from_engine(["pred", "label"])``.
+        required: Whether a validation without any landmark to compare with ends the training; otherwise the error is
+            NaN then, with a warning.
     """
 
-    def __init__(self, spacing_mm: Sequence[float], output_transform: Callable = lambda output: output) -> None:
-        self.spacing_mm = list(spacing_mm)
+    def __init__(
+        self,
+        spacing_mm: Sequence[float],
+        output_transform: Callable = lambda output: output,
+        required: bool = True,
+    ) -> None:
+        self.spacing_mm, self.required = list(spacing_mm), required
         super().__init__("no validation image has a landmark to compare with: give more images", output_transform)
 
     def quantities(self, output: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -49,3 +60,13 @@ class LandmarkError(RatioOfSums):
         distance = torch.linalg.vector_norm(away, dim=-1)
         weights = torch.where(distance.isnan(), 0, given["weights"])
         return weights * distance.nan_to_num(0), weights
+
+    def compute(self) -> float:
+        """Mean over the landmarks since the last reset."""
+        try:
+            return super().compute()
+        except NotComputableError as reason:
+            if self.required:
+                raise
+            log.warning("%s", reason)
+            return float("nan")
