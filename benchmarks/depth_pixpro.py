@@ -20,7 +20,7 @@ from PIL import Image
 
 from medpixcl.apps.bundles import run_bundle
 from medpixcl.apps.compare_controls import trained_metrics
-from medpixcl.data.demo import FIELD_MM, View, make_demo_data, plan_views
+from medpixcl.data.demo import FIELD_MM, RadiographPlan, make_demo_data, plan_radiographs
 from medpixcl.data.demo_ct import locate_demo_ct
 from medpixcl.data.drr import ConeBeam
 from medpixcl.data.drr_labels import project_labels
@@ -67,13 +67,13 @@ def make_data(folder: Path) -> tuple[Path, Path]:
     make_demo_data(folder, train=TRAIN, test=TEST, size=(SIZE, SIZE), strain=0.0)
     spacing = FIELD_MM / SIZE
     scan(folder / "train", spacing_mm=spacing, exogenous={"depth": folder / "depth"}).write(pretraining)
-    views = plan_views(train=TRAIN, test=TEST, seed=0)
+    views = plan_radiographs(train=TRAIN, test=TEST, seed=0)
     labelled = [view for view in views if view.split == "train"][:LABELLED]
     held_out = [view for view in views if view.split == "test"]
     volume, affine = _labels()
     geometry = ConeBeam(rows=SIZE, columns=SIZE, pixel_mm=spacing)
 
-    def entry(view: View) -> dict[str, Any]:
+    def entry(view: RadiographPlan) -> dict[str, Any]:
         masks = project_labels(volume, affine, geometry, view.poses(), list(ORGANS.values()), step_mm=2.5)[0]
         paths = [folder / "organs" / organ / Path(view.image).name for organ in ORGANS]
         for path, mask in zip(paths, masks, strict=True):
@@ -112,7 +112,8 @@ def probe_dice(row: str, weights: Path | None, output: Path, options: argparse.N
     run_bundle(SEGMENTATION, "train", {**network, **places, **training, **steps})
     places |= {"weights": str(output / "models" / "model.pt"), "section": "test"}
     del places["ckpt_dir"]
-    evaluator = run_bundle(SEGMENTATION, "evaluate", {**network, **places}, kind="infer").parser
+    overlay = [SEGMENTATION / "configs" / "evaluate.json"]
+    evaluator = run_bundle(SEGMENTATION, "inference", {**network, **places}, extra_configs=overlay, kind="infer").parser
     metrics = evaluator.get_parsed_content("evaluator").state.metrics
     kept.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     return metrics

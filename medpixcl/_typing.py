@@ -6,8 +6,12 @@ coordinates (2 or 3).
 
 from collections.abc import Callable
 
+import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+Array = Tensor | np.ndarray
+"""Values in memory, on any device."""
 
 Image = Float[Tensor, "b c *s"]
 """Batch of images: (B, C, H, W) or (B, C, D, H, W)."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medpixcl.landmarks.cephalometry import landmark_roles, measure, measurements
+from medpixcl.landmarks.cephalometry import cephalometric_values, landmark_roles, measurements
 from medpixcl.landmarks.cephalometry.definitions import measurement
 from tests.reports.test_html import Page
 from tests.reports.test_tracing import ROLES, XY
@@ -59,7 +59,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def expected(points: torch.Tensor) -> dict[str, float]:
-    return dict(zip(NAMES, measure(points[None] * SPACING, ROLES)[0].tolist(), strict=True))
+    return dict(zip(NAMES, cephalometric_values(points[None] * SPACING, ROLES)[0].tolist(), strict=True))
 
 
 def test_tables_tracings_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +235,9 @@ def test_public_cephalogram(data_dir: Path, tmp_path: Path) -> None:
     found = {(row["image"], row["measurement"]): row for row in rows(tmp_path / "measurements.csv")}
     with (folder / "landmarks.csv").open() as file:
         points = [(float(r["x_px"]), float(r["y_px"])) for r in csv.DictReader(file) if r["image"] == "images/001.png"]
-    values = measure(0.5 * torch.tensor([points], dtype=torch.float64), landmark_roles([str(n) for n in range(1, 20)]))
+    values = cephalometric_values(
+        0.5 * torch.tensor([points], dtype=torch.float64), landmark_roles([str(n) for n in range(1, 20)])
+    )
     for name, value in zip(NAMES, values[0].tolist(), strict=True):
         if not np.isnan(value):
             assert float(found["images/001.png", name]["value"]) == pytest.approx(value, abs=6e-4)

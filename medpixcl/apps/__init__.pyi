@@ -1,3 +1,4 @@
+from .bundle_search import bundle_weights as bundle_weights
 from .classify import PredictionWriter as PredictionWriter
 from .detect import Detector as Detector
 from .embed import EmbeddingWriter as EmbeddingWriter, VectorWriter as VectorWriter

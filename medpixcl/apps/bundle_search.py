@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import medpixcl
+from medpixcl.apps.paths import checked_path
 
 BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
 
@@ -39,7 +40,7 @@ def find_bundle(name: str | os.PathLike[str] | None, default: str = "", *, trust
         BundleError: If there is no such bundle.
         UntrustedBundleError: If the bundle lies elsewhere and is not trusted.
     """
-    asked = Path(name or default)
+    asked = checked_path(name or default, "the bundle")
     places = [asked] if name else []
     if len(asked.parts) == 1:
         places += [root / asked for root in bundle_roots()]
@@ -48,8 +49,36 @@ def find_bundle(name: str | os.PathLike[str] | None, default: str = "", *, trust
             if not (trust or is_trusted(place)):
                 raise UntrustedBundleError(distrust(f"the bundle {place}"))
             return place
+    for place in places:
+        if (place / "configs").is_dir():
+            raise BundleError(
+                f"{place} is no bundle without configs/metadata.json: copy the file from a similar bundle"
+            )
     looked = " or ".join(str(place) for place in places)
     raise BundleError(f"no bundle at {looked}: give a name of `medpixcl bundles list`, or the folder of a bundle")
+
+
+def bundle_weights(bundle: str) -> str:
+    """Weights that a bundle ships, for another bundle's configuration to start from.
+
+    A configuration names the bundle, not a folder, so that a copy of the configuration works anywhere.
+
+    Args:
+        bundle: Name of the bundle, searched for as :func:`find_bundle` does.
+
+    Returns:
+        Path of the bundle's ``models/model.pt``.
+
+    Raises:
+        BundleError: If there is no such bundle, or its folder has no weights, as in an installed package for some.
+    """
+    file = find_bundle(bundle) / "models" / "model.pt"
+    if not file.is_file():
+        raise BundleError(
+            f"the bundle {bundle} at {file.parents[1]} has no weights (models/model.pt): give a file of weights as "
+            "start_weights, or null to start without; `medpixcl bundles list` says which bundles have weights"
+        )
+    return str(file)
 
 
 def is_trusted(place: Path) -> bool:

@@ -32,6 +32,8 @@ ECHOES = (
 
 # MONAI's sentence around an error of a constructor.
 _BUILDING = re.compile(r"Failed to instantiate component '([^']+)'")
+# How configurations move a network to its device.
+_MOVED = re.compile(r"\$@\w+\.to\(@device\)")
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,9 @@ def _refuse_lost_component(key: str, before: Any, value: Any) -> None:
 
 
 def _is_component(value: Any) -> bool:
-    """Whether a class is built here; what a function returns is a value, which data may replace."""
+    """Whether a class is built or a network moved to its device here; data may replace any other value."""
+    if isinstance(value, str):
+        return _MOVED.fullmatch(value) is not None
     target = value.get("_target_") if isinstance(value, Mapping) else None
     return isinstance(target, str) and not inspect.isroutine(locate(target))
 
@@ -250,9 +254,9 @@ def own_errors() -> Iterator[None]:
             own = own.__cause__
         if isinstance(own, NotComputableError):
             raise ValueError(str(own)) from own
-        if building and isinstance(own, TypeError | AttributeError | LookupError):
-            kind = type(own).__name__
-            raise ValueError(f"{building} cannot be built with the settings it is given ({kind}: {own})") from own
+        if building and isinstance(own, TypeError | AttributeError | LookupError | ArithmeticError | RuntimeError):
+            reason = f"{type(own).__name__}: {str(own).strip().partition(chr(10))[0]}"
+            raise ValueError(f"{building} cannot be built with the settings it is given ({reason})") from own
         if own is error:
             raise
         raise own from own.__cause__

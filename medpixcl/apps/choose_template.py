@@ -33,7 +33,8 @@ class Choice:
     Attributes:
         chosen: Images worth annotating, in the order of their choice.
         worth: Mean quality over all points after each choice.
-        ranking: One row per image with the columns of :data:`COLUMNS`, best image first.
+        ranking: One row per image, best image first: ``rank``, ``image``, ``score``, ``similarity``, ``cycle_mm``,
+            ``found_back_percent``, ``chosen``.
         rejected: Reason for every file that was not compared.
         files: File of each image, by image name.
         points: Key points of each chosen image.
@@ -49,7 +50,7 @@ class Choice:
     served: dict[str, Tensor]
 
 
-COLUMNS = ("rank", "image", "score", "similarity", "cycle_mm", "found_back_percent", "chosen")
+_COLUMNS = ("rank", "image", "score", "similarity", "cycle_mm", "found_back_percent", "chosen")
 """Columns of the ranking: ``score`` is the mean quality, from 0 to 1, of the other images' points found in this one;
 ``similarity`` the mean product of cosines, ``cycle_mm`` the median distance after the way back, and
 ``found_back_percent`` the share of points that came back to within 2 cells; ``chosen`` numbers the chosen ones."""
@@ -178,8 +179,8 @@ def write_choice(choice: Choice, images: ImageList, preprocessing: Compose, outp
     The brighter a point, the better it was found in the other images.
     """
     folder = Path(output_dir)
-    rows = [[*(_cell(row[column]) for column in COLUMNS[:-1]), row["chosen"] or ""] for row in choice.ranking]
-    write_csv(folder / "ranking.csv", [COLUMNS, *rows])
+    rows = [[*(_cell(row[column]) for column in _COLUMNS[:-1]), row["chosen"] or ""] for row in choice.ranking]
+    write_csv(folder / "ranking.csv", [_COLUMNS, *rows])
     figure, axes = chart(xlabel="score", ylabel="images")
     scores = [row["score"] for row in choice.ranking]
     axes.hist(scores, bins=min(30, max(5, len(scores) // 5)), color=SERIES[0])

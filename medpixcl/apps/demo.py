@@ -41,7 +41,7 @@ TRAINING = {
     **NETWORK,
 }
 DEPTH_BUNDLE = "xray_depth_pixpro_pretraining"
-SHOWN = 12
+_SHOWN = 12
 """Number of test images shown together in the report."""
 
 
@@ -139,7 +139,7 @@ def draw_depth(manifest: Path) -> "matplotlib.figure.Figure":
 def _write_report(folder: Path, data: DemoData, results: Comparison) -> None:
     """Write the report page: annotated landmarks, found landmarks and errors."""
     truth, found = read_landmarks(data.landmarks), read_landmarks(folder / "pretrained" / "landmarks.csv")
-    every = -(-len(data.test) // SHOWN)
+    every = -(-len(data.test) // _SHOWN)
     template = _shown(data.template, truth, truth, pixel_mm=_pixel_size(data))
     tested = [_shown(path, found, truth, pixel_mm=_pixel_size(data)) for path in data.test[::every]]
     write_demo_report(

@@ -1,7 +1,6 @@
 """Landmark detection: a trained network finds its landmarks in images."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +12,12 @@ from torch import nn
 from medpixcl.apps.bundles import check_config
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
-from medpixcl.apps.loaded_images import Searchable, SpacingMM
+from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
+from medpixcl.apps.paths import checked_path, checked_paths
 from medpixcl.apps.results import Results
 from medpixcl.data.manifest import SECTIONS
+from medpixcl.data.pixels import SpacingMM
 from medpixcl.training.config_data import as_data
 from medpixcl.training.settings_file import read_settings
 
@@ -82,7 +83,7 @@ class Detector(LandmarkFinder):
         *,
         weights: AnyPath | None = None,
         device: str | torch.device = "auto",
-        config: Sequence[AnyPath] = (),
+        config: AnyPath | Sequence[AnyPath] = (),
         settings: Mapping[str, Any] | None = None,
         trust: bool = False,
     ) -> "Detector":
@@ -94,7 +95,8 @@ class Detector(LandmarkFinder):
                 the training, gives the landmark names and the shape of the network; it is read as plain data.
             device: Device such as ``"cuda:1"``; ``"auto"`` leaves the choice to the bundle, which takes a GPU if there
                 is one.
-            config: Config files merged over the bundle's, such as its ``inference_refine.json``; they may be programs.
+            config: A config file merged over the bundle's, such as its ``inference_refine.json``, or a list of several;
+                they may be programs.
             settings: Values by id of the bundle's ``inference.json``, all of them plain data.
             trust: Accept a bundle and config files from any folder; they are programs of their authors.
 
@@ -102,11 +104,12 @@ class Detector(LandmarkFinder):
             BundleError: If there is no such bundle, or it has no such setting.
             ValueError: If the weights do not fit, or the device does not work.
         """
-        beside = None if weights is None else Path(weights).parent / SETTINGS_FILE
+        beside = None if weights is None else checked_path(weights, "the file of weights").parent / SETTINGS_FILE
         written = [as_data(read_settings(beside))] if beside is not None and beside.is_file() else []
-        for file in config:
-            check_config(Path(file), trust=trust)
-        configs = [*written, *map(Path, config)]
+        files = checked_paths(config, "a config file")
+        for file in files:
+            check_config(file, trust=trust)
+        configs = [*written, *files]
         return read_finder(cls, bundle, weights=weights, device=device, settings=settings, trust=trust, configs=configs)
 
     @property
@@ -118,7 +121,7 @@ class Detector(LandmarkFinder):
         self,
         images: Searchable,
         *,
-        spacing_mm: SpacingMM = None,
+        spacing_mm: SpacingMM | None = None,
         reference: AnyPath | None = None,
         output: Output | None = None,
     ) -> Results:

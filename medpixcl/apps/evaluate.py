@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from medpixcl.apps.images import AnyPath
 from medpixcl.apps.measurement import compare_files, measure_file
+from medpixcl.apps.paths import checked_path, checked_paths
 from medpixcl.apps.readers import Compared, Positions, compare_reader_positions
 from medpixcl.data.identity import pair_images, unique_table_names
 from medpixcl.data.landmarks.comparison import evaluate_positions
@@ -22,7 +22,7 @@ from medpixcl.landmarks.points import in_plane
 from medpixcl.landmarks.regions import covered
 
 RADIUS_COLUMN = "radius_mm"
-Regions = dict[str, dict[str, Tensor]]
+RegionMatrices = dict[str, dict[str, Tensor]]
 """Matrices of regions in mm^2 by image and landmark, LPS+, see :mod:`medpixcl.landmarks.regions`."""
 
 
@@ -67,11 +67,11 @@ def evaluate(
     Raises:
         ValueError: If the input is bad; one sentence that names the file.
     """
-    readers = [references] if isinstance(references, str | PathLike) else references
+    readers = checked_paths(references, "a reference")
     if not readers:
         raise ValueError("the list of references is empty; give at least one landmark file")
-    positions = [read_landmarks(path).positions_mm() for path in (predictions, *readers)]
-    paths = [Path(one) for one in (predictions, *readers)]
+    paths = [checked_path(predictions, "the file of predictions"), *readers]
+    positions = [read_landmarks(path).positions_mm() for path in paths]
     result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
     if radii := read_radii(paths[0]):
         result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)
@@ -130,13 +130,13 @@ def radius_coverage(metrics: Mapping[str, Any], radii: Mapping[str, Mapping[str,
     }
 
 
-def read_regions(path: Path) -> Regions:
+def read_regions(path: Path) -> RegionMatrices:
     """Ellipses or ellipsoids of a ``regions.csv``; empty where the file has none."""
     if path.suffix.lower() != ".csv" or not path.is_file():
         return {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("axis1_mm")]
-    regions: Regions = {}
+    regions: RegionMatrices = {}
     for row in rows:
         axes = "xyz" if "axis3_mm" in row else "xy"
         whole = torch.zeros(len(axes), len(axes), dtype=torch.float64)
@@ -147,13 +147,15 @@ def read_regions(path: Path) -> Regions:
     return regions
 
 
-def region_coverage(found: Positions, true: Positions, regions: Regions, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def region_coverage(
+    found: Positions, true: Positions, regions: RegionMatrices, metrics: Mapping[str, Any]
+) -> dict[str, Any]:
     """Share of the true positions that lie in their regions, over all and for each landmark.
 
     Args:
         found: Positions at the centres of the regions, LPS+ mm.
         true: True positions, LPS+ mm.
-        regions: Regions by image and landmark, for the images of ``found``.
+        regions: RegionMatrices by image and landmark, for the images of ``found``.
         metrics: Metrics of prediction and reference; only the points measured there count.
 
     Returns:

@@ -1,11 +1,17 @@
 """Export a trained landmark network to a file, and check that the file finds the same landmarks."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from medpixcl.apps.detect import Detector
+from medpixcl.apps.images import AnyPath
+from medpixcl.apps.paths import checked_path
+from medpixcl.data.atomic import write_text_atomically
+from medpixcl.networks import LandmarkInferer
 from medpixcl.networks.landmark import LandmarkNet, decode_output
 
 SUFFIXES = {".ts": "TorchScript", ".pt2": "torch.export", ".onnx": "ONNX"}
@@ -48,6 +54,41 @@ def export_network(network: LandmarkNet, path: Path, shape: Sequence[int], *, ac
     away = float(torch.linalg.vector_norm(found - again, dim=-1).max())
     if not away <= TOLERANCE_PX:
         raise ValueError(f"{path} finds landmarks {away:.2f} pixels from those of the network; do not use this file")
+    return away
+
+
+def export_detector(detector: Detector, path: AnyPath, shape: Sequence[int]) -> float:
+    """Export the network of a detector, see :func:`export_network`, with a ``.json`` of its settings beside the file.
+
+    The settings are those that a program needs to prepare images and to decode the output: ``landmark_names``,
+    ``working_spacing_mm``, ``activation``, ``use_offsets``, ``stride`` and ``multiple_of``, to a multiple of which the
+    sizes of an image are padded.
+
+    Args:
+        detector: Detector on the CPU.
+        path: File to write; its suffix selects the format, see :data:`SUFFIXES`.
+        shape: Spatial shape of the image at the working spacing, rounded up to a multiple of the coarsest stride.
+
+    Returns:
+        Largest distance in pixels between the landmarks of the network and of the file.
+
+    Raises:
+        ValueError: If there is no such format, the detector takes more than one network, or the file finds other
+            landmarks.
+    """
+    network, inferer, file = detector.network, detector.inferer, checked_path(path, "the file to write")
+    if not isinstance(network, LandmarkNet) or not isinstance(inferer, LandmarkInferer):
+        raise ValueError(f"a detector with a {type(inferer).__name__} cannot be exported; give one of a single network")
+    away = export_network(network, file, shape, activation=inferer.activation)
+    facts = {
+        "landmark_names": list(detector.names),
+        "working_spacing_mm": inferer.spacing_mm,
+        "activation": inferer.activation,
+        "use_offsets": inferer.use_offsets,
+        "stride": network.stride,
+        "multiple_of": network.coarsest_stride,
+    }
+    write_text_atomically(file.with_suffix(".json"), json.dumps(facts, indent=4) + "\n")
     return away
 
 

@@ -14,7 +14,6 @@ from medpixcl.data.identity import pairing_name
 from medpixcl.reports.few_shot import FewShotResult, few_shot_curve
 from medpixcl.reports.html import Picture
 
-TRAINED_ON = "trained_on"
 SCRATCH, IMAGENET = "scratch", "imagenet"
 
 
@@ -99,7 +98,7 @@ def few_shot_report(
     """
     if not earlier:
         return [], []
-    if not metrics.get(TRAINED_ON):
+    if not metrics.get("trained_on"):
         return [], ["No few-shot curve: these weights do not say how many images they were trained on."]
     if metrics["mre_mm"] is None:
         return [], ["No few-shot curve: no landmark of this evaluation was measured."]

@@ -17,13 +17,15 @@ from tqdm import tqdm
 from medpixcl.apps.bundle_search import find_bundle
 from medpixcl.apps.bundles import checked_device, own_errors, read_bundle
 from medpixcl.apps.images import AnyPath, Images
-from medpixcl.apps.loaded_images import Searchable, SpacingMM, image_list
+from medpixcl.apps.loaded_images import Searchable, image_list
 from medpixcl.apps.output import Output
+from medpixcl.apps.paths import checked_path
 from medpixcl.apps.radii import Radii
 from medpixcl.apps.results import Landmarks, Results, lps_axes
 from medpixcl.coordinates import original_voxels
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import SECTIONS
+from medpixcl.data.pixels import SpacingMM
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.networks.weights import load_weights
 
@@ -97,7 +99,8 @@ class LandmarkFinder(ABC):
             raise ValueError(
                 f"output is {output!r}; give what output.into(folder) of this {type(self).__name__} returns"
             )
-        radii = Radii(None if calibration is None else str(calibration), self.names)
+        file = None if calibration is None else checked_path(calibration, "the calibration")
+        radii = Radii(None if file is None else str(file), self.names)
         true = None if reference is None else read_landmarks(reference).positions_mm()
         results = Results(
             title=self.title,
@@ -120,7 +123,7 @@ class LandmarkFinder(ABC):
         self,
         images: Searchable,
         *,
-        spacing_mm: SpacingMM = None,
+        spacing_mm: SpacingMM | None = None,
         exclude: Sequence[str] = (),
         reference: AnyPath | None = None,
         calibration: AnyPath | None = None,
@@ -201,6 +204,7 @@ def read_finder(
     """
     if not isinstance(settings or {}, Mapping) or not all(isinstance(key, str) for key in settings or {}):
         raise ValueError(f"settings are {settings!r}; expected a mapping of ids to values")
+    given = None if weights is None else checked_path(weights, "the file of weights")
     folder, values = find_bundle(bundle, kind.default_bundle, trust=trust), dict(settings or {})
     if typed := sorted(TYPED & values.keys()):
         raise ValueError(f"{typed[0]} is no setting of a bundle here; give it as the argument or option of that name")
@@ -209,11 +213,11 @@ def read_finder(
     parser = read_bundle(folder, "inference", values, extra_configs=configs)
     with own_errors():
         finder, path = _component(parser, folder, kind), parser.get_parsed_content("weights")
-    if weights is not None:
-        path = weights
+    if given is not None:
+        path = given
     if path is not None:
-        load_weights(finder.network, Path(path))
-    finder.facts |= {"bundle": folder.resolve().name, "weights": Path(weights).name if weights else "of the bundle"}
+        load_weights(finder.network, checked_path(path, "the file of weights"))
+    finder.facts |= {"bundle": folder.resolve().name, "weights": given.name if given else "of the bundle"}
     return finder
 
 

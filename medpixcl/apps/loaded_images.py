@@ -11,13 +11,13 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medpixcl._typing import Array
 from medpixcl.apps.images import AnyPath, ImageList, Images
 from medpixcl.coordinates import image_affine
 from medpixcl.data.identity import image_stem
 from medpixcl.data.manifest import SECTIONS, Manifest
+from medpixcl.data.pixels import SpacingMM
 
-Array: TypeAlias = np.ndarray | Tensor
-SpacingMM: TypeAlias = Sequence[float] | float | None
 Searchable: TypeAlias = AnyPath | Manifest | Images | Array | Sequence[AnyPath | Array] | Mapping[str, Array]
 """Anything that names or holds images: paths, a manifest, a list of images, arrays, named arrays."""
 
@@ -25,7 +25,7 @@ Searchable: TypeAlias = AnyPath | Manifest | Images | Array | Sequence[AnyPath |
 def image_list(
     images: Searchable,
     *,
-    spacing_mm: SpacingMM = None,
+    spacing_mm: SpacingMM | None = None,
     exclude: Sequence[str] = (),
     spatial_dims: int | None = None,
     sections: Sequence[str] = SECTIONS,
@@ -89,7 +89,7 @@ class LoadedImages(Images):
     def __init__(
         self,
         images: Mapping[str, Array] | Sequence[Array],
-        spacing_mm: SpacingMM = None,
+        spacing_mm: SpacingMM | None = None,
         spatial_dims: int | None = None,
     ) -> None:
         named = (
@@ -147,7 +147,7 @@ class LoadedImages(Images):
         return not_finite(image)
 
 
-def loaded_image(values: Array, name: str = "", spacing_mm: SpacingMM = None) -> MetaTensor:
+def loaded_image(values: Array, name: str = "", spacing_mm: SpacingMM | None = None) -> MetaTensor:
     """Convert an array into what :func:`medpixcl.data.images.read_image` returns.
 
     Args:
@@ -216,7 +216,7 @@ def _affine_of(name: str, image: MetaTensor) -> Tensor:
     return affine
 
 
-def _affine(name: str, dims: int, spacing_mm: SpacingMM) -> Tensor:
+def _affine(name: str, dims: int, spacing_mm: SpacingMM | None) -> Tensor:
     """Voxel -> mm, RAS+, 4 x 4: rows run down and columns to the right; axes of a volume run along x, y, z."""
     if spacing_mm is None:
         raise ValueError(f"{name} is an array without an affine; give the size of its voxels as spacing_mm")

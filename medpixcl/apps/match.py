@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,20 +10,23 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medpixcl._typing import Array
 from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
-from medpixcl.apps.loaded_images import Array, Searchable, SpacingMM, loaded_image, not_finite
+from medpixcl.apps.loaded_images import Searchable, loaded_image, not_finite
 from medpixcl.apps.output import Output
+from medpixcl.apps.paths import checked_path
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
 from medpixcl.coordinates import working_spacing
+from medpixcl.data.pixels import SpacingMM
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.matching import AnnotatedImage, LandmarkMatcher, MatchingInferer, Population
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel
 
-Template: TypeAlias = AnyPath | Array
+SingleImage: TypeAlias = AnyPath | Array
 Marks: TypeAlias = AnyPath | LandmarkSet | Landmarks | Mapping[str, Sequence[float | int] | Tensor | np.ndarray]
 
 
@@ -90,10 +92,10 @@ class Matcher(LandmarkFinder):
     @own_errors()
     def fit(
         self,
-        images: Template | Sequence[Template],
+        images: SingleImage | Sequence[SingleImage],
         landmarks: Marks | Sequence[Marks],
         *,
-        spacing_mm: SpacingMM = None,
+        spacing_mm: SpacingMM | None = None,
     ) -> "Matcher":
         """Set one or several annotated images as templates, discarding anything learnt before.
 
@@ -132,7 +134,7 @@ class Matcher(LandmarkFinder):
         return self
 
     def learn(
-        self, images: AnyPath, *, limit: int | None = 50, seed: int = 0, spacing_mm: SpacingMM = None
+        self, images: AnyPath, *, limit: int | None = 50, seed: int = 0, spacing_mm: SpacingMM | None = None
     ) -> "Matcher":
         """Learn the landmarks' appearance from unlabelled images, at the start of the next :meth:`match`.
 
@@ -150,7 +152,7 @@ class Matcher(LandmarkFinder):
             ValueError: If no image is left, or the file does not fit the weights and the landmarks.
         """
         unlabelled = UnlabelledImages(
-            str(images),
+            str(checked_path(images, "the folder of unlabelled images")),
             limit=limit,
             spacing_mm=spacing_mm,
             exclude=self.files,
@@ -169,13 +171,14 @@ class Matcher(LandmarkFinder):
         """
         if self.population is None:
             raise ValueError("this matcher has learnt from no unlabelled images; call learn, then match")
-        write_population(Path(path), self.population, self.names, self.network)
+        file = checked_path(path, "the file of the population")
+        write_population(file, self.population, self.names, self.network)
 
     def match(
         self,
         images: Searchable,
         *,
-        spacing_mm: SpacingMM = None,
+        spacing_mm: SpacingMM | None = None,
         reference: AnyPath | None = None,
         calibration: AnyPath | None = None,
         output: Output | None = None,
@@ -246,7 +249,7 @@ class TemplateFitting:
         finder: Matcher,
         template: str,
         landmarks: str,
-        pixel_mm: SpacingMM = None,
+        pixel_mm: SpacingMM | None = None,
         unlabelled: str | None = None,
         unlabelled_limit: int | None = 50,
         population: str | None = None,
@@ -275,7 +278,7 @@ def _each(one_or_several: Any) -> list[Any]:
     return list(one_or_several) if isinstance(one_or_several, list | tuple) else [one_or_several]
 
 
-def _image(image: Template, spacing_mm: SpacingMM) -> str | MetaTensor:
+def _image(image: SingleImage, spacing_mm: SpacingMM | None) -> str | MetaTensor:
     if isinstance(image, str | PathLike):
         return str(image)
     loaded = loaded_image(image, spacing_mm=spacing_mm)

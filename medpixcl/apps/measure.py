@@ -13,6 +13,7 @@ import medpixcl
 from medpixcl._typing import Progress
 from medpixcl.apps.images import AnyPath
 from medpixcl.apps.measurement import Measured, compare_files, find_pictures, image_folder, measure_file
+from medpixcl.apps.paths import checked_path, checked_paths
 from medpixcl.coordinates import working_spacing
 from medpixcl.data.identity import short_name, unique_file_names
 from medpixcl.data.images import read_image
@@ -63,7 +64,7 @@ def measure(
     output: AnyPath,
     *,
     images: AnyPath | None = None,
-    references: Sequence[AnyPath] = (),
+    references: AnyPath | Sequence[AnyPath] = (),
     names: Mapping[str, str] | None = None,
     spacing_mm: float | None = None,
     exclude: Sequence[str] = (),
@@ -86,12 +87,14 @@ def measure(
     Raises:
         ValueError: If the input is bad; one sentence that names the file.
     """
-    landmarks, output = Path(landmarks), Path(output)
-    pictures = {} if images is None else find_pictures(read_landmarks(landmarks), Path(images))
+    file, folder = checked_path(landmarks, "the landmark file"), checked_path(output, "the folder of the results")
+    others = checked_paths(references, "a reference")
+    drawn_on = None if images is None else checked_path(images, "the folder of the pictures")
+    pictures = {} if drawn_on is None else find_pictures(read_landmarks(file), drawn_on)
     options = {"names": names, "spacing_mm": spacing_mm, "exclude": exclude, "pictures": pictures}
-    measured = measure_file(landmarks, **options)  # type: ignore[arg-type]
-    readers = [measure_file(Path(path), names=names, spacing_mm=spacing_mm) for path in references]
-    run = MeasurementRun(measured, compare_files(measured, readers) if readers else [], output)
+    measured = measure_file(file, **options)  # type: ignore[arg-type]
+    readers = [measure_file(path, names=names, spacing_mm=spacing_mm) for path in others]
+    run = MeasurementRun(measured, compare_files(measured, readers) if readers else [], folder)
     run.not_found = [line for line in exclude if measured.file.find(line) is None]
     tables = {
         "measurements.csv": measurement_table(measured.images, measured.values, measured.reasons),
@@ -101,11 +104,11 @@ def measure(
         tables["agreement.csv"] = agreement_table(run.comparisons)
         tables["class_agreement.csv"] = class_agreement_table(run.comparisons)
     for name, table in tables.items():
-        write_csv(output / name, table)
+        write_csv(folder / name, table)
     shown = _draw_tracings(run, pictures, spacing_mm, progress)
-    facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": landmarks.name}
-    if references:
-        facts["compared with"] = ", ".join(Path(path).name for path in references)
+    facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": file.name}
+    if others:
+        facts["compared with"] = ", ".join(path.name for path in others)
     report = MeasurementReport(
         facts=facts,
         images=measured.images,
@@ -115,7 +118,7 @@ def measure(
         tracings=shown,
         rejected=[(short_name(image), reason) for image, reason in run.rejected.items()],
     )
-    write_measurement_report(output / "report.html", report)
+    write_measurement_report(folder / "report.html", report)
     return run
 
 

@@ -16,7 +16,13 @@ from medpixcl.data.images import image_format, read_image
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.pixels import MissingSpacingError
-from medpixcl.landmarks.cephalometry import ReaderComparison, compare_readers, landmark_roles, measure, why_not
+from medpixcl.landmarks.cephalometry import (
+    ReaderComparison,
+    cephalometric_values,
+    compare_readers,
+    landmark_roles,
+    why_not,
+)
 from medpixcl.landmarks.points import OFF_PLANE_MM
 
 _ANYWHERE = (10**9, 10**9)
@@ -73,7 +79,7 @@ def measure_file(
     if not images:
         raise ValueError(f"{path}: all of its {len(file.images)} images are excluded; there is nothing to measure.")
     points = _positions(file, images, spacing_mm, pictures or {})
-    return Measured(file, images, roles, points, measure(points, roles))
+    return Measured(file, images, roles, points, cephalometric_values(points, roles))
 
 
 def compare_files(measured: Measured, references: Sequence[Measured]) -> list[ReaderComparison]:

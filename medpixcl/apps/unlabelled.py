@@ -45,8 +45,10 @@ class UnlabelledImages:
         spatial_dims: int | None = None,
         seed: int = 0,
     ) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"the limit of unlabelled images must be at least 1, found {limit}")
+        if limit is not None and not (isinstance(limit, int) and limit >= 1):
+            raise ValueError(f"the limit of unlabelled images is {limit!r}; expected a whole number from 1 up, or None")
+        if not isinstance(seed, int):
+            raise ValueError(f"the random seed is {seed!r}; expected a whole number")
         self.path = None if path is None else Path(path)
         self.limit, self.seed = limit, seed
         self.left_out = {Path(one).resolve() for one in ([exclude] if isinstance(exclude, str) else exclude)}

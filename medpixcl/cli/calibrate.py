@@ -1,12 +1,12 @@
 """`medpixcl calibrate`."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
-from medpixcl.cli.console import console, print_table, say
+from medpixcl.cli.console import print_table, progress_bars, say, say_left_out
 from medpixcl.cli.options import (
     Device,
     MatchingBundle,
@@ -16,8 +16,11 @@ from medpixcl.cli.options import (
     TemplateImage,
     TemplateLandmarks,
     Trust,
-    chosen_bundle,
+    chosen_matcher,
 )
+
+if TYPE_CHECKING:
+    from medpixcl.landmarks.calibration import RadiusCalibration
 
 
 def calibrate(
@@ -41,17 +44,12 @@ def calibrate(
     trust: Trust = False,
 ) -> None:
     """Estimate from unlabelled images how far off each matched landmark may be."""
-    from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.calibrate import calibrate as calibrate_radii
-    from medpixcl.apps.match import Matcher
     from medpixcl.data.atomic import write_text_atomically
 
-    chosen = chosen_bundle(bundle, Matcher.default_bundle, trust=trust)
-    matcher = Matcher.from_bundle(
-        chosen, weights=weights, device=device or "auto", settings=parse_settings(settings or []), trust=True
-    ).fit(template, landmarks, spacing_mm=spacing_mm)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("matching", total=None)
+    matcher = chosen_matcher(bundle, weights, settings, device=device, trust=trust)
+    matcher.fit(template, landmarks, spacing_mm=spacing_mm)
+    with progress_bars() as show:
         made, rejected = calibrate_radii(
             matcher,
             images,
@@ -60,11 +58,21 @@ def calibrate(
             limit=limit,
             seed=seed,
             spacing_mm=spacing_mm,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=partial(show, "matching"),
         )
     write_text_atomically(output, made.to_json())
-    for path, reason in rejected.items():
-        say(f"rejected {path}: {reason}", style="yellow")
+    say_left_out(rejected)
+    _print_radii(made, coverage)
+    if reader_mm == 0:
+        say(
+            "the radii ignore the readers' error and hold too few true positions; give --reader-mm if known",
+            style="yellow",
+        )
+    say(f"calibration: {output}")
+
+
+def _print_radii(made: "RadiusCalibration", coverage: float) -> None:
+    """Print the radii of sure and unsure landmarks."""
     radii = [made.radii_mm[group] for group in ("sure", "unsure")]
     rows = [
         (name, *("-" if radius is None else f"{radius:.1f}" for radius in pair))
@@ -74,9 +82,3 @@ def calibrate(
         [("landmark", "radius (mm)", "if unsure"), *rows],
         title=f"Radii meant to hold {100 * coverage:g} % of the true positions",
     )
-    if reader_mm == 0:
-        say(
-            "the radii ignore the readers' error and hold too few true positions; give --reader-mm if known",
-            style="yellow",
-        )
-    say(f"calibration: {output}")

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, TaskID
 
-from medpixcl.cli.console import console, print_table, say
-from medpixcl.cli.options import Device, MatchingBundle, MatchingWeights, Settings, Spacing, Trust, chosen_bundle
+from medpixcl.cli.console import print_table, progress_bars, say, say_left_out
+from medpixcl.cli.options import Device, MatchingBundle, MatchingWeights, Settings, Spacing, Trust, chosen_matcher
 
-SHOWN = 10
+_SHOWN = 10
 
 
 def choose_template(
@@ -29,25 +28,13 @@ def choose_template(
     trust: Trust = False,
 ) -> None:
     """Choose the images most worth annotating: those whose anatomy is found again best in all others."""
-    from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.choose_template import ChoiceSettings, choose_templates, write_choice
     from medpixcl.apps.images import ImageList
-    from medpixcl.apps.match import Matcher
 
-    chosen = chosen_bundle(bundle, Matcher.default_bundle, trust=trust)
-    matcher = Matcher.from_bundle(
-        chosen, weights=weights, device=device or "auto", settings=parse_settings(settings or []), trust=True
-    )
+    matcher = chosen_matcher(bundle, weights, settings, device=device, trust=trust)
     listed = ImageList(images, spacing_mm, spatial_dims=matcher.spatial_dims)
     listed.check()
-    with Progress(console=console, transient=True) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bar.add_task(step)
-            bar.update(tasks[step], completed=done, total=total)
-
+    with progress_bars() as show:
         choice = choose_templates(
             listed,
             matcher.preprocessing,
@@ -58,9 +45,8 @@ def choose_template(
             progress=show,
         )
     write_choice(choice, listed, matcher.preprocessing, output)
-    for path, reason in choice.rejected.items():
-        say(f"rejected {path}: {reason}", style="yellow")
+    say_left_out(choice.rejected)
     rows = [(row["rank"], row["image"], f"{row['score']:.3f}") for row in choice.ranking]
-    print_table([("rank", "image", "score"), *rows[:SHOWN]], title=f"Best of {len(rows)} images")
+    print_table([("rank", "image", "score"), *rows[:_SHOWN]], title=f"Best of {len(rows)} images")
     say(f"annotate: {', '.join(choice.chosen)}")
     say(f"all images: {output / 'ranking.csv'}")

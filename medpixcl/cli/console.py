@@ -1,11 +1,13 @@
 """Printing of messages and tables by the commands."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import Progress, TaskID
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
@@ -35,6 +37,24 @@ def say_results(results: "medpixcl.apps.results.Results", not_written: Sequence[
     if results.metrics is not None:
         print_metrics(results.metrics)
     say(f"report: {folder / 'report.html'}; landmarks: {folder / 'landmarks.csv'}")
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar for every step of a command, and remove them at its end.
+
+    Yields:
+        Function to call with the name of a step, its number of finished items and their total.
+    """
+    with Progress(console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step)
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield show
 
 
 class _Saying(logging.Handler):

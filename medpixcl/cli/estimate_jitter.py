@@ -3,12 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
-from medpixcl.cli.console import console, print_table, say
+from medpixcl.cli.console import print_table, progress_bars, say
 from medpixcl.cli.options import Configs, Settings, Trust, chosen_bundle
 
 if TYPE_CHECKING:
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
 def estimate_jitter(
     data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan`; only its training images are used.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Config file to write (.json).")],
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a pretraining bundle.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Name or folder of a pretraining bundle; xray_infoaug_pretraining by default.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights for the bundle's network; a frozen ImageNet encoder by default.")
     ] = None,
@@ -26,10 +27,10 @@ def estimate_jitter(
     pairs: Annotated[int, typer.Option(min=1, help="Number of image pairs to match.")] = 40,
     window_mm: Annotated[float, typer.Option(min=1e-6, help="Side of the patches in mm.")] = 32.0,
     measure: Annotated[
-        str, typer.Option(help="Measure: joint (mutual information) or counts (as in the original code).")
+        str, typer.Option(help="Information measure: joint (mutual information) or counts (as in the original code).")
     ] = "joint",
     stop: Annotated[
-        str, typer.Option(help="Threshold: mean, or mean_minus_sd (looser, as in the original code).")
+        str, typer.Option(help="Information to keep: mean, or mean_minus_sd (less, as in the original code).")
     ] = "mean",
     alpha: Annotated[
         float, typer.Option(min=1e-6, help="Share of the mean information that a changed patch must keep.")
@@ -54,14 +55,7 @@ def estimate_jitter(
         alpha=alpha,
         seed=seed,
     )
-    with Progress(console=console, transient=True) as progress:
-        tasks: dict[str, Any] = {}
-
-        def show(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = progress.add_task(step.capitalize(), total=total)
-            progress.update(tasks[step], completed=done)
-
+    with progress_bars() as show:
         classes, fragment = estimate_for_bundle(
             folder,
             data,

@@ -1,18 +1,21 @@
 """`medpixcl leak-probe`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
-from medpixcl.cli.console import console, say
+from medpixcl.cli.console import progress_bars, say
 from medpixcl.cli.options import Configs, Settings, Trust, chosen_bundle
 
 
 def leak_probe(
     data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan`.")],
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a mix-up pretraining bundle.")] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Name or folder of a mix-up pretraining bundle; xray_mixup_pretraining by default."),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="File pretraining.pt of a run, to print the R2 of its network as well.")
     ] = None,
@@ -26,8 +29,7 @@ def leak_probe(
     from medpixcl.apps.mixing_probe import probe_bundle
 
     folder = chosen_bundle(bundle, "xray_mixup_pretraining", configs=config, trust=trust)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("mixing", total=None)
+    with progress_bars() as show:
         found = probe_bundle(
             folder,
             data,
@@ -35,7 +37,7 @@ def leak_probe(
             weights=weights,
             overrides=parse_settings(settings or []),
             extra_configs=config or [],
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=partial(show, "mixing"),
         )
     say(str(found.leak))
     if found.network_r2 is not None:

@@ -17,7 +17,7 @@ from medpixcl.cli.options import (
     TemplateLandmarks,
     Trust,
     asked_formats,
-    chosen_bundle,
+    chosen_matcher,
 )
 
 
@@ -47,11 +47,7 @@ def match(
     trust: Trust = False,
 ) -> None:
     """Find the landmarks of an annotated image in other images."""
-    from medpixcl.apps.bundles import parse_settings
-    from medpixcl.apps.match import Matcher
-
-    chosen = chosen_bundle(bundle, Matcher.default_bundle, trust=trust)
-    matcher = Matcher.from_bundle(chosen, weights=weights, settings=parse_settings(settings or []), trust=True)
+    matcher = chosen_matcher(bundle, weights, settings, trust=trust)
     folder = matcher.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
     matcher.fit(template, landmarks, spacing_mm=spacing_mm)
     if unlabelled is not None:

@@ -1,12 +1,12 @@
 """`medpixcl measure`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
-from medpixcl.cli.console import console, print_table, say
+from medpixcl.cli.console import print_table, progress_bars, say
 from medpixcl.cli.options import Spacing
 
 
@@ -29,8 +29,7 @@ def measure(
     from medpixcl.reports.measurements import agreement_rows, class_agreement_rows, single_rows, summary_rows
 
     lines = [] if exclude is None else exclude.read_text(encoding="utf-8-sig").splitlines()
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("drawing", total=None)
+    with progress_bars() as show:
         run = run_measurement(
             landmarks,
             output,
@@ -39,7 +38,7 @@ def measure(
             names=None if names is None else read_names(names),
             spacing_mm=spacing_mm,
             exclude=[line.strip() for line in lines if line.strip()],
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=partial(show, "drawing"),
         )
     for path, reason in run.rejected.items():
         say(f"not drawn {path}: {reason}", style="yellow")

@@ -4,9 +4,12 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    import medpixcl
 
 T = TypeVar("T")
 
@@ -65,6 +68,35 @@ def chosen_bundle(
         for file in configs:
             _asked(partial(check_config, file), trust)
     return folder
+
+
+def chosen_matcher(
+    bundle: str | None,
+    weights: Path | None,
+    settings: Sequence[str] | None,
+    *,
+    device: str | None = None,
+    trust: bool = False,
+) -> "medpixcl.Matcher":
+    """Build the matcher that a command asks for.
+
+    Args:
+        bundle: Name or folder of the matching bundle.
+        weights: Weights of the network; None takes those of the bundle.
+        settings: Texts ``key=value`` that override settings of the bundle.
+        device: Device of the network; None chooses one.
+        trust: Run configurations from any folder without asking.
+    """
+    from medpixcl.apps.bundles import parse_settings
+    from medpixcl.apps.match import Matcher
+
+    return Matcher.from_bundle(
+        chosen_bundle(bundle, Matcher.default_bundle, trust=trust),
+        weights=weights,
+        device=device or "auto",
+        settings=parse_settings(settings or []),
+        trust=True,
+    )
 
 
 def _asked(look: Callable[..., T], trust: bool) -> T:

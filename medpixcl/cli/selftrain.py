@@ -16,7 +16,10 @@ def selftrain(
     landmarks: TemplateLandmarks,
     data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan` with the images to train on.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted run is resumed.")],
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a self-training bundle.")] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Name or folder of a self-training bundle; xray_landmark_selftraining by default."),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the embedding network to start from; the bundle's by default.")
     ] = None,

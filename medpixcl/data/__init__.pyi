@@ -7,5 +7,9 @@ from .phantoms import (
     write_organ_phantoms as write_organ_phantoms,
     write_phantoms as write_phantoms,
 )
-from .seeded import EpochSampler as EpochSampler, SeededDataset as SeededDataset
+from .seeded import (
+    EpochSampler as EpochSampler,
+    PreparedItems as PreparedItems,
+    SeededDataset as SeededDataset,
+)
 from .textures import PictureSources as PictureSources, ProceduralSources as ProceduralSources

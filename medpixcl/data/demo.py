@@ -71,7 +71,7 @@ class DemoData(NamedTuple):
 
 
 @dataclass(frozen=True)
-class View:
+class RadiographPlan:
     """One radiograph to make.
 
     Args:
@@ -98,20 +98,20 @@ class View:
         return Poses(turns, shifts, torch.tensor(ISOCENTRE_MM, dtype=torch.float64))
 
 
-def plan_views(*, train: int, test: int, seed: int) -> list[View]:
+def plan_radiographs(*, train: int, test: int, seed: int) -> list[RadiographPlan]:
     """The template and the views of both splits, each drawn from its own (seed, split, index), patient by patient.
 
     Every patient has ``VIEWS_PER_PATIENT`` views; those of the training are numbered from 1, those of the test from
     ``FIRST_TEST_PATIENT``.
     """
-    views = [View("template/template.png", "template", seed=(seed,))]
+    views = [RadiographPlan("template/template.png", "template", seed=(seed,))]
     for split, (name, count, first) in enumerate((("train", train, 1), ("test", test, FIRST_TEST_PATIENT))):
         for index in range(count):
             views.append(_draw_view(name, index, first + index // VIEWS_PER_PATIENT, (seed, split, index)))
     return views
 
 
-def _draw_view(split: str, index: int, patient: int, seed: tuple[int, ...]) -> View:
+def _draw_view(split: str, index: int, patient: int, seed: tuple[int, ...]) -> RadiographPlan:
     """Pose and exposure of one view; only the turn about the long axis differs between splits."""
     rng = np.random.default_rng(seed)
     turn = rng.uniform(*(TRAIN_TURN_DEG if split == "train" else TEST_TURN_DEG)) * rng.choice([-1, 1])
@@ -125,7 +125,7 @@ def _draw_view(split: str, index: int, patient: int, seed: tuple[int, ...]) -> V
         window=(rng.uniform(0.5, 5.0), rng.uniform(97.0, 99.9)),
     )
     path = f"{split}/{split}_{index:03d}.png"
-    return View(path, split, patient, (*tilts.tolist(), turn), tuple(shifts.tolist()), exposure, (*seed, 1))
+    return RadiographPlan(path, split, patient, (*tilts.tolist(), turn), tuple(shifts.tolist()), exposure, (*seed, 1))
 
 
 def make_demo_data(
@@ -167,7 +167,7 @@ def make_demo_data(
     folder = Path(out_dir)
     body = load_demo_body()
     geometry = ConeBeam(rows=size[0], columns=size[1], pixel_mm=FIELD_MM / size[0])
-    views = plan_views(train=train, test=test, seed=seed)
+    views = plan_radiographs(train=train, test=test, seed=seed)
     _remove_earlier(folder)
     rows = []
     for done, (view, shown) in enumerate(_render(folder, body, geometry, views, strain=strain, seed=seed), 1):
@@ -189,8 +189,8 @@ def demo_patient(number: int, *, strain: float, seed: int) -> Patient:
 
 
 def _render(
-    folder: Path, body: Body, geometry: ConeBeam, views: Sequence[View], *, strain: float, seed: int
-) -> Iterator[tuple[View, dict[str, tuple[float, float]]]]:
+    folder: Path, body: Body, geometry: ConeBeam, views: Sequence[RadiographPlan], *, strain: float, seed: int
+) -> Iterator[tuple[RadiographPlan, dict[str, tuple[float, float]]]]:
     """Write the pictures of every view, and give what landmarks it shows at which (row, column)."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for patient, of_patient in itertools.groupby(views, key=lambda view: view.patient):
@@ -201,7 +201,7 @@ def _render(
                 yield view, {name: (row, column) for name, (row, column), seen in shown if seen}
 
 
-def _write_view(folder: Path, body: Body, geometry: ConeBeam, view: View) -> View:
+def _write_view(folder: Path, body: Body, geometry: ConeBeam, view: RadiographPlan) -> RadiographPlan:
     """Radiograph and depth of one view as files."""
     drr = render_drr(harden(body.hu, view.exposure.bone), body.affine, geometry, view.poses(), step_mm=2.5)
     _write_grey(folder / view.image, develop(drr.image, view.exposure, geometry.pixel_mm, seed=view.seed))
@@ -216,7 +216,7 @@ def _write_grey(path: Path, picture: Tensor) -> None:
     Image.fromarray(pixels if pixels.dtype == np.uint8 else pixels.astype(np.uint16)).save(path)
 
 
-def _write_split(path: Path, views: Sequence[View]) -> None:
+def _write_split(path: Path, views: Sequence[RadiographPlan]) -> None:
     """Split, patient and pose of every view."""
     columns = [f"{kind}_{axis}" for kind in ("turn_deg", "shift_mm") for axis in "ras"]
     numbers = [[f"{number:.6f}" for number in (*view.turns_deg, *view.shifts_mm)] for view in views]

@@ -22,6 +22,33 @@ def item_seed(seed: int, epoch: int, index: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0])
 
 
+class PreparedItems(CacheDataset):
+    """Items of a datalist after a deterministic transform, whose results are cached in memory and not copied.
+
+    Args:
+        data: Datalist.
+        prepare: Deterministic MONAI transform; the result of other callables is not cached.
+        cache_rate: Share of the items to cache.
+        cache_workers: Number of threads that fill the cache.
+        progress: Whether to show a progress bar while the cache is filled.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Any],
+        prepare: Callable[[Any], Any] | None,
+        *,
+        cache_rate: float = 1.0,
+        cache_workers: int = 1,
+        progress: bool = False,
+    ) -> None:
+        # MONAI caches the result of no Compose within a Compose: it counts as random
+        steps = prepare.flatten() if isinstance(prepare, Compose) else prepare
+        super().__init__(
+            data, steps, cache_rate=cache_rate, num_workers=cache_workers, progress=progress, copy_cache=False
+        )
+
+
 class SeededDataset(Dataset):
     """Dataset with cached items and a random transform that is seeded for every epoch and index.
 
@@ -52,10 +79,8 @@ class SeededDataset(Dataset):
         progress: bool = True,
     ) -> None:
         self.data, self.transform, self.seed, self.repeats = data, transform, seed, repeats
-        # MONAI caches the result of no Compose within a Compose: it counts as random
-        steps = prepare.flatten() if isinstance(prepare, Compose) else prepare
-        self.prepared = CacheDataset(
-            data, steps, cache_rate=cache_rate, num_workers=cache_workers, progress=progress, copy_cache=False
+        self.prepared = PreparedItems(
+            data, prepare, cache_rate=cache_rate, cache_workers=cache_workers, progress=progress
         )
 
     def __len__(self) -> int:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from medpixcl._typing import Array
 from medpixcl.reports.canvas import NEUTRAL, SERIES, draw_panel, new_figure
-from medpixcl.reports.panels import Array, Panel, PanelView, as_array, as_flags, grey_levels
+from medpixcl.reports.panels import Panel, PanelView, as_array, as_flags, grey_levels
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+from medpixcl._typing import Array
 from medpixcl.landmarks.metrics import THRESHOLDS_MM
 from medpixcl.landmarks.resampling import TIE_MM
 from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figure, panel_grid
@@ -28,7 +29,7 @@ from medpixcl.reports.markers import (
     point_legend,
     rim,
 )
-from medpixcl.reports.panels import Array, Panel, as_array, as_flags, panels
+from medpixcl.reports.panels import Panel, as_array, as_flags, panels
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from medpixcl._typing import Array
 from medpixcl.data.identity import short_name
 from medpixcl.reports.figures import confidence_against_error, error_curve
 from medpixcl.reports.html import MatchReport, Picture
-from medpixcl.reports.panels import Array, as_array, as_flags
+from medpixcl.reports.panels import as_array, as_flags
 from medpixcl.reports.tables import landmark_summary_rows
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Shaped
 
+from medpixcl._typing import Array
 from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figure
-from medpixcl.reports.panels import Array, Panel, as_array, panels
+from medpixcl.reports.panels import Panel, as_array, panels
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-Array = Tensor | np.ndarray
+from medpixcl._typing import Array
+
 Reduction = Literal["mean", "max"]
 _REDUCTIONS: dict[Reduction, Callable[..., np.ndarray]] = {"mean": np.nanmean, "max": np.nanmax}
 _VIEWS = (("axial", 1, 0), ("coronal", 2, 0), ("sagittal", 2, 1))

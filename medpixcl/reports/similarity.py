@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from jaxtyping import Shaped
 
+from medpixcl._typing import Array
 from medpixcl.reports.canvas import NEUTRAL, SERIES, chart
-from medpixcl.reports.panels import Array, as_array
+from medpixcl.reports.panels import as_array
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from medpixcl._typing import Array
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import short_name
-from medpixcl.reports.panels import Array, as_array, as_flags
+from medpixcl.reports.panels import as_array, as_flags
 
 Metrics = Mapping[str, Any]
 Table = list[list[str]]

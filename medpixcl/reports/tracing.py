@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 
-from medpixcl.landmarks.cephalometry import Measurement, classifications, classify, measure, measurements
+from medpixcl._typing import Array
+from medpixcl.landmarks.cephalometry import Measurement, cephalometric_values, classifications, classify, measurements
 from medpixcl.landmarks.cephalometry.definitions import UNITS
 from medpixcl.reports.canvas import NEUTRAL, draw_panel, new_figure
 from medpixcl.reports.markers import PREDICTED, label_offsets, rim
-from medpixcl.reports.panels import Array, Panel, as_array, panels
+from medpixcl.reports.panels import Panel, as_array, panels
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -108,7 +109,7 @@ def cephalometric_tracing(
     """
     panel = panels(image, spacing=spacing)[0]
     voxels = as_array(points).astype(np.float64)
-    values = measure(torch.from_numpy(voxels * np.asarray(spacing, dtype=np.float64))[None], roles)
+    values = cephalometric_values(torch.from_numpy(voxels * np.asarray(spacing, dtype=np.float64))[None], roles)
     there = [role is not None and bool(np.isfinite(voxel).all()) for role, voxel in zip(roles, voxels, strict=True)]
     places = {str(role): place for role, place, shown in zip(roles, panel.place(voxels), there, strict=True) if shown}
     figure, picture, table = _canvas(panel)

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Shaped
 
+from medpixcl._typing import Array
 from medpixcl.reports.canvas import NEUTRAL, draw_panel, new_figure
 from medpixcl.reports.markers import draw_points, point_legend
-from medpixcl.reports.panels import Array, as_array, panels
+from medpixcl.reports.panels import as_array, panels
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-COLUMNS = 4
+_COLUMNS = 4
 SIDE_INCHES = 2.0
 
 
@@ -32,7 +33,7 @@ def landmark_wall(
         reference: For each radiograph, the true positions (K, 2); NaN where there is none.
         titles: N lines, one above each radiograph.
     """
-    columns = min(COLUMNS, len(images))
+    columns = min(_COLUMNS, len(images))
     rows = -(-len(images) // columns)
     figure = new_figure(SIDE_INCHES * columns, (SIDE_INCHES + 0.2) * rows + 0.2)
     for number, (image, points, truth, title) in enumerate(zip(images, predicted, reference, titles, strict=True), 1):

@@ -32,6 +32,14 @@ from .pictures import MatchedViewsPictures as MatchedViewsPictures
 from .pixpro import PixProPrepareBatch as PixProPrepareBatch
 from .positives import PositivePictures as PositivePictures, PositiveStatistics as PositiveStatistics
 from .probes import FrozenProbes as FrozenProbes
+from .processes import (
+    distributed_network as distributed_network,
+    end_processes as end_processes,
+    is_not_first_process as is_not_first_process,
+    process_device as process_device,
+    process_share as process_share,
+    start_processes as start_processes,
+)
 from .recipe import TrainingHandlers as TrainingHandlers
 from .segmentation import DiceByClass as DiceByClass, SegmentationPrepareBatch as SegmentationPrepareBatch
 from .self_training import (

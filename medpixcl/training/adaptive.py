@@ -6,7 +6,7 @@ crosses the mean loss. The ratios by loss are an option of this package.
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +17,9 @@ from medpixcl.losses import PixelContrastLoss
 from medpixcl.reports.figures import figure_to_array
 from medpixcl.reports.similarity import loss_over_informativeness
 from medpixcl.training.binning import MOST_BITS, binned_sums, of_pairs, over_processes
+from medpixcl.training.event_files import EventWriter
 from medpixcl.transforms.classes import PixelClasses
 from medpixcl.transforms.intensity import CLASS_NAMES
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 BIN_BITS = 0.1
 FEWEST_BINS = 8  # of a cubic that is more than a line through its points
@@ -135,12 +133,11 @@ class AdaptiveClasses:
             raise ValueError(f"floor is {floor}; expected a share of at most a third, for there are three classes")
         if not 0 <= memory < 1:
             raise ValueError(f"memory is {memory}; expected a weight from 0 to below 1")
-        self.classes, self.loss, self.log_dir = classes, loss, log_dir
+        self.classes, self.loss, self.events = classes, loss, EventWriter(log_dir)
         self.memory, self.least_share, self.floor = memory, least_share, floor
         # Of each class as it was when drawn; bins; number, informativeness, loss.
         self.sums = torch.zeros(3, round(MOST_BITS / BIN_BITS), 3, dtype=torch.float64)
         self.epoch_sums = torch.zeros_like(self.sums)
-        self.writer: SummaryWriter | None = None
 
     def attach(self, engine: Engine) -> None:
         """Collect after every step and adapt after every epoch; attach before the handler that saves the checkpoint."""
@@ -186,13 +183,11 @@ class AdaptiveClasses:
         """Draw the running loss at the end of the training."""
         sums = self.sums.sum(0)
         sums = sums[sums[:, COUNT] > 0]
-        if self.log_dir is not None and len(sums):
+        if self.events.log_dir is not None and len(sums):
             bits, losses = sums[:, BITS] / sums[:, COUNT], sums[:, LOSS] / sums[:, COUNT]
             figure = loss_over_informativeness(bits, losses, sums[:, COUNT], cuts=self.classes.cuts)
-            self._events().add_image("classes/running_loss", figure_to_array(figure), engine.state.epoch)
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
+            self.events.write(engine.state.epoch, {"classes/running_loss": figure_to_array(figure)})
+        self.events.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Sums, cuts and ratios; empty when nothing is adaptive."""
@@ -205,20 +200,11 @@ class AdaptiveClasses:
             self.classes.load_state_dict(state)
 
     def _write_scalars(self, epoch: int) -> None:
-        if self.log_dir is None:
-            return
+        scalars: dict[str, float] = {}
         if self.classes.adaptive_cuts and self.classes.cuts is not None:
-            for name, cut in zip(("low", "high"), self.classes.cuts, strict=True):
-                self._events().add_scalar(f"classes/cut_{name}", cut, epoch)
+            cuts = zip(("low", "high"), self.classes.cuts, strict=True)
+            scalars |= {f"classes/cut_{name}": cut for name, cut in cuts}
         if self.classes.adaptive_ratios and self.classes.ratios is not None:
-            for name, ratio in zip(CLASS_NAMES, self.classes.ratios, strict=True):
-                self._events().add_scalar(f"classes/ratio_{name}", ratio, epoch)
-        if self.writer is not None:
-            self.writer.flush()
-
-    def _events(self) -> "SummaryWriter":
-        from torch.utils.tensorboard import SummaryWriter
-
-        if self.writer is None:
-            self.writer = SummaryWriter(self.log_dir)
-        return self.writer
+            ratios = zip(CLASS_NAMES, self.classes.ratios, strict=True)
+            scalars |= {f"classes/ratio_{name}": ratio for name, ratio in ratios}
+        self.events.write(epoch, scalars=scalars)

@@ -8,7 +8,7 @@ from monai.metrics import calibration_binning, compute_roc_auc
 from torch import Tensor
 from torch.nn import functional as F
 
-BINS = 15
+_BINS = 15
 
 
 def area_under_curve(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> float:
@@ -20,7 +20,7 @@ def area_under_curve(probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " 
 
 
 def expected_calibration_error(
-    probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = BINS
+    probabilities: Float[Tensor, "n k"], labels: Int[Tensor, " n"], bins: int = _BINS
 ) -> float:
     """Mean difference between confidence and accuracy of the predictions, over bins of equal width.
 

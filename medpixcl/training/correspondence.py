@@ -4,15 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from ignite.exceptions import NotComputableError
-from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
 from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import cell_to_voxel, sample_at, voxel_to_cell
 from medpixcl.matching import best_match
 from medpixcl.networks.embedding import dense_embedding
+from medpixcl.training.ratio import RatioOfSums
 
 
 def matched_pixels(
@@ -37,7 +35,7 @@ def matched_pixels(
     return found
 
 
-class PixelCorrespondence(Metric):
+class PixelCorrespondence(RatioOfSums):
     """Distance in pixels between the matched and the true position of query pixels in the anchor view.
 
     Args:
@@ -47,8 +45,6 @@ class PixelCorrespondence(Metric):
             ``from_engine(["pred", "label"])``.
     """
 
-    required_output_keys = None
-
     def __init__(
         self,
         strides: Sequence[int],
@@ -56,26 +52,15 @@ class PixelCorrespondence(Metric):
         output_transform: Callable = lambda output: output,
     ) -> None:
         self.strides, self.within = tuple(strides), within
-        super().__init__(output_transform=output_transform)
+        super().__init__("no validation pair is visible in both views: make the views overlap more", output_transform)
 
-    @reinit__is_reduced
-    def reset(self) -> None:
-        """Start a new average."""
-        self._sum, self._count = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-
-    @reinit__is_reduced
-    def update(self, output: tuple[Any, Mapping[str, Tensor]]) -> None:
-        """Add the pairs of a batch."""
+    def quantities(self, output: tuple[Any, Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Sums of the pairs' distances, or number of those that are small enough, and number of pairs, by image."""
         views, pairs = output
+        sums, counts = [], []
         for image, found in enumerate(matched_pixels(views, pairs, self.strides)):
             distance = torch.linalg.vector_norm(found - pairs["positive"][image, pairs["valid"][image]], dim=-1)
             values = distance if self.within is None else (distance < self.within).to(distance)
-            self._sum += values.sum().double().cpu()
-            self._count += len(values)
-
-    @sync_all_reduce("_sum", "_count")
-    def compute(self) -> float:
-        """Mean over all pairs since the last reset."""
-        if self._count == 0:
-            raise NotComputableError("no validation pair is visible in both views: make the views overlap more")
-        return float(self._sum / self._count)
+            sums.append(values.sum().double())
+            counts.append(len(values))
+        return torch.stack(sums), torch.tensor(counts)

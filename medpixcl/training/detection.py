@@ -1,16 +1,18 @@
 """Batches and validation error of landmark networks."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from ignite.exceptions import NotComputableError
-from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
 from monai.engines import PrepareBatch
 from torch import Tensor
 
 from medpixcl.training.batches import plain_tensor
+from medpixcl.training.ratio import RatioOfSums
+
+log = logging.getLogger(__name__)
 
 
 class LandmarkPrepareBatch(PrepareBatch):
@@ -31,39 +33,40 @@ class LandmarkPrepareBatch(PrepareBatch):
         return moved("image"), {key: moved(key) for key in ("points", "weights")}
 
 
-class LandmarkError(Metric):
+class LandmarkError(RatioOfSums):
     """Mean distance in mm between predicted and true landmarks, weighted by the weights of the true ones.
 
     Args:
         spacing_mm: Size of a voxel along each array axis.
         output_transform: Function from the engine's output to (predicted, true), such as MONAI's
             ``from_engine(["pred", "label"])``.
+        required: Whether a validation without any landmark to compare with ends the training; otherwise the error is
+            NaN then, with a warning.
     """
 
-    required_output_keys = None
+    def __init__(
+        self,
+        spacing_mm: Sequence[float],
+        output_transform: Callable = lambda output: output,
+        required: bool = True,
+    ) -> None:
+        self.spacing_mm, self.required = list(spacing_mm), required
+        super().__init__("no validation image has a landmark to compare with: give more images", output_transform)
 
-    def __init__(self, spacing_mm: Sequence[float], output_transform: Callable = lambda output: output) -> None:
-        self.spacing_mm = list(spacing_mm)
-        super().__init__(output_transform=output_transform)
-
-    @reinit__is_reduced
-    def reset(self) -> None:
-        """Start a new average."""
-        self._sum, self._count = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-
-    @reinit__is_reduced
-    def update(self, output: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]) -> None:
-        """Add the landmarks of a batch."""
+    def quantities(self, output: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Weighted distances of the landmarks of a batch, and their weights."""
         found, given = output
         away = (found["points"] - given["points"]) * found["points"].new_tensor(self.spacing_mm)
         distance = torch.linalg.vector_norm(away, dim=-1)
         weights = torch.where(distance.isnan(), 0, given["weights"])
-        self._sum += (weights * distance.nan_to_num(0)).sum().double().cpu()
-        self._count += weights.sum().double().cpu()
+        return weights * distance.nan_to_num(0), weights
 
-    @sync_all_reduce("_sum", "_count")
     def compute(self) -> float:
-        """Mean over all landmarks since the last reset."""
-        if self._count == 0:
-            raise NotComputableError("no validation image has a landmark to compare with: give more images")
-        return float(self._sum / self._count)
+        """Mean over the landmarks since the last reset."""
+        try:
+            return super().compute()
+        except NotComputableError as reason:
+            if self.required:
+                raise
+            log.warning("%s", reason)
+            return float("nan")

@@ -1,9 +1,55 @@
-"""TensorBoard event files of a training that resumes after it was killed."""
+"""TensorBoard event files: written by several handlers, and cut back when a killed training resumes."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
+
+
+class EventWriter:
+    """TensorBoard events of one handler, in a file of their own that the first of them opens.
+
+    Args:
+        log_dir: Folder of the event files; None writes nothing.
+    """
+
+    def __init__(self, log_dir: str | None) -> None:
+        self.log_dir = log_dir
+        self._writer: SummaryWriter | None = None
+
+    def write(
+        self, step: int, pictures: Mapping[str, np.ndarray] | None = None, scalars: Mapping[str, float] | None = None
+    ) -> None:
+        """Write pictures and numbers of one step, so that TensorBoard shows them at once.
+
+        Args:
+            step: Number of the step or the epoch.
+            pictures: Pictures by name, each (3, H, W) of bytes.
+            scalars: Numbers by name.
+        """
+        if self.log_dir is None or not (pictures or scalars):
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = self._writer or SummaryWriter(self.log_dir)
+        for name, picture in (pictures or {}).items():
+            self._writer.add_image(name, picture, step)
+        for name, number in (scalars or {}).items():
+            self._writer.add_scalar(name, number, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file; a later event opens another one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
 
 def drop_events_after(folder: Path, time: float) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,21 +208,24 @@ class ResumeHandler:
         """Restore the state of the last complete epoch, if there is one.
 
         Raises:
-            ValueError: If the file is damaged or of a run with another network.
+            ValueError: If the file is damaged, of another kind, or of a run with other settings or an earlier version.
         """
         if not self.path.is_file():
             return
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
+            epoch, iteration = int(content["epoch"]), int(content["iteration"])
             for name, value in self.objects.items():
                 if value.state_dict() or content.get(name):
                     value.load_state_dict(content[name])
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # the bytes of another kind of file, and states of other objects, can raise anything
             raise ValueError(
-                f"{self.path} is damaged or of a run with another network: give another output folder to start anew, "
-                "or the settings of that run to go on"
+                f"{self.path} is damaged or of a run with another network or an earlier version: give another output "
+                "folder to start anew, or the settings of that run to go on"
             ) from error
-        engine.state.epoch, engine.state.iteration = content["epoch"], content["iteration"]
+        engine.state.epoch, engine.state.iteration = epoch, iteration
 
     def save(self, engine: Engine) -> None:
         """Replace the checkpoint."""

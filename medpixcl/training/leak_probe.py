@@ -18,7 +18,7 @@ QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BANDS = 8
 LEAST_A_FOLD = 10
 MOST_VOXELS = 2**20
-PENALTIES = tuple(10.0**power for power in range(-4, 5))
+_PENALTIES = tuple(10.0**power for power in range(-4, 5))
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
     left, values, right = torch.linalg.svd(terms, full_matrices=False)
     along = left.mT @ (y - y.mean())
     best = (torch.inf, 1.0)
-    for penalty in PENALTIES:
+    for penalty in _PENALTIES:
         shrunk = values.square() / (values.square() + penalty * len(y))
         leverage = left.square() @ shrunk + 1 / len(y)
         residual = (y - y.mean() - left @ (shrunk * along)) / (1 - leverage).clamp_min(1e-9)

@@ -3,14 +3,11 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from ignite.exceptions import NotComputableError
-from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced, sync_all_reduce
 from jaxtyping import Float
 from monai.engines import PrepareBatch
 from PIL import Image
@@ -21,9 +18,8 @@ from medpixcl.losses.mixup import pool_opacity
 from medpixcl.reports.figures import figure_to_array
 from medpixcl.reports.mixup import opacity_agreement, unmixed_images
 from medpixcl.training.batches import plain_tensor
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from medpixcl.training.event_files import EventWriter
+from medpixcl.training.ratio import RatioOfSums
 
 
 class MixUpPrepareBatch(PrepareBatch):
@@ -98,7 +94,7 @@ def pixelwise_linear_error(mixed: ImageTensor, target: ImageTensor) -> Float[Ten
     return t.square().mean(1) - (x * t).mean(1).square() / power.clamp_min(torch.finfo(power.dtype).tiny)
 
 
-class ErrorAgainstLinear(Metric):
+class ErrorAgainstLinear(RatioOfSums):
     """Squared error of the reconstruction over that of the best pixelwise linear one; below 1 is better.
 
     Args:
@@ -106,30 +102,14 @@ class ErrorAgainstLinear(Metric):
             ``from_engine(["pred", "label"])``.
     """
 
-    required_output_keys = None
-
     def __init__(self, output_transform: Callable = lambda output: output) -> None:
-        super().__init__(output_transform=output_transform)
+        super().__init__("every mixture is a linear map of its target: mix with other sources", output_transform)
 
-    @reinit__is_reduced
-    def reset(self) -> None:
-        """Start a new sum."""
-        self._error, self._linear = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-
-    @reinit__is_reduced
-    def update(self, output: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]) -> None:
-        """Add the images of a batch."""
+    def quantities(self, output: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Squared errors of the images of a batch, and those of the best pixelwise linear map."""
         found, truth = output
         error = found["target"].double() - truth["target"].double()
-        self._error += error.square().flatten(1).mean(1).sum().cpu()
-        self._linear += pixelwise_linear_error(truth["mixed"], truth["target"]).sum().cpu()
-
-    @sync_all_reduce("_error", "_linear")
-    def compute(self) -> float:
-        """Ratio since the last reset."""
-        if self._linear == 0:
-            raise NotComputableError("every mixture is a linear map of its target: mix with other sources")
-        return float(self._error / self._linear)
+        return error.square().flatten(1).mean(1), pixelwise_linear_error(truth["mixed"], truth["target"])
 
 
 class MixUpPictures:
@@ -149,8 +129,8 @@ class MixUpPictures:
         folder: str | None = None,
         metrics: Mapping[str, str] = MappingProxyType({"R2": "val_opacity_r2", "leak probe": "val_leak_r2"}),
     ) -> None:
-        self.log_dir, self.items, self.folder, self.metrics = log_dir, items, folder, dict(metrics)
-        self.writer: SummaryWriter | None = None
+        self.items, self.folder, self.metrics = items, folder, dict(metrics)
+        self.events = EventWriter(log_dir)
         self.kept: dict[str, Tensor] = {}
         self.opacities: list[tuple[Tensor, Tensor]] = []
 
@@ -190,18 +170,9 @@ class MixUpPictures:
             "unmixed": unmixed_images(self.kept, truth[:shown], predicted[:shown]),
             "opacity": opacity_agreement(predicted, truth, note),
         }
-        for name, picture in pictures.items():
-            self._write(name, figure_to_array(picture), engine.state.epoch)
-
-    def _write(self, name: str, picture: np.ndarray, step: int) -> None:
+        drawn = {name: figure_to_array(picture) for name, picture in pictures.items()}
         if self.folder is not None:
             Path(self.folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.moveaxis(picture, 0, -1)).save(Path(self.folder) / f"{name}.png")
-        if self.log_dir is None:
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        if self.writer is None:
-            self.writer = SummaryWriter(self.log_dir)
-        self.writer.add_image(f"validation/{name}", picture, step)
-        self.writer.flush()
+            for name, picture in drawn.items():
+                Image.fromarray(np.moveaxis(picture, 0, -1)).save(Path(self.folder) / f"{name}.png")
+        self.events.write(engine.state.epoch, {f"validation/{name}": picture for name, picture in drawn.items()})

@@ -1,6 +1,6 @@
 """Pictures of a pretraining run for TensorBoard."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -9,9 +9,7 @@ from medpixcl.coordinates import sample_at, voxel_to_cell
 from medpixcl.networks.embedding import dense_embedding
 from medpixcl.reports.figures import figure_to_array, matched_views, similarity_maps
 from medpixcl.training.correspondence import matched_pixels
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from medpixcl.training.event_files import EventWriter
 
 
 class MatchedViewsPictures:
@@ -25,8 +23,8 @@ class MatchedViewsPictures:
     """
 
     def __init__(self, log_dir: str, strides: list[int], points: int = 12, maps: int = 4) -> None:
-        self.log_dir, self.strides, self.points, self.maps = log_dir, strides, points, maps
-        self.writer: SummaryWriter | None = None
+        self.strides, self.points, self.maps = strides, points, maps
+        self.events = EventWriter(log_dir)
         self.kept: tuple[Any, ...] | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -52,21 +50,16 @@ class MatchedViewsPictures:
         """Write the pictures."""
         if self.kept is None:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
-        if self.writer is None:
-            self.writer = SummaryWriter(self.log_dir)
         views, pairs, (query_image, anchor_image) = self.kept
         chosen = pairs["valid"][0]
         query, positive = pairs["query"][0, chosen], pairs["positive"][0, chosen]
         found = matched_pixels(views, pairs, self.strides)[0]
-        step = engine.state.epoch
-        picture = matched_views(query_image.cpu(), anchor_image.cpu(), query.cpu(), positive.cpu(), found.cpu())
-        self.writer.add_image("validation/matched_views", figure_to_array(picture), step)
+        matched = matched_views(query_image.cpu(), anchor_image.cpu(), query.cpu(), positive.cpu(), found.cpu())
         maps = self._similarity(views, query[: self.maps])
-        picture = similarity_maps(anchor_image.cpu(), maps.cpu(), positive[: self.maps].cpu(), stride=self.strides[0])
-        self.writer.add_image("validation/similarity", figure_to_array(picture), step)
-        self.writer.flush()
+        similar = similarity_maps(anchor_image.cpu(), maps.cpu(), positive[: self.maps].cpu(), stride=self.strides[0])
+        pictures = {"validation/matched_views": matched, "validation/similarity": similar}
+        drawn = {name: figure_to_array(picture) for name, picture in pictures.items()}
+        self.events.write(engine.state.epoch, drawn)
 
     def _similarity(self, views: list[list[torch.Tensor]], query: torch.Tensor) -> torch.Tensor:
         """Mean cosine over all levels between K query pixels and every cell of the anchor view, shape (K, *cells)."""

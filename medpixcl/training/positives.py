@@ -12,11 +12,11 @@ from medpixcl.losses.pixpro import VIEWS, PixProLoss
 from medpixcl.reports.depth import depth_views
 from medpixcl.reports.figures import figure_to_array
 from medpixcl.training.binning import over_processes
+from medpixcl.training.event_files import EventWriter
 from medpixcl.training.pixpro import PixProPrepareBatch
 
 if TYPE_CHECKING:
     import matplotlib.figure
-    from torch.utils.tensorboard import SummaryWriter
 
 
 class PositiveStatistics:
@@ -79,9 +79,9 @@ class PositivePictures:
     def __init__(self, log_dir: str, loss: PixProLoss, image_key: str = "image", name: str = "depth (mm)") -> None:
         if not loss.channels:
             raise ValueError("the loss has no exogenous channel, so there is none to draw; leave the pictures out.")
-        self.log_dir, self.loss, self.image_key, self.name = log_dir, loss, image_key, name
+        self.loss, self.image_key, self.name = loss, image_key, name
         self.prepare = PixProPrepareBatch(loss.strides, [channel.key for channel in loss.channels], image_key=image_key)
-        self.writer: SummaryWriter | None = None
+        self.events = EventWriter(log_dir)
         self.kept: dict[str, Tensor] | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -100,12 +100,7 @@ class PositivePictures:
         figure = None if self.kept is None else positives_figure(self.loss, self.kept, self.name)
         if figure is None:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
-        if self.writer is None:
-            self.writer = SummaryWriter(self.log_dir)
-        self.writer.add_image("validation/positives", figure_to_array(figure), engine.state.epoch)
-        self.writer.flush()
+        self.events.write(engine.state.epoch, {"validation/positives": figure_to_array(figure)})
 
 
 def positives_figure(

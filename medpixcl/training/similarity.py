@@ -4,7 +4,6 @@ Reference: arXiv 2211.07118, positive similarity over informativeness (PSI).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from ignite.engine import Engine, Events
@@ -16,9 +15,7 @@ from medpixcl.coordinates import sample_at, voxel_to_cell
 from medpixcl.reports.figures import figure_to_array
 from medpixcl.reports.similarity import similarity_over_informativeness
 from medpixcl.training.binning import MOST_BITS, binned_sums, of_pairs, over_processes
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from medpixcl.training.event_files import EventWriter
 
 
 def positive_similarity(
@@ -58,8 +55,8 @@ class PositiveSimilarity:
     """
 
     def __init__(self, strides: Sequence[int], log_dir: str | None = None, bin_bits: float = 0.5) -> None:
-        self.strides, self.log_dir, self.bin_bits = list(strides), log_dir, bin_bits
-        self.writer: SummaryWriter | None = None
+        self.strides, self.bin_bits = list(strides), bin_bits
+        self.events = EventWriter(log_dir)
         self.reset()
 
     def attach(self, engine: Engine) -> None:
@@ -84,19 +81,17 @@ class PositiveSimilarity:
         """Sum over all processes, and write scalars and a figure on the process that has a folder."""
         self.sums = over_processes(self.sums)
         filled = self.sums[:, 0] > 0
-        if self.log_dir is None or not filled.any():
+        if self.events.log_dir is None or not filled.any():
             return
-        from torch.utils.tensorboard import SummaryWriter
-
-        if self.writer is None:
-            self.writer = SummaryWriter(self.log_dir)
-        step, total = engine.state.epoch, self.sums.sum(0)
+        total = self.sums.sum(0)
         counts, bits, product, mean = self.sums[filled].T
-        for name, value in zip(("product", "mean"), (total[2:] / total[0]).tolist(), strict=True):
-            self.writer.add_scalar(f"positive_similarity/{name}", value, step)
+        scalars = dict(zip(("product", "mean"), (total[2:] / total[0]).tolist(), strict=True))
         for number, value in zip(filled.nonzero().flatten().tolist(), (product / counts).tolist(), strict=True):
-            self.writer.add_scalar(f"positive_similarity/product_from_{number * self.bin_bits:g}_bits", value, step)
+            scalars[f"product_from_{number * self.bin_bits:g}_bits"] = value
         curves = {"product of levels": product / counts, "mean of levels": mean / counts}
         figure = similarity_over_informativeness(bits / counts, curves, counts)
-        self.writer.add_image("validation/positive_similarity", figure_to_array(figure), step)
-        self.writer.flush()
+        self.events.write(
+            engine.state.epoch,
+            {"validation/positive_similarity": figure_to_array(figure)},
+            {f"positive_similarity/{name}": value for name, value in scalars.items()},
+        )

@@ -18,8 +18,10 @@ from .landmarks import (
     mean_landmarks as mean_landmarks,
 )
 from .load import LoadImageMMd as LoadImageMMd, WorkingSpacingd as WorkingSpacingd
+from .masking import RandMaskedCellsd as RandMaskedCellsd
 from .mixup import RandCrossDomainMixUp as RandCrossDomainMixUp, RandCrossDomainMixUpd as RandCrossDomainMixUpd
 from .pairs import RandPixelPairsd as RandPixelPairsd
-from .two_views import RandTwoViewsd as RandTwoViewsd
+from .scaling import LongestSided as LongestSided, UnitIntensityd as UnitIntensityd
+from .two_views import RandContrastViewsd as RandContrastViewsd, RandTwoViewsd as RandTwoViewsd
 from .view import RandViewd as RandViewd
 from .views import RandPixelViewsd as RandPixelViewsd

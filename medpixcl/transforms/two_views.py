@@ -5,7 +5,19 @@ from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
-from monai.transforms import Compose, MapTransform, Randomizable
+from monai.transforms import (
+    Compose,
+    MapTransform,
+    RandAdjustContrastd,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    Randomizable,
+    RandScaleCropd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    Resized,
+)
 
 
 class RandTwoViewsd(MapTransform, Randomizable):
@@ -43,3 +55,37 @@ class RandTwoViewsd(MapTransform, Randomizable):
                 changed: Any = self.changes({key: item[key].clone()})
                 item[f"{key}_{name}"] = changed[key]
         return item
+
+
+class RandContrastViewsd(RandTwoViewsd):
+    """Two random crops of each image with changes of intensity, the usual views of contrastive learning.
+
+    Both views are crops resized to one shape, mirrored left to right for half of them by default, with other contrast,
+    brightness, sharpness and noise. The baseline after SimCLR (Chen et al., arXiv 2002.05709), section 3, for images
+    without colour.
+
+    Args:
+        keys: Keys of images (C, *spatial) with values between 0 and 1.
+        view_shape: Size of the views in pixels.
+        least_crop: Least side of a crop as a share of the image's side.
+        flip_share: Probability that a view is mirrored: along the last axis of a picture, the first of a volume.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, view_shape: Sequence[int], least_crop: float = 0.6, flip_share: float = 0.5
+    ) -> None:
+        dims = len(view_shape)
+        mode = "bilinear" if dims == 2 else "trilinear"
+        super().__init__(
+            keys,
+            [
+                RandScaleCropd(keys, roi_scale=least_crop, max_roi_scale=1.0, random_size=True),
+                Resized(keys, spatial_size=view_shape, mode=mode, anti_aliasing=False),
+                RandFlipd(keys, prob=flip_share, spatial_axis=1 if dims == 2 else 0),
+                RandAdjustContrastd(keys, prob=0.8, gamma=(0.6, 1.6)),
+                RandScaleIntensityd(keys, prob=0.8, factors=0.4),
+                RandShiftIntensityd(keys, prob=0.8, offsets=0.2),
+                RandGaussianSmoothd(keys, prob=0.5),
+                RandGaussianNoised(keys, prob=0.5, std=0.03),
+            ],
+        )

@@ -74,3 +74,18 @@ def test_copy_into_itself(elsewhere: Path) -> None:
         copy_bundle(PRETRAINING.name, elsewhere / PRETRAINING.name / "configs" / "copy")
     with pytest.raises(BundleError, match="no bundle at absent"):
         copy_bundle("absent", elsewhere / "copy")
+
+
+def test_folder_without_metadata(elsewhere: Path) -> None:
+    shutil.copytree(PRETRAINING / "configs", elsewhere / "mine" / "configs")
+    (elsewhere / "mine" / "configs" / "metadata.json").unlink()
+    with pytest.raises(BundleError, match=r"^mine is no bundle without configs/metadata\.json: copy the file"):
+        find_bundle("mine")
+    assert find_bundle(PRETRAINING.name) == PRETRAINING
+
+
+def test_copy_into_new_folders_is_used(elsewhere: Path) -> None:
+    assert medpixcl("bundles", "copy", PRETRAINING.name, "some/nested/new/dir") == 0
+    assert find_bundle("some/nested/new/dir") == Path("some/nested/new/dir")
+    assert medpixcl("bundles", "copy", "some/nested/new/dir", "again") == 0
+    assert (elsewhere / "again" / "models" / "model.pt").is_file()

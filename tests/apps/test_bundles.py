@@ -178,8 +178,8 @@ def author(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "macro": "%text",
         "joined": "$[@text] + [@text]",
         "folder": "$@bundle_root",
-        "component": {"_target_": "builtins.dict", "inner": "@text", "listed": ["@text", {"deep": "@text"}]},
-        "components": [{"_target_": "builtins.dict"}],
+        "component": {"_target_": "collections.OrderedDict", "inner": "@text", "listed": ["@text", {"deep": "@text"}]},
+        "components": [{"_target_": "collections.OrderedDict"}],
         "size": 3,
         "sized": {"_target_": "fractions.Fraction", "numerator": "@size"},
         "run": ["$@component"],
@@ -258,6 +258,29 @@ def test_settings_of_another_kind(value: Any, author: Path) -> None:
         own_errors(),
     ):
         read_bundle(author, "train", {"size": value}).get_parsed_content("sized")
+
+
+@pytest.mark.parametrize("config", ["train", "inference"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"embedding_size": -1}, {"network_def::in_channels": -1}, {"channels": [-1, 8, 8]}, {"spatial_dims": 7}],
+)
+def test_sizes_that_no_network_has(settings: dict[str, Any], config: str) -> None:
+    small = {"backbone": "dynunet", "channels": [4, 8, 8], "embedding_size": 4, "device": "cpu"}
+    imagenet = {"imagenet": False} if config == "train" else {}
+    with (
+        pytest.raises(
+            ValueError, match=r"^medpixcl\.networks\.PixelEmbeddingNet cannot be built with the settings .+\)$"
+        ),
+        own_errors(),
+    ):
+        read_bundle(PRETRAINING, config, {**small, **imagenet, **settings}).get_parsed_content("network")
+
+
+@pytest.mark.parametrize("config", ["train", "inference"])
+def test_no_number_stands_for_a_network(config: str) -> None:
+    with pytest.raises(BundleError, match=r"^the setting network is a part of the program, and 3 is data"):
+        read_bundle(PRETRAINING, config, {"network": 3})
 
 
 def test_metric_without_an_example() -> None:

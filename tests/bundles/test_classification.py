@@ -114,6 +114,30 @@ def test_linear_probe_by_training_leaves_the_encoder(tmp_path: Path) -> None:
     assert all(torch.equal(state[name], value) for name, value in encoder.state_dict().items())
 
 
+def test_a_copy_trains_from_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle whose weights start the training is found by its name; no folder lies beside the copy."""
+    manifest = write_stripes(tmp_path / "data")
+    start = tmp_path / "mine" / "xray_mixup_pretraining"
+    (start / "configs").mkdir(parents=True)
+    (start / "configs" / "metadata.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    monkeypatch.setenv("MEDPIXCL_BUNDLES", str(tmp_path / "mine"))
+    assert medpixcl("bundles", "copy", CLASSIFY.name, "copy") == 0
+    Path("tiny.json").write_text(json.dumps({**TINY, "trained_layers": 0}))
+    options = ["--data", manifest, "--epochs", 1, "--config", "tiny.json"]
+    assert medpixcl("pretrain", "copy", *options, "-o", "without") == 2
+    assert f"{start} has no weights (models/model.pt)" in capsys.readouterr().err
+    (start / "models").mkdir()
+    encoder = EncoderNet(**NET)
+    torch.save(encoder.state_dict(), start / "models" / "model.pt")
+    assert medpixcl("pretrain", "copy", *options, "-o", "run") == 0
+    state = torch.load("run/models/model.pt", weights_only=True)
+    assert all(torch.equal(state[name], value) for name, value in encoder.state_dict().items())
+
+
 def test_command_says_which_weights_fitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = write_stripes(tmp_path / "data")
     torch.save(EncoderNet(**NET).state_dict(), tmp_path / "encoder.pt")

@@ -45,6 +45,13 @@ def test_nothing_is_named_by_its_position(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, **BY_NAME)
+def test_no_path_leaves_the_bundle(path: Path) -> None:
+    """Another bundle is named, not looked for in a folder beside this one."""
+    texts = [value for value in values(json.loads(path.read_text())) if isinstance(value, str)]
+    assert [text for text in texts if "/.." in text or text.startswith("..")] == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, **BY_NAME)
 def test_public_names_have_two_parts(path: Path) -> None:
     """``medpixcl.package.Name``, so that files may move."""
     components = [value for value in values(json.loads(path.read_text())) if isinstance(value, dict)]
@@ -92,7 +99,8 @@ def test_an_old_name_is_refused_with_the_new_one(key: str, said: str, tmp_path: 
 def test_the_example_of_a_second_phase_sets_what_there_is() -> None:
     example = json.loads((ROOT / "examples" / "ceph_refine.json").read_text(encoding="utf-8"))
     assert set(example) <= set(read(MATCHING, "train"))
-    assert example["start_weights"].endswith("/../xray_infoaug_pretraining/models/model.pt'")
+    parser = read_bundle(MATCHING, "train", {}, extra_configs=[ROOT / "examples" / "ceph_refine.json"])
+    assert Path(parser.get_parsed_content("start_weights")).samefile(PRETRAINING / "models" / "model.pt")
 
 
 @pytest.mark.parametrize("bundle", [PRETRAINING, MATCHING], ids=lambda path: path.name)

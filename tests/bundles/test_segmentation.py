@@ -62,7 +62,9 @@ def train(manifest: Path, output: Path, **changes: Any) -> ConfigWorkflow:
 def apply(config: str, weights: Path, output: Path, **changes: Any) -> ConfigWorkflow:
     """Evaluation or inference with the settings that the training wrote beside the weights."""
     places = {"weights": str(weights / "model.pt"), "output_dir": str(output)}
-    return run_bundle(BUNDLE, config, {**places, **changes}, extra_configs=[weights / "inference.json"], kind="infer")
+    own = [] if config == "inference" else [BUNDLE / "configs" / f"{config}.json"]
+    extra = [*own, weights / "inference.json"]
+    return run_bundle(BUNDLE, "inference", {**places, **changes}, extra_configs=extra, kind="infer")
 
 
 def dice(found: np.ndarray, label: np.ndarray) -> float:
@@ -70,12 +72,13 @@ def dice(found: np.ndarray, label: np.ndarray) -> float:
 
 
 def test_inference_and_evaluation_see_what_was_trained() -> None:
-    training, evaluate, inference = read("train"), read("evaluate"), read("inference")
+    training, inference = read("train"), read("inference")
+    evaluate = inference | read("evaluate")
     definition = {key: value for key, value in training["network_def"].items() if key not in ("frozen", "pretrained")}
     for other in (evaluate, inference):
         assert other["network_def"] == definition
         assert other["inferer"] == training["validate"]["inferer"]
-        steps = [step for step in other["preprocessing"]["transforms"] if "LoadLabeld" not in str(step)]
+        steps = [step for step in other["preprocessing"]["transforms"] if step["keys"] != "label"]
         kept = [step for step in training["deterministic"]["transforms"] if "label" not in json.dumps(step)]
         assert steps == kept
     extras = training["train"]["handlers"][0]["extras"]

@@ -91,7 +91,7 @@ def test_landmarks_lie_where_a_marker_shows_in_the_radiograph(made: demo.DemoDat
         bodies = cache(
             lambda patient, marker=marker: marker.bent(demo.demo_patient(patient, strain=demo.STRAIN, seed=0))
         )
-        for view in demo.plan_views(train=2, test=2, seed=0):
+        for view in demo.plan_radiographs(train=2, test=2, seed=0):
             bent = bodies(view.patient)
             shadow = render_drr(bent.hu, bent.affine, geometry(), view.poses()).image[0, 0].numpy()
             np.testing.assert_allclose(rows[view.image, name], ndimage.center_of_mass(shadow), atol=0.15)
@@ -102,7 +102,7 @@ def test_only_landmarks_on_the_detector_are_listed(made: demo.DemoData, body: de
     rows = table(made.landmarks)
     assert {float(row["spacing_mm"]) for row in rows} == {demo.FIELD_MM / SIZE[0]}
     listed = {(row["image"], row["landmark"]) for row in rows}
-    for view in demo.plan_views(train=2, test=2, seed=0):
+    for view in demo.plan_radiographs(train=2, test=2, seed=0):
         patient = demo.demo_patient(view.patient, strain=demo.STRAIN, seed=0)
         for name, place in zip(LANDMARKS, patient.from_ct(body.landmarks).numpy(), strict=True):
             wanted = np.array(reference.project(place, geometry(), poses(made)[view.image]))
@@ -113,7 +113,7 @@ def test_only_landmarks_on_the_detector_are_listed(made: demo.DemoData, body: de
 def test_the_template_shows_all_landmarks_and_test_views_most(body: demo.Body) -> None:
     shape = ConeBeam(rows=256, columns=256, pixel_mm=demo.FIELD_MM / 256)
     seen = []
-    for view in demo.plan_views(train=1, test=36, seed=0):
+    for view in demo.plan_radiographs(train=1, test=36, seed=0):
         patient = demo.demo_patient(view.patient, strain=demo.STRAIN, seed=0)
         visible = project_points(patient.from_ct(body.landmarks), shape, view.poses()).visible[0]
         assert view.split != "template" or visible.all()
@@ -124,7 +124,7 @@ def test_the_template_shows_all_landmarks_and_test_views_most(body: demo.Body) -
 @needs_ct
 def test_depth_is_the_mean_distance_of_the_matter_on_the_ray(made: demo.DemoData, body: demo.Body) -> None:
     """A ray cast sample by sample through what the view's exposure makes of the body."""
-    view = demo.plan_views(train=2, test=2, seed=0)[1]
+    view = demo.plan_radiographs(train=2, test=2, seed=0)[1]
     bent = body.bent(demo.demo_patient(view.patient, strain=demo.STRAIN, seed=0))
     hu = bent.hu[0, 0].numpy()
     hu = hu + (view.exposure.bone - 1) * np.clip(hu - 150, 0, None)
@@ -167,7 +167,7 @@ def test_same_seed_same_files_and_fewer_views_leave_none_behind(made: demo.DemoD
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_test_views_show_other_patients_turned_further_than_any_training_view(seed: int) -> None:
-    views = demo.plan_views(train=48, test=24, seed=seed)
+    views = demo.plan_radiographs(train=48, test=24, seed=seed)
     of_split = {split: [view for view in views if view.split == split] for split in ("train", "test")}
     turns = {split: [abs(view.turns_deg[2]) for view in some] for split, some in of_split.items()}
     assert max(turns["train"]) < 4 < min(turns["test"])
@@ -190,9 +190,9 @@ def test_without_strain_all_views_show_the_person_of_the_ct(body: demo.Body) -> 
 
 
 def test_another_seed_draws_other_views() -> None:
-    first, second = (demo.plan_views(train=3, test=2, seed=seed)[1:] for seed in (0, 1))
+    first, second = (demo.plan_radiographs(train=3, test=2, seed=seed)[1:] for seed in (0, 1))
     assert not {view.turns_deg for view in first} & {view.turns_deg for view in second}
-    assert demo.plan_views(train=9, test=9, seed=1)[1:4] == second[:3]
+    assert demo.plan_radiographs(train=9, test=9, seed=1)[1:4] == second[:3]
 
 
 @pytest.mark.parametrize("counts", [(0, 1), (1, 0)])

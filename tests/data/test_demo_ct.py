@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 
 from medpixcl.data import demo_ct
-from medpixcl.data.demo import FIELD_MM, View
+from medpixcl.data.demo import FIELD_MM, RadiographPlan
 from medpixcl.data.drr import ConeBeam, project_points, render_drr
 from medpixcl.data.exposure import harden
 from medpixcl.data.label_landmarks import TipRule, find_tips
@@ -132,7 +132,7 @@ def _clarity(
     hu, body_affine = body
     values, affine = labels
     geometry = ConeBeam(rows=size, columns=size, pixel_mm=FIELD_MM / size)
-    poses = View("", "", turns_deg=(0.0, 0.0, turn)).poses()
+    poses = RadiographPlan("", "", turns_deg=(0.0, 0.0, turn)).poses()
     volume = harden(hu, 1.5)
     front = round(((np.linalg.inv(affine) @ body_affine.numpy())[1, 3] - 1) / 3)
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.cephalometry import (
+    cephalometric_values,
     classifications,
     classify,
     compare_classes,
     compare_measurements,
     deviations,
     landmark_roles,
-    measure,
     measurements,
     why_not,
 )
@@ -119,11 +119,11 @@ KNOWN = {
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_measurements_of_the_built_face(name: str) -> None:
-    assert by_name(measure(POINTS[None], ROLES)[0])[name] == pytest.approx(KNOWN[name], abs=1e-9)
+    assert by_name(cephalometric_values(POINTS[None], ROLES)[0])[name] == pytest.approx(KNOWN[name], abs=1e-9)
 
 
 def test_derived_measurements_add_up() -> None:
-    found = by_name(measure(POINTS[None], ROLES)[0])
+    found = by_name(cephalometric_values(POINTS[None], ROLES)[0])
     assert found["FMA"] + found["FMIA"] + found["IMPA"] == pytest.approx(180)  # Tweed's triangle
     assert found["Upper gonial"] + found["Lower gonial"] == pytest.approx(found["Gonial angle"])
     assert found["APDI"] == pytest.approx(found["Facial angle"] + found["AB plane"] + found["FH-PP"])
@@ -137,11 +137,11 @@ def test_wits_by_projection() -> None:
     away = np.subtract(FACE["A"], FACE["B"])
     plane = np.array([31.5, 1.0])
     expected = away @ plane / np.linalg.norm(plane)
-    assert by_name(measure(POINTS[None], ROLES)[0])["Wits"] == pytest.approx(expected)
+    assert by_name(cephalometric_values(POINTS[None], ROLES)[0])["Wits"] == pytest.approx(expected)
 
 
 def test_against_school_geometry() -> None:
-    found, expected = by_name(measure(POINTS[None], ROLES)[0]), measure_face(FACE)
+    found, expected = by_name(cephalometric_values(POINTS[None], ROLES)[0]), measure_face(FACE)
     expected["Li-SnPog'"] *= -1  # behind the line, and Heron knows no sign
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
@@ -152,10 +152,10 @@ def test_against_school_geometry() -> None:
 def test_ahead_is_positive(what: str) -> None:
     """Moving the upper jaw forward, or the chin and the lower incisor, raises what measures it ahead."""
     moved = {"AB plane": "B", "Pog-NB mm": "Pog", "L1-APog mm": "L1", "U1-NA mm": "U1", "Overjet": "U1"}.get(what, "A")
-    before = by_name(measure(POINTS[None], ROLES)[0])[what]
+    before = by_name(cephalometric_values(POINTS[None], ROLES)[0])[what]
     points = POINTS.clone()
     points[ROLES.index(moved), 0] += 1
-    assert by_name(measure(points[None], ROLES)[0])[what] > before
+    assert by_name(cephalometric_values(points[None], ROLES)[0])[what] > before
 
 
 def turned(points: Tensor, degrees: float) -> Tensor:
@@ -179,29 +179,31 @@ def turned(points: Tensor, degrees: float) -> Tensor:
     ids=["shifted", "turned", "upside down", "left", "y up", "left and turned", "row and column", "RAS"],
 )
 def test_nothing_depends_on_the_position(moved: Tensor) -> None:
-    torch.testing.assert_close(measure(moved[None], ROLES), measure(POINTS[None], ROLES), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(
+        cephalometric_values(moved[None], ROLES), cephalometric_values(POINTS[None], ROLES), atol=1e-9, rtol=1e-9
+    )
 
 
 def test_only_lengths_depend_on_the_scale() -> None:
-    expected = measure(POINTS[None], ROLES)[0] * torch.tensor(
+    expected = cephalometric_values(POINTS[None], ROLES)[0] * torch.tensor(
         [3.0 if one.unit == "mm" else 1.0 for one in measurements()]
     )
-    torch.testing.assert_close(measure(3 * POINTS[None], ROLES)[0], expected)
+    torch.testing.assert_close(cephalometric_values(3 * POINTS[None], ROLES)[0], expected)
 
 
 def test_batch_equals_one_by_one() -> None:
     faces = torch.stack([POINTS, POINTS * torch.tensor([-2.0, 2.0]), turned(POINTS, 5) + 3])
     faces[1, ROLES.index("N")] = NAN
-    together = measure(faces, ROLES)
+    together = cephalometric_values(faces, ROLES)
     for one, values in zip(faces, together, strict=True):
-        torch.testing.assert_close(measure(one[None], ROLES)[0], values, equal_nan=True)
+        torch.testing.assert_close(cephalometric_values(one[None], ROLES)[0], values, equal_nan=True)
 
 
 @pytest.mark.parametrize("lost", ROLES)
 def test_a_missing_landmark_takes_its_measurements_only(lost: str) -> None:
     points = POINTS.clone()
     points[ROLES.index(lost)] = NAN
-    values, reasons = measure(points[None], ROLES)[0], why_not(points[None], ROLES)[0]
+    values, reasons = cephalometric_values(points[None], ROLES)[0], why_not(points[None], ROLES)[0]
     for name, value, reason in zip(NAMES, values, reasons, strict=True):
         if lost in measurement(name).landmarks:
             assert reason == f"not computable: landmark {lost} missing"
@@ -243,8 +245,8 @@ def test_the_side_must_be_known() -> None:
 
 
 def test_no_landmark_gives_nothing() -> None:
-    assert measure(torch.zeros(2, 0, 2), []).isnan().all()
-    assert measure(torch.zeros(0, 1, 2), ["S"]).shape == (0, len(NAMES))
+    assert cephalometric_values(torch.zeros(2, 0, 2), []).isnan().all()
+    assert cephalometric_values(torch.zeros(0, 1, 2), ["S"]).shape == (0, len(NAMES))
 
 
 def test_deviations_need_a_standard_deviation() -> None:
@@ -311,7 +313,7 @@ def test_bad_names(names: list[str], given: dict[str, str] | None, message: str)
 
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="2 landmarks come with 1 roles; expected one each"):
-        measure(torch.zeros(1, 2, 2), ["S"])
+        cephalometric_values(torch.zeros(1, 2, 2), ["S"])
     with pytest.raises(ValueError, match="there is no measurement 'SNX'; expected one of SNA, SNB"):
         measurement("SNX")
 
@@ -358,7 +360,7 @@ def test_readers_of_the_public_cephalograms(data_dir: Path) -> None:
         file = read_landmarks(folder / f"landmarks_{reader}.csv")
         positions = file.positions_mm()
         read = torch.tensor([[positions[image][name] for name in file.names] for image in images], dtype=torch.float64)
-        found.append(measure(read, landmark_roles(file.names)))
+        found.append(cephalometric_values(read, landmark_roles(file.names)))
         faces = [measure_face(dict(zip(roles, map(tuple, face), strict=True))) for face in points]
         expected.append({name: np.array([face[name] for face in faces]) for name in faces[0]})
     for name in set(expected[0]) - {"Li-SnPog'"}:

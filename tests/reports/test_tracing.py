@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from medpixcl.landmarks.cephalometry import landmark_roles, measure, measurements
+from medpixcl.landmarks.cephalometry import cephalometric_values, landmark_roles, measurements
 from medpixcl.landmarks.cephalometry.definitions import measurement
 from medpixcl.reports.figures import figure_to_png
 from medpixcl.reports.tracing import PLANES, cephalometric_tracing, outside
@@ -78,7 +78,9 @@ def test_arcs_span_the_angle_in_mm() -> None:
 
 
 def test_values_are_those_measured() -> None:
-    values = dict(zip([one.name for one in measurements()], measure(XY[None], ROLES)[0].tolist(), strict=True))
+    values = dict(
+        zip([one.name for one in measurements()], cephalometric_values(XY[None], ROLES)[0].tolist(), strict=True)
+    )
     written = texts(tracing())
     assert f"SNA {values['SNA']:.1f}°" in written
     assert f"{values['FMA']:.1f}°" in written

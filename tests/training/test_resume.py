@@ -198,7 +198,7 @@ def test_resumes_what_was_written_before_precision_was_kept(tmp_path: Path) -> N
     assert "bfloat16" in checkpoint(tmp_path)["precision"]
 
 
-@pytest.mark.parametrize("damage", ["another network", "cut off", "no checkpoint"])
+@pytest.mark.parametrize("damage", ["another network", "cut off", "no checkpoint", "abc", "no epoch", "list", "number"])
 def test_refuses_what_it_cannot_resume(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "resume.pt"
     network = torch.nn.Linear(2, 2)
@@ -207,8 +207,12 @@ def test_refuses_what_it_cannot_resume(damage: str, tmp_path: Path) -> None:
     trainer.run([0], max_epochs=1)
     if damage == "another network":
         network = torch.nn.Linear(3, 2)
+    elif damage in ("no epoch", "list", "number"):
+        kept = torch.load(path, weights_only=True)
+        contents = {"no epoch": {"network": kept["network"]}, "list": [1], "number": kept | {"network": 5}}
+        torch.save(contents[damage], path)
     else:
-        path.write_bytes(path.read_bytes()[:100] if damage == "cut off" else b"no checkpoint")
+        path.write_bytes(path.read_bytes()[:100] if damage == "cut off" else damage.encode())
     again = Engine(lambda engine, batch: None)
     ResumeHandler(str(path), {"network": network}).attach(again)
     with pytest.raises(ValueError, match=r"resume\.pt is damaged or of a run with another network"):

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ignite.exceptions import NotComputableError
 
 from medpixcl.apps.bundles import run_bundle
 from medpixcl.data.landmarks.reading import read_landmarks
@@ -202,6 +204,20 @@ def test_error_by_weight() -> None:
     found = {"points": torch.tensor([[[3.0, 4.0], [6.0, 8.0], [torch.nan, 0.0]]])}
     metric.update((found, given))
     assert metric.compute() == pytest.approx((2.5 + 3 * 5.0) / 4)
+
+
+def test_validation_without_a_landmark(caplog: pytest.LogCaptureFixture) -> None:
+    """An error by default; NaN and a warning where the training does not depend on it."""
+    nothing = {"points": torch.full((1, 2, 2), torch.nan), "weights": torch.zeros(1, 2)}
+    for metric in (LandmarkError([1.0, 1.0]), LandmarkError([1.0, 1.0], required=False)):
+        metric.reset()
+        metric.update(({"points": torch.ones(1, 2, 2)}, nothing))
+        if metric.required:
+            with pytest.raises(NotComputableError, match="give more images"):
+                metric.compute()
+        else:
+            assert math.isnan(metric.compute())
+            assert "no validation image has a landmark" in caplog.text
 
 
 def test_template_among_the_images(tmp_path: Path) -> None:

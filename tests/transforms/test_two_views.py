@@ -5,7 +5,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import RandFlipd, RandScaleIntensityd, RandShiftIntensityd
 
-from medpixcl.transforms import RandTwoViewsd
+from medpixcl.transforms import RandContrastViewsd, RandTwoViewsd
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 5), (2, 4, 5, 6)])
@@ -30,3 +30,23 @@ def test_changes_follow_in_their_order() -> None:
     image = torch.arange(4.0).view(1, 4)
     item = RandTwoViewsd("image", steps).set_random_state(0)({"image": image})
     assert item["image_first"].tolist() == item["image_second"].tolist() == [[7.0, 5.0, 3.0, 1.0]]
+
+
+@pytest.mark.parametrize(("shape", "view"), [((1, 40, 30), (16, 16)), ((1, 20, 24, 16), (8, 8, 8))])
+def test_contrast_views(shape: tuple[int, ...], view: tuple[int, ...]) -> None:
+    image = MetaTensor(torch.rand(shape, generator=torch.Generator().manual_seed(0)))
+    item = RandContrastViewsd("image", view).set_random_state(3)({"image": image})
+    first, second = item["image_first"], item["image_second"]
+    assert first.shape == second.shape == (1, *view)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((16, 16), 2), ((8, 8, 8), 1)])
+def test_contrast_views_are_mirrored_left_to_right(shape: tuple[int, ...], axis: int) -> None:
+    """Of a ramp over all axes, the mirrored axis alone falls; intensities change, their order does not."""
+    grids = torch.meshgrid(*(torch.linspace(0.1, 0.3, size) for size in shape), indexing="ij")
+    image = MetaTensor(torch.stack(list(grids)).sum(0, keepdim=True))
+    item = RandContrastViewsd("image", shape, flip_share=1.0).set_random_state(0)({"image": image})
+    for name in ("first", "second"):
+        rises = [float(item[f"image_{name}"].as_tensor().diff(dim=dim).mean()) > 0 for dim in range(1, image.ndim)]
+        assert rises == [dim != axis for dim in range(1, image.ndim)]

@@ -19,7 +19,7 @@ from medpixcl.landmarks.cephalometry.definitions import (
     classifications,
     measurements,
 )
-from medpixcl.landmarks.cephalometry.measuring import classify, deviations, measure, why_not
+from medpixcl.landmarks.cephalometry.measuring import cephalometric_values, classify, deviations, why_not
 from medpixcl.landmarks.cephalometry.roles import landmark_roles
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "MeasurementAgreement",
     "Norm",
     "ReaderComparison",
+    "cephalometric_values",
     "classifications",
     "classify",
     "compare_classes",
@@ -36,7 +37,6 @@ __all__ = [
     "compare_readers",
     "deviations",
     "landmark_roles",
-    "measure",
     "measurements",
     "why_not",
 ]

@@ -12,7 +12,7 @@ from medpixcl.landmarks.cephalometry.geometry import KINDS, OUTLINE, SIDED, faci
 Values = Float[Tensor, "n m"]
 
 
-def measure(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> Values:
+def cephalometric_values(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> Values:
     """Compute all measurements of N cephalograms.
 
     Angles do not depend on scale, and no value depends on how the face is turned or where it looks, which is found
@@ -33,7 +33,7 @@ def measure(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> Valu
 
     Example:
         >>> points = torch.tensor([[[0.0, 0.0], [70.0, 0.0], [62.0, 57.0]]])  # S, N, A
-        >>> round(measure(points, ["S", "N", "A"])[0, 0].item(), 1)  # SNA
+        >>> round(cephalometric_values(points, ["S", "N", "A"])[0, 0].item(), 1)  # SNA
         82.0
     """
     _require_one_role_each(points.shape[1], roles)
@@ -52,7 +52,7 @@ def why_not(points: Float[Tensor, "n k 2"], roles: Sequence[str | None]) -> list
         points: Landmarks in mm, shape (N, K, 2), NaN where missing.
         roles: Abbreviation of each of the K landmarks, None for others.
     """
-    absent = measure(points, roles).isnan().tolist()
+    absent = cephalometric_values(points, roles).isnan().tolist()
     places = _by_role(points, roles)
     missing = {name: place.isnan().any(dim=1).tolist() for name, place in places.items()}
     side_known = (~facing_of(torch.stack([places[name] for name in OUTLINE], dim=1)).isnan()).tolist()
