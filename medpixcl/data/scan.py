@@ -140,6 +140,7 @@ def _examine(source: Source, base_dir: Path, *, spacing_mm: SpacingMM | None, li
     entry: Entry = {
         "image": _relative(source.image, base_dir),
         "spacing_mm": [round(size, 6) for size in spacing],
+        "spacing_source": image.meta["spacing_source"],
         "shape": list(image.shape[1:]),
         "modality": image.meta["modality"] or None,
         "sha256": content_sha256(source.files),
