@@ -22,8 +22,9 @@ TILT_TOLERANCE = 0.01
 _ROUNDING_MM = 2e-3
 _ONE = {"orientation": "parallel slices", "pixel size": "one pixel size", "image type": "one ImageType"}
 _SPLITTING = (
-    "TemporalPositionIdentifier", "AcquisitionNumber", "EchoNumbers", "EchoTime", "DiffusionBValue", "TriggerTime",
-    "FrameReferenceTime", "InversionTime", "FlipAngle", "ConvolutionKernel", "KVP", "SliceThickness",
+    "TemporalPositionIdentifier", "TemporalPositionIndex", "AcquisitionNumber", "EchoNumbers", "EchoTime",
+    "EffectiveEchoTime", "DiffusionBValue", "TriggerTime", "FrameReferenceTime", "InversionTime", "FlipAngle",
+    "ConvolutionKernel", "KVP", "SliceThickness",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ Slices = list[SliceGeometry]
 _LOCALIZERS = ("LOCALIZER", "SCOUT", "TOPOGRAM")
 _SAME_PLACE = 0.1
 """Slices closer than this fraction of the usual distance lie at one place."""
+_PARTS = 2
 _OVERLAP = 0.75
 """Share of the extent of all slices that the largest of several scans covers at least."""
 
@@ -61,6 +62,11 @@ def stacks_of(slices: Sequence[SliceGeometry]) -> list[Slices]:
 
 def why_mixed(slices: Sequence[SliceGeometry]) -> str | None:
     """Explain why slices in order seem to be of two scans that alternate; None if nothing says so."""
+    if not slices[0].series and _numbers_jump(slices):
+        return (
+            "SeriesInstanceUID is missing, and the slices are not numbered (InstanceNumber) in their order, as if they "
+            "came from two scans; give the files of one scan, or put the identifier back."
+        )
     if not _numbers_interleave(slices):
         return None
     return (
@@ -208,6 +214,12 @@ def _numbers_interleave(slices: Sequence[SliceGeometry]) -> bool:
     if None in counts or len(counts) in (1, len(numbers)):
         return False
     return _runs(numbers) > max(counts.values())
+
+
+def _numbers_jump(slices: Sequence[SliceGeometry]) -> bool:
+    """True if InstanceNumber goes up and down along the slices more than two parts of one scan explain."""
+    numbers = [one.number for one in slices]
+    return None not in numbers and len(set(numbers)) > 1 and _runs(numbers) > _PARTS
 
 
 def _runs(numbers: Sequence[int | None]) -> int:

@@ -114,8 +114,8 @@ def missing_decoder(syntax: Any, bits: int = 8) -> str | None:
     ]
     if able:
         return None
-    needs = {line.split("requires ")[-1].strip().replace("gdcm>", "python-gdcm>"): None for line in decoder.missing_dependencies}
-    return "; ".join(needs)
+    needs = dict.fromkeys(line.split("requires ")[-1].strip() for line in decoder.missing_dependencies)
+    return "; ".join(needs).replace("gdcm>", "python-gdcm>")
 
 
 def _native(header: Header, shape: tuple[int, int, int]) -> np.ndarray:

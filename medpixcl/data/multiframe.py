@@ -10,6 +10,14 @@ from medpixcl.data.dicom_header import Header
 from medpixcl.data.dicom_pixels import frame_count, modality_values, stored_values
 from medpixcl.data.pixels import ImageFileError, Pixels
 
+_MACROS = (
+    "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence",
+    "FrameContentSequence", "TemporalPositionSequence", "CardiacSynchronizationSequence", "MREchoSequence",
+    "MRDiffusionSequence", "MRModifierSequence", "MRTimingAndRelatedParametersSequence", "CTReconstructionSequence",
+    "CTXRayDetailsSequence",
+)  # fmt: skip
+"""Private groups repeat some of their elements with other values."""
+
 
 def frame_headers(header: Header) -> list[Header]:
     """Header of every frame: the file's elements, under those of the shared and of the frame's functional groups.
@@ -25,7 +33,7 @@ def frame_headers(header: Header) -> list[Header]:
             "(a film has none). Convert it to NIfTI or to single-frame DICOM.",
         )
     shared = [item for group in header.items("SharedFunctionalGroupsSequence") for item in _macros(group)]
-    return [_flattened(header, [*shared, *_macros(group)]) for group in groups]
+    return [_flattened(header, [*shared, *_macros(group)], number) for number, group in enumerate(groups, start=1)]
 
 
 def frame_geometry(header: Header) -> list[SliceGeometry]:
@@ -64,13 +72,12 @@ def read_multiframe(header: Header) -> Pixels:
 
 
 def _macros(group: Header) -> Iterator[Header]:
-    """The items of all sequences of a functional group."""
-    for element in group.dataset:
-        if element.VR == "SQ" and element.value:
-            yield Header(element.value[0], group.path)
+    """The items of a functional group that say where a frame lies, and what it shows."""
+    for keyword in _MACROS:
+        yield from group.items(keyword)[:1]
 
 
-def _flattened(header: Header, macros: list[Header]) -> Header:
+def _flattened(header: Header, macros: list[Header], number: int) -> Header:
     from pydicom import Dataset
 
     flat = Dataset()
@@ -78,5 +85,5 @@ def _flattened(header: Header, macros: list[Header]) -> Header:
         for element in source.dataset:
             if element.VR != "SQ" and element.keyword not in ("PixelData", "NumberOfFrames"):
                 flat[element.tag] = element
-    flat.pop("InstanceNumber", None)  # that of the file
+    flat.InstanceNumber = number
     return Header(flat, header.path)
