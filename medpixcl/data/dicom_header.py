@@ -35,6 +35,10 @@ HEADER_TAGS = (
 _HARMLESS = re.compile(r"[0-9.,+\-eE\\ ]{0,40}[A-Za-z]{0,2}")
 """Damaged numbers that a message may repeat: too few letters for a name."""
 
+_TEXTS = frozenset(("CS", "UI", "LO", "SH", "PN"))
+_DECIMALS = frozenset(("DS", "IS"))
+_BINARY = {"US": ("H", 2), "SS": ("h", 2), "UL": ("I", 4), "SL": ("i", 4), "FL": ("f", 4), "FD": ("d", 8)}
+
 
 class Header:
     """Elements of a DICOM object, converted when asked for; a value that cannot be converted is an error of its file.
@@ -48,7 +52,7 @@ class Header:
         self.dataset, self.path = dataset, path
 
     def __contains__(self, keyword: str) -> bool:
-        return keyword in self.dataset
+        return _tag(keyword) in self.dataset
 
     def text(self, keyword: str) -> str:
         """Value as text; empty where the element is absent, empty or unreadable."""
@@ -90,7 +94,7 @@ class Header:
         Raises:
             ImageFileError: If the values are not finite numbers, or not that many.
         """
-        value = self._value(keyword)
+        value = self._value(keyword, count)
         parts: list[Any] = [value] if isinstance(value, str | bytes | int | float | None) else list(value)
         if not parts or parts[0] in (None, "", b""):
             return None
@@ -122,15 +126,30 @@ class Header:
         named = "\0".join(self.text(keyword) for keyword in ("PatientID", "PatientName"))
         return hashlib.blake2b(named.encode(), digest_size=8).hexdigest()
 
-    def _value(self, keyword: str) -> Any:
-        if keyword not in self.dataset:
+    def _value(self, keyword: str, count: int | None = None) -> Any:
+        element = self.dataset.get_item(_tag(keyword))
+        if element is None:
             return None
+        if element.is_raw and isinstance(element.value, bytes):
+            vr = element.VR or _dictionary_vr(element.tag)
+            if vr in _TEXTS:
+                return _plain(_text(element.value).split("\\"))
+            if vr in _DECIMALS:
+                return self._decimals(keyword, count, _text(element.value))
+            if vr in _BINARY and element.is_little_endian and len(element.value) % _BINARY[vr][1] == 0:
+                return _plain([one for (one,) in struct.iter_unpack(f"<{_BINARY[vr][0]}", element.value)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote the value
             try:
                 return self.dataset[keyword].value
             except Exception:  # pydicom's converters raise many kinds on damaged values
-                raise self._malformed(keyword) from None
+                raise self._malformed(keyword, count) from None
+
+    def _decimals(self, keyword: str, count: int | None, text: str) -> Any:
+        try:
+            return _plain([float(one) for one in text.replace("_", "?").split("\\")]) if text else None
+        except ValueError:
+            raise self._malformed(keyword, count) from None
 
     def _malformed(self, keyword: str, count: int | None = None) -> ImageFileError:
         element = self.dataset.get_item(keyword)
@@ -207,6 +226,29 @@ def read_dataset(path: Path, **options: object) -> "Dataset":
             uncompressed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else uncompressed
         return dataset
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1").strip("\0 ")
+
+
+def _plain(values: list[Any]) -> Any:
+    """The only value, or all of them."""
+    return values[0] if len(values) == 1 else values
+
+
+@cache
+def _tag(keyword: str) -> Any:
+    from pydicom.tag import Tag
+
+    return Tag(keyword)
+
+
+@cache
+def _dictionary_vr(tag: int) -> str:
+    from pydicom.datadict import dictionary_VR
+
+    return dictionary_VR(tag)
 
 
 @cache

@@ -21,42 +21,57 @@ def frame_count(header: Header) -> int:
     return frames or 1
 
 
-def stored_values(header: Header) -> np.ndarray:
+def stored_values(header: Header, native: bytes | None = None) -> np.ndarray:
     """Decode the pixels as stored, shape (frames, rows, columns).
 
     Bits outside of BitsStored, such as old overlays, are cleared, and data beyond the last pixel are ignored (PS3.5
     8.1.1), unless they hold something that looks like more frames than the header states.
 
+    Args:
+        header: Header of the file, with its pixel data unless these are given.
+        native: Uncompressed pixel data as they stand in the file.
+
     Raises:
         ImageFileError: If a decoder is missing, or the pixel data are absent, cut off or of another size.
     """
     shape = (frame_count(header), header.whole("Rows") or 0, header.whole("Columns") or 0)
-    encapsulated = header.dataset.file_meta.TransferSyntaxUID.is_encapsulated
-    if encapsulated or "PixelData" not in header:
+    encapsulated = native is None and header.dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    if native is None and (encapsulated or "PixelData" not in header):
         values = _decoded(header)
         if values.size != np.prod(shape):
             raise _another_size(header, values.size / (shape[1] * shape[2]), shape[0])
         values = values.reshape(shape)
     else:
-        values = _native(header, shape)
+        values = _native(header, header.raw_bytes("PixelData") or b"" if native is None else native, shape)
     return values if values.dtype.kind == "f" else _stored_bits(header, values, aligned=encapsulated)
 
 
-def modality_values(header: Header, stored: np.ndarray) -> Float32[np.ndarray, "*s"]:
+def modality_values(
+    header: Header, stored: np.ndarray, out: Float32[np.ndarray, "*s"] | None = None
+) -> Float32[np.ndarray, "*s"]:
     """Apply the Modality LUT, or rescale slope and intercept, to stored values: HU for CT.
+
+    Args:
+        header: Header of the file.
+        stored: Values as :func:`stored_values` gives them, any shape.
+        out: Array of that shape to write the result to; a new one by default.
 
     Raises:
         ImageFileError: If slope or intercept is no number, the slope is 0, or the table is damaged.
     """
+    result = np.empty(stored.shape, dtype=np.float32) if out is None else out
     if tables := header.items("ModalityLUTSequence"):
-        return looked_up(tables[0], stored)
+        result[...] = looked_up(tables[0], stored)
+        return result
     slope, intercept = rescale_of(header)
-    if (slope, intercept) == (1.0, 0.0):
-        return stored.astype(np.float32)
-    precise = stored.dtype.itemsize * 8 > _EXACT_BITS
-    values = np.multiply(stored, slope, dtype=np.float64 if precise else np.float32)
-    values += intercept
-    return values.astype(np.float32, copy=False)
+    if stored.dtype.itemsize * 8 > _EXACT_BITS:
+        result[...] = stored.astype(np.float64) * slope + intercept
+    elif slope == 1:
+        np.add(stored, intercept, out=result, dtype=np.float32)
+    else:
+        np.multiply(stored, slope, out=result, dtype=np.float32)
+        result += np.float32(intercept)
+    return result
 
 
 def rescale_of(header: Header) -> tuple[float, float]:
@@ -118,11 +133,10 @@ def missing_decoder(syntax: Any, bits: int = 8) -> str | None:
     return "; ".join(needs).replace("gdcm>", "python-gdcm>")
 
 
-def _native(header: Header, shape: tuple[int, int, int]) -> np.ndarray:
+def _native(header: Header, data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     allocated = header.whole("BitsAllocated")
     if allocated not in (8, 16, 32):
         raise ImageFileError(header.path, f"has BitsAllocated {allocated}; expected 8, 16 or 32 bits for a grey value.")
-    data = header.raw_bytes("PixelData") or b""
     count = int(np.prod(shape))
     expected = count * allocated // 8
     if len(data) < expected:

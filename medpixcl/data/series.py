@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from medpixcl.data.dicom import is_slice, slice_header, why_unusable
+from medpixcl.data.dicom_elements import Elements, read_elements
 from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
 from medpixcl.data.dicom_groups import why_mixed
 from medpixcl.data.dicom_header import Header, is_dicom, read_whole
@@ -19,14 +20,15 @@ def read_series(files: Sequence[Path]) -> Pixels:
     Raises:
         ImageFileError: If a file is not a slice, cannot be decoded, or the slices do not form one regular volume.
     """
-    headers = {path: read_whole(path) for path in files}
+    elements = {path: read_elements(path) for path in files}
+    headers = {path: read_whole(path) if one is None else one.header for path, one in elements.items()}
     slices = in_slice_order([_slice_of(header) for header in headers.values()])
     if (reason := why_mixed(slices) or why_irregular(slices)) is not None:
         raise ImageFileError(slices[0].path.parent, f"series of {len(slices)} slice(s): {reason}")
     values = np.empty((len(slices), *slices[0].size), dtype=np.float32)
     for place, one in enumerate(slices):
-        header = headers.pop(one.path)
-        values[place] = modality_values(slice_header(header), stored_values(header)[0])
+        header, native = headers.pop(one.path), _native_pixels(elements[one.path])
+        modality_values(slice_header(header), stored_values(header, native)[0], out=values[place])
     return Pixels(values.transpose(2, 1, 0), series_affine(slices), "file", slices[0].modality)
 
 
@@ -34,6 +36,14 @@ def dicom_files(folder: Path) -> list[Path]:
     """List the DICOM files of a folder (not of its subfolders), sorted, without hidden ones."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     return [path for path in files if is_dicom(path)]
+
+
+def _native_pixels(elements: Elements | None) -> bytes | None:
+    if elements is None:
+        return None
+    with elements.header.path.open("rb") as file:
+        file.seek(elements.pixels)
+        return file.read(elements.length)
 
 
 def _slice_of(header: Header) -> SliceGeometry:
