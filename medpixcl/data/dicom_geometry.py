@@ -152,6 +152,11 @@ def why_irregular(slices: Sequence[SliceGeometry], *, tilted: bool = False) -> s
     return _why_uneven(slices, tilted)
 
 
+def is_tilted(slices: Sequence[SliceGeometry]) -> bool:
+    """True if a tilted gantry is all that keeps sorted slices from a regular grid."""
+    return why_irregular(slices) is not None and why_irregular(slices, tilted=True) is None
+
+
 def slice_step(slices: Sequence[SliceGeometry]) -> tuple[Float64[np.ndarray, "3"], Float64[np.ndarray, "3"]]:
     """Position of the first of sorted slices and step to the next, in mm, LPS+: the line that fits all best."""
     index = np.arange(len(slices)) - (len(slices) - 1) / 2

@@ -9,13 +9,17 @@ from medpixcl.data.dicom import is_slice, slice_header, why_unusable
 from medpixcl.data.dicom_elements import Elements, read_elements
 from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
 from medpixcl.data.dicom_groups import why_mixed
-from medpixcl.data.dicom_header import Header, is_dicom, read_whole
+from medpixcl.data.dicom_header import Header, is_dicom, read_header, read_whole
 from medpixcl.data.dicom_pixels import modality_values, stored_values
 from medpixcl.data.pixels import ImageFileError, Pixels
 
 
-def read_series(files: Sequence[Path]) -> Pixels:
+def read_series(files: Sequence[Path], *, tilted: bool = False) -> Pixels:
     """Read the slices of one series as a volume (i, j, k) after rescale (HU for CT).
+
+    Args:
+        files: Slices in any order.
+        tilted: Accept slices of a tilted gantry; the third column of the affine is then oblique to the others.
 
     Raises:
         ImageFileError: If a file is not a slice, cannot be decoded, or the slices do not form one regular volume.
@@ -23,13 +27,22 @@ def read_series(files: Sequence[Path]) -> Pixels:
     elements = {path: read_elements(path) for path in files}
     headers = {path: read_whole(path) if one is None else one.header for path, one in elements.items()}
     slices = in_slice_order([_slice_of(header) for header in headers.values()])
-    if (reason := why_mixed(slices) or why_irregular(slices)) is not None:
+    if (reason := why_mixed(slices) or why_irregular(slices, tilted=tilted)) is not None:
         raise ImageFileError(slices[0].path.parent, f"series of {len(slices)} slice(s): {reason}")
     values = np.empty((len(slices), *slices[0].size), dtype=np.float32)
     for place, one in enumerate(slices):
         header, native = headers.pop(one.path), _native_pixels(elements[one.path])
         modality_values(slice_header(header), stored_values(header, native)[0], out=values[place])
     return Pixels(values.transpose(2, 1, 0), series_affine(slices), "file", slices[0].modality)
+
+
+def series_geometry(files: Sequence[Path]) -> list[SliceGeometry]:
+    """Geometry of the slices of one series, in slice order, from their headers.
+
+    Raises:
+        ImageFileError: If a file is not a slice.
+    """
+    return in_slice_order([_slice_of(read_header(path)) for path in files])
 
 
 def dicom_files(folder: Path) -> list[Path]:
