@@ -6,9 +6,6 @@ The series is written to a temporary folder: 16-bit CT slices, each with a heade
 the page cache, so that what is measured is the work of the processor. All readers give the same voxels and affine,
 checked before anything is timed.
 
-Our tensor keeps the order of the files in memory, rows by columns by slices seen as (i, j, k); "ours, contiguous" adds
-the copy to C order that MONAI makes.
-
 Holds: MONAI's ITKReader takes at least 3.5 times as long.
 """
 
@@ -65,7 +62,6 @@ def readers(folder: Path) -> dict[str, Any]:
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     return {
         "ours": partial(read_image, folder),
-        "ours, contiguous": lambda: read_image(folder).contiguous(),
         "MONAI ITKReader": partial(LoadImage(reader="ITKReader"), str(folder)),
         "MONAI PydicomReader": partial(LoadImage(reader="PydicomReader"), str(folder)),
         "SimpleITK": partial(by_simpleitk, folder),

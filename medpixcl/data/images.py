@@ -39,9 +39,8 @@ def read_image(
         allow_missing_spacing: If the pixel size is unknown, assume 1 mm instead of raising an error.
 
     Returns:
-        float32 image with a 4 x 4 RAS+ affine; a volume lies in memory in the order of its file. ``meta`` holds
-        ``filename_or_obj``, ``modality`` (may be empty) and ``spacing_source``: ``file``, ``given``, ``unknown``, or
-        the DICOM attribute.
+        float32 image with a 4 x 4 RAS+ affine. ``meta`` holds ``filename_or_obj``, ``modality`` (may be empty) and
+        ``spacing_source``: ``file``, ``given``, ``unknown``, or the DICOM attribute.
 
     Raises:
         MissingSpacingError: If the pixel size is unknown.
@@ -51,7 +50,7 @@ def read_image(
     name = Path(path if isinstance(path, str | PathLike) else path[0])
     if not allow_missing_spacing:
         require_spacing(pixels, name)
-    values = torch.from_numpy(np.require(pixels.values, requirements=["W"]))
+    values = torch.from_numpy(np.require(pixels.values, requirements=["C", "W"]))
     if not values.sum().isfinite() and not values.isfinite().all():  # a finite sum has finite terms, at less cost
         raise ImageFileError(name, f"holds {int((~values.isfinite()).sum())} values that are not finite (NaN or Inf).")
     affine = image_affine((1.0, 1.0)) if pixels.affine is None else torch.from_numpy(pixels.affine)

@@ -13,6 +13,9 @@ from medpixcl.data.dicom_header import Header, is_dicom, read_header, read_whole
 from medpixcl.data.dicom_pixels import modality_values, stored_values
 from medpixcl.data.pixels import ImageFileError, Pixels
 
+_BLOCK = 16
+"""Slices that are transposed together: as many as the cache of a processor holds."""
+
 
 def read_series(files: Sequence[Path], *, tilted: bool = False) -> Pixels:
     """Read the slices of one series as a volume (i, j, k) after rescale (HU for CT).
@@ -29,11 +32,17 @@ def read_series(files: Sequence[Path], *, tilted: bool = False) -> Pixels:
     slices = in_slice_order([_slice_of(header) for header in headers.values()])
     if (reason := why_mixed(slices) or why_irregular(slices, tilted=tilted)) is not None:
         raise ImageFileError(slices[0].path.parent, f"series of {len(slices)} slice(s): {reason}")
-    values = np.empty((len(slices), *slices[0].size), dtype=np.float32)
-    for place, one in enumerate(slices):
-        header, native = headers.pop(one.path), _native_pixels(elements[one.path])
-        modality_values(slice_header(header), stored_values(header, native)[0], out=values[place])
-    return Pixels(values.transpose(2, 1, 0), series_affine(slices), "file", slices[0].modality)
+    rows, columns = slices[0].size
+    values = np.empty((columns, rows, len(slices)), dtype=np.float32)
+    block = np.empty((_BLOCK, rows, columns), dtype=np.float32)
+    for start in range(0, len(slices), _BLOCK):
+        part = slices[start : start + _BLOCK]
+        for place, one in enumerate(part):
+            header, native = headers.pop(one.path), _native_pixels(elements[one.path])
+            modality_values(slice_header(header), stored_values(header, native)[0], out=block[place])
+        for row in range(rows):
+            values[:, row, start : start + len(part)] = block[: len(part), row].T
+    return Pixels(values, series_affine(slices), "file", slices[0].modality)
 
 
 def series_geometry(files: Sequence[Path]) -> list[SliceGeometry]:
