@@ -6,6 +6,7 @@ import platform
 import torch
 
 from medpixcl._cpus import available_cpus
+from medpixcl.data.dicom_pixels import decoders
 from medpixcl.networks.device_precision import device_precision
 
 REQUIRED = ("monai", "torch", "numpy", "pytorch-ignite", "nibabel", "SimpleITK", "pydicom", "itk", "tensorboard")
@@ -26,7 +27,15 @@ def diagnose() -> list[tuple[str, str, str]]:
     rows.append(("GPU", ", ".join(gpus) or "none", "" if gpus else "training and matching run on the CPU"))
     note = f"of {available_cpus()} CPUs that this process may use; OMP_NUM_THREADS sets them"
     rows.append(("CPU threads of torch", str(torch.get_num_threads()), note))
+    rows += [_decoder_row(name, needs) for name, needs in decoders()]
     return rows + [_precision_row(device) for device in _devices()]
+
+
+def _decoder_row(syntax: str, needs: str | None) -> tuple[str, str, str]:
+    """Row that says whether a compression of DICOM can be decoded, and what to install where it cannot."""
+    if needs is None:
+        return f"DICOM {syntax}", "decoded", ""
+    return f"DICOM {syntax}", "not decoded", f"install one of: {needs}" if needs else "no package decodes it"
 
 
 def _devices() -> list[torch.device]:

@@ -39,6 +39,13 @@ def scan(
         list[str] | None,
         typer.Option(metavar="FOLDER", help="Folder of label maps; or CLASS=FOLDER for masks, once per class."),
     ] = None,
+    resample_tilt: Annotated[
+        bool,
+        typer.Option(
+            "--resample-tilt",
+            help="Resample CT series with gantry tilt to a regular grid, into a folder beside the manifest.",
+        ),
+    ] = False,
 ) -> None:
     """List the images of folders in a manifest; files that cannot be used are listed with the reason."""
     from medpixcl.data.class_labels import ClassTable
@@ -56,6 +63,7 @@ def scan(
             licence=licence,
             exogenous=dict(_named_folder("exogenous", text) for text in exogenous or []),
             labels=_label_folders(labels or []),
+            resample_tilt=output.with_name(f"{output.stem}_resampled") if resample_tilt else None,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if table is not None:

@@ -10,7 +10,8 @@ import torch
 from monai.data import MetaTensor
 
 from medpixcl.coordinates import image_affine
-from medpixcl.data.dicom import is_dicom, is_slice, read_header, read_radiograph, why_unusable
+from medpixcl.data.dicom import read_dicom
+from medpixcl.data.dicom_header import is_dicom_start
 from medpixcl.data.pictures import PICTURE_SUFFIXES, read_picture
 from medpixcl.data.pixels import ImageFileError, MissingSpacingError, Pixels, SpacingMM, row_column_spacing
 from medpixcl.data.series import dicom_files, read_series
@@ -26,9 +27,10 @@ def read_image(
     """Read one grey image with its position in space.
 
     * PNG, JPEG, TIFF, BMP: (1, rows, columns); see :func:`medpixcl.data.pictures.read_picture`.
-    * A DICOM radiograph: (1, rows, columns), as a person sees it; see :func:`medpixcl.data.dicom.read_radiograph`.
+    * A DICOM radiograph: (1, rows, columns), as a person sees it; see :func:`medpixcl.data.radiograph.read_radiograph`.
     * NIfTI, NRRD, MetaImage: (1, i, j, k); a 2D MetaImage or NRRD is (1, rows, columns).
-    * A DICOM series, as its folder or the list of its files: (1, i, j, k) in HU or whatever the rescale gives.
+    * A DICOM series, as its folder or the list of its files, or a multi-frame file: (1, i, j, k) in HU or whatever the
+      rescale gives.
 
     Args:
         path: Image file, folder of a DICOM series, or list of the files of a series.
@@ -49,7 +51,7 @@ def read_image(
     if not allow_missing_spacing:
         require_spacing(pixels, name)
     values = torch.from_numpy(np.require(pixels.values, requirements=["C", "W"]))
-    if not values.isfinite().all():
+    if not values.sum().isfinite() and not values.isfinite().all():  # a finite sum has finite terms, at less cost
         raise ImageFileError(name, f"holds {int((~values.isfinite()).sum())} values that are not finite (NaN or Inf).")
     affine = image_affine((1.0, 1.0)) if pixels.affine is None else torch.from_numpy(pixels.affine)
     meta = {
@@ -88,7 +90,7 @@ def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixe
     if kind == "itk":
         return read_itk(path)
     if kind == "dicom":
-        return _read_dicom(path, spacing_mm)
+        return read_dicom(path, spacing_mm=None if spacing_mm is None else row_column_spacing(spacing_mm))
     if kind == "picture":
         affine = None if spacing_mm is None else image_affine(row_column_spacing(spacing_mm)).numpy()
         return Pixels(read_picture(path), affine, "unknown" if affine is None else "given")
@@ -96,19 +98,25 @@ def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixe
 
 
 def image_format(path: Path) -> Literal["nifti", "itk", "dicom", "picture"] | None:
-    """Detect the format of a file by suffix and content, None if it is not supported."""
+    """Detect the format of a file by content and suffix, None if it is not supported.
+
+    The prefix of DICOM goes first: what stands before it "shall not be used" to tell what a file is (PS3.10 7.1), and
+    may be the header of a TIFF.
+    """
     name = path.name.lower()
-    if path.stat().st_size == 0:
+    with path.open("rb") as file:
+        start = file.read(132)
+    if not start:
         return None
+    if start[128:] == b"DICM":
+        return "dicom"
     if name.endswith(NIFTI_SUFFIXES):
         return "nifti"
     if name.endswith(ITK_SUFFIXES):
         return "itk"
-    with path.open("rb") as file:
-        start = file.read(8)
     if name.endswith(PICTURE_SUFFIXES) or start.startswith(_SIGNATURES):
         return "picture"
-    return "dicom" if is_dicom(path) else None
+    return "dicom" if is_dicom_start(start) else None
 
 
 def why_no_image(path: Path) -> str:
@@ -120,15 +128,6 @@ def why_no_image(path: Path) -> str:
     if path.suffix.lower() in (".hdr", ".img", ".mnc"):
         return f"is a format that is not read here ({path.suffix}); convert it to .nii.gz."
     return "is not an image."
-
-
-def _read_dicom(path: Path, spacing_mm: SpacingMM | None) -> Pixels:
-    header = read_header(path)
-    if (reason := why_unusable(header)) is not None:
-        raise ImageFileError(path, reason)
-    if is_slice(header):
-        raise ImageFileError(path, "is one slice of a volume; give the folder of its series, or all its files.")
-    return read_radiograph(path, spacing_mm=None if spacing_mm is None else row_column_spacing(spacing_mm))
 
 
 def _series_files(folder: Path) -> list[Path]:

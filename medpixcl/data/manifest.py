@@ -6,6 +6,7 @@ found but not used, with the reason. Every image has one entry:
 
 * ``image``: path relative to the manifest, of a file or of the folder of a DICOM series; or the list of its files.
 * ``spacing_mm``, ``shape``: in array order. ``modality``: of DICOM, else null.
+* ``spacing_source``: ``file``, ``given``, or the DICOM attributes that a radiograph's spacing comes from.
 * ``sha256``: of the file; of a series or a header with its own data file, of the ``sha256sum`` listing of its files.
 * ``licence``: may be null. ``split``: the data set's own name for it, or null.
 * ``duplicate_group``: the same name for all repeats of one picture, else null.

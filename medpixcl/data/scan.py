@@ -16,6 +16,7 @@ from medpixcl._typing import Progress
 from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.data.duplicates import Fingerprint, duplicate_groups, image_fingerprint
 from medpixcl.data.exogenous import ExogenousFiles, Grid, read_exogenous
+from medpixcl.data.gantry_tilt import TiltResampling
 from medpixcl.data.images import read_image
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
@@ -46,6 +47,7 @@ def scan(
     licence: str | None = None,
     exogenous: Mapping[str, str | PathLike[str]] | None = None,
     labels: str | PathLike[str] | Mapping[str, str | PathLike[str]] | None = None,
+    resample_tilt: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """List the images under some folders.
@@ -65,6 +67,8 @@ def scan(
             rejected.
         labels: Folder of the label maps, matched to images like exogenous channels; or a mapping from classes to the
             folders of their masks. Images without a label, or with one of another size, are rejected.
+        resample_tilt: Folder for CT series with gantry tilt, resampled to a regular grid and written as NIfTI; without
+            it such series are rejected. It is not searched for images.
         progress: Function called with (done, total) after each image.
 
     Returns:
@@ -85,13 +89,20 @@ def scan(
     named = labels if isinstance(labels, Mapping) else {"label": labels} if labels is not None else {}
     label_files = [ExogenousFiles(name, folder, what="label") for name, folder in named.items()]
     beside = {*tables, *(file for channel in (*channels, *label_files) for file in channel.files)}
-    sources, refused = group_files([path for path in visible_files(roots) if path not in beside])
+    files = [path for path in visible_files(roots) if path not in beside]
+    untilt = None
+    if resample_tilt is not None:
+        folder = Path(resample_tilt).absolute()
+        files = [path for path in files if not path.is_relative_to(folder)]
+        untilt = TiltResampling(folder, base_dir)
+    sources, refused = group_files(files)
     manifest = Manifest(name=base_dir.name, licence=licence, base_dir=base_dir)
     manifest.rejected = [{"path": _shown(error.path, base_dir), "reason": error.reason} for error in refused]
     found: list[ScannedImage] = []
     for done, source in enumerate(sources, start=1):
         try:
-            one = _examine(source, base_dir, spacing_mm=spacing_mm, licence=licence)
+            image = source if untilt is None else untilt(source)
+            one = _examine(image, base_dir, spacing_mm=spacing_mm, licence=licence)
             _add_exogenous(one, channels, [*roots, base_dir], base_dir)
             _add_label(one, label_files, [*roots, base_dir], base_dir, alone=not isinstance(labels, Mapping))
             found.append(one)
@@ -140,6 +151,7 @@ def _examine(source: Source, base_dir: Path, *, spacing_mm: SpacingMM | None, li
     entry: Entry = {
         "image": _relative(source.image, base_dir),
         "spacing_mm": [round(size, 6) for size in spacing],
+        "spacing_source": image.meta["spacing_source"],
         "shape": list(image.shape[1:]),
         "modality": image.meta["modality"] or None,
         "sha256": content_sha256(source.files),

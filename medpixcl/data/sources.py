@@ -5,10 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medpixcl.data.dicom import is_slice, read_header, why_unusable
+from medpixcl.data.dicom import is_slice, is_volume, slice_header, why_unusable
+from medpixcl.data.dicom_geometry import SliceGeometry, slice_geometry
+from medpixcl.data.dicom_groups import volumes_of
+from medpixcl.data.dicom_header import read_header
 from medpixcl.data.images import image_format, why_no_image
 from medpixcl.data.pixels import ImageFileError
-from medpixcl.data.series import SliceGeometry, dicom_files, in_slice_order, slice_geometry
+from medpixcl.data.series import dicom_files
 from medpixcl.data.volumes import detached_data
 
 
@@ -26,8 +29,10 @@ class Source:
 
     @property
     def place(self) -> Path:
-        """Path of the file, or folder of the series, for messages and for look-up in tables."""
-        return self.files[0].parent if self.is_series and len(self.files) > 1 else self.files[0]
+        """Path of the file, or folder of the series (the common one of several), for messages and look-up in tables."""
+        if not self.is_series or len(self.files) == 1:
+            return self.files[0]
+        return Path(os.path.commonpath([file.parent for file in self.files]))
 
     @property
     def is_series(self) -> bool:
@@ -69,14 +74,14 @@ def _refuse(error: OSError) -> None:
 
 
 def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileError]]:
-    """Group files into images: DICOM series by folder, and headers with their separate data files.
+    """Group files into images: DICOM slices into volumes, also over folders, and headers with their data files.
 
     Returns:
         Images in the order of their first file, and errors with the reason for each file that is not an image.
     """
     sources: list[Source] = []
     rejected: list[ImageFileError] = []
-    series: dict[tuple[Path, str], list[SliceGeometry]] = {}
+    slices: list[SliceGeometry] = []
     data_files = {data for path in files if path.is_file() and (data := detached_data(path)) is not None}
     for path in files:
         if path in data_files:
@@ -92,8 +97,10 @@ def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileErro
         if isinstance(one, Source):
             sources.append(one)
         else:
-            series.setdefault((path.parent, one.series), []).append(one)
-    sources += [_series_source(folder, slices) for (folder, _), slices in series.items()]
+            slices.append(one)
+    volumes, set_aside = volumes_of(slices)
+    sources += [_series_source(volume) for volume in volumes]
+    rejected += set_aside
     order = {path: number for number, path in enumerate(files)}
     return sorted(sources, key=lambda source: min(order[path] for path in source.files if path in order)), rejected
 
@@ -110,11 +117,14 @@ def _recognise(path: Path) -> Source | SliceGeometry:
     header = read_header(path)
     if (reason := why_unusable(header)) is not None:
         raise ImageFileError(path, reason)
-    return slice_geometry(path, header) if is_slice(header) else Source(path, (path,))
+    if is_volume(header) or not is_slice(header):
+        return Source(path, (path,))
+    return slice_geometry(slice_header(header))
 
 
-def _series_source(folder: Path, slices: Sequence[SliceGeometry]) -> Source:
+def _series_source(slices: Sequence[SliceGeometry]) -> Source:
     """The folder stands for a series that has it for its own, so that the manifest stays short."""
-    files = [one.path for one in in_slice_order(slices)]
-    alone = len(dicom_files(folder)) == len(files)
+    files = [one.path for one in slices]
+    folder = files[0].parent
+    alone = {file.parent for file in files} == {folder} and len(dicom_files(folder)) == len(files)
     return Source(folder if alone else files, tuple(files))

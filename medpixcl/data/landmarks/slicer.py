@@ -1,7 +1,8 @@
 """Read and write landmarks of 3D Slicer: ``.mrk.json`` (Markups JSON 1.0) and the older ``.fcsv``.
 
 One file belongs to one image and bears its name. Slicer shows a PNG or JPEG with 1 mm per pixel unless told otherwise:
-set the volume's spacing there before marking, or mark on a DICOM or MetaImage, which carry theirs.
+set the volume's spacing there before marking, or mark on a MetaImage or a DICOM volume, which carry theirs. Of a DICOM
+radiograph it may take another attribute than is taken here (:mod:`medpixcl.data.itk_spacing`); reading then says so.
 """
 
 import csv

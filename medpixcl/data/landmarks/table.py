@@ -1,6 +1,7 @@
 """Landmarks of many images as read from files, and the match of a row to its image and voxel."""
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine, voxel_to_mm
 from medpixcl.data.identity import ImageKeys
+from medpixcl.data.itk_spacing import why_itk_differs
 from medpixcl.data.pixels import MissingSpacingError
 from medpixcl.landmarks.points import LandmarkSet, in_plane, outside_image
 
@@ -140,6 +142,9 @@ class LandmarkFile:
 
         Raises:
             ValueError: If the image has no rows, a point has the wrong number of coordinates, or lies outside.
+
+        Warns:
+            UserWarning: If points are in mm, and programs on ITK show the radiograph with another pixel size.
         """
         if dims is not None and dims != len(shape):
             raise ValueError(f"the image has {len(shape)} spatial axes; expected {dims}.")
@@ -152,7 +157,11 @@ class LandmarkFile:
         of_image = self._rows[key]
         voxels = [self._voxel(of_image.get(name), affine, len(shape)) for name in self.names]
         points = LandmarkSet(self.names, torch.stack(voxels))
-        self._require_inside(points, key, shape)
+        in_mm = len(shape) == 2 and any(row.px is None and row.mm is not None for row in of_image.values())
+        note = why_itk_differs(path) if in_mm else None
+        self._require_inside(points, key, shape, note)
+        if note is not None:
+            warnings.warn(f"{self.path}: {key}: {note}", stacklevel=2)
         return points
 
     def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
@@ -186,13 +195,13 @@ class LandmarkFile:
             )
         return torch.tensor(values, dtype=torch.float64)
 
-    def _require_inside(self, points: LandmarkSet, image: str, shape: Sequence[int]) -> None:
+    def _require_inside(self, points: LandmarkSet, image: str, shape: Sequence[int], note: str | None) -> None:
         for index in outside_image(points.voxels, shape).nonzero().flatten().tolist():
             position = ", ".join(f"{value:.1f}" for value in points.voxels[index].tolist())
             row = self._rows[image][points.names[index]]
             raise ValueError(
                 f"{self.path}: {row.line}: landmark {row.landmark!r} of {image!r} lies at voxel ({position}), outside "
-                f"the image of size {tuple(shape)}; check spacing, orientation and axis order."
+                f"the image of size {tuple(shape)}; {note or 'check spacing, orientation and axis order.'}"
             )
 
     def _mm(self, row: LandmarkRow) -> tuple[float, ...]:

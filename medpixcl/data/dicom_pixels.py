@@ -1,0 +1,228 @@
+"""Decode the pixel data of DICOM files, and bring them to their physical values."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from medpixcl.data.dicom_header import Header, readable
+from medpixcl.data.pixels import ImageFileError
+
+_SIGNED = 1
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_EXACT_BITS = 16
+"""float32 holds products of integers up to this size without a loss that matters."""
+
+
+def frame_count(header: Header) -> int:
+    """Number of frames that the header states, one where it states none."""
+    frames = header.whole("NumberOfFrames")
+    if frames is not None and frames < 0:
+        raise ImageFileError(header.path, f"has NumberOfFrames {frames}; expected a positive number.")
+    return frames or 1
+
+
+def stored_values(header: Header, native: bytes | None = None) -> np.ndarray:
+    """Decode the pixels as stored, shape (frames, rows, columns).
+
+    Bits outside of BitsStored, such as old overlays, are cleared, and data beyond the last pixel are ignored (PS3.5
+    8.1.1), unless they hold something that looks like more frames than the header states.
+
+    Args:
+        header: Header of the file, with its pixel data unless these are given.
+        native: Uncompressed pixel data as they stand in the file.
+
+    Raises:
+        ImageFileError: If a decoder is missing, or the pixel data are absent, cut off or of another size.
+    """
+    shape = (frame_count(header), header.whole("Rows") or 0, header.whole("Columns") or 0)
+    if native is None and not any(keyword in header for keyword in _PIXELS):
+        raise ImageFileError(header.path, "has no pixel data: it is cut off, or was exported without them.")
+    encapsulated = native is None and header.dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    if native is None and (encapsulated or "PixelData" not in header):
+        values = _decoded(header)
+        if values.size != np.prod(shape):
+            raise _another_size(header, values.size / (shape[1] * shape[2]), shape[0])
+        values = values.reshape(shape)
+    else:
+        values = _native(header, header.raw_bytes("PixelData") or b"" if native is None else native, shape)
+    return values if values.dtype.kind == "f" else _stored_bits(header, values, aligned=encapsulated)
+
+
+def modality_values(
+    header: Header, stored: np.ndarray, out: Float32[np.ndarray, "*s"] | None = None
+) -> Float32[np.ndarray, "*s"]:
+    """Apply the Modality LUT, or rescale slope and intercept, to stored values: HU for CT.
+
+    Args:
+        header: Header of the file.
+        stored: Values as :func:`stored_values` gives them, any shape.
+        out: Array of that shape to write the result to; a new one by default.
+
+    Raises:
+        ImageFileError: If slope or intercept is no number, the slope is 0, or the table is damaged.
+    """
+    result = np.empty(stored.shape, dtype=np.float32) if out is None else out
+    if tables := header.items("ModalityLUTSequence"):
+        result[...] = looked_up(tables[0], stored)
+        return result
+    slope, intercept = rescale_of(header)
+    if stored.dtype.itemsize * 8 > _EXACT_BITS:
+        result[...] = stored.astype(np.float64) * slope + intercept
+    elif slope == 1:
+        np.add(stored, intercept, out=result, dtype=np.float32)
+    else:
+        np.multiply(stored, slope, out=result, dtype=np.float32)
+        result += np.float32(intercept)
+    return result
+
+
+def rescale_of(header: Header) -> tuple[float, float]:
+    """Rescale slope and intercept; 1 and 0 where they are absent or empty."""
+    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
+    if slope == 0:
+        raise ImageFileError(header.path, "has RescaleSlope 0, which makes every pixel equal; export it again.")
+    return 1.0 if slope is None else slope, intercept or 0.0
+
+
+def looked_up(table: Header, values: np.ndarray) -> Float32[np.ndarray, "*s"]:
+    """Map values by a lookup table (PS3.3 C.11.1.1); those outside of it get its first or last entry.
+
+    Raises:
+        ImageFileError: If the table has no descriptor, or not as many entries as that says.
+    """
+    descriptor = table.numbers("LUTDescriptor", 3)
+    if descriptor is None:
+        raise ImageFileError(table.path, "has a lookup table without LUTDescriptor; export it again.")
+    count = int(descriptor[0]) % 2**16 or 2**16
+    first = descriptor[1]
+    if first >= 2**15 and values.min() < 0:
+        first -= 2**16  # a signed number written as an unsigned one
+    entries = _entries(table, count)
+    index = np.clip(np.rint(values - first), 0, count - 1).astype(np.int64)
+    return entries[index].astype(np.float32)
+
+
+def padding_of(header: Header, stored: np.ndarray) -> np.ndarray:
+    """True where a stored value lies in the range of PixelPaddingValue and its limit (PS3.3 C.7.5.1.1.2)."""
+    value = _as_stored(header, header.number("PixelPaddingValue"))
+    if value is None:
+        return np.zeros(stored.shape, dtype=bool)
+    limit = _as_stored(header, header.number("PixelPaddingRangeLimit"))
+    low, high = sorted((value, value if limit is None else limit))
+    return (stored >= low) & (stored <= high)
+
+
+def missing_decoder(syntax: Any, bits: int = 8) -> str | None:
+    """Packages to install, so that a transfer syntax can be decoded; empty if no package can, None if one is there.
+
+    Args:
+        syntax: UID of the transfer syntax.
+        bits: BitsStored; Pillow decodes JPEG Extended of 8 bits alone.
+    """
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
+
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        return ""
+    able = [
+        plugin for plugin in decoder.available_plugins if bits <= 8 or syntax != JPEGExtended12Bit or plugin != "pillow"
+    ]
+    if able:
+        return None
+    needs = dict.fromkeys(line.split("requires ")[-1].strip() for line in decoder.missing_dependencies)
+    return "; ".join(needs).replace("gdcm>", "python-gdcm>")
+
+
+def _native(header: Header, data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    allocated = header.whole("BitsAllocated")
+    if allocated not in (8, 16, 32):
+        raise ImageFileError(header.path, f"has BitsAllocated {allocated}; expected 8, 16 or 32 bits for a grey value.")
+    count = int(np.prod(shape))
+    expected = count * allocated // 8
+    if len(data) < expected:
+        raise ImageFileError(
+            header.path,
+            f"has pixel data that cannot be decoded: {len(data)} bytes, expected {expected}; it is cut off.",
+        )
+    frame = expected // shape[0]
+    if len(data) - expected >= frame and any(data[expected:]):
+        raise _another_size(header, len(data) / frame, shape[0])
+    little = header.dataset.file_meta.TransferSyntaxUID.is_little_endian
+    if allocated == 8 and not little and header.dataset["PixelData"].VR == "OW":
+        data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
+    kind = "i" if header.whole("PixelRepresentation") == _SIGNED else "u"
+    values = np.frombuffer(data, f"{'<' if little else '>'}{kind}{allocated // 8}", count).reshape(shape)
+    return values if little else values.astype(values.dtype.newbyteorder("="))
+
+
+def _decoded(header: Header) -> np.ndarray:
+    syntax = header.dataset.file_meta.TransferSyntaxUID
+    bits = header.whole("BitsStored") or 8
+    needs = missing_decoder(syntax, bits) if syntax.is_encapsulated else None
+    if needs is not None:
+        advice = f"to decode it, install one of: {needs}" if needs else "no package here decodes it; convert the file"
+        raise ImageFileError(header.path, f"is compressed as {syntax.name} ({bits} bits); {advice}.")
+    with readable(header.path, "has pixel data that cannot be decoded"):
+        return np.asarray(header.dataset.pixel_array)
+
+
+def _stored_bits(header: Header, values: np.ndarray, *, aligned: bool) -> np.ndarray:
+    """Keep the bits that hold the pixel; decoders of compressed data have ``aligned`` them to the lowest bit."""
+    allocated = values.dtype.itemsize * 8
+    stored = header.whole("BitsStored") or allocated
+    high = stored - 1 if aligned else header.whole("HighBit")
+    high = stored - 1 if high is None else high
+    if not 0 < stored <= high + 1 <= allocated:
+        raise ImageFileError(
+            header.path,
+            f"has BitsStored {stored}, HighBit {high} and {allocated} bits a pixel; expected BitsStored <= HighBit + 1 "
+            "<= BitsAllocated.",
+        )
+    if stored == allocated:
+        return values
+    return np.right_shift(np.left_shift(values, allocated - 1 - high), allocated - stored)
+
+
+def _entries(table: Header, count: int) -> np.ndarray:
+    """Entries of a lookup table: 16-bit words, or two 8-bit entries packed in one word."""
+    data = table.raw_bytes("LUTData")
+    if data is None:
+        numbers = table.numbers("LUTData") or ()
+        data = b"".join(int(one).to_bytes(2, "little", signed=one < 0) for one in numbers)
+        little = True
+    else:
+        little = getattr(table.dataset, "original_encoding", (None, True))[1] is not False
+    for kind in (f"{'<' if little else '>'}u2", "u1"):
+        if len(data) >= count * np.dtype(kind).itemsize:
+            return np.frombuffer(data, kind, count)
+    raise ImageFileError(table.path, f"has a lookup table of {len(data)} bytes; expected {count} entries.")
+
+
+def _as_stored(header: Header, value: float | None) -> float | None:
+    """A padding value as a signed number where the pixels are signed, whatever its own VR."""
+    signed = header.whole("PixelRepresentation") == _SIGNED
+    return value - 2**16 if value is not None and signed and value >= 2**15 else value
+
+
+def _another_size(header: Header, found: float, stated: int) -> ImageFileError:
+    return ImageFileError(
+        header.path,
+        f"is a multi-frame DICOM image: its pixel data hold {found:.6g} frames of {header.whole('Rows')} x "
+        f"{header.whole('Columns')}, and its header states {stated}; correct NumberOfFrames, or split it.",
+    )
+
+
+def decoders() -> list[tuple[str, str | None]]:
+    """Name of every compressed transfer syntax of grey images, and what :func:`missing_decoder` says of it."""
+    from pydicom import uid
+
+    syntaxes = (
+        uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless,
+        uid.JPEGLSNearLossless, uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.RLELossless,
+    )  # fmt: skip
+    return [
+        (syntax.name, missing_decoder(syntax, bits=12 if syntax == uid.JPEGExtended12Bit else 8)) for syntax in syntaxes
+    ]

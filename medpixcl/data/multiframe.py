@@ -1,0 +1,89 @@
+"""Read multi-frame DICOM whose frames are the slices of one volume (enhanced CT, MR, PET, 3D angiography)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
+from medpixcl.data.dicom_groups import stacks_of
+from medpixcl.data.dicom_header import Header
+from medpixcl.data.dicom_pixels import frame_count, modality_values, stored_values
+from medpixcl.data.pixels import ImageFileError, Pixels
+
+_MACROS = (
+    "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence",
+    "FrameContentSequence", "TemporalPositionSequence", "CardiacSynchronizationSequence", "MREchoSequence",
+    "MRDiffusionSequence", "MRModifierSequence", "MRTimingAndRelatedParametersSequence", "CTReconstructionSequence",
+    "CTXRayDetailsSequence",
+)  # fmt: skip
+"""Private groups repeat some of their elements with other values."""
+
+
+def frame_headers(header: Header) -> list[Header]:
+    """Header of every frame: the file's elements, under those of the shared and of the frame's functional groups.
+
+    Raises:
+        ImageFileError: If the functional groups are fewer or more than the frames.
+    """
+    frames, groups = frame_count(header), header.items("PerFrameFunctionalGroupsSequence")
+    if len(groups) != frames:
+        raise ImageFileError(
+            header.path,
+            f"is a multi-frame DICOM image of {frames} frames with {len(groups)} places in space; expected one a frame "
+            "(a film has none). Convert it to NIfTI or to single-frame DICOM.",
+        )
+    shared = [item for group in header.items("SharedFunctionalGroupsSequence") for item in _macros(group)]
+    return [_flattened(header, [*shared, *_macros(group)], number) for number, group in enumerate(groups, start=1)]
+
+
+def frame_geometry(header: Header) -> list[SliceGeometry]:
+    """Geometry of every frame.
+
+    Raises:
+        ImageFileError: For the reasons of :func:`frame_headers` and
+            :func:`medpixcl.data.dicom_geometry.slice_geometry`.
+    """
+    return [slice_geometry(one, number) for number, one in enumerate(frame_headers(header))]
+
+
+def read_multiframe(header: Header) -> Pixels:
+    """Read the frames of one file as a volume (i, j, k) after each frame's rescale (HU for CT).
+
+    Raises:
+        ImageFileError: If the frames cannot be decoded, form several volumes, or none on a regular grid.
+    """
+    headers = frame_headers(header)
+    stacks = stacks_of([slice_geometry(one, number) for number, one in enumerate(headers)])
+    if len(stacks) > 1:
+        sizes = ", ".join(str(len(stack)) for stack in stacks)
+        raise ImageFileError(
+            header.path,
+            f"is a multi-frame DICOM image of {len(stacks)} volumes (of {sizes} slices: several orientations, time "
+            "points or echoes); expected one, split it.",
+        )
+    slices = in_slice_order(stacks[0])
+    if (reason := why_irregular(slices)) is not None:
+        raise ImageFileError(header.path, f"multi-frame DICOM image of {len(slices)} frame(s): {reason}")
+    stored = stored_values(header)
+    values = np.empty((len(slices), *stored.shape[1:]), dtype=np.float32)
+    for place, one in enumerate(slices):
+        values[place] = modality_values(headers[one.frame], stored[one.frame])
+    return Pixels(values.transpose(2, 1, 0), series_affine(slices), "file", slices[0].modality)
+
+
+def _macros(group: Header) -> Iterator[Header]:
+    """The items of a functional group that say where a frame lies, and what it shows."""
+    for keyword in _MACROS:
+        yield from group.items(keyword)[:1]
+
+
+def _flattened(header: Header, macros: list[Header], number: int) -> Header:
+    from pydicom import Dataset
+
+    flat = Dataset()
+    for source in (header, *macros):
+        for element in source.dataset:
+            if element.VR != "SQ" and element.keyword not in ("PixelData", "NumberOfFrames"):
+                flat[element.tag] = element
+    flat.InstanceNumber = number
+    return Header(flat, header.path)
