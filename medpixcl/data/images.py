@@ -1,6 +1,8 @@
 """Read an image of any supported format as a MONAI image."""
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -11,10 +13,11 @@ from monai.data import MetaTensor
 
 from medpixcl.coordinates import image_affine
 from medpixcl.data.dicom import is_dicom, is_slice, read_header, read_radiograph, why_unusable
+from medpixcl.data.nifti import NIFTI_SUFFIXES, read_nifti
 from medpixcl.data.pictures import PICTURE_SUFFIXES, read_picture
 from medpixcl.data.pixels import ImageFileError, MissingSpacingError, Pixels, SpacingMM, row_column_spacing
 from medpixcl.data.series import dicom_files, read_series
-from medpixcl.data.volumes import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
+from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX, read_itk, read_minc
 
 ImagePath = str | PathLike[str] | Sequence[str | PathLike[str]]
 _SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
@@ -27,18 +30,19 @@ def read_image(
 
     * PNG, JPEG, TIFF, BMP: (1, rows, columns); see :func:`medpixcl.data.pictures.read_picture`.
     * A DICOM radiograph: (1, rows, columns), as a person sees it; see :func:`medpixcl.data.dicom.read_radiograph`.
-    * NIfTI, NRRD, MetaImage: (1, i, j, k); a 2D MetaImage or NRRD is (1, rows, columns).
+    * NIfTI, NRRD, MetaImage, MINC: (1, i, j, k); a 2D image or a volume of one slice is (1, rows, columns).
     * A DICOM series, as its folder or the list of its files: (1, i, j, k) in HU or whatever the rescale gives.
 
     Args:
         path: Image file, folder of a DICOM series, or list of the files of a series.
-        spacing_mm: Pixel size in mm, one number or (row, column), for a 2D image whose file has none; other images
-            ignore it.
+        spacing_mm: Pixel size in mm for axes whose size the file does not state: one number, or one for each array
+            axis; other images ignore it.
         allow_missing_spacing: If the pixel size is unknown, assume 1 mm instead of raising an error.
 
     Returns:
-        float32 image with a 4 x 4 RAS+ affine. ``meta`` holds ``filename_or_obj``, ``modality`` (may be empty) and
-        ``spacing_source``: ``file``, ``given``, ``unknown``, or the DICOM attribute.
+        float32 image with a 4 x 4 RAS+ affine. ``meta`` holds ``filename_or_obj``, ``modality`` (may be empty),
+        ``spacing_source`` (``file``, ``given``, ``unknown``, or the DICOM attribute) and ``notice``: sentences about
+        how the file was read, empty as a rule. A notice is also logged, once for each file.
 
     Raises:
         MissingSpacingError: If the pixel size is unknown.
@@ -51,7 +55,9 @@ def read_image(
     values = torch.from_numpy(np.require(pixels.values, requirements=["C", "W"]))
     if not values.isfinite().all():
         raise ImageFileError(name, f"holds {int((~values.isfinite()).sum())} values that are not finite (NaN or Inf).")
-    affine = image_affine((1.0, 1.0)) if pixels.affine is None else torch.from_numpy(pixels.affine)
+    affine = _one_mm(values.ndim) if pixels.affine is None else torch.from_numpy(pixels.affine)
+    for notice in pixels.notices:
+        _note(str(name), notice)
     meta = {
         "filename_or_obj": str(name),
         "spacing_source": pixels.spacing_source,
@@ -59,6 +65,7 @@ def read_image(
         "original_affine": affine.numpy().copy(),
         "spatial_shape": list(pixels.values.shape),
         "space": "RAS",
+        "notice": " ".join(pixels.notices),
     }
     return MetaTensor(values[None], affine=affine, meta=meta)
 
@@ -84,9 +91,11 @@ def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixe
         return read_series(_series_files(path))
     kind = image_format(path)
     if kind == "nifti":
-        return read_nifti(path)
+        return read_nifti(path, spacing_mm)
     if kind == "itk":
-        return read_itk(path)
+        return read_itk(path, spacing_mm)
+    if kind == "minc":
+        return read_minc(path)
     if kind == "dicom":
         return _read_dicom(path, spacing_mm)
     if kind == "picture":
@@ -95,7 +104,7 @@ def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixe
     raise ImageFileError(path, why_no_image(path))
 
 
-def image_format(path: Path) -> Literal["nifti", "itk", "dicom", "picture"] | None:
+def image_format(path: Path) -> Literal["nifti", "itk", "minc", "dicom", "picture"] | None:
     """Detect the format of a file by suffix and content, None if it is not supported."""
     name = path.name.lower()
     if path.stat().st_size == 0:
@@ -104,6 +113,8 @@ def image_format(path: Path) -> Literal["nifti", "itk", "dicom", "picture"] | No
         return "nifti"
     if name.endswith(ITK_SUFFIXES):
         return "itk"
+    if name.endswith(MINC_SUFFIX):
+        return "minc"
     with path.open("rb") as file:
         start = file.read(8)
     if name.endswith(PICTURE_SUFFIXES) or start.startswith(_SIGNATURES):
@@ -117,9 +128,20 @@ def why_no_image(path: Path) -> str:
         return "is empty (0 bytes)."
     if path.suffix.lower() in (".dcm", ".ima"):
         return "is not DICOM, whatever its name says."
-    if path.suffix.lower() in (".hdr", ".img", ".mnc"):
+    if path.suffix.lower() in (".hdr", ".img"):
         return f"is a format that is not read here ({path.suffix}); convert it to .nii.gz."
     return "is not an image."
+
+
+def _one_mm(dims: int) -> torch.Tensor:
+    """Affine to RAS+ of an image of unknown spacing: 1 mm, the axes of LPS."""
+    return image_affine((1.0, 1.0)) if dims == 2 else torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0])).double()
+
+
+@cache
+def _note(name: str, notice: str) -> None:
+    """Log a notice once."""
+    logging.getLogger(__name__).warning("%s: %s", name, notice)
 
 
 def _read_dicom(path: Path, spacing_mm: SpacingMM | None) -> Pixels:
