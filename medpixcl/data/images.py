@@ -14,13 +14,12 @@ from monai.data import MetaTensor
 from medpixcl.coordinates import image_affine
 from medpixcl.data.dicom import is_dicom, is_slice, read_header, read_radiograph, why_unusable
 from medpixcl.data.nifti import NIFTI_SUFFIXES, read_nifti
-from medpixcl.data.pictures import PICTURE_SUFFIXES, read_picture
+from medpixcl.data.pictures import PICTURE_SIGNATURES, PICTURE_SUFFIXES, other_format, read_picture
 from medpixcl.data.pixels import ImageFileError, MissingSpacingError, Pixels, SpacingMM, row_column_spacing
 from medpixcl.data.series import dicom_files, read_series
 from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX, read_itk, read_minc
 
 ImagePath = str | PathLike[str] | Sequence[str | PathLike[str]]
-_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
 
 
 def read_image(
@@ -117,7 +116,7 @@ def image_format(path: Path) -> Literal["nifti", "itk", "minc", "dicom", "pictur
         return "minc"
     with path.open("rb") as file:
         start = file.read(8)
-    if name.endswith(PICTURE_SUFFIXES) or start.startswith(_SIGNATURES):
+    if name.endswith(PICTURE_SUFFIXES) or start.startswith(PICTURE_SIGNATURES):
         return "picture"
     return "dicom" if is_dicom(path) else None
 
@@ -130,7 +129,9 @@ def why_no_image(path: Path) -> str:
         return "is not DICOM, whatever its name says."
     if path.suffix.lower() in (".hdr", ".img"):
         return f"is a format that is not read here ({path.suffix}); convert it to .nii.gz."
-    return "is not an image."
+    with path.open("rb") as file:
+        other = other_format(file.read(16))
+    return "is not an image." if other is None else f"{other}."
 
 
 def _one_mm(dims: int) -> torch.Tensor:

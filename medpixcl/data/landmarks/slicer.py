@@ -1,7 +1,7 @@
 """Read and write landmarks of 3D Slicer: ``.mrk.json`` (Markups JSON 1.0) and the older ``.fcsv``.
 
-One file belongs to one image and bears its name. Slicer shows a PNG or JPEG with 1 mm per pixel unless told otherwise:
-set the volume's spacing there before marking, or mark on a DICOM or MetaImage, which carry theirs.
+One file belongs to one image and bears its name. Slicer shows a PNG with 1 mm per pixel, and a JPEG or TIFF with the
+size of its density tag: set the volume's spacing there before marking, or mark on a MetaImage, which carries its own.
 """
 
 import csv
