@@ -1,5 +1,6 @@
 """Read NIfTI-1 and NIfTI-2 files: one pass over the bytes, whatever the compression and the name."""
 
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from jaxtyping import Float32
 
 from medpixcl.data.nifti_placement import nifti_placement
 from medpixcl.data.pixels import ImageFileError, Pixels, SpacingMM
-from medpixcl.data.placement import placed_pixels
+from medpixcl.data.placement import placed_pixels, volume_shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _GZIP = b"\x1f\x8b"
@@ -18,6 +19,8 @@ _START, _LARGEST_HEADER = 65536, 540
 
 def read_nifti(path: Path, spacing_mm: SpacingMM | None = None) -> Pixels:
     """Read a NIfTI volume as (i, j, k), or one slice as (row, column); scale factors and unit of length are applied.
+
+    The memory keeps the order of the file (i runs fastest); a change of order would cost as much as all the rest.
 
     Args:
         path: File to read; gzip is recognised by content.
@@ -64,9 +67,10 @@ def _header(path: Path, start: bytes) -> Any:
     return header
 
 
-def _values(path: Path, header: Any, content: bytes) -> Float32[np.ndarray, "*s"]:
-    shape, kind, offset = header.get_data_shape(), header.get_data_dtype(), float(header["vox_offset"])
-    count, smallest = int(np.prod(shape, dtype=np.float64)), header.template_dtype.itemsize
+def _values(path: Path, header: Any, content: bytes) -> Float32[np.ndarray, "i j k"]:
+    shape = volume_shape(path, tuple(map(int, header.get_data_shape())))
+    kind, offset = header.get_data_dtype(), float(header["vox_offset"])
+    count, smallest = math.prod(shape), header.template_dtype.itemsize
     if not smallest <= offset < 2**40:
         raise ImageFileError(path, f"announces its voxels at byte {offset:g} of the file (damaged header).")
     end = int(offset) + count * kind.itemsize

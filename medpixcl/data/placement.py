@@ -35,6 +35,22 @@ def unit_steps(steps: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "3 3"]:
         return steps / np.linalg.norm(steps, axis=0)
 
 
+def volume_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Shape (i, j, k) of one volume: axes of length one beyond the third are dropped, those that are missing added.
+
+    Raises:
+        ImageFileError: If an axis has no length, or there are several volumes.
+    """
+    if 0 in shape:
+        raise ImageFileError(path, f"has an axis of length 0 (shape {shape}); export it again.")
+    if any(size != 1 for size in shape[3:]):
+        raise ImageFileError(
+            path, f"holds a {len(shape)}D image of shape {shape}; expected one volume, save each as a file of its own."
+        )
+    i, j, k = (*shape, 1, 1)[:3]
+    return i, j, k
+
+
 def placed_pixels(
     path: Path,
     values: Float32[np.ndarray, "*s"],
@@ -59,7 +75,7 @@ def placed_pixels(
     Raises:
         ImageFileError: If there are several volumes, no voxels, or a single line of them, or the affine is useless.
     """
-    values = _one_volume(path, values)
+    values = values.reshape(volume_shape(path, values.shape), order="F")
     lps = ras_affine(_matrix(placement))
     if not np.isfinite(lps).all() or abs(np.linalg.det(lps[:3, :3])) < 1e-6:
         raise ImageFileError(path, "has an affine that cannot be inverted; set its spacing and orientation.")
@@ -85,18 +101,6 @@ def _matrix(placement: Placement) -> Float64[np.ndarray, "4 4"]:
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = placement.directions, placement.origin
     return matrix
-
-
-def _one_volume(path: Path, values: Float32[np.ndarray, "*s"]) -> Float32[np.ndarray, "i j k"]:
-    """Drop trailing axes of length one beyond the third, add those that are missing."""
-    shape = values.shape
-    if 0 in shape:
-        raise ImageFileError(path, f"has an axis of length 0 (shape {shape}); export it again.")
-    if any(size != 1 for size in shape[3:]):
-        raise ImageFileError(
-            path, f"holds a {len(shape)}D image of shape {shape}; expected one volume, save each as a file of its own."
-        )
-    return values.reshape((*shape, 1, 1)[:3], order="F")
 
 
 def _as_picture(

@@ -32,7 +32,7 @@ def in_common_axes(image: MetaTensor) -> MetaTensor:
         return image
     order = np.argsort(change[:, 0])
     values = image.as_tensor().permute(0, *(1 + int(axis) for axis in order))
-    values = values.flip([1 + int(target) for target, direction in change if direction < 0]).contiguous()
+    values = values.flip([1 + int(target) for target, direction in change if direction < 0])
     moved = torch.as_tensor(image.affine, dtype=torch.float64).clone()
     keep = [*range(dims), moved.shape[0] - 1]
     moved[np.ix_(keep, keep)] = affine @ torch.from_numpy(inv_ornt_aff(change, tuple(image.shape[1:])))
