@@ -27,7 +27,7 @@ def in_common_axes(image: MetaTensor) -> MetaTensor:
     affine, dims = working_affine(image), image.ndim - 1
     if dims not in _COMMON_AXES:
         return image
-    change = ornt_transform(io_orientation(affine.numpy()), np.array(_COMMON_AXES[dims])).astype(int)
+    change = ornt_transform(io_orientation(affine.cpu().numpy()), np.array(_COMMON_AXES[dims])).astype(int)
     if (change == [[axis, 1] for axis in range(dims)]).all():
         return image
     order = np.argsort(change[:, 0])
