@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from medpixcl.data.drr import AIR_HU
 from medpixcl.data.label_landmarks import TipRule, find_tips
+from medpixcl.data.nifti import read_nifti
 from medpixcl.data.patients import Patient
-from medpixcl.data.volumes import read_nifti
 
 CHECKSUMS = {
     "cxr.nii.gz": "b1c29dfa53ea82a1a1588eeeffdef9da0440d5f8a478879f646206b9ba4a325c",

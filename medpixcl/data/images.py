@@ -1,6 +1,8 @@
 """Read an image of any supported format as a MONAI image."""
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -12,13 +14,13 @@ from monai.data import MetaTensor
 from medpixcl.coordinates import image_affine
 from medpixcl.data.dicom import read_dicom
 from medpixcl.data.dicom_header import is_dicom_start
-from medpixcl.data.pictures import PICTURE_SUFFIXES, read_picture
+from medpixcl.data.nifti import NIFTI_SUFFIXES, read_nifti
+from medpixcl.data.pictures import PICTURE_SIGNATURES, PICTURE_SUFFIXES, other_format, read_picture
 from medpixcl.data.pixels import ImageFileError, MissingSpacingError, Pixels, SpacingMM, row_column_spacing
 from medpixcl.data.series import dicom_files, read_series
-from medpixcl.data.volumes import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
+from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX, read_itk, read_minc
 
 ImagePath = str | PathLike[str] | Sequence[str | PathLike[str]]
-_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
 
 
 def read_image(
@@ -28,19 +30,20 @@ def read_image(
 
     * PNG, JPEG, TIFF, BMP: (1, rows, columns); see :func:`medpixcl.data.pictures.read_picture`.
     * A DICOM radiograph: (1, rows, columns), as a person sees it; see :func:`medpixcl.data.radiograph.read_radiograph`.
-    * NIfTI, NRRD, MetaImage: (1, i, j, k); a 2D MetaImage or NRRD is (1, rows, columns).
+    * NIfTI, NRRD, MetaImage, MINC: (1, i, j, k); a 2D image or a volume of one slice is (1, rows, columns).
     * A DICOM series, as its folder or the list of its files, or a multi-frame file: (1, i, j, k) in HU or whatever the
       rescale gives.
 
     Args:
         path: Image file, folder of a DICOM series, or list of the files of a series.
-        spacing_mm: Pixel size in mm, one number or (row, column), for a 2D image whose file has none; other images
-            ignore it.
+        spacing_mm: Pixel size in mm for axes whose size the file does not state: one number, or one for each array
+            axis; other images ignore it.
         allow_missing_spacing: If the pixel size is unknown, assume 1 mm instead of raising an error.
 
     Returns:
-        float32 image with a 4 x 4 RAS+ affine. ``meta`` holds ``filename_or_obj``, ``modality`` (may be empty) and
-        ``spacing_source``: ``file``, ``given``, ``unknown``, or the DICOM attribute.
+        float32 image with a 4 x 4 RAS+ affine. ``meta`` holds ``filename_or_obj``, ``modality`` (may be empty),
+        ``spacing_source`` (``file``, ``given``, ``unknown``, or the DICOM attribute) and ``notice``: sentences about
+        how the file was read, empty as a rule. A notice is also logged, once for each file.
 
     Raises:
         MissingSpacingError: If the pixel size is unknown.
@@ -50,10 +53,12 @@ def read_image(
     name = Path(path if isinstance(path, str | PathLike) else path[0])
     if not allow_missing_spacing:
         require_spacing(pixels, name)
-    values = torch.from_numpy(np.require(pixels.values, requirements=["C", "W"]))
+    values = torch.from_numpy(np.require(pixels.values, requirements=["W"]))
     if not values.sum().isfinite() and not values.isfinite().all():  # a finite sum has finite terms, at less cost
         raise ImageFileError(name, f"holds {int((~values.isfinite()).sum())} values that are not finite (NaN or Inf).")
-    affine = image_affine((1.0, 1.0)) if pixels.affine is None else torch.from_numpy(pixels.affine)
+    affine = _one_mm(values.ndim) if pixels.affine is None else torch.from_numpy(pixels.affine)
+    for notice in pixels.notices:
+        _note(str(name), notice)
     meta = {
         "filename_or_obj": str(name),
         "spacing_source": pixels.spacing_source,
@@ -61,6 +66,7 @@ def read_image(
         "original_affine": affine.numpy().copy(),
         "spatial_shape": list(pixels.values.shape),
         "space": "RAS",
+        "notice": " ".join(pixels.notices),
     }
     return MetaTensor(values[None], affine=affine, meta=meta)
 
@@ -86,9 +92,11 @@ def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixe
         return read_series(_series_files(path))
     kind = image_format(path)
     if kind == "nifti":
-        return read_nifti(path)
+        return read_nifti(path, spacing_mm)
     if kind == "itk":
-        return read_itk(path)
+        return read_itk(path, spacing_mm)
+    if kind == "minc":
+        return read_minc(path)
     if kind == "dicom":
         return read_dicom(path, spacing_mm=None if spacing_mm is None else row_column_spacing(spacing_mm))
     if kind == "picture":
@@ -97,7 +105,7 @@ def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixe
     raise ImageFileError(path, why_no_image(path))
 
 
-def image_format(path: Path) -> Literal["nifti", "itk", "dicom", "picture"] | None:
+def image_format(path: Path) -> Literal["nifti", "itk", "minc", "dicom", "picture"] | None:
     """Detect the format of a file by content and suffix, None if it is not supported.
 
     The prefix of DICOM goes first: what stands before it "shall not be used" to tell what a file is (PS3.10 7.1), and
@@ -114,7 +122,9 @@ def image_format(path: Path) -> Literal["nifti", "itk", "dicom", "picture"] | No
         return "nifti"
     if name.endswith(ITK_SUFFIXES):
         return "itk"
-    if name.endswith(PICTURE_SUFFIXES) or start.startswith(_SIGNATURES):
+    if name.endswith(MINC_SUFFIX):
+        return "minc"
+    if name.endswith(PICTURE_SUFFIXES) or start.startswith(PICTURE_SIGNATURES):
         return "picture"
     return "dicom" if is_dicom_start(start) else None
 
@@ -125,9 +135,22 @@ def why_no_image(path: Path) -> str:
         return "is empty (0 bytes)."
     if path.suffix.lower() in (".dcm", ".ima"):
         return "is not DICOM, whatever its name says."
-    if path.suffix.lower() in (".hdr", ".img", ".mnc"):
+    if path.suffix.lower() in (".hdr", ".img"):
         return f"is a format that is not read here ({path.suffix}); convert it to .nii.gz."
-    return "is not an image."
+    with path.open("rb") as file:
+        other = other_format(file.read(16))
+    return "is not an image." if other is None else f"{other}."
+
+
+def _one_mm(dims: int) -> torch.Tensor:
+    """Affine to RAS+ of an image of unknown spacing: 1 mm, the axes of LPS."""
+    return image_affine((1.0, 1.0)) if dims == 2 else torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0])).double()
+
+
+@cache
+def _note(name: str, notice: str) -> None:
+    """Log a notice once."""
+    logging.getLogger(__name__).warning("%s: %s", name, notice)
 
 
 def _series_files(folder: Path) -> list[Path]:

@@ -1,37 +1,121 @@
-"""Read PNG, JPEG, TIFF and BMP as one grey channel."""
+"""Read PNG, JPEG, TIFF and BMP as one grey channel, the way round that every viewer shows them."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from medpixcl.data.pixels import ImageFileError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+PICTURE_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_OTHERS = {
+    "WebP": rb"RIFF....WEBP",
+    "GIF": rb"GIF8[79]a",
+    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    "PGM or PPM (Netpbm)": rb"P[1-7]\s+[\d#W]",
+    "HEIF or AVIF": rb"....ftyp(?:hei|hev|mif|msf|avi)",
+    "JPEG XL": rb"\0\0\0\x0cJXL ",
+    "Photoshop": rb"8BPS",
+    "OpenEXR": rb"v/1\x01",
+    "PDF": rb"%PDF-",
+}
+_ORIENTATION, _WHITE_IS_ZERO, _SIGNED = 0x0112, 0, 2
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda rows: rows[:, ::-1],
+    3: lambda rows: rows[::-1, ::-1],
+    4: lambda rows: rows[::-1],
+    5: lambda rows: rows.T,
+    6: lambda rows: rows.T[:, ::-1],
+    7: lambda rows: rows.T[::-1, ::-1],
+    8: lambda rows: rows.T[::-1],
+}
+"""What shows a picture upright, by the value of the EXIF tag Orientation (TIFF 6.0: the row and column of its top)."""
+_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def read_picture(path: Path) -> Float32[np.ndarray, "rows columns"]:
-    """Read the grey values of a picture as stored (16 bits stay 16 bits; a rotation tag is ignored).
+    """Read the grey values of a picture as viewers show it: a rotation tag is followed, WhiteIsZero is inverted.
 
-    Colours are converted to luminance (ITU-R 601); transparent pixels are laid over black. Resolution tags (dpi) are
-    ignored: many scanners and programs write the resolution of a screen.
+    Values keep their range (16 bits stay 16 bits). Colours are converted to luminance (ITU-R 601); transparent pixels
+    are laid over black. Resolution tags (dpi) are ignored: many scanners and programs write the resolution of a screen.
 
     Raises:
-        ImageFileError: If the file is cut off, is not a picture, or holds several pages.
+        ImageFileError: If the file is cut off, is not a picture or too large a one, or holds several pages.
     """
+    with path.open("rb") as file:
+        start = file.read(16)
+        if (other := other_format(start)) is not None:
+            raise ImageFileError(path, f"{other}.")
+        file.seek(0)
+        # By its name, Pillow 13 maps an uncompressed TIFF into memory and then turns rows of a wrong length.
+        return _read(path, file, start)
+
+
+def _read(path: Path, file: BinaryIO, start: bytes) -> Float32[np.ndarray, "rows columns"]:
     try:
-        with Image.open(path) as picture:
+        with Image.open(file, formats=_FORMATS) as picture:
             if (pages := getattr(picture, "n_frames", 1)) > 1:
                 raise ImageFileError(path, f"holds {pages} pages; expected one picture, split the file.")
-            picture.load()
-            return np.asarray(_grey(picture), dtype=np.float32)
+            values = _deep_colour(path, picture) if _is_deep_colour(picture) else _grey_values(path, picture)
+            turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1), lambda rows: rows)  # Pillow has turned a TIFF
+            return np.ascontiguousarray(turn(values))
     except ImageFileError:
         raise
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ImageFileError(path, f"has more than {limit:.3g} million pixels; make the picture smaller.") from None
+    except UnidentifiedImageError:
+        raise ImageFileError(path, _why_unknown(start)) from None
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
         raise ImageFileError(
             path, f"not readable as a picture ({type(error).__name__}), damaged or cut off."
         ) from error
+
+
+def other_format(start: bytes) -> str | None:
+    """Name a format of pictures that is not read here, and what to do; None if the first bytes of a file are of none.
+
+    Example:
+        >>> other_format(b"GIF89a")
+        'is a GIF file, which is not read here; convert it to PNG'
+    """
+    name = next((name for name, pattern in _OTHERS.items() if re.match(pattern, start, re.DOTALL)), None)
+    return None if name is None else f"is a {name} file, which is not read here; convert it to PNG"
+
+
+def _why_unknown(start: bytes) -> str:
+    if start.startswith(PICTURE_SIGNATURES):
+        return "is damaged, or stores its pixels in a way that is not read here; save it as a grey PNG."
+    return "is no picture, whatever its name says."
+
+
+def _grey_values(path: Path, picture: Image.Image) -> Float32[np.ndarray, "rows columns"]:
+    bits, signed, inverted = _tiff_samples(path, picture)
+    picture.load()
+    stored = np.asarray(_grey(picture))
+    if bits == 32 and not signed and stored.dtype == np.int32:
+        stored = stored.view(np.uint32)  # Pillow has no unsigned 32 bits
+    if bits == 8 and signed:
+        stored = stored.view(np.int8)
+    values = stored.astype(np.float32)
+    return 2**bits - 1 - values if inverted else values
+
+
+def _tiff_samples(path: Path, picture: Image.Image) -> tuple[int, bool, bool]:
+    """Bits and sign of a TIFF's samples, and whether they are still to be inverted; Pillow inverts up to 8 bits."""
+    tags = getattr(picture, "tag_v2", {})
+    bits, kind = int(tags.get(_BITS, (0,))[0]), int(tags.get(_SAMPLE_FORMAT, (1,))[0])
+    inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and bits > 8
+    if inverted and kind != 1:
+        raise ImageFileError(path, "is WhiteIsZero with values that are signed or no integers; save it as BlackIsZero.")
+    return bits, kind == _SIGNED, inverted
 
 
 def _grey(picture: Image.Image) -> Image.Image:
@@ -42,3 +126,33 @@ def _grey(picture: Image.Image) -> Image.Image:
         black = Image.new("RGBA", coloured.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, coloured).convert("L")
     return picture.convert("RGB").convert("L")
+
+
+def _raw_mode(picture: Image.Image) -> str:
+    """Name that Pillow gives to the samples in the file, such as ``RGB;16B``."""
+    tiles = getattr(picture, "tile", None)
+    args = tiles[0][3] if tiles else ""
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _is_deep_colour(picture: Image.Image) -> bool:
+    """True for 16-bit colour or alpha, of which Pillow would keep 8 bits."""
+    return ";16" in _raw_mode(picture) and picture.mode not in ("L", "I", "F") and not picture.mode.startswith("I;")
+
+
+def _deep_colour(path: Path, picture: Image.Image) -> Float32[np.ndarray, "rows columns"]:
+    """Luminance of a picture with 16 bits a channel, read by ITK."""
+    import itk
+
+    mode = _raw_mode(picture).partition(";")[0]
+    turned = picture.format == "TIFF" and picture.getexif().get(_ORIENTATION, 1) != 1  # ITK reads 8 bits of such
+    if mode not in ("LA", "RGB", "RGBA", "RGBa", "RGBX") or turned:
+        raise ImageFileError(path, f"holds 16-bit colour ({mode}) in a way that is not read here; save it as a PNG.")
+    reader = itk.ImageFileReader[itk.VectorImage[itk.US, 2]].New(FileName=str(path))
+    reader.Update()
+    channels = itk.array_from_image(reader.GetOutput()).astype(np.float32)
+    colours = 1 if mode == "LA" else 3
+    if channels.shape[-1] < colours + mode.endswith("A"):
+        raise ImageFileError(path, f"holds {channels.shape[-1]} channels where {mode} was expected; save it as a PNG.")
+    values = channels[..., :colours] @ np.array(_LUMINANCE if colours == 3 else (1.0,), dtype=np.float32)
+    return values * (channels[..., colours] / 65535) if mode.endswith("A") else values

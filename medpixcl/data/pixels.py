@@ -42,12 +42,14 @@ class Pixels:
         affine: Matrix from voxel indices in array order to mm, RAS+, 4 x 4; None if the spacing is unknown.
         spacing_source: Origin of the spacing: ``file``, ``given``, ``unknown``, or the DICOM attributes used.
         modality: DICOM modality (``CT``, ``DX``...); empty if the file has none.
+        notices: Sentences about what a person should know of how the file was read, without its path.
     """
 
     values: Float32[np.ndarray, "*s"]
     affine: Float64[np.ndarray, "4 4"] | None
     spacing_source: str = "file"
     modality: str = ""
+    notices: tuple[str, ...] = ()
 
 
 def row_column_spacing(spacing_mm: SpacingMM) -> tuple[float, float]:

@@ -1,91 +1,104 @@
-"""Read NIfTI, NRRD and MetaImage files."""
+"""Read NRRD, MetaImage and MINC files through ITK."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
-from medpixcl.data.pixels import ImageFileError, Pixels, ras_affine
+from medpixcl.data.itk_headers import METAIMAGE_SUFFIXES, NRRD_SUFFIXES, read_itk_header
+from medpixcl.data.pixels import ImageFileError, Pixels, SpacingMM, ras_affine
+from medpixcl.data.placement import Placement, placed_pixels, unit_steps
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
-
-
-def read_nifti(path: Path) -> Pixels:
-    """Read a NIfTI-1 or NIfTI-2 volume as (i, j, k); its scale factors and unit of length are applied.
-
-    Raises:
-        ImageFileError: If the file is damaged, holds colours, complex numbers or several volumes.
-    """
-    import nibabel
-
-    try:
-        image = nibabel.load(path)
-        if not np.issubdtype(image.get_data_dtype(), np.number):
-            raise ImageFileError(path, "holds colours; expected one grey value per voxel.")
-        if np.issubdtype(image.get_data_dtype(), np.complexfloating):
-            raise ImageFileError(path, "holds complex numbers; save their magnitude.")
-        unit = image.header.get_xyzt_units()[0]
-        values = image.get_fdata(dtype=np.float32, caching="unchanged")
-        affine = np.diag([*[_MM_PER_UNIT.get(unit, 1.0)] * 3, 1.0]) @ image.affine
-    except ImageFileError:
-        raise
-    except Exception as error:  # damaged headers make nibabel and gzip raise many kinds
-        raise ImageFileError(path, "not readable as NIfTI (damaged or cut off); export it again.") from error
-    return Pixels(_as_volume(path, values), _checked_affine(path, affine))
+ITK_SUFFIXES = (*NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
+MINC_SUFFIX = ".mnc"
+_MINC_1 = b"CDF"
 
 
-def read_itk(path: Path) -> Pixels:
-    """Read NRRD or MetaImage through SimpleITK: a volume as (i, j, k), a 2D image as (row, column).
+def read_itk(path: Path, spacing_mm: SpacingMM | None = None) -> Pixels:
+    """Read NRRD or MetaImage through SimpleITK: a volume as (i, j, k), a 2D image or one slice as (row, column).
+
+    Args:
+        path: File to read.
+        spacing_mm: Voxel size in mm for axes whose size the file does not state.
 
     Raises:
-        ImageFileError: If the file is damaged, or holds several channels or volumes.
+        ImageFileError: If the file is damaged, holds several channels or volumes, or states an unknown unit.
     """
     import SimpleITK
 
+    header = read_itk_header(path)
+    if header.data_file is not None and not (path.parent / header.data_file).is_file():
+        raise ImageFileError(path, f"is a header whose file of voxels, {header.data_file}, is not there; copy both.")
     try:
         image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
+        if np.isnan(header.sizes).any() and "spacing" in str(error):
+            raise ImageFileError(path, "states a voxel size of 0; correct the size in its header.") from error
         raise ImageFileError(path, "not readable as NRRD or MetaImage (damaged or cut off).") from error
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise ImageFileError(path, f"holds {image.GetNumberOfComponentsPerPixel()} channels; expected one.")
     dims = image.GetDimension()
-    values = np.asarray(SimpleITK.GetArrayFromImage(image), dtype=np.float32)
-    step = np.asarray(image.GetDirection()).reshape(dims, dims) @ np.diag(image.GetSpacing())
-    if dims == 2:
-        step = step[:, ::-1]
-    else:
-        values = _as_volume(path, values.transpose())
-    size = min(dims, 3)
-    affine = np.eye(4)
-    affine[:size, :size] = step[:size, :size]
-    affine[:size, 3] = image.GetOrigin()[:size]
-    return Pixels(values, _checked_affine(path, ras_affine(affine)))
+    values = np.asarray(SimpleITK.GetArrayViewFromImage(image)).astype(np.float32).transpose()
+    lps = np.eye(4)
+    size, known = min(dims, 3), _first(header.sizes, np.nan)
+    directions = np.asarray(image.GetDirection()).reshape(dims, dims)
+    unit = _first(header.mm_per_unit, 1.0)[:, None]
+    steps = np.eye(3)
+    steps[:size, :size] = (directions * image.GetSpacing())[:size, :size]
+    lps[:3, :3] = steps * unit
+    lps[:size, 3] = np.asarray(image.GetOrigin())[:size] * unit[:size, 0]
+    placement = _placement(lps, np.where(np.arange(3) < dims, known, 1.0))
+    return placed_pixels(path, values, placement, spacing_mm, flat=dims == 2)
+
+
+def read_minc(path: Path) -> Pixels:
+    """Read a MINC 2 volume through ITK as (i, j, k).
+
+    MINC measures to the right, front and head (RAS). ITK 5.4 hands these numbers on as if they were LPS.
+
+    Raises:
+        ImageFileError: If the file is MINC 1 or damaged, or holds several volumes.
+    """
+    import itk
+
+    with path.open("rb") as file:
+        if file.read(3) == _MINC_1:
+            raise ImageFileError(path, "is MINC 1; convert it with `mincconvert -2` or to .nii.gz.")
+    try:
+        content = itk.MINCImageIO.New(FileName=str(path))
+        content.ReadImageInformation()
+        if (volumes := content.GetNumberOfComponents()) != 1:
+            raise ImageFileError(path, f"holds {volumes} volumes (a 4D image); save each as a file of its own.")
+        reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(path), ImageIO=content)
+        reader.Update()
+    except RuntimeError as error:
+        raise ImageFileError(path, "not readable as MINC 2 (damaged or cut off).") from error
+    image = reader.GetOutput()
+    ras = np.eye(4)
+    ras[:3, :3] = itk.array_from_matrix(image.GetDirection()) * np.asarray(image.GetSpacing())
+    ras[:3, 3] = np.asarray(image.GetOrigin())
+    notice = "is MINC, which measures to the right, front and head; viewers that read it by ITK may show it turned."
+    placement = _placement(ras_affine(ras), np.ones(3), notice)
+    return placed_pixels(path, itk.array_from_image(image).transpose(), placement, None)
 
 
 def detached_data(path: Path) -> Path | None:
-    """Find the raw file that a ``.mhd`` or ``.nhdr`` header points to, None if the header holds the data itself."""
+    """Find the file that a ``.mhd`` or ``.nhdr`` header points to; None if there is none, or not exactly one."""
     if path.suffix.lower() not in (".mhd", ".nhdr"):
         return None
-    header = path.read_bytes()[:100_000].decode("latin-1")
-    found = re.search(r"^(?:ElementDataFile\s*=|data ?file:)\s*(.+?)\s*$", header, re.MULTILINE | re.IGNORECASE)
-    if found is None or found[1].upper().startswith(("LOCAL", "LIST")):
+    try:
+        name = read_itk_header(path).data_file
+    except ImageFileError:
         return None
-    return path.parent / found[1]
+    return path.parent / name if name is not None and (path.parent / name).is_file() else None
 
 
-def _as_volume(path: Path, values: np.ndarray) -> np.ndarray:
-    """Drop trailing axes of length one beyond the third, add those that are missing."""
-    shape = values.shape
-    if any(size != 1 for size in shape[3:]):
-        raise ImageFileError(path, f"holds a {len(shape)}D image of shape {shape}; expected one volume, split it.")
-    return values.reshape((*shape, 1, 1)[:3])
+def _placement(lps: Float64[np.ndarray, "4 4"], stated: Float64[np.ndarray, "3"], *notices: str) -> Placement:
+    """Placement of an affine to LPS+; the size is NaN along the axes where ``stated`` is."""
+    ras = ras_affine(lps)
+    sizes = np.where(np.isnan(stated), np.nan, np.linalg.norm(ras[:3, :3], axis=0))
+    return Placement(unit_steps(ras[:3, :3]), sizes, ras[:3, 3], notices)
 
 
-def _checked_affine(path: Path, affine: np.ndarray) -> Float64[np.ndarray, "4 4"]:
-    affine = np.asarray(affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise ImageFileError(path, "has an affine that cannot be inverted; set its spacing and orientation.")
-    return affine
+def _first(numbers: Float64[np.ndarray, " n"], filled: float) -> Float64[np.ndarray, "3"]:
+    return np.array([*numbers, filled, filled, filled][:3])

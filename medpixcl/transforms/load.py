@@ -13,6 +13,7 @@ from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.data.images import read_image
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.transforms.blur import gaussian_blur
+from medpixcl.transforms.orientation import in_common_axes
 
 TOLERANCE = 0.01
 """Relative difference of spacing up to which an image is not resampled."""
@@ -41,11 +42,13 @@ class LoadImageMMd(MapTransform):
 
 
 class WorkingSpacingd(MapTransform):
-    """Resample images to one spacing, smoothed first where pixels get larger, so that nothing aliases.
+    """Bring images to common axes and to one spacing, smoothed first where pixels get larger, so that nothing aliases.
+
+    Volumes of any orientation become RAS (:func:`medpixcl.transforms.orientation.in_common_axes`).
 
     Args:
         keys: Keys of images.
-        spacing_mm: Size of a pixel along each array axis; None leaves the images unchanged.
+        spacing_mm: Size of a pixel along each of the common axes; None leaves the spacing unchanged.
 
     Raises:
         ValueError: If ``spacing_mm`` is no list of positive numbers.
@@ -61,10 +64,10 @@ class WorkingSpacingd(MapTransform):
         self.spacing_mm = None if spacing_mm is None else _sizes(spacing_mm)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the images resampled."""
+        """Return the item with the images turned and resampled."""
         item = dict(data)
         for key in self.key_iterator(item):
-            item[key] = self._resampled(item[key])
+            item[key] = self._resampled(in_common_axes(item[key]))
         return item
 
     def _resampled(self, image: MetaTensor) -> MetaTensor:

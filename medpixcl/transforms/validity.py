@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.coordinates import spatial_affine
 from medpixcl.transforms.blur import gaussian_blur
 from medpixcl.views import resample, view_positions
 
@@ -68,10 +68,12 @@ def resample_to_grid(
         nearest: Take the value of the nearest voxel, for classes.
     """
     own, other = (spatial_affine(one.double(), len(shape)) for one in (affine, target))
-    positions = view_positions((torch.linalg.inv(own) @ other)[None].to(channel.device), shape)
+    to_own = torch.linalg.inv(own) @ other
+    positions = view_positions(to_own[None].to(channel.device), shape)
     if nearest:
         return resample_valid(channel[None], positions, mode="nearest")[0]
-    sigma = ((spacing_of(other) / spacing_of(own) - 1) / 2).clamp(min=0)
+    # Voxels of the other grid, measured along the axes of the channel: the two may have another order of axes.
+    sigma = ((torch.linalg.vector_norm(to_own[:-1, :-1], dim=1) - 1) / 2).clamp(min=0)
     if bool((sigma > 0.005).any()):
         channel = unweigh(gaussian_blur(weigh(channel[None])[0], sigma.tolist())[None])[0]
     return resample_valid(channel[None], positions)[0]

@@ -141,16 +141,16 @@ def test_itk_formats_agree_with_itk(tmp_path: Path, suffix: str, dims: int) -> N
     torch.testing.assert_close(lps_of(image, voxel)[:, :dims], position, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 6, 1)])
+@pytest.mark.parametrize("shape", [(4, 5, 6), (4, 5, 6, 1), (4, 5, 6, 1, 1)])
 def test_axes_of_length_one_are_no_obstacle(tmp_path: Path, shape: tuple[int, ...]) -> None:
     nibabel.save(nibabel.Nifti1Image(ramp(shape), np.eye(4)), tmp_path / "a.nii")
-    assert read_image(tmp_path / "a.nii").shape == (1, *(*shape, 1)[:3])
+    assert read_image(tmp_path / "a.nii").shape == (1, 4, 5, 6)
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        (np.zeros((3, 3, 3, 2), np.float32), "holds a 4D image of shape"),
+        (np.zeros((3, 3, 3, 2), np.float32), "holds a 4D image of shape .*; expected one volume, save each"),
         (np.zeros((3, 3, 3), np.complex64), "holds complex numbers"),
         (np.full((3, 3, 3), np.nan, np.float32), "holds 27 values that are not finite"),
         (np.full((3, 3, 3), np.inf, np.float32), "holds 27 values that are not finite"),
@@ -207,7 +207,9 @@ def test_damaged_file_gives_one_sentence(tmp_path: Path, suffix: str) -> None:
         ("a.dcm", b"", r"is empty \(0 bytes\)"),
         ("a.dcm", b"no" * 200, "is not DICOM, whatever its name says"),
         ("a.txt", b"hello", "is not an image"),
-        ("a.mnc", b"CDF1" * 50, "is a format that is not read here"),
+        ("a.mnc", b"CDF1" * 50, "is MINC 1; convert it"),
+        ("a.mnc", b"no" * 200, "not readable as MINC 2"),
+        ("a.img", b"no" * 200, "is a format that is not read here"),
     ],
 )
 def test_other_file_is_refused(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:

@@ -19,8 +19,10 @@ from medpixcl.coordinates import (
     spacing_of,
     spatial_affine,
     voxel_positions,
+    working_affine,
 )
 from medpixcl.transforms import LoadImageMMd, WorkingSpacingd
+from medpixcl.transforms.orientation import in_common_axes
 from tests.geometry import SHAPES, monai_affine, oblique_affine, random_image
 
 DIMS = pytest.mark.parametrize("dims", [2, 3])
@@ -94,11 +96,12 @@ class TestWorkingSpacingd:
 
     @DIMS
     def test_left_alone(self, dims):
-        image = random_image(SHAPES[dims])
-        close = [s * 1.009 for s in (0.5, 0.8, 1.4)[:dims]]
+        image = in_common_axes(random_image(SHAPES[dims]))
+        sizes = spacing_of(working_affine(image)).tolist()
+        close = [s * 1.009 for s in sizes]
         for spacing in (None, close):
             assert WorkingSpacingd("image", spacing_mm=spacing)({"image": image})["image"] is image
-        far = [s * 1.02 for s in (0.5, 0.8, 1.4)[:dims]]
+        far = [s * 1.02 for s in sizes]
         assert WorkingSpacingd("image", spacing_mm=far)({"image": image})["image"] is not image
 
     @pytest.mark.data

@@ -14,13 +14,16 @@ Score, flag and physical position of every keypoint stand in fields of their own
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from medpixcl import __version__
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.landmarks.same_image import MarkedOn
 from medpixcl.data.landmarks.table import ImageLandmarks, LandmarkRow
+from medpixcl.data.landmarks.text import utf8_text
 
 WHY_NO_VOLUME = "is a volume, and COCO keypoints are 2D; write csv, json, mrk.json or sr."
 _CATEGORY = 1
@@ -57,9 +60,10 @@ def read_coco_rows(path: Path) -> list[LandmarkRow]:
     Raises:
         ValueError: If it is not a COCO keypoint file, or an annotation does not match its category.
     """
+    text = utf8_text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        images = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        content = json.loads(text)
+        images = {image["id"]: (str(image["file_name"]), _size(image)) for image in content["images"]}
         names = {one["id"]: [str(name) for name in one.get("keypoints", [])] for one in content["categories"]}
         annotations = [
             (one["id"], images[one["image_id"]], names[one["category_id"]], one)
@@ -70,7 +74,17 @@ def read_coco_rows(path: Path) -> list[LandmarkRow]:
         raise ValueError(
             f"{path} is no COCO keypoint file; expected images, annotations with keypoints, and their categories."
         ) from None
-    return [row for number, image, labels, one in annotations for row in _rows(path, number, image, labels, one)]
+    return [
+        replace(row, marked_on=size)
+        for number, (image, size), labels, one in annotations
+        for row in _rows(path, number, image, labels, one)
+    ]
+
+
+def _size(image: dict[str, Any]) -> MarkedOn | None:
+    """Size of an annotated image, None if the file does not say it."""
+    size = tuple(one for one in (image.get("height"), image.get("width")) if isinstance(one, int) and one > 0)
+    return MarkedOn(shape=size) if len(size) == 2 else None
 
 
 def _annotation(number: int, one: ImageLandmarks, names: Sequence[str]) -> dict[str, Any]:

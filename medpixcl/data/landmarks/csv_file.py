@@ -7,6 +7,8 @@ landmark.
 """
 
 import csv
+import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.data.landmarks.table import LandmarkRow, positions_lps_mm, positions_px
+from medpixcl.data.landmarks.text import require_unique, utf8_text
 from medpixcl.data.tables import write_csv
 from medpixcl.landmarks.points import LandmarkSet
 
@@ -25,16 +28,15 @@ def read_csv_rows(path: Path) -> list[LandmarkRow]:
     Raises:
         ValueError: If columns are missing or a cell is not a number; the message names the line.
     """
+    reader = csv.DictReader(io.StringIO(utf8_text(path), newline=""))
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            image, axes = _columns(path, columns)
-            records = _numbered(path, reader)
-            return [_row(path, record, line, image, axes) for line, record in records if any(record.values())]
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text; save it as CSV (UTF-8).") from None
+        columns = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = columns
+        image, axes = _columns(path, columns)
+        records = _numbered(path, reader)
+        return [_row(path, record, line, image, axes) for line, record in records if any(record.values())]
+    except csv.Error as error:
+        raise ValueError(f"{path}: line {reader.line_num + 1} cannot be read as CSV ({error}).") from None
 
 
 def landmark_rows(image: str, points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> list[dict[str, str]]:
@@ -74,6 +76,7 @@ def write_landmarks_csv(path: str | PathLike[str], rows: Sequence[Mapping[str, s
 
 def _columns(path: Path, columns: list[str]) -> tuple[str, dict[str, list[str]]]:
     """Name of the image column, and the coordinate columns of each unit."""
+    require_unique(path, columns)
     image = next((name for name in ("image", "volume") if name in columns), None)
     axes = {
         unit: [f"{axis}_{unit}" for axis in "xyz" if f"{axis}_{unit}" in columns]
@@ -81,9 +84,10 @@ def _columns(path: Path, columns: list[str]) -> tuple[str, dict[str, list[str]]]
         if {f"x_{unit}", f"y_{unit}"} <= set(columns)
     }
     if image is None or "landmark" not in columns or not axes:
+        hint = " separated by commas" if any(sign in name for name in columns for sign in ";\t") else ""
         raise ValueError(
             f"{path} has the columns {', '.join(columns) or '(none)'}; expected image (or volume), landmark, "
-            "and x_px,y_px[,z_px] or x_mm,y_mm[,z_mm]."
+            f"and x_px,y_px[,z_px] or x_mm,y_mm[,z_mm]{hint}."
         )
     return image, axes
 
@@ -94,7 +98,24 @@ def _numbered(path: Path, reader: csv.DictReader) -> Iterator[tuple[str, dict[st
             raise ValueError(
                 f"{path}: line {reader.line_num} has more cells than the header; is a comma a decimal point?"
             )
-        yield f"line {reader.line_num}", {name: (cell or "").strip() for name, cell in record.items()}
+        cells = {name: (cell or "").strip() for name, cell in record.items()}
+        _check_remarks(path, f"line {reader.line_num}", cells)
+        yield f"line {reader.line_num}", cells
+
+
+def _check_remarks(path: Path, line: str, cells: Mapping[str, str]) -> None:
+    """Refuse a score that is none and a flag that is a number: decimal commas move numbers into these cells."""
+    score, flag = _number(cells.get("score", "")), _number(cells.get("flag", ""))
+    if (score is not None and not 0 <= score <= 1) or flag is not None:
+        shown = ", ".join(f"{name}={cells[name]!r}" for name in ("score", "flag") if cells.get(name))
+        raise ValueError(
+            f"{path}: {line}: {shown}; expected a score from 0 to 1 and a word as flag; is a comma a decimal point?"
+        )
+
+
+def _number(cell: str) -> float | None:
+    """The number that a cell holds; None for a word or an empty cell."""
+    return float(cell) if re.fullmatch(r"[-+]?\d+\.?\d*", cell) else None
 
 
 def _row(path: Path, record: dict[str, str], line: str, image: str, axes: dict[str, list[str]]) -> LandmarkRow:

@@ -14,6 +14,7 @@ from typing import Any
 
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.landmarks.table import ImageLandmarks, LandmarkRow
+from medpixcl.data.landmarks.text import utf8_text
 
 FORMAT = "medpixcl landmarks"
 _HEADER = {"format": FORMAT, "version": 1, "frame": "LPS", "unit": "mm"}
@@ -31,8 +32,9 @@ def read_json_rows(path: Path) -> list[LandmarkRow]:
     Raises:
         ValueError: If the file is of another kind, or a landmark does not have the fields described above.
     """
+    text = utf8_text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(text)
         if any(content[key] != value for key, value in _HEADER.items()):
             raise ValueError
         pairs = [(str(one["image"]), record) for one in content["images"] for record in one["landmarks"]]

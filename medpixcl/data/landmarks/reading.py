@@ -13,6 +13,7 @@ from medpixcl.data.landmarks.json_file import FORMAT, read_json_rows
 from medpixcl.data.landmarks.slicer import read_fcsv_rows, read_markups_rows
 from medpixcl.data.landmarks.sr_reading import is_report, read_sr_rows
 from medpixcl.data.landmarks.table import LandmarkFile, LandmarkRow
+from medpixcl.data.landmarks.text import utf8_text
 
 Reader = Callable[[Path], list[LandmarkRow]]
 REJECTED_TABLE = "rejected.csv"
@@ -71,7 +72,7 @@ def _reader(file: Path) -> Reader | None:
 
 def _own_or_coco(file: Path) -> Reader | None:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = json.loads(utf8_text(file))
     except ValueError:
         return None
     if not isinstance(content, dict) or "markups" in content:

@@ -1,8 +1,9 @@
 """Read and write landmarks of 3D Slicer: ``.mrk.json`` (Markups JSON 1.0) and the older ``.fcsv``.
 
-One file belongs to one image and bears its name. Slicer shows a PNG or JPEG with 1 mm per pixel unless told otherwise:
-set the volume's spacing there before marking, or mark on a MetaImage or a DICOM volume, which carry theirs. Of a DICOM
-radiograph it may take another attribute than is taken here (:mod:`medpixcl.data.itk_spacing`); reading then says so.
+One file belongs to one image and bears its name. Slicer shows a PNG with 1 mm per pixel, and a JPEG or TIFF with the
+size of its density tag: set the volume's spacing there before marking, or mark on a MetaImage or a DICOM volume, which
+carry theirs. Of a DICOM radiograph it may take another attribute than is taken here
+(:mod:`medpixcl.data.itk_spacing`); reading then says so.
 """
 
 import csv
@@ -19,6 +20,7 @@ from medpixcl.coordinates import flip_ras_lps
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import image_stem
 from medpixcl.data.landmarks.table import LandmarkRow, positions_lps_mm
+from medpixcl.data.landmarks.text import require_unique, utf8_text
 from medpixcl.landmarks.points import LandmarkSet
 
 _SCHEMA = (
@@ -47,8 +49,9 @@ def read_document(path: Path, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
     Raises:
         ValueError: If the file is not a Markups file.
     """
+    text = utf8_text(path)
     try:
-        markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
+        markups = json.loads(text)["markups"]
         wanted = [one for one in markups if one["type"] in kinds]
         well_formed = all(isinstance(point, dict) for one in wanted for point in one.get("controlPoints", []))
     except (ValueError, KeyError, TypeError):
@@ -65,18 +68,31 @@ def read_fcsv_rows(path: Path) -> list[LandmarkRow]:
         ValueError: If the frame is unknown, or a row is too short, not numeric, or has no label.
     """
     frame, columns, rows = "RAS", _FCSV_COLUMNS.split(","), []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(utf8_text(path).splitlines(), start=1):
         key, _, value = line.lstrip("# ").partition("=")
         if line.startswith("#"):
             if key.strip() == "CoordinateSystem":
                 frame = _frame(path, value.strip())
             elif key.strip() == "columns":
                 columns = [name.strip() for name in value.split(",")]
+                require_unique(path, columns)
         elif line.strip():
-            cells = dict(zip(columns, next(csv.reader([line])), strict=False))
+            cells = _cells(path, number, line, columns)
             position = [cells.get(axis) for axis in "xyz"]
             rows.append(_row(path, f"line {number}", cells.get("label"), position, frame))
     return rows
+
+
+def _cells(path: Path, number: int, line: str, columns: list[str]) -> dict[str, str]:
+    try:
+        found = next(csv.reader([line]))
+    except csv.Error as error:
+        raise ValueError(f"{path}: line {number} cannot be read as CSV ({error}).") from None
+    if len(found) > len(columns):
+        raise ValueError(
+            f"{path}: line {number} has {len(found)} cells for {len(columns)} columns; is a comma a decimal point?"
+        )
+    return dict(zip(columns, found, strict=False))
 
 
 def write_markups(path: str | PathLike[str], points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> None:

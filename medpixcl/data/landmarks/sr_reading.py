@@ -1,11 +1,12 @@
 """Read landmarks from a DICOM structured report with pydicom: all named measurement groups, with or without a point."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medpixcl.data.dicom import is_dicom, read_dataset
 from medpixcl.data.identity import image_stem
+from medpixcl.data.landmarks.same_image import MarkedOn
 from medpixcl.data.landmarks.table import LandmarkRow
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ def is_report(path: Path) -> bool:
 def read_sr_rows(path: Path) -> list[LandmarkRow]:
     """Read the points of a report, each under its Tracking Identifier; a group without one is a missing landmark.
 
-    The report belongs to the image that it is named after. Points of a 2D report are in pixels of that image, points of
-    a 3D report in mm, LPS+.
+    The report belongs to the image that it is named after, and must refer to it: a 2D point by SOP Instance UID and
+    frame, a 3D point by frame of reference. Points of a 2D report are in pixels of that image, points of a 3D report in
+    mm, LPS+.
 
     Raises:
         ValueError: If the file is not a report, holds no measurement group, or a group has no name or several points.
@@ -65,7 +67,20 @@ def _row(path: Path, group: "Dataset", line: str) -> LandmarkRow:
         kinds = ", ".join(str(item.get("GraphicType")) for item in drawn)
         raise ValueError(f"{path}: {line} ({name}) is drawn as {kinds}; expected one POINT.")
     values = tuple(float(value) for value in drawn[0].GraphicData)
+    image, marked_on = image_stem(path.name), _marked_on(drawn[0])
     if drawn[0].ValueType == "SCOORD3D":
-        return LandmarkRow(image=image_stem(path.name), landmark=name, line=line, mm=values)
+        return LandmarkRow(image=image, landmark=name, line=line, mm=values, marked_on=marked_on)
     pixels = tuple(value - _HALF_PIXEL for value in values)
-    return LandmarkRow(image=image_stem(path.name), landmark=name, line=line, px=pixels)
+    return LandmarkRow(image=image, landmark=name, line=line, px=pixels, marked_on=marked_on)
+
+
+def _marked_on(point: "Dataset") -> MarkedOn:
+    """The image that a point refers to: of the item it is selected from, or its frame of reference (PS3.3 C.18)."""
+    references = (one for item in _items(point) for one in item.get("ReferencedSOPSequence", []))
+    image: Any = next(references, {})
+    frames = image.get("ReferencedFrameNumber") or ()
+    return MarkedOn(
+        instance=str(image.get("ReferencedSOPInstanceUID", "")),
+        frames=tuple(map(int, frames)) if isinstance(frames, Iterable) else (int(frames),),
+        frame_of_reference=str(point.get("ReferencedFrameOfReferenceUID", "")),
+    )

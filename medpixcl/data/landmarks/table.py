@@ -14,6 +14,7 @@ from torch import Tensor
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine, voxel_to_mm
 from medpixcl.data.identity import ImageKeys
 from medpixcl.data.itk_spacing import why_itk_differs
+from medpixcl.data.landmarks.same_image import MarkedOn, why_another_image
 from medpixcl.data.pixels import MissingSpacingError
 from medpixcl.landmarks.points import LandmarkSet, in_plane, outside_image
 
@@ -29,6 +30,7 @@ class LandmarkRow:
         px: Voxel position in file order (x, y[, z]): column, row for a picture; i, j, k for a volume.
         mm: Physical position (x, y[, z]), LPS+.
         spacing_mm: Size in mm of a pixel of ``px``.
+        marked_on: What the file says about the image that the landmark was marked on.
     """
 
     image: str
@@ -37,6 +39,7 @@ class LandmarkRow:
     px: tuple[float, ...] | None = None
     mm: tuple[float, ...] | None = None
     spacing_mm: float | None = None
+    marked_on: MarkedOn | None = None
 
 
 def positions_px(points: LandmarkSet) -> Float[Tensor, "k d"]:
@@ -141,7 +144,8 @@ class LandmarkFile:
             All landmarks that the file names, in order of first appearance; those without a position are NaN.
 
         Raises:
-            ValueError: If the image has no rows, a point has the wrong number of coordinates, or lies outside.
+            ValueError: If the image has no rows, a point has the wrong number of coordinates or lies outside, or the
+                file says that it was marked on another image.
 
         Warns:
             UserWarning: If points are in mm, and programs on ITK show the radiograph with another pixel size.
@@ -155,6 +159,7 @@ class LandmarkFile:
                 "matched by path, file name or name without suffix."
             )
         of_image = self._rows[key]
+        self._require_same_image(of_image.values(), path, tuple(shape))
         voxels = [self._voxel(of_image.get(name), affine, len(shape)) for name in self.names]
         points = LandmarkSet(self.names, torch.stack(voxels))
         in_mm = len(shape) == 2 and any(row.px is None and row.mm is not None for row in of_image.values())
@@ -194,6 +199,14 @@ class LandmarkFile:
                 f"expected {dims} coordinates for a {dims}D image."
             )
         return torch.tensor(values, dtype=torch.float64)
+
+    def _require_same_image(self, rows: Iterable[LandmarkRow], image: Path, shape: tuple[int, ...]) -> None:
+        first: dict[MarkedOn | None, LandmarkRow] = {}
+        for row in rows:
+            first.setdefault(row.marked_on, row)
+        for marked_on, row in first.items():
+            if marked_on is not None and (reason := why_another_image(marked_on, image, shape)) is not None:
+                raise ValueError(f"{self.path}: {row.line}: landmark {row.landmark!r} {reason}")
 
     def _require_inside(self, points: LandmarkSet, image: str, shape: Sequence[int], note: str | None) -> None:
         for index in outside_image(points.voxels, shape).nonzero().flatten().tolist():

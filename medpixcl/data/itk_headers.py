@@ -1,0 +1,117 @@
+"""Facts of NRRD and MetaImage headers that ITK does not tell: stated voxel sizes, their unit, the files of the voxels.
+
+ITK takes 1 mm where a size is missing and reads every unit as mm.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from medpixcl.data.pixels import ImageFileError
+
+METAIMAGE_SUFFIXES = (".mha", ".mhd")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+_HEADER_BYTES = 100_000
+_MM_PER_UNIT = {
+    "nm": 1e-6, "nanometer": 1e-6,
+    "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3, "micrometer": 1e-3,
+    "mm": 1.0, "millimeter": 1.0,
+    "cm": 10.0, "centimeter": 10.0,
+    "m": 1000.0, "meter": 1000.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ItkHeader:
+    """Facts of a NRRD or MetaImage header.
+
+    Attributes:
+        sizes: Voxel size along each array axis as the file states it, in its unit; NaN where it states none.
+        mm_per_unit: Length in mm of the unit along each axis of space.
+        data_file: Name of the file that holds the voxels; None if it is this file.
+    """
+
+    sizes: Float64[np.ndarray, " n"]
+    mm_per_unit: Float64[np.ndarray, " n"]
+    data_file: str | None
+
+
+def read_itk_header(path: Path) -> ItkHeader:
+    """Read the header of a NRRD or MetaImage file.
+
+    Raises:
+        ImageFileError: If it spreads its voxels over several files, has an axis of length 0 or an unknown unit.
+    """
+    with path.open("rb") as file:
+        text = file.read(_HEADER_BYTES)
+    if path.suffix.lower() in METAIMAGE_SUFFIXES:
+        return _metaimage(path, text.decode("latin-1"))
+    return _nrrd(path, re.split(rb"\r?\n\r?\n", text, maxsplit=1)[0].decode("utf-8", "replace"))
+
+
+def _metaimage(path: Path, text: str) -> ItkHeader:
+    """MetaIO: lines ``Key = Value``, the last of them ``ElementDataFile``."""
+    header, _, rest = text.partition("ElementDataFile")
+    found = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in header.splitlines())}
+    dims = _numbers(found.get("DimSize", ""))
+    _check_axes(path, dims)
+    sizes = _stated(_numbers(found.get("ElementSpacing") or found.get("ElementSize") or ""), len(dims))
+    unit = found.get("DistanceUnits", "mm")
+    place = rest.partition("=")[2].splitlines()[:1]
+    return ItkHeader(sizes, np.full(len(dims), _mm(path, unit)), _one_data_file(path, place[0] if place else ""))
+
+
+def _nrrd(path: Path, text: str) -> ItkHeader:
+    """NRRD 4 and 5: lines ``field: value``; ``space directions`` or ``spacings`` state the size of a voxel."""
+    fields = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
+    found = {key.strip().lower().replace(" ", ""): value.strip() for key, _, value in fields}
+    dims = _numbers(found.get("sizes", ""))
+    _check_axes(path, dims)
+    vectors = re.findall(r"none|\([^)]*\)", found.get("spacedirections", ""))
+    if vectors:
+        sizes = _stated([float(np.linalg.norm(_numbers(one) or [np.nan])) for one in vectors], len(dims))
+        units = re.findall(r'"([^"]*)"', found.get("spaceunits", ""))
+    else:
+        sizes = _stated(_numbers(found.get("spacings", "")), len(dims))
+        units = re.findall(r'"([^"]*)"', found.get("units", ""))
+    factors = [_mm(path, unit) for unit in [*units, *["mm"] * len(dims)][: len(dims)]]
+    return ItkHeader(sizes, np.array(factors), _one_data_file(path, found.get("datafile", "")))
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"nan|[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", text)]
+
+
+def _stated(sizes: list[float], dims: int) -> Float64[np.ndarray, " n"]:
+    """Sizes above 0, NaN for all others and for axes without one."""
+    padded = np.array([*sizes, *[np.nan] * dims][:dims], dtype=np.float64)
+    return np.where(np.isfinite(padded) & (padded != 0), np.abs(padded), np.nan)
+
+
+def _check_axes(path: Path, dims: list[float]) -> None:
+    if not dims:
+        raise ImageFileError(path, "has a header without the size of its axes (damaged or cut off).")
+    if 0 in dims:
+        shown = " x ".join(f"{size:g}" for size in dims)
+        raise ImageFileError(path, f"has an axis of length 0 ({shown}); export it again.")
+
+
+def _mm(path: Path, unit: str) -> float:
+    name = unit.strip().lower()
+    factor = _MM_PER_UNIT.get(name, _MM_PER_UNIT.get(name.removesuffix("s").replace("metre", "meter")))
+    if factor is None and name not in ("", "?"):
+        raise ImageFileError(path, f"has lengths in {unit!r}; expected mm, um, cm or m: export it in mm.")
+    return 1.0 if factor is None else factor
+
+
+def _one_data_file(path: Path, place: str) -> str | None:
+    """Name of the data file; None for ``LOCAL`` or an empty entry. A pattern or a list stands for several files."""
+    place = place.strip()
+    if not place or place.upper() == "LOCAL":
+        return None
+    if place.upper().split()[0] == "LIST" or re.search(r"%\d*d", place):
+        raise ImageFileError(path, f"spreads its voxels over several files ({place}); save it as one .nii.gz or .nrrd.")
+    return place
