@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 NETWORK = {"channels": [24, 32, 48, 64], "embedding_size": 32}
 TRAINING = {
-    "max_epochs": 14,
-    "val_interval": 7,
+    "max_epochs": 24,
+    "val_interval": 8,
     "val_repeats": 2,
     "batch_size": 4,
     "repeats": 1,
@@ -85,7 +85,12 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
     report("3/4 pretraining without labels")
     run = folder / "pretraining"
     places = {"data_list_file_path": str(manifest), "output_dir": str(run), "ckpt_dir": str(run / "models")}
-    run_bundle(pretraining, "train", {**TRAINING, **places, "working_spacing_mm": [_pixel_size(data)] * 2})
+    run_bundle(
+        pretraining,
+        "train",
+        {**TRAINING, **places, "working_spacing_mm": [_pixel_size(data)] * 2},
+        extra_configs=[pretraining / "configs" / "paper.json"],  # stronger changes, as the exposures differ much
+    )
     report("4/4 landmarks after training")
     results.append(measure("pretrained", _matcher(data, weights=run / "models" / "model.pt"), overlays=True))
     write_methods_page(folder / "methods.html", draw_depth(manifest))
