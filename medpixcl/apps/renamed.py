@@ -7,6 +7,7 @@ RENAMED = {
     "mixed_precision": "wrapped",
     "pixpro": "wrapped",
     "ema": "average",
+    "intensity_range": "window",
 }
 
 

@@ -26,7 +26,7 @@ SCHEMA = {
         **dict.fromkeys(("use_offsets", "fine_use_offsets", "encoder_only", "overlapping"), _FLAG),
         **dict.fromkeys(("spatial_dims", "stride", "fine_stride", "configuration_stride"), _WHOLE),
         **dict.fromkeys(("channels", "fine_channels", "strides", "window_shape", "crop_shape"), _NUMBERS),
-        **dict.fromkeys(("working_spacing_mm", "fine_spacing_mm", "intensity_range"), _NUMBERS),
+        **dict.fromkeys(("working_spacing_mm", "fine_spacing_mm", "window"), _NUMBERS),
         "fine_shape_mm": {"type": ["array", "null"], "items": _NUMBERS},
         "window_overlap": _NUMBERS,
         "trained_on": {

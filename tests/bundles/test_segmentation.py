@@ -50,7 +50,7 @@ def write_manifest(folder: Path, dims: int, overlapping: bool) -> Path:
 
 def settings(dims: int, overlapping: bool) -> dict[str, Any]:
     view = {"working_spacing_mm": [1.5] * dims, "view_shape": [16] * dims, "window_shape": -1 if dims == 2 else 16}
-    scale = {"intensity_range": None if dims == 2 else [0.0, 200.0]}
+    scale = {"window": None if dims == 2 else [0.0, 200.0]}
     return {**TINY, "spatial_dims": dims, "overlapping": overlapping, **view, **scale}
 
 
@@ -223,7 +223,7 @@ def test_label_maps_of_a_few_real_volumes(data_dir: Path, tmp_path: Path) -> Non
         "classes": ["anterior", "posterior"],
         "channels": [8, 16, 16],
         "working_spacing_mm": [1.0, 1.0, 1.0],
-        "intensity_range": None,
+        "window": None,
         "view_shape": [32, 40, 32],
         "window_shape": [32, 48, 32],
         "val_interval": 100,
