@@ -16,7 +16,7 @@ from jaxtyping import Float
 from monai.data import MetaTensor
 
 from medpixcl.coordinates import apply_affine, spacing_of, spatial_affine
-from medpixcl.data.identity import FilesOfImages
+from medpixcl.data.image_keys import FilesOfImages
 from medpixcl.data.images import read_pixels
 from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.pixels import ImageFileError
