@@ -56,10 +56,18 @@ class KnownImages:
             except (ValueError, KeyError, TypeError):
                 self._entries, self._stamps, self._singles, self._rejected = {}, {}, {}, {}
 
+    @property
+    def number(self) -> int:
+        """Number of known images."""
+        return len(self._entries)
+
     def is_unchanged_file(self, file: Path) -> bool:
         """True if this file was an image, or was rejected, and has the same size and time of change."""
         stamp = self._singles.get(str(file))
-        return stamp is not None and not self._by_content and stamp == stamp_of([file])
+        try:
+            return stamp is not None and not self._by_content and stamp == stamp_of([file])
+        except OSError:
+            return False
 
     def rejected(self, file: Path) -> Entry | None:
         """Record of an unchanged rejected file, None for any other."""

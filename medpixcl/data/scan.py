@@ -25,7 +25,7 @@ from medpixcl.data.image_keys import why_unclear
 from medpixcl.data.known_images import STAMP, KnownImages, stamp_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
-from medpixcl.data.manifest import LINES_SUFFIX, REJECTED, Entry, Manifest, entry_line, json_line, moved_entry
+from medpixcl.data.manifest import LINES_SUFFIX, REJECTED, Entry, Manifest, entry_line, json_line
 from medpixcl.data.manifest_summary import ManifestSummary
 from medpixcl.data.parallel_reading import examine_all
 from medpixcl.data.pixels import SpacingMM
@@ -139,11 +139,11 @@ def scan_to_file(
         manifest = scan(paths, workers=workers, scheduler=scheduler, progress=progress, **{"known": output} | options)
         manifest.write(output)
         return manifest.summarised()
-    found = _Scan(paths, **{"known": output} | options)
+    found = _Scan(paths, target=output.parent, **{"known": output} | options)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace", dir=output.parent) as spool:
         for section, entry in found.records(workers, scheduler, progress):
-            spool.write(entry_line(section, moved_entry(entry, found.base_dir, output.parent)))
+            spool.write(entry_line(section, entry))
         spool.seek(0)
         with replaced_atomically(output) as file:
             file.write(json_line(found.manifest.about))
@@ -165,9 +165,11 @@ class _Scan:
         labels: AnyPath | Mapping[str, AnyPath] | None = None,
         known: AnyPath | None = None,
         check_content: bool = False,
+        target: Path | None = None,
     ) -> None:
         roots = [Path(one).absolute() for one in ([paths] if isinstance(paths, str | PathLike) else paths)]
-        self.base_dir = base_dir = _common_folder(roots)
+        common = _common_folder(roots)
+        self.base_dir = base_dir = common if target is None else target.absolute()
         self.spacing_mm, self.licence = spacing_mm, licence
         readers = landmarks if isinstance(landmarks, Mapping) else {} if landmarks is None else {None: landmarks}
         self.points = {name: read_landmarks(file) for name, file in readers.items()}
@@ -176,19 +178,23 @@ class _Scan:
         named = labels if isinstance(labels, Mapping) else {"label": labels} if labels is not None else {}
         self.labels = [ExogenousFiles(name, folder, what="label") for name, folder in named.items()]
         self.one_label_map = labels is not None and not isinstance(labels, Mapping)
-        settings: dict[str, Any] = {"spacing_mm": list(spacing_mm) if isinstance(spacing_mm, Sequence) else spacing_mm}
+        settings: dict[str, Any] = {
+            "split": None if split is None else Path(split).name,
+            "spacing_mm": list(spacing_mm) if isinstance(spacing_mm, Sequence) else spacing_mm,
+        }
         settings |= {
             key: [one.name for one in of] for key, of in (("exogenous", self.channels), ("labels", self.labels))
         }
-        self.manifest = Manifest(name=base_dir.name, licence=licence, base_dir=base_dir, settings=settings)
+        self.manifest = Manifest(name=common.name, licence=licence, base_dir=base_dir, settings=settings)
         self.known = KnownImages(
             None if known is None else Path(known), self.manifest.about, base_dir, by_content=check_content
         )
         self._rejected: list[Entry] = []
-        self._prints: list[Fingerprint] = []
+        self._prints: list[str] = []
+        self._known_groups: list[str | None] = []
         self._counts: dict[str, Counter[Path | None]] = {}
         self._declared: list[tuple[int, int]] = []
-        self._roots = [*roots, base_dir]
+        self._roots = [*roots, common]
         sources = self._grouped(roots)
         self._places = [source.place for source in sources]
         self._maps = self._maps_of_images()
@@ -210,7 +216,7 @@ class _Scan:
             if entry is not None and (reason := self._add_tables(task.source.place, entry, tables)) is not None:
                 self._reject(task.source.place, reason)
             elif entry is not None:
-                self._prints.append(Fingerprint.from_text(entry["fingerprint"]))
+                self._prints.append(entry["fingerprint"])
                 yield section_of(entry["split"]), entry
             if progress is not None:
                 progress(done, len(tasks))
@@ -220,7 +226,9 @@ class _Scan:
 
     def groups(self) -> list[str | None]:
         """Name of the repeats of each image, in order, once all are read."""
-        return duplicate_groups(self._prints, declared=self._declared)
+        if self.splits is None and len(self._known_groups) == len(self._prints) == self.known.number:
+            return self._known_groups  # the same images as before
+        return duplicate_groups(list(map(Fingerprint.from_text, self._prints)), declared=self._declared)
 
     def _grouped(self, roots: Sequence[Path]) -> list[Source]:
         """Images of all files; of those that did not change the headers are not read again."""
@@ -253,7 +261,7 @@ class _Scan:
 
     def _may_be_read(self, source: Source) -> bool:
         """True for an image with a name and maps that can be used; the others are rejected."""
-        if any(_shown(file, self.base_dir) != _relative(file, self.base_dir) for file in source.files):
+        if not all(_is_utf8(file, self.base_dir) for file in source.files):
             self._reject(source.place, "has a name that is not UTF-8; rename it.")
             return False
         for channel in (*self.channels, *self.labels):
@@ -278,7 +286,8 @@ class _Scan:
 
     def _known_entry(self, task: Examination) -> Entry:
         entry = self.known.entry(task.source, task.maps)
-        kept = {key: value for key, value in entry.items() if key not in ("label", "landmarks", "split", "group")}
+        self._known_groups.append(entry["duplicate_group"])
+        kept = {key: value for key, value in entry.items() if key not in ("exogenous", "label", "group")}
         return self._with_maps({**kept, "split": None, "duplicate_group": None, "landmarks": None}, task)
 
     def _read_entry(self, task: Examination, result: Usable | Unusable) -> Entry | None:
@@ -436,6 +445,11 @@ def _affine_of(entry: Entry) -> Float[Tensor, "4 4"]:
     if "affine" not in entry:
         return image_affine(entry["spacing_mm"])
     return torch.tensor([*entry["affine"], [0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
+
+
+def _is_utf8(path: Path, base_dir: Path) -> bool:
+    text = str(path)
+    return text.isascii() or _shown(path, base_dir) == _relative(path, base_dir)
 
 
 def _shown(path: Path, base_dir: Path) -> str:
