@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from medpixcl.data.examination import MapFile, content_sha256
 from medpixcl.data.manifest import LINES_SUFFIX, REJECTED, SECTIONS, Entry, Manifest, moved_entry
@@ -50,11 +50,17 @@ class KnownImages:
         self._stamps: dict[str, str] = {}
         self._singles: dict[str, str] = {}
         self._rejected: dict[str, Entry] = {}
+        self._lines: IO[bytes] | None = None
         if path is not None and path.is_file():
             try:
                 self._read(path, wanted)
             except (ValueError, KeyError, TypeError):
                 self._entries, self._stamps, self._singles, self._rejected = {}, {}, {}, {}
+
+    def close(self) -> None:
+        """Close the manifest; no more entries can be asked for."""
+        if self._lines is not None:
+            self._lines.close()
 
     @property
     def number(self) -> int:
@@ -117,6 +123,7 @@ class KnownImages:
                 place += len(line)
 
     def _entry_at(self, place: int) -> Entry:
+        assert self._lines is not None
         self._lines.seek(place)
         entry = json.loads(self._lines.readline())
         del entry["section"]

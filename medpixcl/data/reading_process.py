@@ -31,11 +31,14 @@ class ReadingProcess:
     """Reads images in a Python process of its own, with one thread, which is started anew after a crash.
 
     The process ends with this one, whatever way that ends, because its input then ends.
+
+    Attributes:
+        closed: True after :meth:`close`; nothing more is read.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
+        self.closed = False
 
     def examine(self, tasks: Sequence[Examination]) -> list[Usable | Unusable]:
         """Read some images (:func:`medpixcl.data.examination.examine`); an image that ends the process is unusable."""
@@ -53,13 +56,13 @@ class ReadingProcess:
 
     def close(self) -> None:
         """End the process for good."""
-        self._closed = True
+        self.closed = True
         if self._process is not None:
             self._process.kill()
             self._ended()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        if self._closed:
+        if self.closed:
             raise RuntimeError("the reading process was closed; make another one.")
         if self._process is None:
             self._process = subprocess.Popen(
@@ -88,7 +91,7 @@ _of_thread = threading.local()
 
 def examine_apart(tasks: Sequence[Examination]) -> list[Usable | Unusable]:
     """Read some images in the reading process of this thread, which stays for the next call."""
-    if not hasattr(_of_thread, "process"):
+    if not hasattr(_of_thread, "process") or _of_thread.process.closed:
         _of_thread.process = ReadingProcess()
         _all.append(_of_thread.process)
     return _of_thread.process.examine(tasks)

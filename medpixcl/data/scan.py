@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -202,6 +203,11 @@ class _Scan:
 
     def records(self, workers: int | None, scheduler: str | None, progress: Progress | None) -> Iterator[Record]:
         """Read the images; yield their entries in order, then the rejected files by path."""
+        with closing(self.known):
+            yield from self._images(workers, scheduler, progress)
+        yield from ((REJECTED, one) for one in sorted(self._rejected, key=lambda one: one["path"]))
+
+    def _images(self, workers: int | None, scheduler: str | None, progress: Progress | None) -> Iterator[Record]:
         tables = _Tables(self.points, self.splits, self._places)
         tasks = [Examination(source, self.spacing_mm, self._maps_at(source)) for source in self.sources]
         changed = [task for task in tasks if not self.known.is_unchanged(task.source, task.maps)]
@@ -222,7 +228,6 @@ class _Scan:
                 progress(done, len(tasks))
         self._declared = tables.declared_repeats()
         self._note_tables(tables)
-        yield from ((REJECTED, one) for one in sorted(self._rejected, key=lambda one: one["path"]))
 
     def groups(self) -> list[str | None]:
         """Name of the repeats of each image, in order, once all are read."""
