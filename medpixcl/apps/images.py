@@ -148,7 +148,8 @@ class ImageList(Images):
     @cached_property
     def _base(self) -> Path:
         base = Path(os.path.normpath(Path(self.manifest.base_dir).absolute()))
-        images = [Path(first_file(entry)) for section in SECTIONS for entry in self.manifest.datalist(section)]
+        listed = [Path(first_file(entry)) for section in SECTIONS for entry in self.manifest.datalist(section)]
+        images = [image for image in listed if image.exists()]
         if all(image.is_relative_to(base) for image in images):
             return base
         return Path(os.path.commonpath([image.parent for image in images]))
