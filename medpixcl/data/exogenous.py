@@ -106,7 +106,7 @@ def _size(shape: Sequence[int]) -> str:
 
 
 class ExogenousFiles:
-    """Files of one channel, matched to images by name (:class:`medpixcl.data.identity.FilesOfImages`).
+    """Files of one channel, matched to images by name (:class:`medpixcl.data.image_keys.FilesOfImages`).
 
     Args:
         name: Name of the channel, such as ``depth``.
