@@ -6,8 +6,6 @@ The volume is made on the spot: smooth structures and noise as in a CT, 512 x 51
 
 Before anything is timed: voxels and affine are equal to the last bit.
 
-Our tensor keeps the order of the file in memory; "ours, contiguous" adds the copy to C order that MONAI makes.
-
 Holds: reading takes at most half of MONAI's time. Packed data must be inflated by all; ``inflate`` is that part alone.
 """
 
@@ -66,7 +64,6 @@ def main() -> None:
         packed = path.read_bytes()
         candidates = {
             "ours": partial(read_image, path),
-            "ours, contiguous": lambda: read_image(path).contiguous(),
             "MONAI NibabelReader": partial(LoadImage(reader=NibabelReader(), ensure_channel_first=True), path),
             "inflate": partial(gzip.decompress, packed),
         }

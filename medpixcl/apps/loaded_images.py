@@ -14,7 +14,7 @@ from torch import Tensor
 from medpixcl._typing import Array
 from medpixcl.apps.images import AnyPath, ImageList, Images
 from medpixcl.coordinates import image_affine
-from medpixcl.data.identity import image_stem
+from medpixcl.data.identity import unique_stems
 from medpixcl.data.manifest import SECTIONS, Manifest
 from medpixcl.data.pixels import SpacingMM
 
@@ -137,8 +137,11 @@ class LoadedImages(Images):
 
     def stem(self, image: str) -> str:
         """Name without suffix, unless two names would then be equal."""
-        stem = image_stem(image)
-        return stem if [image_stem(name) for name in self.images].count(stem) == 1 else image
+        return self._stems[image]
+
+    @cached_property
+    def _stems(self) -> dict[str, str]:
+        return unique_stems(self.images)
 
     def _why_not(self, image: MetaTensor) -> str:
         dims = image.ndim - 1

@@ -15,7 +15,7 @@ from medpixcl.apps.images import AnyPath
 from medpixcl.apps.measurement import Measured, compare_files, find_pictures, image_folder, measure_file
 from medpixcl.apps.paths import checked_path, checked_paths
 from medpixcl.coordinates import working_spacing
-from medpixcl.data.identity import short_name, unique_file_names
+from medpixcl.data.identity import named_images, short_name, unique_output_names
 from medpixcl.data.images import read_image
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.pixels import MissingSpacingError
@@ -95,7 +95,8 @@ def measure(
     measured = measure_file(file, **options)  # type: ignore[arg-type]
     readers = [measure_file(path, names=names, spacing_mm=spacing_mm) for path in others]
     run = MeasurementRun(measured, compare_files(measured, readers) if readers else [], folder)
-    run.not_found = [line for line in exclude if measured.file.find(line) is None]
+    named = named_images(exclude, measured.file.images)
+    run.not_found = [line for line in exclude if line not in named]
     tables = {
         "measurements.csv": measurement_table(measured.images, measured.values, measured.reasons),
         "classes.csv": class_table(measured.images, measured.values),
@@ -128,7 +129,7 @@ def _draw_tracings(
     """Draw a tracing on every picture found, and return the first ones for the report."""
     shown: list[Picture] = []
     images = [image for image in run.measured.images if image in pictures]
-    names = unique_file_names(images)
+    names = unique_output_names(images)
     for number, image in enumerate(images):
         try:
             figure = _tracing(run.measured, image, pictures[image], spacing_mm)

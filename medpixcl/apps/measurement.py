@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import image_affine, spatial_affine, voxel_to_mm
-from medpixcl.data.identity import unique_table_names
+from medpixcl.data.identity import named_images, pair_images, unique_table_names
 from medpixcl.data.images import image_format, read_image
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
@@ -74,7 +74,7 @@ def measure_file(
     """
     file = read_landmarks(path)
     roles = landmark_roles(file.names, {name: known for name, known in (names or {}).items() if name in file.names})
-    left_out = {file.find(line) for line in exclude}
+    left_out = set(named_images(exclude, file.images).values())
     images = tuple(image for image in file.images if image not in left_out)
     if not images:
         raise ValueError(f"{path}: all of its {len(file.images)} images are excluded; there is nothing to measure.")
@@ -87,15 +87,17 @@ def compare_files(measured: Measured, references: Sequence[Measured]) -> list[Re
     readers = {}
     names = unique_table_names([measured.file.path, *(one.file.path for one in references)])
     folder = image_folder(measured.file)
+    paths = {image: folder / image for image in measured.images}
     for name, reader in zip(names, (measured, *references), strict=True):
-        rows = [reader.file.find(folder / image) for image in measured.images]
+        by_path, by_key = reader.file.assign(paths.values()).keys, pair_images(measured.images, reader.file.images)
+        rows = [by_path.get(path, by_key.get(image)) for image, path in paths.items()]
         nothing = torch.full_like(reader.values[0], torch.nan)
         at = dict(zip(reader.images, reader.values, strict=True))
         readers[name] = torch.stack([nothing if row is None else at.get(row, nothing) for row in rows])
         if not bool((~readers[name].isnan()).any()):
             raise ValueError(
                 f"{reader.file.path} measures none of the images of {measured.file.path}; images are matched by path, "
-                "file name or name without suffix."
+                "or by a file name without a folder."
             )
     return compare_readers(readers)
 
@@ -108,18 +110,16 @@ def find_pictures(file: LandmarkFile, where: Path) -> dict[str, Path]:
     """
     if not where.exists():
         raise ValueError(f"{where} does not exist; expected a picture or a folder of pictures.")
-    found: dict[str, Path] = {}
-    for path in [where] if where.is_file() else sorted(path for path in where.rglob("*") if path.is_file()):
-        image = file.find(path)
-        if image is None or image_format(path) is None:
-            continue
-        if image in found:
-            raise ValueError(f"{found[image]} and {path} are both the image {image!r}; keep one of the two in {where}.")
-        found[image] = path
+    files = [where] if where.is_file() else sorted(path for path in where.rglob("*") if path.is_file())
+    assigned = file.assign(path for path in files if image_format(path) is not None)
+    if assigned.unclear:
+        image, (one, other, *_) = next(iter(assigned.unclear.items()))
+        raise ValueError(f"{one} and {other} are both the image {image!r}; keep one of the two in {where}.")
+    found = {image: path for path, image in assigned.keys.items()}
     if not found:
         raise ValueError(
             f"{where} holds no image of {file.path}, which names {file.images[0]!r} and {len(file.images) - 1} more; "
-            "they are matched by path, file name or name without suffix."
+            "they are matched by path, or by a file name without a folder."
         )
     return found
 

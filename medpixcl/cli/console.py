@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     import medpixcl.apps.results
@@ -55,6 +56,27 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(tasks[step], completed=done, total=total)
 
         yield show
+
+
+class RateColumn(ProgressColumn):
+    """Column of a progress bar with the number of items finished per second.
+
+    Args:
+        unit: Plural of the items.
+    """
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """Show the rate."""
+        return Text(rate_of(task, self.unit))
+
+
+def rate_of(task: Task, unit: str = "images") -> str:
+    """Number of items finished per second, as text."""
+    return f"{task.completed / task.elapsed:.1f} {unit}/s" if task.elapsed else ""
 
 
 class _Saying(logging.Handler):

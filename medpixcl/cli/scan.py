@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from medpixcl.cli.console import console, print_table
+from medpixcl.cli.console import RateColumn, console, print_table, rate_of, say
 from medpixcl.cli.options import Spacing
 
 _EXAMPLES = {
@@ -18,7 +18,7 @@ _EXAMPLES = {
 
 def scan(
     paths: Annotated[list[Path], typer.Argument(help="Image folders or files.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Manifest to write (.json).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Manifest to write: .json, or .jsonl for large sets.")],
     spacing_mm: Spacing = None,
     landmarks: Annotated[
         list[str] | None,
@@ -46,17 +46,32 @@ def scan(
             help="Resample CT series with gantry tilt to a regular grid, into a folder beside the manifest.",
         ),
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes that read images; one for each CPU by default.")
+    ] = None,
+    check_content: Annotated[
+        bool, typer.Option("--check-content", help="Compare checksums, not size and time, with an earlier manifest.")
+    ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers read the images, as tcp://host:8786."),
+    ] = None,
 ) -> None:
     """List the images of folders in a manifest; files that cannot be used are listed with the reason."""
     from medpixcl.data.class_labels import ClassTable
-    from medpixcl.data.manifest import SUMMARY_COLUMNS
-    from medpixcl.data.scan import scan as scan_images
+    from medpixcl.data.manifest import Manifest
+    from medpixcl.data.manifest_summary import SUMMARY_COLUMNS
+    from medpixcl.data.scan import scan_to_file
 
     table = None if classes is None else ClassTable(classes, class_column, group_column)
-    with Progress(console=console, transient=True) as progress:
+    with Progress(*Progress.get_default_columns(), RateColumn("images"), console=console, transient=True) as progress:
         task = progress.add_task("Reading images", total=None)
-        manifest = scan_images(
+        summary = scan_to_file(
             paths,
+            output,
+            workers=workers,
+            scheduler=scheduler,
+            check_content=check_content,
             spacing_mm=spacing_mm,
             landmarks=_reader_files(landmarks or []),
             split=split,
@@ -66,12 +81,16 @@ def scan(
             resample_tilt=output.with_name(f"{output.stem}_resampled") if resample_tilt else None,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
+        taken = progress.tasks[task]
+        say(f"{taken.completed:.0f} images in {taken.elapsed or 0:.1f} s, {rate_of(taken)}")
     if table is not None:
+        manifest = Manifest.read(output)
         table.add_to(manifest)
-    manifest.write(output)
-    rows = [[row[column] for column in SUMMARY_COLUMNS] for row in manifest.summary()]
-    print_table([SUMMARY_COLUMNS, *rows], title=f"{manifest.name}: {output}")
-    if not any(True for _ in manifest.entries()):
+        manifest.write(output)
+        summary = manifest.summarised()
+    rows = [[row[column] for column in SUMMARY_COLUMNS] for row in summary.rows()]
+    print_table([SUMMARY_COLUMNS, *rows], title=str(output))
+    if not summary.images:
         raise ValueError(f"nothing usable found in {', '.join(map(str, paths))}: the reasons are in {output}")
 
 

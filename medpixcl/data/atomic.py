@@ -1,7 +1,10 @@
 """Write files completely or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
@@ -19,6 +22,20 @@ def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         draft.write_bytes(content)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_atomically(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
+    """Open a temporary file for UTF-8 text, as :func:`write_text_atomically` writes it, and rename it at the end."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            yield file
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from medpixcl.data.datalist import ITEM_KEYS, Datalist, items_of
-from medpixcl.data.identity import ImageKeys, first_file
+from medpixcl.data.identity import first_file
+from medpixcl.data.image_keys import ImageKeys, why_unclear
 from medpixcl.data.manifest import SECTIONS, Manifest
 
 IMAGE_COLUMNS = ("image", "volume", "id")
@@ -63,19 +64,23 @@ class ClassTable:
         Raises:
             ValueError: If the table names none of the manifest's images.
         """
-        base, named = manifest.base_dir.absolute(), 0
-        for _, entry in manifest.entries():
-            key = self._keys.find(base / first_file(entry))
-            if key is None:
-                continue
-            named += 1
-            entry["label"] = self.labels[key]
-            if self.groups:
-                entry["group"] = self.groups[key]
-        if not named:
-            raise ValueError(f"{self.path} names none of the images found; check the names in it.")
+        base = manifest.base_dir.absolute()
+        places = [(base / first_file(entry), entry) for _, entry in manifest.entries()]
+        suffixes = {place.suffix for place, _ in places}
+        unusable = [base / one["path"] for one in manifest.rejected if Path(one["path"]).suffix in suffixes]
+        assigned = self._keys.assign([*(place for place, _ in places), *unusable])
+        for place, entry in places:
+            if (key := assigned.keys.get(place)) is not None:
+                entry["label"] = self.labels[key]
+                if self.groups:
+                    entry["group"] = self.groups[key]
+        unclear = [why_unclear(key, images) for key, images in assigned.unclear.items()]
+        if not assigned.keys.keys() & {place for place, _ in places}:
+            reason = unclear[0] if unclear else "names none of the images found; check the names in it."
+            raise ValueError(f"{self.path} {reason}")
         own = self.path.resolve()
         manifest.rejected = [one for one in manifest.rejected if not _is(base, one["path"], own)]
+        manifest.rejected += [{"path": os.path.relpath(own, base.resolve()), "reason": reason} for reason in unclear]
 
     def _read(self, reader: csv.DictReader) -> None:
         columns = reader.fieldnames or []

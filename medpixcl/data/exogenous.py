@@ -16,7 +16,7 @@ from jaxtyping import Float
 from monai.data import MetaTensor
 
 from medpixcl.coordinates import apply_affine, spacing_of, spatial_affine
-from medpixcl.data.identity import FilesOfImages
+from medpixcl.data.image_keys import FilesOfImages
 from medpixcl.data.images import read_pixels
 from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.pixels import ImageFileError
@@ -106,7 +106,7 @@ def _size(shape: Sequence[int]) -> str:
 
 
 class ExogenousFiles:
-    """Files of one channel, matched to images by name (:class:`medpixcl.data.identity.FilesOfImages`).
+    """Files of one channel, matched to images by name (:class:`medpixcl.data.image_keys.FilesOfImages`).
 
     Args:
         name: Name of the channel, such as ``depth``.

@@ -2,11 +2,15 @@
 
 import itertools
 import re
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Parts = tuple[str, ...]
+"""Folders and name of an image."""
 
 _SUFFIXES = re.compile(
     r"(\.nii(\.gz)?|\.nrrd|\.nhdr|\.mh[ad]|\.png|\.jpe?g|\.tiff?|\.bmp|\.dcm|\.ima|(\.mrk)?\.json|\.f?csv)$",
@@ -46,8 +50,32 @@ def pairing_name(key: str) -> str:
     return re.sub(r"(?<=.)\.[A-Za-z]\w*$", "", short_name(key).removesuffix(".gz"))
 
 
+def name_parts(key: str) -> tuple[str, ...]:
+    r"""Folders and name of a key, composed letters in one spelling (NFC), without what only leads to another folder.
+
+    Example:
+        >>> name_parts("../p001/ceph.png"), name_parts("C:\\scans\\a.png")
+        (('p001', 'ceph.png'), ('C:', 'scans', 'a.png'))
+    """
+    parts = re.split(r"[\\/]", unicodedata.normalize("NFC", key))
+    return tuple(part for part in parts if part not in ("", ".", ".."))
+
+
+def path_tails(parts: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Ends of a path, the longest first.
+
+    Example:
+        >>> path_tails(("a", "b.png"))
+        [('a', 'b.png'), ('b.png',)]
+    """
+    return [parts[start:] for start in range(len(parts))]
+
+
 def pair_images(predicted: Iterable[str], reference: Iterable[str]) -> dict[str, str]:
-    """Pair predicted with reference images: by equal key, else by equal :func:`pairing_name`.
+    """Pair the images of two tables: by equal key, else where one key is the end of the other.
+
+    Keys are compared folder by folder, without the suffix of the file. A bare file name so meets the one image of that
+    name, whatever its folder; keys with different folders never meet.
 
     Args:
         predicted: Keys of the predicted images, usually paths.
@@ -60,102 +88,82 @@ def pair_images(predicted: Iterable[str], reference: Iterable[str]) -> dict[str,
         ValueError: If a name stands for several images of one side.
 
     Example:
-        >>> pair_images(["run/a.nii.gz", "run/b.png"], ["truth/a.nii.gz", "truth/c.png"])
-        {'run/a.nii.gz': 'truth/a.nii.gz'}
+        >>> pair_images(["images/p1/a.nii.gz", "b.png"], ["p1/a.nii.gz", "p2/b.png", "p3/a.nii.gz"])
+        {'images/p1/a.nii.gz': 'p1/a.nii.gz', 'b.png': 'p2/b.png'}
     """
-    predicted, reference = list(predicted), list(reference)
-    partner = {key: key for key in set(predicted) & set(reference)}
-    ours, theirs = (_by_pairing_name(key for key in side if key not in partner) for side in (predicted, reference))
-    for name in ours.keys() & theirs.keys():
-        if len(ours[name]) > 1 or len(theirs[name]) > 1:
+    sides = [{key: _paired_parts(key) for key in side} for side in (predicted, reference)]
+    partner = {key: key for key in sides[0] if key in sides[1]}
+    ours, theirs = PathEnds(sides[0]), PathEnds(sides[1])
+    for key, parts in sides[0].items():
+        fits = theirs.nearest(parts)
+        if key in partner or not fits or (len(fits) == 1 and fits[0] in partner):
+            continue
+        back = ours.nearest(sides[1][fits[0]])
+        if len(fits) > 1 or (len(back) > 1 and key in back):
+            name = "/".join(parts if len(parts) <= len(sides[1][fits[0]]) else sides[1][fits[0]])
             raise ValueError(
-                f"the file name {name!r} stands for {len(ours[name])} predicted and {len(theirs[name])} reference "
-                "images; expected one of each; give the images the same full paths on both sides."
+                f"the file name {name!r} stands for {len(back)} predicted and {len(fits)} reference images; "
+                "expected one of each; give the images the same full paths on both sides."
             )
-        partner[ours[name][0]] = theirs[name][0]
-    return {key: partner[key] for key in predicted if key in partner}
+        if back == [key]:
+            partner[key] = fits[0]
+    return {key: partner[key] for key in sides[0] if key in partner}
 
 
-def _by_pairing_name(keys: Iterable[str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for key in keys:
-        groups.setdefault(pairing_name(key), []).append(key)
-    return groups
-
-
-class ImageKeys:
-    """The images that a table names: by path relative to it, by file name, or by name without suffix.
+def named_images(names: Iterable[str], keys: Iterable[str]) -> dict[str, str]:
+    """Find the images of a table that a list names, by the rules of :func:`pair_images`.
 
     Args:
-        table: The table's file; relative paths start at its folder (or at itself, if it is a folder).
-        keys: The unique names of the images in the table.
+        names: Keys of the table, ends of them (such as file names), or longer paths of the same images.
+        keys: Keys of the table.
+
+    Returns:
+        Name to key; names that fit no key are left out.
+
+    Raises:
+        ValueError: If a name fits several keys.
+
+    Example:
+        >>> named_images(["b.png", "p2/a.png"], ["p1/a.png", "p1/b.png"])
+        {'b.png': 'p1/b.png'}
     """
-
-    def __init__(self, table: Path, keys: Iterable[str]) -> None:
-        self.table = table
-        folder = table if table.is_dir() else table.parent
-        self._by_path: dict[Path, list[str]] = {}
-        self._by_name: dict[str, list[str]] = {}
-        for key in keys:
-            self._by_path.setdefault((folder / key).resolve(), []).append(key)
-            self._by_name.setdefault(PurePosixPath(key).name, []).append(key)
-
-    def find(self, image_path: str | PathLike[str]) -> str | None:
-        """Return the key of an image, None if the table does not name it.
-
-        Raises:
-            ValueError: If several keys fit.
-        """
-        path = Path(image_path)
-        for found in (
-            self._by_path.get(path.resolve()),
-            self._by_name.get(path.name),
-            self._by_name.get(image_stem(path.name)),
-        ):
-            if found is None:
-                continue
-            if len(found) > 1:
-                raise ValueError(
-                    f"{self.table}: {path.name} may be any of {found}; write image paths relative to this file."
-                )
-            return found[0]
-        return None
+    parts = {key: _paired_parts(key) for key in keys}
+    ends = PathEnds(parts)
+    found: dict[str, str] = {}
+    for name in names:
+        fits = [name] if name in parts else ends.nearest(_paired_parts(name))
+        if len(fits) > 1:
+            raise ValueError(
+                f"the file name {name!r} stands for {len(fits)} images, {fits[0]} among them; add folders."
+            )
+        if fits:
+            found[name] = fits[0]
+    return found
 
 
-class FilesOfImages:
-    """Files of a folder that belong to images of the same name, such as label maps.
+def _paired_parts(key: str) -> Parts:
+    return (*name_parts(key)[:-1], pairing_name(unicodedata.normalize("NFC", key)))
 
-    An image's files are those with the same path in the folder, whatever the suffix; else those with the same name
-    without suffix; else those with the same name up to its first dot (``frame-01.depth.png`` for
-    ``frame-01.color.jpg``).
+
+class PathEnds(Generic[T]):
+    """Finds what has a path, or the end of one.
 
     Args:
-        folder: Folder that the paths of ``files`` are relative to.
-        files: Files of the folder and its subfolders.
+        paths: Parts of the path of each thing.
     """
 
-    def __init__(self, folder: Path, files: Iterable[Path]) -> None:
-        self._by_path: dict[str, list[Path]] = {}
-        self._by_stem: dict[str, list[Path]] = {}
-        self._by_start: dict[str, list[Path]] = {}
-        for file in files:
-            below = file.relative_to(folder)
-            self._by_path.setdefault((below.parent / image_stem(below.name)).as_posix(), []).append(file)
-            self._by_stem.setdefault(image_stem(file.name), []).append(file)
-            self._by_start.setdefault(file.name.partition(".")[0], []).append(file)
+    def __init__(self, paths: Mapping[T, Parts]) -> None:
+        self._whole, self._ending = defaultdict[Parts, list[T]](list), defaultdict[Parts, list[T]](list)
+        for one, parts in paths.items():
+            self._whole[parts].append(one)
+            for tail in path_tails(parts)[1:]:
+                self._ending[tail].append(one)
 
-    def find(self, image: Path, roots: Sequence[Path]) -> list[Path]:
-        """Return the files that the first rule with any result finds; more than one are ambiguous.
-
-        Args:
-            image: Absolute path of the image.
-            roots: Folders that the image's relative path may start from.
-        """
-        stem = image_stem(image.name)
-        below = [(image.parent / stem).relative_to(root).as_posix() for root in roots if root in image.parents]
-        found = [self._by_path.get(path) for path in below]
-        found += [self._by_stem.get(stem), self._by_start.get(image.name.partition(".")[0])]
-        return next(filter(None, found), [])
+    def nearest(self, parts: Parts) -> list[T]:
+        """Return what has this path, else what ends with it, else what has the longest end of it."""
+        longer = self._whole.get(parts) or self._ending.get(parts)
+        shorter = (self._whole[tail] for tail in path_tails(parts) if tail in self._whole)
+        return longer or next(shorter, [])
 
 
 def first_file(item: Mapping[str, Any]) -> str:
@@ -176,9 +184,12 @@ def is_image_of(item: Mapping[str, Any], file: Path) -> bool:
 def unique_stems(images: Iterable[str]) -> dict[str, str]:
     """Names for output files of some images: without suffix, unless two names would then be equal.
 
+    Names that differ only in capital letters, or in how an accent is stored, count as equal: some file systems hold
+    them as one file.
+
     Example:
-        >>> unique_stems(["a/1.png", "a/1.dcm", "b/1.png"])
-        {'a/1.png': 'a/1.png', 'a/1.dcm': 'a/1.dcm', 'b/1.png': 'b/1'}
+        >>> unique_stems(["a/1.png", "a/1.dcm", "b/1.png", "b/1.PNG"])
+        {'a/1.png': 'a/1.png', 'a/1.dcm': 'a/1.dcm', 'b/1.png': 'b/1.png', 'b/1.PNG': 'b/1.PNG (2)'}
 
     Raises:
         ValueError: If a name leads out of the folder of the files.
@@ -187,23 +198,40 @@ def unique_stems(images: Iterable[str]) -> dict[str, str]:
     for image in images:
         if image.startswith("/") or ".." in PurePosixPath(image).parts:
             raise ValueError(f"the image is called {image!r}, which leads out of the folder; rename it")
-    counts = Counter(map(image_stem, images))
-    return {image: stem if counts[stem := image_stem(image)] == 1 else image for image in images}
+    return _distinct_stems({image: image for image in images})
 
 
-def unique_file_names(images: Iterable[str]) -> dict[str, str]:
-    """Names without folders for the files made from some images; with their folders where two would be the same.
+def unique_output_names(images: Iterable[str]) -> dict[str, str]:
+    """Names for the files made from the images of a table, whose keys may lead anywhere: short ones where unique.
 
     Example:
-        >>> unique_file_names(["a/1.png", "b/1.png", "b/2.png"])
-        {'a/1.png': 'a_1.png', 'b/1.png': 'b_1.png', 'b/2.png': '2'}
+        >>> unique_output_names(["a/1.png", "../b/1.png", "b/2.png"])
+        {'a/1.png': 'a/1', '../b/1.png': 'b/1', 'b/2.png': '2'}
     """
     images = list(images)
-    counts = Counter(image_stem(short_name(image)) for image in images)
-    return {
-        image: stem if counts[stem := image_stem(short_name(image))] == 1 else image.replace("/", "_")
-        for image in images
+    counts = Counter(_one_case(image_stem(short_name(image))) for image in images)
+    alone = [image for image in images if counts[_one_case(image_stem(short_name(image)))] == 1]
+    return _distinct_stems(
+        {image: "/".join(name_parts(image)) for image in images} | {one: short_name(one) for one in alone}
+    )
+
+
+def _distinct_stems(names: Mapping[str, str]) -> dict[str, str]:
+    """Stem of each image's name where no other image has it, else the name, else the name with a number."""
+    counts = Counter(one for name in names.values() for one in {_one_case(name), _one_case(image_stem(name))})
+    chosen = {
+        image: stem if counts[_one_case(stem := image_stem(name))] == 1 else name for image, name in names.items()
     }
+    taken = Counter[str]()
+    for image, name in chosen.items():
+        taken[_one_case(name)] += 1
+        if (number := taken[_one_case(name)]) > 1:
+            chosen[image] = f"{name} ({number})"
+    return chosen
+
+
+def _one_case(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def unique_table_names(paths: Sequence[Path]) -> list[str]:

@@ -7,7 +7,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 
@@ -16,7 +15,14 @@ from medpixcl.data.dicom import read_dicom
 from medpixcl.data.dicom_header import is_dicom_start
 from medpixcl.data.nifti import NIFTI_SUFFIXES, read_nifti
 from medpixcl.data.pictures import PICTURE_SIGNATURES, PICTURE_SUFFIXES, other_format, read_picture
-from medpixcl.data.pixels import ImageFileError, MissingSpacingError, Pixels, SpacingMM, row_column_spacing
+from medpixcl.data.pixels import (
+    ImageFileError,
+    MissingSpacingError,
+    Pixels,
+    SpacingMM,
+    in_c_order,
+    row_column_spacing,
+)
 from medpixcl.data.series import dicom_files, read_series
 from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX, read_itk, read_minc
 
@@ -53,12 +59,12 @@ def read_image(
     name = Path(path if isinstance(path, str | PathLike) else path[0])
     if not allow_missing_spacing:
         require_spacing(pixels, name)
-    values = torch.from_numpy(np.require(pixels.values, requirements=["W"]))
+    values = torch.from_numpy(in_c_order(pixels.values))
     if not values.sum().isfinite() and not values.isfinite().all():  # a finite sum has finite terms, at less cost
         raise ImageFileError(name, f"holds {int((~values.isfinite()).sum())} values that are not finite (NaN or Inf).")
     affine = _one_mm(values.ndim) if pixels.affine is None else torch.from_numpy(pixels.affine)
-    for notice in pixels.notices:
-        _note(str(name), notice)
+    if notice := " ".join(pixels.notices):
+        log_notice(str(name), notice)
     meta = {
         "filename_or_obj": str(name),
         "spacing_source": pixels.spacing_source,
@@ -66,7 +72,7 @@ def read_image(
         "original_affine": affine.numpy().copy(),
         "spatial_shape": list(pixels.values.shape),
         "space": "RAS",
-        "notice": " ".join(pixels.notices),
+        "notice": notice,
     }
     return MetaTensor(values[None], affine=affine, meta=meta)
 
@@ -148,8 +154,8 @@ def _one_mm(dims: int) -> torch.Tensor:
 
 
 @cache
-def _note(name: str, notice: str) -> None:
-    """Log a notice once."""
+def log_notice(name: str, notice: str) -> None:
+    """Log a notice about how an image was read, once in this process."""
     logging.getLogger(__name__).warning("%s: %s", name, notice)
 
 

@@ -2,7 +2,8 @@
 
 The file is JSON with the sections ``training``, ``validation`` and ``test``, which
 ``monai.data.load_decathlon_datalist(path, True, section)`` reads, and ``rejected``: files that were
-found but not used, with the reason. Every image has one entry:
+found but not used, with the reason. A name that ends in ``.jsonl`` makes it JSON Lines, for large sets: a first line
+about the data set, then one line for each entry or rejected file, with its ``section``. Every image has one entry:
 
 * ``image``: path relative to the manifest, of a file or of the folder of a DICOM series; or the list of its files.
 * ``spacing_mm``, ``shape``: in array order. ``modality``: of DICOM, else null.
@@ -14,21 +15,25 @@ found but not used, with the reason. Every image has one entry:
 * ``exogenous``: only where there are any: name to path of the maps that belong to the image, as its depth.
 * ``label``: only where there is one, for a downstream task. Segmentation: path of the label map, or the list of the
   paths of its masks, one per class. Classification: the number of the class.
+* ``stamp``: size and time of the last change of its files; ``fingerprint``: what repeats are found by; ``affine``: rows
+  of the matrix from voxels to mm, RAS+, of an image that has its own. With them the next scan need not read the image.
 """
 
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import medpixcl
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.manifest_summary import SUMMARY_COLUMNS as SUMMARY_COLUMNS, ManifestSummary
 
 SECTIONS = ("training", "validation", "test")
-SUMMARY_COLUMNS = ("section", "kind", "images", "size", "spacing_mm", "split", "landmarks", "repeats")
+LINES_SUFFIX = ".jsonl"
+MANIFEST_SUFFIXES = (".json", LINES_SUFFIX)
+REJECTED = "rejected"
 Entry = dict[str, Any]
 
 
@@ -37,6 +42,7 @@ class Manifest:
     """Entries of a dataset by section, and the rejected files.
 
     Attributes:
+        settings: Options of the scan that decide what is read and how; empty if it was not made by one.
         base_dir: Folder that relative paths start from; it is not written to the file.
     """
 
@@ -48,6 +54,7 @@ class Manifest:
     validation: list[Entry] = field(default_factory=list)
     test: list[Entry] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
     base_dir: Path = Path()
 
     @classmethod
@@ -62,13 +69,7 @@ class Manifest:
             ValueError: If the file is not JSON, has no section, or an entry names no image.
         """
         path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except FileNotFoundError:
-            raise ValueError(f"{path} does not exist; make a manifest with `medpixcl scan`.") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-            raise ValueError(f"{path} is not JSON{where}; make a manifest with `medpixcl scan`.") from None
+        content = _content(path)
         if not isinstance(content, dict) or not any(section in content for section in SECTIONS):
             raise ValueError(
                 f"{path} has none of the lists {', '.join(SECTIONS)}; make a manifest with `medpixcl scan`."
@@ -82,27 +83,36 @@ class Manifest:
             training=training,
             validation=validation,
             test=test,
-            rejected=content.get("rejected") or [],
+            rejected=content.get(REJECTED) or [],
+            settings=content.get("settings") or {},
             base_dir=Path(base_dir or path.parent),
         )
 
     def write(self, path: str | os.PathLike[str], *, base_dir: str | os.PathLike[str] | None = None) -> None:
-        """Write the manifest as JSON.
+        """Write the manifest as JSON, or as JSON Lines to a file ``.jsonl``.
 
         Args:
-            path: JSON file to write.
+            path: File to write.
             base_dir: Folder that the written paths start from; by default the folder of the file.
         """
         target = Path(base_dir) if base_dir is not None else Path(path).parent
-        content = {
+        moved = {key: [self._moved(one, target) for one in getattr(self, key)] for key in (*SECTIONS, REJECTED)}
+        if Path(path).suffix == LINES_SUFFIX:
+            lines = (entry_line(section, entry) for section, entries in moved.items() for entry in entries)
+            write_text_atomically(path, "".join([json_line(self.about), *lines]))
+        else:
+            write_text_atomically(path, _one_line_an_entry(self.about | moved))
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the file says about the data set, without its entries."""
+        about = {
             "name": self.name,
             "description": self.description,
             "licence": self.licence,
             "created_with": self.created_with,
-            **{section: [self._moved(entry, target) for entry in getattr(self, section)] for section in SECTIONS},
-            "rejected": [self._moved(entry, target) for entry in self.rejected],
         }
-        write_text_atomically(path, _one_line_an_entry(content))
+        return about | ({"settings": self.settings} if self.settings else {})
 
     def datalist(self, section: str) -> list[Entry]:
         """List the entries of one section with absolute paths.
@@ -124,26 +134,67 @@ class Manifest:
             for entry in getattr(self, section):
                 yield section, entry
 
+    def summarised(self) -> ManifestSummary:
+        """Count what the manifest holds."""
+        summary = ManifestSummary()
+        summary.rejected = len(self.rejected)
+        for section, entry in self.entries():
+            summary.add(section, entry)
+        return summary
+
     def summary(self) -> list[dict[str, str]]:
         """Summarise the manifest as table rows: one per section and kind of image, and one for the rejected files.
 
         Returns:
             Dictionaries with the keys :data:`SUMMARY_COLUMNS`.
         """
-        groups: dict[tuple[str, str], list[Entry]] = {}
-        for section, entry in self.entries():
-            dims = f"{len(entry['shape'])}D" if entry.get("shape") else "?"
-            kind = " ".join(filter(None, [dims, entry.get("modality")]))
-            groups.setdefault((section, kind), []).append(entry)
-        trained = {str(entry["duplicate_group"]) for entry in self.training if entry.get("duplicate_group")}
-        rows = [_summary_row(section, kind, members, trained) for (section, kind), members in groups.items()]
-        if self.rejected:
-            rows.append(dict.fromkeys(SUMMARY_COLUMNS, "") | {"section": "rejected", "images": str(len(self.rejected))})
-        return rows
+        return self.summarised().rows()
 
     def _moved(self, entry: Entry, target: Path) -> Entry:
-        start = target.absolute()
-        return _with_paths(entry, lambda one: Path(os.path.relpath(self.base_dir.absolute() / one, start)).as_posix())
+        return moved_entry(entry, self.base_dir, target)
+
+
+def moved_entry(entry: Entry, base_dir: Path, target: Path) -> Entry:
+    """Copy an entry whose paths start at a folder, with paths that start at another one."""
+    base, start = os.path.abspath(base_dir), os.path.abspath(target)  # noqa: PTH100 - links stay as they are
+    if base == start:
+        return dict(entry)
+    return _with_paths(entry, lambda one: Path(os.path.relpath(os.path.join(base, one), start)).as_posix())  # noqa: PTH118
+
+
+def entry_line(section: str, entry: Entry) -> str:
+    """One line of a manifest in JSON Lines."""
+    return json_line({"section": section, **entry})
+
+
+def json_line(content: dict[str, Any]) -> str:
+    """A line of JSON."""
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def _content(path: Path) -> Any:
+    """JSON of a manifest; the entries of JSON Lines under their sections."""
+    line = 0
+    try:
+        if path.suffix != LINES_SUFFIX:
+            return json.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open(encoding="utf-8-sig") as file:
+            content: dict[str, Any] = {key: [] for key in (*SECTIONS, REJECTED)}
+            for text in file:
+                line += 1
+                one = json.loads(text)
+                if "section" not in one:
+                    content |= one
+                else:
+                    content[one.pop("section")].append(one)
+            return content
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; make a manifest with `medpixcl scan`.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        number = error.lineno if isinstance(error, json.JSONDecodeError) and not line else line
+        where = "" if isinstance(error, UnicodeDecodeError) else f" (line {number})"
+        kind = "a manifest in JSON Lines" if path.suffix == LINES_SUFFIX else "JSON"
+        raise ValueError(f"{path} is not {kind}{where}; make a manifest with `medpixcl scan`.") from None
 
 
 def _one_line_an_entry(content: dict[str, Any]) -> str:
@@ -213,33 +264,3 @@ def _check_label(path: Path, place: str, label: object) -> None:
             f"{path}: label of {place} is {label!r}; expected the path of a label map, a list of the paths of masks, "
             "or the number of a class."
         )
-
-
-def _summary_row(section: str, kind: str, members: Sequence[Entry], trained: set[str]) -> dict[str, str]:
-    splits = Counter(str(entry["split"]) for entry in members if entry.get("split"))
-    groups = [entry["duplicate_group"] for entry in members if entry.get("duplicate_group")]
-    leaked = 0 if section == "training" else sum(group in trained for group in groups)
-    return {
-        "section": section,
-        "kind": kind,
-        "images": str(len(members)),
-        "size": _extent([entry.get("shape") or () for entry in members]),
-        "spacing_mm": _extent([entry.get("spacing_mm") or () for entry in members]),
-        "split": ", ".join(f"{name} ({count})" for name, count in sorted(splits.items())),
-        "landmarks": str(sum(entry.get("landmarks") is not None for entry in members)),
-        "repeats": f"{len(groups)}" + (f" ({leaked} of training)" if leaked else ""),
-    }
-
-
-def _extent(values: Sequence[Sequence[float | int]]) -> str:
-    """Range along each axis.
-
-    Example:
-        >>> _extent([(387, 480), (387, 500)])
-        '387 x 480-500'
-    """
-    axes = []
-    for axis in zip(*values, strict=False):
-        low, high = f"{min(axis):.4g}", f"{max(axis):.4g}"
-        axes.append(low if low == high else f"{low}-{high}")
-    return " x ".join(axes)

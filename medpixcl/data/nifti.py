@@ -8,6 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+try:
+    from isal.isal_zlib import decompressobj  # the same, twice as fast
+except ModuleNotFoundError:
+    from zlib import decompressobj
+
 from medpixcl.data.nifti_placement import nifti_placement
 from medpixcl.data.pixels import ImageFileError, Pixels, SpacingMM
 from medpixcl.data.placement import placed_pixels, volume_shape
@@ -105,7 +110,7 @@ def _unpacked(path: Path, content: bytes, size: int, *, to_the_end: bool = False
     parts: list[bytes] = []
     found = 0
     while content.startswith(_GZIP) and found < size:
-        stream = zlib.decompressobj(wbits=31)
+        stream = decompressobj(wbits=31)
         try:
             parts.append(stream.decompress(content, size - found))
             more = stream.decompress(stream.unconsumed_tail, 1) if to_the_end else b""

@@ -1,59 +1,69 @@
 """Find the images of a folder, check every one, and list them; nothing is left out without a reason."""
 
-import hashlib
+import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl._typing import Progress
-from medpixcl.coordinates import spacing_of, spatial_affine
-from medpixcl.data.duplicates import Fingerprint, duplicate_groups, image_fingerprint
-from medpixcl.data.exogenous import ExogenousFiles, Grid, read_exogenous
+from medpixcl.coordinates import image_affine
+from medpixcl.data.atomic import replaced_atomically
+from medpixcl.data.dicom import is_dicom
+from medpixcl.data.duplicates import Fingerprint, duplicate_groups
+from medpixcl.data.examination import Examination, MapFile, Usable, content_sha256 as content_sha256
+from medpixcl.data.exogenous import ExogenousFiles
 from medpixcl.data.gantry_tilt import TiltResampling
-from medpixcl.data.images import read_image
+from medpixcl.data.image_keys import why_unclear
+from medpixcl.data.images import log_notice
+from medpixcl.data.known_images import STAMP, KnownImages, stamp_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
-from medpixcl.data.manifest import Entry, Manifest
-from medpixcl.data.pixels import ImageFileError, SpacingMM
+from medpixcl.data.manifest import LINES_SUFFIX, REJECTED, Entry, Manifest, entry_line, json_line
+from medpixcl.data.manifest_summary import ManifestSummary
+from medpixcl.data.parallel_reading import examine_all
+from medpixcl.data.pixels import SpacingMM
 from medpixcl.data.sources import Source, group_files, visible_files
 from medpixcl.data.splits import SplitFile, section_of
+from medpixcl.data.unusable import Unusable, unusable
 
+log = logging.getLogger(__name__)
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class ScannedImage:
-    """A usable image: its source, affine, manifest entry, and the fingerprint by which its repeats are found."""
-
-    source: Source
-    affine: Float[Tensor, "4 4"]
-    entry: Entry
-    content: Fingerprint
+AnyPath = str | PathLike[str]
+Record = tuple[str, Entry]
+"""Section of the manifest, or ``rejected``, and the entry."""
 
 
 def scan(
-    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
+    paths: AnyPath | Sequence[AnyPath],
     *,
     spacing_mm: SpacingMM | None = None,
-    landmarks: str | PathLike[str] | Mapping[str, str | PathLike[str]] | None = None,
-    split: str | PathLike[str] | None = None,
+    landmarks: AnyPath | Mapping[str, AnyPath] | None = None,
+    split: AnyPath | None = None,
     licence: str | None = None,
-    exogenous: Mapping[str, str | PathLike[str]] | None = None,
-    labels: str | PathLike[str] | Mapping[str, str | PathLike[str]] | None = None,
-    resample_tilt: str | PathLike[str] | None = None,
+    exogenous: Mapping[str, AnyPath] | None = None,
+    labels: AnyPath | Mapping[str, AnyPath] | None = None,
+    resample_tilt: AnyPath | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    known: AnyPath | None = None,
+    check_content: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """List the images under some folders.
 
-    Every image is read completely, as training will read it. DICOM slices are grouped by series and folder and must
-    form one regular volume. Repeats are found by content (:mod:`medpixcl.data.duplicates`). Hidden files are skipped.
+    Every image is read completely, as training will read it. DICOM slices are grouped and must form one regular volume.
+    Repeats are found by content (:mod:`medpixcl.data.duplicates`). Hidden files are skipped. Whatever is wrong with one
+    file is the reason for leaving out that file; a file that ends the process that reads it costs no other.
 
     Args:
         paths: Folders or image files to list.
@@ -69,6 +79,11 @@ def scan(
             folders of their masks. Images without a label, or with one of another size, are rejected.
         resample_tilt: Folder for CT series with gantry tilt, resampled to a regular grid and written as NIfTI; without
             it such series are rejected. It is not searched for images.
+        workers: Number of processes that read the images; by default one for each CPU that may be used, and none for a
+            few images. The manifest is the same for any number.
+        scheduler: Address of a Dask scheduler whose workers read the images, such as ``tcp://10.0.0.1:8786``.
+        known: Manifest of an earlier scan; images whose size and time of change are as in it are not read again.
+        check_content: Compare the checksums of the files with those in ``known``, not size and time of change.
         progress: Function called with (done, total) after each image.
 
     Returns:
@@ -78,57 +93,366 @@ def scan(
         ValueError: If a path does not exist, the landmark or split file is bad, a landmark lies outside its image, or
             several exogenous files or labels fit an image.
     """
-    roots = [Path(one).absolute() for one in ([paths] if isinstance(paths, str | PathLike) else paths)]
-    base_dir = _common_folder(roots)
-    several = isinstance(landmarks, Mapping)
-    readers = landmarks if isinstance(landmarks, Mapping) else {} if landmarks is None else {"": landmarks}
-    points = {name: read_landmarks(file) for name, file in readers.items()}
-    splits = None if split is None else SplitFile(Path(split))
-    tables = [table.path.absolute() for table in (*points.values(), splits) if table is not None]
-    channels = [ExogenousFiles(name, folder) for name, folder in (exogenous or {}).items()]
-    named = labels if isinstance(labels, Mapping) else {"label": labels} if labels is not None else {}
-    label_files = [ExogenousFiles(name, folder, what="label") for name, folder in named.items()]
-    beside = {*tables, *(file for channel in (*channels, *label_files) for file in channel.files)}
-    files = [path for path in visible_files(roots) if path not in beside]
-    untilt = None
-    if resample_tilt is not None:
-        folder = Path(resample_tilt).absolute()
-        files = [path for path in files if not path.is_relative_to(folder)]
-        untilt = TiltResampling(folder, base_dir)
-    sources, refused = group_files(files)
-    manifest = Manifest(name=base_dir.name, licence=licence, base_dir=base_dir)
-    manifest.rejected = [{"path": _shown(error.path, base_dir), "reason": error.reason} for error in refused]
-    found: list[ScannedImage] = []
-    for done, source in enumerate(sources, start=1):
+    found = _Scan(
+        paths,
+        spacing_mm=spacing_mm,
+        landmarks=landmarks,
+        split=split,
+        licence=licence,
+        exogenous=exogenous,
+        labels=labels,
+        resample_tilt=resample_tilt,
+        known=known,
+        check_content=check_content,
+    )
+    records = list(found.records(workers, scheduler, progress))
+    groups = iter(found.groups())
+    for section, entry in records:
+        if section != REJECTED:
+            entry["duplicate_group"] = next(groups)
+        getattr(found.manifest, section).append(entry)
+    return found.manifest
+
+
+def scan_to_file(
+    paths: AnyPath | Sequence[AnyPath],
+    output: AnyPath,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> ManifestSummary:
+    """List the images under some folders in a manifest file, without holding its entries in memory.
+
+    If the file exists, images that did not change since it was written are not read again.
+
+    Args:
+        paths: Folders or image files to list.
+        output: Manifest to write; with the suffix ``.jsonl`` as JSON Lines.
+        workers: Number of processes that read the images, see :func:`scan`.
+        scheduler: Address of a Dask scheduler, see :func:`scan`.
+        progress: Function called with (done, total) after each image.
+        options: Further options of :func:`scan`.
+
+    Returns:
+        Summary of the manifest.
+
+    Raises:
+        ValueError: For the reasons of :func:`scan`.
+    """
+    output = Path(output)
+    if output.suffix != LINES_SUFFIX:
+        manifest = scan(paths, workers=workers, scheduler=scheduler, progress=progress, **{"known": output} | options)
+        manifest.write(output)
+        return manifest.summarised()
+    found = _Scan(paths, target=output.parent, **{"known": output} | options)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace", dir=output.parent) as spool:
+        for section, entry in found.records(workers, scheduler, progress):
+            spool.write(entry_line(section, entry))
+        spool.seek(0)
+        with replaced_atomically(output) as file:
+            file.write(json_line(found.manifest.about))
+            return _copy_with_groups(spool, found.groups(), file)
+
+
+class _Scan:
+    """A scan: its files are listed and grouped, their headers read; :meth:`records` reads the pixels."""
+
+    def __init__(
+        self,
+        paths: AnyPath | Sequence[AnyPath],
+        *,
+        spacing_mm: SpacingMM | None = None,
+        landmarks: AnyPath | Mapping[str, AnyPath] | None = None,
+        split: AnyPath | None = None,
+        licence: str | None = None,
+        exogenous: Mapping[str, AnyPath] | None = None,
+        labels: AnyPath | Mapping[str, AnyPath] | None = None,
+        resample_tilt: AnyPath | None = None,
+        known: AnyPath | None = None,
+        check_content: bool = False,
+        target: Path | None = None,
+    ) -> None:
+        roots = [Path(one).absolute() for one in ([paths] if isinstance(paths, str | PathLike) else paths)]
+        common = _common_folder(roots)
+        self.base_dir = base_dir = common if target is None else target.absolute()
+        self.spacing_mm, self.licence = spacing_mm, licence
+        readers = landmarks if isinstance(landmarks, Mapping) else {} if landmarks is None else {None: landmarks}
+        self.points = {name: read_landmarks(file) for name, file in readers.items()}
+        self.splits = None if split is None else SplitFile(Path(split))
+        self.channels = [ExogenousFiles(name, folder) for name, folder in (exogenous or {}).items()]
+        named = labels if isinstance(labels, Mapping) else {"label": labels} if labels is not None else {}
+        self.labels = [ExogenousFiles(name, folder, what="label") for name, folder in named.items()]
+        self.one_label_map = labels is not None and not isinstance(labels, Mapping)
+        settings: dict[str, Any] = {
+            "split": None if split is None else Path(split).name,
+            "spacing_mm": list(spacing_mm) if isinstance(spacing_mm, Sequence) else spacing_mm,
+        }
+        settings |= {
+            key: [one.name for one in of] for key, of in (("exogenous", self.channels), ("labels", self.labels))
+        }
+        self.manifest = Manifest(name=common.name, licence=licence, base_dir=base_dir, settings=settings)
+        self.known = KnownImages(
+            None if known is None else Path(known), self.manifest.about, base_dir, by_content=check_content
+        )
+        self._rejected: list[Entry] = []
+        self._prints: list[str] = []
+        self._known_groups: list[str | None] = []
+        self._counts: dict[str, Counter[Path | None]] = {}
+        self._declared: list[tuple[int, int]] = []
+        self._roots = [*roots, common]
+        resampled = None if resample_tilt is None else Path(resample_tilt).absolute()
+        sources = self._grouped(roots, resampled)
+        if resampled is not None:
+            sources = self._untilted(sources, TiltResampling(resampled, common))
+        self._places = [source.place for source in sources]
+        self._maps = self._maps_of_images()
+        self.sources = [source for source in sources if self._may_be_read(source)]
+
+    def records(self, workers: int | None, scheduler: str | None, progress: Progress | None) -> Iterator[Record]:
+        """Read the images; yield their entries in order, then the rejected files by path."""
+        with closing(self.known):
+            yield from self._images(workers, scheduler, progress)
+        yield from ((REJECTED, one) for one in sorted(self._rejected, key=lambda one: one["path"]))
+
+    def _images(self, workers: int | None, scheduler: str | None, progress: Progress | None) -> Iterator[Record]:
+        tables = _Tables(self.points, self.splits, self._places)
+        tasks = [Examination(source, self.spacing_mm, self._maps_at(source)) for source in self.sources]
+        changed = [task for task in tasks if not self.known.is_unchanged(task.source, task.maps)]
+        results = zip(changed, examine_all(changed, workers=workers, scheduler=scheduler), strict=True)
+        upcoming = next(results, None)
+        for done, task in enumerate(tasks, start=1):
+            if upcoming is not None and task is upcoming[0]:
+                entry = self._read_entry(*upcoming)
+                upcoming = next(results, None)
+            else:
+                entry = self._known_entry(task)
+            if entry is not None and (reason := self._add_tables(task.source.place, entry, tables)) is not None:
+                self._reject(task.source.place, reason)
+            elif entry is not None:
+                self._prints.append(entry["fingerprint"])
+                yield section_of(entry["split"]), entry
+            if progress is not None:
+                progress(done, len(tasks))
+        self._declared = tables.declared_repeats()
+        self._note_tables(tables)
+
+    def groups(self) -> list[str | None]:
+        """Name of the repeats of each image, in order, once all are read."""
+        if self.splits is None and len(self._known_groups) == len(self._prints) == self.known.number:
+            return self._known_groups  # the same images as before
+        return duplicate_groups(list(map(Fingerprint.from_text, self._prints)), declared=self._declared)
+
+    def _grouped(self, roots: Sequence[Path], left_out: Path | None) -> list[Source]:
+        """Images of all files outside of a folder; of those that did not change the headers are not read again."""
+        tables: list[Any] = [*self.points.values(), *([] if self.splits is None else [self.splits])]
+        beside = {table.path.absolute() for table in tables}
+        beside |= {file for channel in (*self.channels, *self.labels) for file in channel.files}
+        files = [path for path in visible_files(roots) if path not in beside]
+        if left_out is not None:
+            files = [path for path in files if not path.is_relative_to(left_out)]
+        settled = {path for path in files if self.known.is_unchanged_file(path)}
+        self._rejected += [record for path in files if path in settled and (record := self.known.rejected(path))]
+        sources, refused = group_files([path for path in files if path not in settled])
+        for error in refused:
+            self._reject_reading(error.path, error.reason, single=True)
+        sources += [Source(path, (path,)) for path in files if path in settled and not self.known.rejected(path)]
+        order = {path: number for number, path in enumerate(files)}
+        return sorted(sources, key=lambda one: min(order[path] for path in one.files if path in order))
+
+    def _untilted(self, sources: Sequence[Source], resample: TiltResampling) -> list[Source]:
+        """The images, with resampled volumes in the place of the series with gantry tilt."""
+        kept: list[Source] = []
+        for source in sources:
+            try:
+                kept.append(resample(source))
+            except Exception as error:  # damaged slices make the readers raise any kind of error
+                self._reject_source(source, unusable(source.place, error))
+        return kept
+
+    def _maps_of_images(self) -> dict[str, dict[Path, Path | None]]:
+        """Files of every channel and label by image; None where an image has none of its own."""
+        found: dict[str, dict[Path, Path | None]] = {}
+        for channel in (*self.channels, *self.labels):
+            files = {place: channel.find(place, self._roots) for place in self._places}
+            found[f"{channel.what} {channel.name}"] = files
+        return found
+
+    def _maps_at(self, source: Source) -> tuple[MapFile, ...]:
+        """Maps of an image that has all of them."""
+        kinds = [*((one, "continuous") for one in self.channels), *((one, "categorical") for one in self.labels)]
+        files = [self._maps[f"{one.what} {one.name}"][source.place] for one, _ in kinds]
+        return tuple(MapFile(one.name, file, kind) for (one, kind), file in zip(kinds, files, strict=True) if file)
+
+    def _may_be_read(self, source: Source) -> bool:
+        """True for an image with a name and maps that can be used; the others are rejected."""
+        if not all(_is_utf8(file, self.base_dir) for file in source.files):
+            self._reject(source.place, "has a name that is not UTF-8; rename it.")
+            return False
+        for channel in (*self.channels, *self.labels):
+            files = self._maps[f"{channel.what} {channel.name}"]
+            file = files[source.place]
+            if file is None:
+                self._reject(source.place, f"has no {channel.what} {channel.name!r} in {channel.folder}; add its file.")
+                return False
+            if (shared := self._users(channel)[file]) > 1:
+                name = os.path.relpath(file, channel.folder)
+                self._reject(
+                    source.place,
+                    f"is one of {shared} images whose {channel.what} {channel.name!r} could be {name}; give both the "
+                    "same folders.",
+                )
+                return False
+        return True
+
+    def _users(self, channel: ExogenousFiles) -> Counter[Path | None]:
+        """Number of images that each file of a channel fits."""
+        return self._counts.setdefault(channel.name, Counter(self._maps[f"{channel.what} {channel.name}"].values()))
+
+    def _known_entry(self, task: Examination) -> Entry:
+        entry = self.known.entry(task.source, task.maps)
+        self._known_groups.append(entry["duplicate_group"])
+        kept = {key: value for key, value in entry.items() if key not in ("exogenous", "label", "group")}
+        return self._with_maps({**kept, "split": None, "duplicate_group": None, "landmarks": None}, task)
+
+    def _read_entry(self, task: Examination, result: Usable | Unusable) -> Entry | None:
+        """Entry of an image that was read; None and a rejection if it cannot be used."""
+        if isinstance(result, Unusable):
+            self._reject_source(task.source, result)
+            return None
+        entry: Entry = {
+            "image": _relative(task.source.image, self.base_dir),
+            "spacing_mm": result.spacing_mm,
+            "spacing_source": result.spacing_source,
+            "shape": list(result.shape),
+            "modality": result.modality,
+            "sha256": result.sha256,
+            "licence": self.licence,
+            "split": None,
+            "duplicate_group": None,
+            "landmarks": None,
+            STAMP: stamp_of(task.source.files, task.maps),
+            "fingerprint": result.fingerprint.to_text(),
+        }
+        if result.notice:
+            log_notice(str(task.source.files[0]), result.notice)
+            entry["notice"] = result.notice
+        if not _is_plain(result):
+            entry["affine"] = [list(row) for row in result.affine[:3]]
+        return self._with_maps(entry, task)
+
+    def _with_maps(self, entry: Entry, task: Examination) -> Entry:
+        """Name the exogenous channels and labels of an image."""
+        paths = [_relative(one.path, self.base_dir) for one in task.maps]
+        if self.channels:
+            entry["exogenous"] = dict(zip([one.name for one in self.channels], paths, strict=False))
+        if self.labels:
+            labels = paths[len(self.channels) :]
+            entry["label"] = labels[0] if self.one_label_map else labels
+        return entry
+
+    def _add_tables(self, place: Path, entry: Entry, tables: "_Tables") -> str | None:
+        """Name landmark files and split of an image; return the reason if it has no split."""
+        for reader, points in self.points.items():
+            if tables.key(points, place) is not None:
+                points.for_image(place, _affine_of(entry), entry["shape"])
+                file = _relative(points.path.absolute(), self.base_dir)
+                entry["landmarks"] = file if reader is None else {**(entry["landmarks"] or {}), reader: file}
+                tables.use(points, place)
+        if self.splits is None:
+            return None
+        key = tables.key(self.splits, place)
+        if key is None:
+            return f"is not named in {self.splits.path.name}; give it a split."
+        tables.use(self.splits, place, len(self._prints))
+        entry["split"] = self.splits.splits[key]
+        return None
+
+    def _note_tables(self, tables: "_Tables") -> None:
+        """Reject, as lines of its table, what a landmark or split file says of no image, or of several."""
+        for table, what in [*((one, "landmarks") for one in self.points.values()), (self.splits, "a split")]:
+            if table is None:
+                continue
+            unclear = tables.unclear(table)
+            absent = [key for key in table.images if key not in tables.used(table) and key not in unclear]
+            reasons = [why_unclear(key, images) for key, images in unclear.items()]
+            if absent:
+                shown = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
+                reasons.append(f"gives {what} to {len(absent)} image(s) that are not among those taken: {shown}.")
+            for reason in reasons:
+                self._reject(table.path.absolute(), reason)
+
+    def _reject(self, path: Path, reason: str) -> None:
+        self._rejected.append({"path": _shown(path, self.base_dir), "reason": reason})
+
+    def _reject_reading(self, path: Path, reason: str, *, single: bool) -> None:
+        """Reject a file for its content; while it does not change, the next scan need not look at it."""
+        self._reject(path, reason)
         try:
-            image = source if untilt is None else untilt(source)
-            one = _examine(image, base_dir, spacing_mm=spacing_mm, licence=licence)
-            _add_exogenous(one, channels, [*roots, base_dir], base_dir)
-            _add_label(one, label_files, [*roots, base_dir], base_dir, alone=not isinstance(labels, Mapping))
-            found.append(one)
-        except ImageFileError as error:
-            manifest.rejected.append(_rejected_source(source, error, base_dir))
-        if progress is not None:
-            progress(done, len(sources))
-    for reader, file in points.items():
-        _add_landmarks(found, file, manifest, reader if several else None)
-    declared = [] if splits is None else _add_splits(found, splits, manifest)
-    groups = duplicate_groups([one.content for one in found], declared=declared)
-    for one, group in zip(found, groups, strict=True):
-        getattr(manifest, section_of(one.entry["split"])).append({**one.entry, "duplicate_group": group})
-    manifest.rejected.sort(key=lambda record: record["path"])
-    return manifest
+            if single and not is_dicom(path):  # what is right for a slice depends on the others
+                self._rejected[-1][STAMP] = stamp_of([path])
+        except OSError:
+            log.debug("%s cannot be opened", path.name)
+
+    def _reject_source(self, source: Source, found: Unusable) -> None:
+        if found.trace:
+            log.debug("%s: %s", source.place.name, found.trace)
+        inside = source.is_series and found.path in source.files
+        reason = f"slice {found.path.name} {found.reason}" if inside else found.reason
+        self._reject_reading(source.place, reason, single=len(source.files) == 1 and not source.is_series)
+        if source.is_series:
+            self._rejected[-1]["files"] = [_shown(path, path.parent) for path in source.files]
 
 
-def content_sha256(files: Sequence[Path]) -> str:
-    """Compute the checksum of one file, or of the listing that ``sha256sum *`` prints for several, sorted by name."""
-    digests = []
-    for path in sorted(files, key=lambda one: one.name):
-        with path.open("rb") as file:
-            digests.append((hashlib.file_digest(file, "sha256").hexdigest(), path.name))
-    if len(digests) == 1:
-        return digests[0][0]
-    return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
+class _Tables:
+    """Which keys of the landmark and split files name which images, and which of them were used."""
+
+    def __init__(self, points: Mapping[Any, LandmarkFile], splits: SplitFile | None, places: Sequence[Path]) -> None:
+        self._splits = splits
+        tables: list[Any] = [*points.values(), *([] if splits is None else [splits])]
+        self._assigned = {id(table): table.assign(places) for table in tables}
+        self._used: dict[int, dict[str, int]] = {id(table): {} for table in tables}
+
+    def key(self, table: LandmarkFile | SplitFile, place: Path) -> str | None:
+        """Key of an image, None if the table does not name it."""
+        return self._assigned[id(table)].keys.get(place)
+
+    def use(self, table: LandmarkFile | SplitFile, place: Path, number: int = 0) -> None:
+        """Note that an image, with its number among those taken, has its key."""
+        self._used[id(table)][self._assigned[id(table)].keys[place]] = number
+
+    def used(self, table: LandmarkFile | SplitFile) -> Mapping[str, int]:
+        """Keys of the images taken, with the numbers of these."""
+        return self._used[id(table)]
+
+    def unclear(self, table: LandmarkFile | SplitFile) -> Mapping[str, Sequence[Path]]:
+        """Keys that fit several images."""
+        return self._assigned[id(table)].unclear
+
+    def declared_repeats(self) -> list[tuple[int, int]]:
+        """Pairs of images, by number, that the split file calls repeats."""
+        if self._splits is None:
+            return []
+        place = self.used(self._splits)
+        pairs = [(key, other) for key, other in self._splits.duplicate_of.items() if {key, other} <= place.keys()]
+        return [(place[key], place[other]) for key, other in pairs]
+
+
+def _copy_with_groups(spool: Iterable[str], groups: Iterable[str | None], file: IO[str]) -> ManifestSummary:
+    """Copy the lines of a manifest, each entry with its group of repeats."""
+    summary, names = ManifestSummary(), iter(groups)
+    for line in spool:
+        entry = json.loads(line)
+        if (section := entry.pop("section")) == REJECTED:
+            summary.rejected += 1
+            file.write(line)
+            continue
+        entry["duplicate_group"] = next(names)
+        summary.add(section, entry)
+        file.write(entry_line(section, entry))
+    return summary
 
 
 def _common_folder(roots: Sequence[Path]) -> Path:
@@ -141,103 +465,22 @@ def _common_folder(roots: Sequence[Path]) -> Path:
     return common if common.is_dir() else common.parent
 
 
-def _examine(source: Source, base_dir: Path, *, spacing_mm: SpacingMM | None, licence: str | None) -> ScannedImage:
-    if any(_shown(file, base_dir) != _relative(file, base_dir) for file in source.files):
-        raise ImageFileError(source.place, "has a name that is not UTF-8; rename it.")
-    image = read_image(source.image, spacing_mm=spacing_mm)
-    dims = image.ndim - 1
-    affine = torch.as_tensor(image.affine)
-    spacing = spacing_of(spatial_affine(affine, dims)).tolist()
-    entry: Entry = {
-        "image": _relative(source.image, base_dir),
-        "spacing_mm": [round(size, 6) for size in spacing],
-        "spacing_source": image.meta["spacing_source"],
-        "shape": list(image.shape[1:]),
-        "modality": image.meta["modality"] or None,
-        "sha256": content_sha256(source.files),
-        "licence": licence,
-        "split": None,
-        "duplicate_group": None,
-        "landmarks": None,
-    }
-    return ScannedImage(source, affine, entry, image_fingerprint(image[0].numpy()))
+def _is_plain(found: Usable) -> bool:
+    """True if the affine follows from the spacing alone, as that of a picture does."""
+    if len(found.shape) != 2:
+        return False
+    return torch.allclose(torch.tensor(found.affine, dtype=torch.float64), image_affine(found.spacing_mm), atol=1e-6)
 
 
-def _rejected_source(source: Source, error: ImageFileError, base_dir: Path) -> dict[str, Any]:
-    record: dict[str, Any] = {"path": _shown(source.place, base_dir), "reason": error.reason}
-    if source.is_series:
-        if error.path in source.files:
-            record["reason"] = f"slice {error.path.name} {error.reason}"
-        record["files"] = [_shown(path, path.parent) for path in source.files]
-    return record
+def _affine_of(entry: Entry) -> Float[Tensor, "4 4"]:
+    if "affine" not in entry:
+        return image_affine(entry["spacing_mm"])
+    return torch.tensor([*entry["affine"], [0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
-def _add_exogenous(
-    one: ScannedImage, channels: Sequence[ExogenousFiles], roots: Sequence[Path], base_dir: Path
-) -> None:
-    """Name the files of the exogenous channels in an entry, after a check that they fit the image."""
-    if channels:
-        one.entry["exogenous"] = {
-            channel.name: _relative(_fitting(one, channel, roots, kind="continuous"), base_dir) for channel in channels
-        }
-
-
-def _add_label(
-    one: ScannedImage, files: Sequence[ExogenousFiles], roots: Sequence[Path], base_dir: Path, alone: bool
-) -> None:
-    """Name the label map or the masks in an entry, after a check that they fit the image."""
-    if files:
-        paths = [_relative(_fitting(one, channel, roots, kind="categorical"), base_dir) for channel in files]
-        one.entry["label"] = paths[0] if alone else paths
-
-
-def _fitting(one: ScannedImage, channel: ExogenousFiles, roots: Sequence[Path], *, kind: str) -> Path:
-    """File of an image that has its size and place."""
-    image = one.source.place
-    path = channel.find(image, roots)
-    if path is None:
-        raise ImageFileError(image, f"has no {channel.what} {channel.name!r} in {channel.folder}; add its file.")
-    try:
-        read_exogenous(path, Grid(tuple(one.entry["shape"]), one.affine), kind=kind)
-    except ImageFileError as error:
-        raise ImageFileError(image, f"has a {channel.name} file that does not fit: {error}") from error
-    return path
-
-
-def _add_landmarks(found: Sequence[ScannedImage], points: LandmarkFile, manifest: Manifest, reader: str | None) -> None:
-    """Name the landmark file in the entries of the images that it holds, after a check that the points lie inside."""
-    file = _relative(points.path.absolute(), manifest.base_dir)
-    named = set()
-    for one in found:
-        key = points.find(one.source.place)
-        if key is not None:
-            points.for_image(one.source.place, one.affine, one.entry["shape"])
-            one.entry["landmarks"] = file if reader is None else {**(one.entry["landmarks"] or {}), reader: file}
-            named.add(key)
-    _note_absent(points.path, [key for key in points.images if key not in named], "landmarks", manifest)
-
-
-def _add_splits(found: list[ScannedImage], splits: SplitFile, manifest: Manifest) -> list[tuple[int, int]]:
-    """Give every image its split, reject those without; return the repeats that the file declares, as indices."""
-    keys = [splits.find(one.source.place) for one in found]
-    for one, key in zip(found, keys, strict=True):
-        if key is None:
-            reason = f"is not named in {splits.path.name}; give it a split."
-            manifest.rejected.append({"path": _relative(one.source.place, manifest.base_dir), "reason": reason})
-        else:
-            one.entry["split"] = splits.splits[key]
-    found[:] = [one for one, key in zip(found, keys, strict=True) if key is not None]
-    place = {key: index for index, key in enumerate(key for key in keys if key is not None)}
-    _note_absent(splits.path, [key for key in splits.splits if key not in place], "a split", manifest)
-    pairs = [(key, other) for key, other in splits.duplicate_of.items() if {key, other} <= place.keys()]
-    return [(place[key], place[other]) for key, other in pairs]
-
-
-def _note_absent(table: Path, keys: Sequence[str], what: str, manifest: Manifest) -> None:
-    if keys:
-        shown = ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
-        reason = f"gives {what} to {len(keys)} image(s) that are not among those taken: {shown}."
-        manifest.rejected.append({"path": _relative(table.absolute(), manifest.base_dir), "reason": reason})
+def _is_utf8(path: Path, base_dir: Path) -> bool:
+    text = str(path)
+    return text.isascii() or _shown(path, base_dir) == _relative(path, base_dir)
 
 
 def _shown(path: Path, base_dir: Path) -> str:
@@ -246,6 +489,7 @@ def _shown(path: Path, base_dir: Path) -> str:
 
 
 def _relative(path: Path | Sequence[Path], base_dir: Path) -> Any:
-    if isinstance(path, Path):
-        return Path(os.path.relpath(path, base_dir)).as_posix()
-    return [_relative(one, base_dir) for one in path]
+    if not isinstance(path, Path):
+        return [_relative(one, base_dir) for one in path]
+    text, base = str(path), f"{base_dir}{os.sep}"
+    return (Path(text[len(base) :]) if text.startswith(base) else Path(os.path.relpath(path, base_dir))).as_posix()

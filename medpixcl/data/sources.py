@@ -1,5 +1,6 @@
 """Group the files under some folders into images."""
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from medpixcl.data.dicom_header import read_header
 from medpixcl.data.images import image_format, why_no_image
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.series import dicom_files
+from medpixcl.data.unusable import unusable
 from medpixcl.data.volumes import detached_data
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,10 @@ def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileErro
             continue
         try:
             one = _recognise(path)
-        except ImageFileError as error:
-            rejected.append(error)
-            continue
-        except OSError as error:
-            rejected.append(ImageFileError(path, f"cannot be opened ({error.strerror})."))
+        except Exception as error:  # a damaged header makes the readers raise any kind of error
+            found = unusable(path, error)
+            log.debug("%s: %s", path.name, found.trace)
+            rejected.append(ImageFileError(found.path, found.reason))
             continue
         if isinstance(one, Source):
             sources.append(one)

@@ -1,9 +1,10 @@
 """Read the split of each image of a dataset from a CSV file."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
-from medpixcl.data.identity import ImageKeys
+from medpixcl.data.image_keys import Assignment, ImageKeys
 
 _IMAGE_COLUMNS = ("image", "volume", "id")
 _SPLIT_COLUMNS = ("split", "official_split")
@@ -35,9 +36,14 @@ class SplitFile:
             raise ValueError(f"{path} is not UTF-8 text; save it as CSV (UTF-8).") from None
         self._keys = ImageKeys(path, self.splits)
 
-    def find(self, image: Path) -> str | None:
-        """Return the key of an image, None if the file does not name it."""
-        return self._keys.find(image)
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Names of the images in the file."""
+        return tuple(self.splits)
+
+    def assign(self, images: Iterable[Path]) -> Assignment:
+        """Find the key of every image of a set (:meth:`medpixcl.data.image_keys.ImageKeys.assign`)."""
+        return self._keys.assign(images)
 
     def _read(self, reader: csv.DictReader) -> None:
         columns = reader.fieldnames or []

@@ -88,7 +88,7 @@ def detached_data(path: Path) -> Path | None:
         return None
     try:
         name = read_itk_header(path).data_file
-    except ImageFileError:
+    except (ImageFileError, OSError):
         return None
     return path.parent / name if name is not None and (path.parent / name).is_file() else None
 

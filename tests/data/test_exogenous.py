@@ -95,7 +95,8 @@ def test_names(tmp_path: Path) -> None:
         (maps / name).parent.mkdir(parents=True, exist_ok=True)
         (maps / name).touch()
     assert found(maps, images / "b" / "x.png", [images]) == maps / "b" / "x.nii.gz"  # same path, other suffix
-    assert found(maps, images / "z" / "y.jpg", [images]) == maps / "c" / "y.png"  # same name
+    assert found(maps, images / "y.jpg", [images]) == maps / "c" / "y.png"  # same name, one of the two in no subfolder
+    assert found(maps, images / "z" / "y.jpg", [images]) is None  # the map of an image in another folder
     assert found(maps, images / "frame-1.color.jpg", [images]) == maps / "frame-1.depth.png"  # same start
     assert found(maps, images / "frame-3.color.jpg", [images]) is None
     with pytest.raises(ValueError, match=r"maps: x\.png may belong to any of a/x\.nii\.gz, b/x\.nii\.gz; keep one, or"):

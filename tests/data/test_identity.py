@@ -9,7 +9,19 @@ class TestPairImages:
 
     def test_ambiguous_name(self) -> None:
         with pytest.raises(ValueError, match="'1' stands for 2 predicted and 1 reference images"):
-            pair_images(["a/1.png", "b/1.png"], ["c/1.png"])
+            pair_images(["a/1.png", "b/1.png"], ["1.png"])
+        with pytest.raises(ValueError, match="'1' stands for 1 predicted and 2 reference images"):
+            pair_images(["1.png", "a/1.png"], ["a/1.png", "b/1.png"])
+
+    def test_a_folder_is_never_ignored(self) -> None:
+        assert pair_images(["p002/1.png"], ["p001/1.png"]) == {}
+        assert pair_images(["x/p1/1.png", "2.png"], ["p1/1.nii.gz", "p2/1.png", "p3/2.png"]) == {
+            "x/p1/1.png": "p1/1.nii.gz",
+            "2.png": "p3/2.png",
+        }
+
+    def test_composed_and_decomposed_letters_are_one(self) -> None:
+        assert pair_images(["M\u00fcller.png"], ["Mu\u0308ller.png"]) == {"M\u00fcller.png": "Mu\u0308ller.png"}
 
     def test_repeated_name_without_partner_is_no_problem(self) -> None:
         assert pair_images(["a/1.png", "b/1.png"], ["2.png"]) == {}

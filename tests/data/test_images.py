@@ -1,6 +1,7 @@
 """Pictures and volumes: values, position in space, and what is refused."""
 
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from medpixcl.coordinates import flip_ras_lps, voxel_to_mm
 from medpixcl.data.images import ImageFileError, MissingSpacingError, read_image
+from medpixcl.data.pixels import in_c_order
 
 OBLIQUE = np.array([[0.0, -1.9, 0.3, 5.0], [1.2, 0.0, 0.1, -7.0], [0.1, 0.2, 2.5, 3.0], [0.0, 0.0, 0.0, 1.0]])
 
@@ -259,3 +261,14 @@ def test_real_volume_agrees_with_itk(data_dir: Path, name: str) -> None:
     np.testing.assert_allclose(image[0].numpy(), values, rtol=1e-5, atol=1e-3)
     for voxel in [(0, 0, 0), (7, 3, 5)]:
         torch.testing.assert_close(lps_of(image, voxel), lps_of_itk(path, voxel), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (3, 4, 70), (1, 1, 1), (6, 1, 33)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_values_in_c_order(shape: tuple[int, ...], order: Literal["C", "F"]) -> None:
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32).copy(order)
+    values.flags.writeable = False
+    found = in_c_order(values)
+    np.testing.assert_array_equal(found, values)
+    assert found.flags.c_contiguous
+    assert found.flags.writeable

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK
 from PIL import Image
 
+from medpixcl.data.duplicates import image_fingerprint
 from medpixcl.data.images import read_image
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.scan import content_sha256, scan
@@ -73,7 +74,7 @@ def test_every_file_is_listed_or_rejected(mixed: Path) -> None:
 
 def test_entries_say_what_is_needed_and_no_names(mixed: Path, tmp_path: Path) -> None:
     manifest = scan(mixed, spacing_mm=(0.5, 0.25), licence="CC0")
-    by_image = {str(one["image"]): one for one in manifest.training}
+    by_image, file = {str(one["image"]): one for one in manifest.training}, mixed / "b" / "one.png"
     assert by_image["b/one.png"] == {
         "image": "b/one.png",
         "spacing_mm": [0.5, 0.25],
@@ -85,6 +86,8 @@ def test_entries_say_what_is_needed_and_no_names(mixed: Path, tmp_path: Path) ->
         "split": None,
         "duplicate_group": None,
         "landmarks": None,
+        "stamp": f"{file.stat().st_size}-{file.stat().st_mtime_ns}",
+        "fingerprint": image_fingerprint(np.asarray(Image.open(file), dtype=np.float32)).to_text(),
     }
     assert by_image["good"]["spacing_mm"] == [0.75, 0.5, 2.5]
     assert by_image["good"]["shape"] == [5, 6, 4]
@@ -167,7 +170,7 @@ def test_declared_repeats_join_those_found(tmp_path: Path) -> None:
         ("image,part\na.png,train\n", "has the columns image, part; expected image"),
         ("image,split\na.png,\n", "line 2 names no image or no split"),
         ("image,split\na.png,train\na.png,test\n", "line 3: 'a.png' stands twice"),
-        ("image,split\nx/a.png,train\ny/a.png,test\n", r"a\.png may be any of"),
+        ("image,split\nimg/a.png,train\n./img/a.png,test\n", r"a\.png may be any of"),
     ],
 )
 def test_bad_split_file_is_refused(tmp_path: Path, text: str, sentence: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from medpixcl.data.identity import pair_images, pairing_name
+from medpixcl.data.identity import named_images, pair_images
 from medpixcl.landmarks.metrics import THRESHOLDS_MM, radial_errors, summarise_errors
 from medpixcl.landmarks.points import in_plane
 from medpixcl.landmarks.resampling import TIE_MM, named_means
@@ -28,7 +28,7 @@ def evaluate_positions(
 ) -> dict[str, Any]:
     """Compare predicted with reference positions, image by image, and list whatever is on one side only.
 
-    Images are paired by key, else by file name (:func:`medpixcl.data.identity.pair_images`); landmarks by name.
+    Images are paired by path (:func:`medpixcl.data.identity.pair_images`), landmarks by name.
 
     Args:
         predictions: Mapping from image (path) to landmark to position in mm.
@@ -49,19 +49,19 @@ def evaluate_positions(
     Raises:
         ValueError: If no image is on both sides, a file name stands for several images, or positions differ in length.
     """
-    kept, kept_reference = _without(predictions, exclude), _without(reference, exclude)
+    left_out, left_out_reference = named_images(exclude, predictions), named_images(exclude, reference)
+    kept, kept_reference = _without(predictions, left_out), _without(reference, left_out_reference)
     pairs = pair_images(kept, kept_reference)
     if not pairs:
         raise ValueError(
             f"none of the {len(kept)} predicted images is among the {len(kept_reference)} reference images; "
-            "expected the same paths or file names on both sides."
+            "expected the same paths on both sides, or file names without a folder."
         )
     guessed, given = [kept[image] for image in pairs], [kept_reference[image] for image in pairs.values()]
     names = list(dict.fromkeys(itertools.chain(*given)))
     found, expected = _stack(guessed, given, names)
     errors = radial_errors(found, expected)
-    gone = [*(predictions.keys() - kept.keys()), *(reference.keys() - kept_reference.keys())]
-    excluded = {pairing_name(key): key for key in reversed(gone)}
+    excluded = left_out_reference | left_out
     return {
         **summarise_errors(errors, names, thresholds=thresholds, bootstrap=bootstrap, seed=seed),
         "sdr_percent_missing_as_miss": _strict_rate(errors, ~expected.isnan().any(-1), thresholds),
@@ -71,8 +71,8 @@ def evaluate_positions(
         "landmarks_without_prediction": sorted(set(names) - set(itertools.chain(*guessed))),
         "points_without_reference": _only_in(found, expected, list(pairs), names),
         "points_without_prediction": _only_in(expected, found, list(pairs), names),
-        "excluded": sorted(excluded.values()),
-        "exclude_not_found": sorted(entry for entry in exclude if pairing_name(entry) not in excluded),
+        "excluded": sorted(set(excluded.values())),
+        "exclude_not_found": sorted(entry for entry in exclude if entry not in excluded),
         "per_image": {image: _image_entry(row, names) for image, row in zip(pairs, errors, strict=True)},
     }
 
@@ -82,9 +82,9 @@ def _strict_rate(errors: Tensor, expected: Bool[Tensor, "n k"], thresholds: Sequ
     return named_means([0.0, *map(float, rates)], thresholds)["sdr_percent"]
 
 
-def _without(side: Mapping[str, NamedPositions], exclude: Collection[str]) -> dict[str, NamedPositions]:
-    names = {pairing_name(entry) for entry in exclude if entry not in side}
-    return {key: points for key, points in side.items() if key not in exclude and pairing_name(key) not in names}
+def _without(side: Mapping[str, NamedPositions], left_out: Mapping[str, str]) -> dict[str, NamedPositions]:
+    gone = set(left_out.values())
+    return {key: points for key, points in side.items() if key not in gone}
 
 
 def _stack(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine, voxel_to_mm
-from medpixcl.data.identity import ImageKeys
+from medpixcl.data.image_keys import Assignment, ImageKeys
 from medpixcl.data.itk_spacing import why_itk_differs
 from medpixcl.data.landmarks.same_image import MarkedOn, why_another_image
 from medpixcl.data.pixels import MissingSpacingError
@@ -118,12 +118,20 @@ class LandmarkFile:
         return tuple(self._rows)
 
     def find(self, image_path: str | PathLike[str]) -> str | None:
-        """Return the key of an image, matched by path, file name or name without suffix; None if it has no rows.
+        """Return the key of one image (:meth:`medpixcl.data.image_keys.ImageKeys.find`); None if it has no rows.
 
         Raises:
             ValueError: If several images of the file have that name.
         """
         return self._keys.find(image_path)
+
+    def assign(self, images: Iterable[Path]) -> Assignment:
+        """Find the key of every image of a set (:meth:`medpixcl.data.image_keys.ImageKeys.assign`).
+
+        Raises:
+            ValueError: If several keys fit one image.
+        """
+        return self._keys.assign(images)
 
     def for_image(
         self,
@@ -156,7 +164,7 @@ class LandmarkFile:
         if (key := self.find(path)) is None:
             raise ValueError(
                 f"{self.path} has no landmarks of {path.name}; it holds those of {len(self._rows)} other image(s), "
-                "matched by path, file name or name without suffix."
+                "matched by path, or by a file name without a folder."
             )
         of_image = self._rows[key]
         self._require_same_image(of_image.values(), path, tuple(shape))
