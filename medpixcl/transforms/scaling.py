@@ -22,8 +22,8 @@ class UnitIntensityd(MapTransform):
 
     Example:
         >>> import torch
-        >>> UnitIntensityd("image", window=(-100, 100))({"image": torch.tensor([[-200.0, 0.0, 50.0]])})["image"]
-        tensor([[0.0000, 0.5000, 0.7500]])
+        >>> UnitIntensityd("image", window=(-100, 100))({"image": torch.tensor([[-200.0, 0.0, 50.0]])})["image"].tolist()
+        [[0.0, 0.5, 0.75]]
     """
 
     def __init__(self, keys: KeysCollection, window: Sequence[float | int] | None = None) -> None:

@@ -53,7 +53,7 @@ class TestLandmarkRows:
 
 def test_coverage_rows_hide_folders_of_images_only() -> None:
     metrics = evaluate_positions(
-        {"jane doe/1.png": {"left/right": (0.0, 0.0)}, "jane doe/2.png": {}}, {"x/1.png": {"left/right": None}}
+        {"jane doe/1.png": {"left/right": (0.0, 0.0)}, "jane doe/2.png": {}}, {"1.png": {"left/right": None}}
     )
     assert coverage_rows(metrics)[1:] == [
         ["images without reference", "1", "2.png"],
