@@ -22,7 +22,8 @@ class UnitIntensityd(MapTransform):
 
     Example:
         >>> import torch
-        >>> UnitIntensityd("image", window=(-100, 100))({"image": torch.tensor([[-200.0, 0.0, 50.0]])})["image"].tolist()
+        >>> scaled = UnitIntensityd("image", window=(-100, 100))({"image": torch.tensor([[-200.0, 0.0, 50.0]])})
+        >>> scaled["image"].tolist()
         [[0.0, 0.5, 0.75]]
     """
 
