@@ -1,4 +1,4 @@
-"""Number of CPUs that this process may use, and torch's thread count."""
+"""Number of CPUs that this process may use, and how torch's threads share them."""
 
 import math
 import os
@@ -29,11 +29,14 @@ def cpu_quota(folder: Path = CGROUPS) -> float:
     return math.inf
 
 
-def limit_threads() -> None:
-    """Let torch, which knows nothing of a container's quota, start no more threads than it gives CPUs.
+def set_threads() -> None:
+    """Let torch's threads leave the CPUs to others: no more of them than a container's quota gives, none that spins.
 
-    ``OMP_NUM_THREADS`` stays as the user set it. To be called before torch is imported.
+    A thread that waits for the others spins by default. Where another process wants the CPU, that thread keeps the one
+    it waits for from running, and a training step takes several times as long as with one thread. ``OMP_NUM_THREADS``
+    and ``OMP_WAIT_POLICY`` stay as the user set them. To be called before torch is imported.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if (cpus := available_cpus()) < _cpus():
         os.environ.setdefault("OMP_NUM_THREADS", str(cpus))
 

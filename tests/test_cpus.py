@@ -6,7 +6,7 @@ import os
 import pytest
 
 from medpixcl import _cpus
-from medpixcl._cpus import available_cpus, cpu_quota, limit_threads
+from medpixcl._cpus import available_cpus, cpu_quota, set_threads
 
 
 def write(folder, **files):
@@ -34,16 +34,25 @@ def test_threads_stay_below_the_quota(monkeypatch):
     monkeypatch.setattr(_cpus, "_cpus", lambda: 64)
     monkeypatch.setattr(_cpus, "cpu_quota", lambda: 1.5)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    limit_threads()
+    set_threads()
     assert (available_cpus(), os.environ["OMP_NUM_THREADS"]) == (2, "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
-    limit_threads()
+    set_threads()
     assert os.environ["OMP_NUM_THREADS"] == "8", "the user's choice stays"
 
 
-def test_no_limit_sets_nothing(monkeypatch):
+def test_waiting_threads_sleep_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    set_threads()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    set_threads()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_no_limit_sets_no_number_of_threads(monkeypatch):
     monkeypatch.setattr(_cpus, "cpu_quota", lambda: math.inf)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    limit_threads()
+    set_threads()
     assert "OMP_NUM_THREADS" not in os.environ
     assert available_cpus() == _cpus._cpus() >= 1

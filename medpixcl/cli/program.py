@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import medpixcl
-from medpixcl._cpus import limit_threads
+from medpixcl._cpus import set_threads
 from medpixcl.cli.bundles import bundles
 from medpixcl.cli.calibrate import calibrate
 from medpixcl.cli.choose_template import choose_template
@@ -79,7 +79,7 @@ def main() -> None:
     """Run the program; on bad input it prints one sentence and exits with status 2."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    limit_threads()
+    set_threads()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are not UTF-8
