@@ -32,9 +32,10 @@ from medpixcl.data.manifest import LINES_SUFFIX, REJECTED, Entry, Manifest, entr
 from medpixcl.data.manifest_summary import ManifestSummary
 from medpixcl.data.parallel_reading import examine_all
 from medpixcl.data.pixels import SpacingMM
-from medpixcl.data.sources import Source, group_files, visible_files
+from medpixcl.data.sources import Source, attached_files, group_files, visible_files
 from medpixcl.data.splits import SplitFile, section_of
 from medpixcl.data.unusable import Unusable, unusable
+from medpixcl.data.volumes import is_header
 
 log = logging.getLogger(__name__)
 _SHOWN = 5
@@ -250,14 +251,15 @@ class _Scan:
         tables: list[Any] = [*self.points.values(), *([] if self.splits is None else [self.splits])]
         beside = {table.path.absolute() for table in tables}
         beside |= {file for channel in (*self.channels, *self.labels) for file in channel.files}
-        files = [path for path in visible_files(roots) if path not in beside]
+        files = [path for path in visible_files(roots, list_closed=True) if path not in beside]
         if left_out is not None:
             files = [path for path in files if not path.is_relative_to(left_out)]
-        settled = {path for path in files if self.known.is_unchanged_file(path)}
+        attached = attached_files(files)
+        settled = {path for path in files if path not in attached and self.known.is_unchanged_file(path)}
         self._rejected += [record for path in files if path in settled and (record := self.known.rejected(path))]
         sources, refused = group_files([path for path in files if path not in settled])
-        for error in refused:
-            self._reject_reading(error.path, error.reason, single=True)
+        for one in refused:
+            self._reject_reading(one.path, one.reason, lasting=one.lasting)
         sources += [Source(path, (path,)) for path in files if path in settled and not self.known.rejected(path)]
         order = {path: number for number, path in enumerate(files)}
         return sorted(sources, key=lambda one: min(order[path] for path in one.files if path in order))
@@ -309,7 +311,10 @@ class _Scan:
 
     def _users(self, channel: ExogenousFiles) -> Counter[Path | None]:
         """Number of images that each file of a channel fits."""
-        return self._counts.setdefault(channel.name, Counter(self._maps[f"{channel.what} {channel.name}"].values()))
+        name = f"{channel.what} {channel.name}"
+        if name not in self._counts:
+            self._counts[name] = Counter(self._maps[name][place] for place in self._places)
+        return self._counts[name]
 
     def _known_entry(self, task: Examination) -> Entry:
         entry = self.known.entry(task.source, task.maps)
@@ -320,7 +325,7 @@ class _Scan:
     def _read_entry(self, task: Examination, result: Usable | Unusable) -> Entry | None:
         """Entry of an image that was read; None and a rejection if it cannot be used."""
         if isinstance(result, Unusable):
-            self._reject_source(task.source, result)
+            self._reject_source(task.source, result, maps=task.maps)
             return None
         entry: Entry = {
             "image": _relative(task.source.image, self.base_dir),
@@ -387,21 +392,22 @@ class _Scan:
     def _reject(self, path: Path, reason: str) -> None:
         self._rejected.append({"path": _shown(path, self.base_dir), "reason": reason})
 
-    def _reject_reading(self, path: Path, reason: str, *, single: bool) -> None:
-        """Reject a file for its content; while it does not change, the next scan need not look at it."""
+    def _reject_reading(self, path: Path, reason: str, *, lasting: bool) -> None:
+        """Reject a file; if the reason lies in this file alone, the next scan need not look at it until it changes."""
         self._reject(path, reason)
         try:
-            if single and not is_dicom(path):  # what is right for a slice depends on the others
+            if lasting and path.is_file() and not (is_header(path) or is_dicom(path)):  # these depend on other files
                 self._rejected[-1][STAMP] = stamp_of([path])
         except OSError:
             log.debug("%s cannot be opened", path.name)
 
-    def _reject_source(self, source: Source, found: Unusable) -> None:
+    def _reject_source(self, source: Source, found: Unusable, maps: Sequence[MapFile] = ()) -> None:
         if found.trace:
             log.debug("%s: %s", source.place.name, found.trace)
         inside = source.is_series and found.path in source.files
         reason = f"slice {found.path.name} {found.reason}" if inside else found.reason
-        self._reject_reading(source.place, reason, single=len(source.files) == 1 and not source.is_series)
+        alone = len(source.files) == 1 and not source.is_series and not maps
+        self._reject_reading(source.place, reason, lasting=found.lasting and alone)
         if source.is_series:
             self._rejected[-1]["files"] = [_shown(path, path.parent) for path in source.files]
 
