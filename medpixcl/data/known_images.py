@@ -41,11 +41,15 @@ class KnownImages:
         wanted: Settings and program of the scan to come, see :attr:`medpixcl.data.manifest.Manifest.about`.
         base_dir: Folder that the paths of the entries given back start from.
         by_content: Trust the checksum of an image's files, not their size and time of change.
+
+    Attributes:
+        files: The manifest's own file, which is no image.
     """
 
     def __init__(self, path: Path | None, wanted: Mapping[str, Any], base_dir: Path, *, by_content: bool) -> None:
         self._base_dir, self._by_content = base_dir, by_content
         self._folder = Path() if path is None else path.absolute().parent
+        self.files = frozenset[Path]() if path is None else frozenset({path.absolute()})
         self._entries: dict[str, Callable[[], Entry]] = {}
         self._stamps: dict[str, str] = {}
         self._singles: dict[str, str] = {}

@@ -204,6 +204,7 @@ class _Scan:
         self._counts: dict[str, Counter[Path | None]] = {}
         self._declared: list[tuple[int, int]] = []
         self._roots = [*roots, common]
+        self._resampled: set[Path] = set()
         resampled = None if resample_tilt is None else Path(resample_tilt).absolute()
         sources = self._grouped(roots, resampled)
         if resampled is not None:
@@ -251,6 +252,7 @@ class _Scan:
         tables: list[Any] = [*self.points.values(), *([] if self.splits is None else [self.splits])]
         beside = {table.path.absolute() for table in tables}
         beside |= {file for channel in (*self.channels, *self.labels) for file in channel.files}
+        beside |= self.known.files
         files = [path for path in visible_files(roots, list_closed=True) if path not in beside]
         if left_out is not None:
             files = [path for path in files if not path.is_relative_to(left_out)]
@@ -269,7 +271,8 @@ class _Scan:
         kept: list[Source] = []
         for source in sources:
             try:
-                kept.append(resample(source))
+                kept.append(volume := resample(source))
+                self._resampled |= {volume.place} - {source.place}
             except Exception as error:  # damaged slices make the readers raise any kind of error
                 self._reject_source(source, unusable(source.place, error))
         return kept
@@ -361,7 +364,8 @@ class _Scan:
     def _add_tables(self, place: Path, entry: Entry, tables: "_Tables") -> str | None:
         """Name landmark files and split of an image; return the reason if it has no split."""
         for reader, points in self.points.items():
-            if tables.key(points, place) is not None:
+            if (key := tables.key(points, place)) is not None:
+                self._refuse_stored_voxels(points, key, place)
                 points.for_image(place, _affine_of(entry), entry["shape"])
                 file = _relative(points.path.absolute(), self.base_dir)
                 entry["landmarks"] = file if reader is None else {**(entry["landmarks"] or {}), reader: file}
@@ -375,14 +379,24 @@ class _Scan:
         entry["split"] = self.splits.splits[key]
         return None
 
+    def _refuse_stored_voxels(self, points: LandmarkFile, key: str, place: Path) -> None:
+        """Refuse voxels that a table counts in a tilted series, of which the resampled volume has others."""
+        if place in self._resampled and not key.endswith(place.suffix) and points.in_voxels(key):
+            raise ValueError(
+                f"{points.path}: {key!r} has landmarks in voxels of a series with gantry tilt, which was resampled; "
+                f"give them in mm, or mark them on {place} and name that file."
+            )
+
     def _note_tables(self, tables: "_Tables") -> None:
         """Reject, as lines of its table, what a landmark or split file says of no image, or of several."""
         for table, what in [*((one, "landmarks") for one in self.points.values()), (self.splits, "a split")]:
             if table is None:
                 continue
             unclear = tables.unclear(table)
-            absent = [key for key in table.images if key not in tables.used(table) and key not in unclear]
+            shared = tables.shared(table)
+            absent = [key for key in table.images if key not in {*tables.used(table), *unclear, *shared}]
             reasons = [why_unclear(key, images) for key, images in unclear.items()]
+            reasons += [f"names {key!r}, a folder of several volumes; give each a folder of its own." for key in shared]
             if absent:
                 shown = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
                 reasons.append(f"gives {what} to {len(absent)} image(s) that are not among those taken: {shown}.")
@@ -420,10 +434,19 @@ class _Tables:
         tables: list[Any] = [*points.values(), *([] if splits is None else [splits])]
         self._assigned = {id(table): table.assign(places) for table in tables}
         self._used: dict[int, dict[str, int]] = {id(table): {} for table in tables}
+        self._of_several = {place for place, number in Counter(places).items() if number > 1}
 
     def key(self, table: LandmarkFile | SplitFile, place: Path) -> str | None:
-        """Key of an image, None if the table does not name it."""
+        """Key of an image, None if the table does not name it, or gives landmarks to a folder of several volumes."""
+        if place in self._of_several and isinstance(table, LandmarkFile):
+            return None
         return self._assigned[id(table)].keys.get(place)
+
+    def shared(self, table: LandmarkFile | SplitFile) -> Sequence[str]:
+        """Keys of folders of several volumes, of which one only can have the landmarks."""
+        if not isinstance(table, LandmarkFile):
+            return []
+        return [key for place, key in self._assigned[id(table)].keys.items() if place in self._of_several]
 
     def use(self, table: LandmarkFile | SplitFile, place: Path, number: int = 0) -> None:
         """Note that an image, with its number among those taken, has its key."""
