@@ -13,6 +13,8 @@ from medpixcl.data.manifest import LINES_SUFFIX, REJECTED, SECTIONS, Entry, Mani
 from medpixcl.data.sources import Source
 
 STAMP = "stamp"
+_NEEDED = {"image", "spacing_mm", "shape", "modality", "sha256", "duplicate_group", "fingerprint"}
+"""Keys of an entry that is taken over."""
 
 
 def stamp_of(files: Sequence[Path], maps: Sequence[MapFile] = ()) -> str:
@@ -58,7 +60,7 @@ class KnownImages:
         if path is not None and path.is_file():
             try:
                 self._read(path, wanted)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 self._entries, self._stamps, self._singles, self._rejected = {}, {}, {}, {}
 
     def close(self) -> None:
@@ -134,7 +136,7 @@ class KnownImages:
         return entry
 
     def _add(self, entry: Entry, read: Callable[[], Entry]) -> None:
-        if not entry.get(STAMP):
+        if not (entry.get(STAMP) and entry.keys() >= _NEEDED):
             return
         image = entry["image"]
         files = [self._path(one) for one in ([image] if isinstance(image, str) else image)]
@@ -145,7 +147,7 @@ class KnownImages:
             self._singles[files[0]] = stamp
 
     def _add_rejected(self, record: Entry) -> None:
-        if record.get(STAMP):
+        if record.get(STAMP) and "reason" in record:
             path = self._path(record["path"])
             self._singles[path] = record[STAMP]
             self._rejected[path] = moved_entry(record, self._folder, self._base_dir)

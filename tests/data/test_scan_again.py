@@ -96,6 +96,29 @@ def test_a_manifest_in_the_folder_is_not_listed_in_itself(tmp_path: Path, name: 
     assert texts[0] == texts[1]
 
 
+DAMAGES = {
+    "another file": lambda text: "[]",
+    "cut off": lambda text: text[:-40],
+    "stamp that is none": lambda text: text.replace('"stamp": "', '"stamp": 5, "other": "'),
+    "entry without fingerprint": lambda text: text.replace('"fingerprint"', '"other"'),
+    "rejection without reason": lambda text: text.replace('"reason"', '"other"'),
+}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_manifest_is_not_taken_over(tmp_path: Path, damage: str, suffix: str) -> None:
+    picture(tmp_path / "images" / "a.png", 0)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    output = tmp_path / f"m{suffix}"
+    scan_to_file(tmp_path / "images", output, spacing_mm=1.0)
+    fresh = output.read_text()
+    output.write_text(DAMAGES[damage](fresh))
+    assert output.read_text() != fresh
+    scan_to_file(tmp_path / "images", output, spacing_mm=1.0)
+    assert output.read_text() == fresh
+
+
 @contextmanager
 def without_rights() -> Iterator[None]:
     """Act as a user without special rights, if the tests run as root."""
