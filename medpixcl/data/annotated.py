@@ -175,8 +175,8 @@ def target_points(
 
 def _points_mm(file: str, names: Sequence[str], image: str, affine: Tensor, shape: Sequence[int]) -> PointsMM:
     table = _table(file, _changed(file))
-    place = Path(image) if table.find(image) is not None else Path(image).parent  # of a series the folder is named
-    found = table.for_image(place if table.find(place) is not None else image, affine, shape)
+    places = (Path(image), *Path(image).parents)  # of a series the folder is named, or that of its folders
+    found = table.for_image(next((one for one in places if table.find(one) is not None), image), affine, shape)
     mm = dict(zip(found.names, voxel_to_mm(found.voxels, spatial_affine(affine, found.dims)), strict=True))
     nothing = torch.full((found.dims,), torch.nan, dtype=torch.float64)
     return torch.stack([mm.get(name, nothing) for name in names])

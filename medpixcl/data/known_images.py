@@ -13,6 +13,8 @@ from medpixcl.data.manifest import LINES_SUFFIX, REJECTED, SECTIONS, Entry, Mani
 from medpixcl.data.sources import Source
 
 STAMP = "stamp"
+_NEEDED = {"image", "spacing_mm", "shape", "modality", "sha256", "duplicate_group", "fingerprint"}
+"""Keys of an entry that is taken over."""
 
 
 def stamp_of(files: Sequence[Path], maps: Sequence[MapFile] = ()) -> str:
@@ -41,11 +43,15 @@ class KnownImages:
         wanted: Settings and program of the scan to come, see :attr:`medpixcl.data.manifest.Manifest.about`.
         base_dir: Folder that the paths of the entries given back start from.
         by_content: Trust the checksum of an image's files, not their size and time of change.
+
+    Attributes:
+        files: The manifest's own file, which is no image.
     """
 
     def __init__(self, path: Path | None, wanted: Mapping[str, Any], base_dir: Path, *, by_content: bool) -> None:
         self._base_dir, self._by_content = base_dir, by_content
         self._folder = Path() if path is None else path.absolute().parent
+        self.files = frozenset[Path]() if path is None else frozenset({path.absolute()})
         self._entries: dict[str, Callable[[], Entry]] = {}
         self._stamps: dict[str, str] = {}
         self._singles: dict[str, str] = {}
@@ -54,7 +60,7 @@ class KnownImages:
         if path is not None and path.is_file():
             try:
                 self._read(path, wanted)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 self._entries, self._stamps, self._singles, self._rejected = {}, {}, {}, {}
 
     def close(self) -> None:
@@ -130,7 +136,7 @@ class KnownImages:
         return entry
 
     def _add(self, entry: Entry, read: Callable[[], Entry]) -> None:
-        if not entry.get(STAMP):
+        if not (entry.get(STAMP) and entry.keys() >= _NEEDED):
             return
         image = entry["image"]
         files = [self._path(one) for one in ([image] if isinstance(image, str) else image)]
@@ -141,7 +147,7 @@ class KnownImages:
             self._singles[files[0]] = stamp
 
     def _add_rejected(self, record: Entry) -> None:
-        if record.get(STAMP):
+        if record.get(STAMP) and "reason" in record:
             path = self._path(record["path"])
             self._singles[path] = record[STAMP]
             self._rejected[path] = moved_entry(record, self._folder, self._base_dir)

@@ -32,9 +32,10 @@ from medpixcl.data.manifest import LINES_SUFFIX, REJECTED, Entry, Manifest, entr
 from medpixcl.data.manifest_summary import ManifestSummary
 from medpixcl.data.parallel_reading import examine_all
 from medpixcl.data.pixels import SpacingMM
-from medpixcl.data.sources import Source, group_files, visible_files
+from medpixcl.data.sources import Source, attached_files, group_files, visible_files
 from medpixcl.data.splits import SplitFile, section_of
 from medpixcl.data.unusable import Unusable, unusable
+from medpixcl.data.volumes import is_header
 
 log = logging.getLogger(__name__)
 _SHOWN = 5
@@ -203,6 +204,7 @@ class _Scan:
         self._counts: dict[str, Counter[Path | None]] = {}
         self._declared: list[tuple[int, int]] = []
         self._roots = [*roots, common]
+        self._resampled: set[Path] = set()
         resampled = None if resample_tilt is None else Path(resample_tilt).absolute()
         sources = self._grouped(roots, resampled)
         if resampled is not None:
@@ -250,14 +252,16 @@ class _Scan:
         tables: list[Any] = [*self.points.values(), *([] if self.splits is None else [self.splits])]
         beside = {table.path.absolute() for table in tables}
         beside |= {file for channel in (*self.channels, *self.labels) for file in channel.files}
-        files = [path for path in visible_files(roots) if path not in beside]
+        beside |= self.known.files
+        files = [path for path in visible_files(roots, list_closed=True) if path not in beside]
         if left_out is not None:
             files = [path for path in files if not path.is_relative_to(left_out)]
-        settled = {path for path in files if self.known.is_unchanged_file(path)}
+        attached = attached_files(files)
+        settled = {path for path in files if path not in attached and self.known.is_unchanged_file(path)}
         self._rejected += [record for path in files if path in settled and (record := self.known.rejected(path))]
         sources, refused = group_files([path for path in files if path not in settled])
-        for error in refused:
-            self._reject_reading(error.path, error.reason, single=True)
+        for one in refused:
+            self._reject_reading(one.path, one.reason, lasting=one.lasting)
         sources += [Source(path, (path,)) for path in files if path in settled and not self.known.rejected(path)]
         order = {path: number for number, path in enumerate(files)}
         return sorted(sources, key=lambda one: min(order[path] for path in one.files if path in order))
@@ -267,7 +271,8 @@ class _Scan:
         kept: list[Source] = []
         for source in sources:
             try:
-                kept.append(resample(source))
+                kept.append(volume := resample(source))
+                self._resampled |= {volume.place} - {source.place}
             except Exception as error:  # damaged slices make the readers raise any kind of error
                 self._reject_source(source, unusable(source.place, error))
         return kept
@@ -309,7 +314,10 @@ class _Scan:
 
     def _users(self, channel: ExogenousFiles) -> Counter[Path | None]:
         """Number of images that each file of a channel fits."""
-        return self._counts.setdefault(channel.name, Counter(self._maps[f"{channel.what} {channel.name}"].values()))
+        name = f"{channel.what} {channel.name}"
+        if name not in self._counts:
+            self._counts[name] = Counter(self._maps[name][place] for place in self._places)
+        return self._counts[name]
 
     def _known_entry(self, task: Examination) -> Entry:
         entry = self.known.entry(task.source, task.maps)
@@ -320,7 +328,7 @@ class _Scan:
     def _read_entry(self, task: Examination, result: Usable | Unusable) -> Entry | None:
         """Entry of an image that was read; None and a rejection if it cannot be used."""
         if isinstance(result, Unusable):
-            self._reject_source(task.source, result)
+            self._reject_source(task.source, result, maps=task.maps)
             return None
         entry: Entry = {
             "image": _relative(task.source.image, self.base_dir),
@@ -356,7 +364,8 @@ class _Scan:
     def _add_tables(self, place: Path, entry: Entry, tables: "_Tables") -> str | None:
         """Name landmark files and split of an image; return the reason if it has no split."""
         for reader, points in self.points.items():
-            if tables.key(points, place) is not None:
+            if (key := tables.key(points, place)) is not None:
+                self._refuse_stored_voxels(points, key, place)
                 points.for_image(place, _affine_of(entry), entry["shape"])
                 file = _relative(points.path.absolute(), self.base_dir)
                 entry["landmarks"] = file if reader is None else {**(entry["landmarks"] or {}), reader: file}
@@ -370,14 +379,24 @@ class _Scan:
         entry["split"] = self.splits.splits[key]
         return None
 
+    def _refuse_stored_voxels(self, points: LandmarkFile, key: str, place: Path) -> None:
+        """Refuse voxels that a table counts in a tilted series, of which the resampled volume has others."""
+        if place in self._resampled and not key.endswith(place.suffix) and points.in_voxels(key):
+            raise ValueError(
+                f"{points.path}: {key!r} has landmarks in voxels of a series with gantry tilt, which was resampled; "
+                f"give them in mm, or mark them on {place} and name that file."
+            )
+
     def _note_tables(self, tables: "_Tables") -> None:
         """Reject, as lines of its table, what a landmark or split file says of no image, or of several."""
         for table, what in [*((one, "landmarks") for one in self.points.values()), (self.splits, "a split")]:
             if table is None:
                 continue
             unclear = tables.unclear(table)
-            absent = [key for key in table.images if key not in tables.used(table) and key not in unclear]
+            shared = tables.shared(table)
+            absent = [key for key in table.images if key not in {*tables.used(table), *unclear, *shared}]
             reasons = [why_unclear(key, images) for key, images in unclear.items()]
+            reasons += [f"names {key!r}, a folder of several volumes; give each a folder of its own." for key in shared]
             if absent:
                 shown = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
                 reasons.append(f"gives {what} to {len(absent)} image(s) that are not among those taken: {shown}.")
@@ -387,21 +406,22 @@ class _Scan:
     def _reject(self, path: Path, reason: str) -> None:
         self._rejected.append({"path": _shown(path, self.base_dir), "reason": reason})
 
-    def _reject_reading(self, path: Path, reason: str, *, single: bool) -> None:
-        """Reject a file for its content; while it does not change, the next scan need not look at it."""
+    def _reject_reading(self, path: Path, reason: str, *, lasting: bool) -> None:
+        """Reject a file; if the reason lies in this file alone, the next scan need not look at it until it changes."""
         self._reject(path, reason)
         try:
-            if single and not is_dicom(path):  # what is right for a slice depends on the others
+            if lasting and path.is_file() and not (is_header(path) or is_dicom(path)):  # these depend on other files
                 self._rejected[-1][STAMP] = stamp_of([path])
         except OSError:
             log.debug("%s cannot be opened", path.name)
 
-    def _reject_source(self, source: Source, found: Unusable) -> None:
+    def _reject_source(self, source: Source, found: Unusable, maps: Sequence[MapFile] = ()) -> None:
         if found.trace:
             log.debug("%s: %s", source.place.name, found.trace)
         inside = source.is_series and found.path in source.files
         reason = f"slice {found.path.name} {found.reason}" if inside else found.reason
-        self._reject_reading(source.place, reason, single=len(source.files) == 1 and not source.is_series)
+        alone = len(source.files) == 1 and not source.is_series and not maps
+        self._reject_reading(source.place, reason, lasting=found.lasting and alone)
         if source.is_series:
             self._rejected[-1]["files"] = [_shown(path, path.parent) for path in source.files]
 
@@ -414,10 +434,19 @@ class _Tables:
         tables: list[Any] = [*points.values(), *([] if splits is None else [splits])]
         self._assigned = {id(table): table.assign(places) for table in tables}
         self._used: dict[int, dict[str, int]] = {id(table): {} for table in tables}
+        self._of_several = {place for place, number in Counter(places).items() if number > 1}
 
     def key(self, table: LandmarkFile | SplitFile, place: Path) -> str | None:
-        """Key of an image, None if the table does not name it."""
+        """Key of an image, None if the table does not name it, or gives landmarks to a folder of several volumes."""
+        if place in self._of_several and isinstance(table, LandmarkFile):
+            return None
         return self._assigned[id(table)].keys.get(place)
+
+    def shared(self, table: LandmarkFile | SplitFile) -> Sequence[str]:
+        """Keys of folders of several volumes, of which one only can have the landmarks."""
+        if not isinstance(table, LandmarkFile):
+            return []
+        return [key for place, key in self._assigned[id(table)].keys.items() if place in self._of_several]
 
     def use(self, table: LandmarkFile | SplitFile, place: Path, number: int = 0) -> None:
         """Note that an image, with its number among those taken, has its key."""

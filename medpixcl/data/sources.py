@@ -13,8 +13,8 @@ from medpixcl.data.dicom_header import read_header
 from medpixcl.data.images import image_format, why_no_image
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.series import dicom_files
-from medpixcl.data.unusable import unusable
-from medpixcl.data.volumes import detached_data
+from medpixcl.data.unusable import Unusable, unusable
+from medpixcl.data.volumes import detached_data, is_header
 
 log = logging.getLogger(__name__)
 
@@ -44,25 +44,32 @@ class Source:
         return self.image != self.files[0]
 
 
-def visible_files(roots: Iterable[Path]) -> list[Path]:
+def visible_files(roots: Iterable[Path], *, list_closed: bool = False) -> list[Path]:
     """List the given files and all files below the given folders, sorted within a root, without hidden ones.
 
     Symbolic links are followed; each folder is visited once.
 
+    Args:
+        roots: Files and folders.
+        list_closed: List a folder that cannot be opened itself, so that its files are not passed over in silence.
+
     Raises:
-        ValueError: If a folder cannot be opened.
+        ValueError: If a folder cannot be opened and is not to be listed.
     """
     files: dict[Path, None] = {}
+    closed: list[OSError] = []
     for root in roots:
         if root.is_file():
             files[root] = None
             continue
         seen = {root.resolve()}
-        for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse):
+        for folder, subfolders, names in os.walk(root, followlinks=True, onerror=closed.append):
             visible = sorted(name for name in subfolders if not name.startswith("."))
             subfolders[:] = [name for name in visible if _first(folder, name, seen)]
             files.update(dict.fromkeys(Path(folder, name) for name in sorted(names) if not name.startswith(".")))
-    return list(files)
+    if closed and not list_closed:
+        raise ValueError(f"{closed[0].filename} cannot be opened ({closed[0].strerror}); give read permission.")
+    return [*files, *(Path(error.filename) for error in closed)]
 
 
 def _first(folder: str, name: str, seen: set[Path]) -> bool:
@@ -73,20 +80,28 @@ def _first(folder: str, name: str, seen: set[Path]) -> bool:
     return not met
 
 
-def _refuse(error: OSError) -> None:
-    raise ValueError(f"{error.filename} cannot be opened ({error.strerror}); give read permission.") from error
+def attached_files(files: Iterable[Path]) -> set[Path]:
+    """Data files that the headers among some files point to."""
+    return {data for path in files if is_header(path) and (data := _data_of(path)) is not None}
 
 
-def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileError]]:
+def _data_of(header: Path) -> Path | None:
+    try:
+        return detached_data(header) if header.is_file() else None
+    except OSError:  # its folder cannot be searched; the header itself is rejected for that
+        return None
+
+
+def group_files(files: Sequence[Path]) -> tuple[list[Source], list[Unusable]]:
     """Group files into images: DICOM slices into volumes, also over folders, and headers with their data files.
 
     Returns:
-        Images in the order of their first file, and errors with the reason for each file that is not an image.
+        Images in the order of their first file, and the files that are none, with reasons.
     """
     sources: list[Source] = []
-    rejected: list[ImageFileError] = []
+    rejected: list[Unusable] = []
     slices: list[SliceGeometry] = []
-    data_files = {data for path in files if path.is_file() and (data := detached_data(path)) is not None}
+    data_files = attached_files(files)
     for path in files:
         if path in data_files:
             continue
@@ -95,7 +110,7 @@ def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileErro
         except Exception as error:  # a damaged header makes the readers raise any kind of error
             found = unusable(path, error)
             log.debug("%s: %s", path.name, found.trace)
-            rejected.append(ImageFileError(found.path, found.reason))
+            rejected.append(found)
             continue
         if isinstance(one, Source):
             sources.append(one)
@@ -103,12 +118,14 @@ def group_files(files: Sequence[Path]) -> tuple[list[Source], list[ImageFileErro
             slices.append(one)
     volumes, set_aside = volumes_of(slices)
     sources += [_series_source(volume) for volume in volumes]
-    rejected += set_aside
+    rejected += [unusable(error.path, error) for error in set_aside]
     order = {path: number for number, path in enumerate(files)}
     return sorted(sources, key=lambda source: min(order[path] for path in source.files if path in order)), rejected
 
 
 def _recognise(path: Path) -> Source | SliceGeometry:
+    if path.is_dir():
+        next(path.iterdir(), None)  # a folder in the list is one that cannot be opened
     if path.exists() and not path.is_file():
         raise ImageFileError(path, "is not a regular file.")
     kind = image_format(path)

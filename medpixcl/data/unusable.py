@@ -14,23 +14,25 @@ class Unusable:
     Attributes:
         path: File at fault.
         reason: One sentence, without the path.
+        lasting: True if the reason is in the content of the files, so that it holds until they change.
         trace: Places in the code that an unforeseen error went through, for the debug log; no values of the file.
     """
 
     path: Path
     reason: str
+    lasting: bool = False
     trace: str = ""
 
 
 def unusable(path: Path, error: Exception) -> Unusable:
     """Turn any error on a file into the reason for leaving it out; messages of libraries may quote a patient's data."""
     if isinstance(error, ImageFileError):
-        return Unusable(error.path, error.reason)
+        return Unusable(error.path, error.reason, lasting=True)
     trace = f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
     if isinstance(error, OSError) and error.strerror:
         other = Path(str(error.filename)).name if error.filename else path.name
         what = "cannot be opened" if other == path.name else f"needs {other}, which cannot be opened"
-        return Unusable(path, f"{what} ({error.strerror}).", trace)
+        return Unusable(path, f"{what} ({error.strerror}).", trace=trace)
     if isinstance(error, MemoryError):
-        return Unusable(path, "needs more memory than there is; give it to a larger machine.", trace)
-    return Unusable(path, f"cannot be read, its content is not as expected ({type(error).__name__}).", trace)
+        return Unusable(path, "needs more memory than there is; give it to a larger machine.", trace=trace)
+    return Unusable(path, f"cannot be read, its content is not as expected ({type(error).__name__}).", trace=trace)

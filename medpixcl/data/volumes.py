@@ -82,9 +82,14 @@ def read_minc(path: Path) -> Pixels:
     return placed_pixels(path, itk.array_from_image(image).transpose(), placement, None)
 
 
+def is_header(path: Path) -> bool:
+    """True for the name of a header whose voxels may lie in another file."""
+    return path.suffix.lower() in (".mhd", ".nhdr")
+
+
 def detached_data(path: Path) -> Path | None:
     """Find the file that a ``.mhd`` or ``.nhdr`` header points to; None if there is none, or not exactly one."""
-    if path.suffix.lower() not in (".mhd", ".nhdr"):
+    if not is_header(path):
         return None
     try:
         name = read_itk_header(path).data_file

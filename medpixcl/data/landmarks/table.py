@@ -1,6 +1,7 @@
 """Landmarks of many images as read from files, and the match of a row to its image and voxel."""
 
 import math
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,10 @@ class LandmarkFile:
         """
         if dims is not None and dims != len(shape):
             raise ValueError(f"the image has {len(shape)} spatial axes; expected {dims}.")
-        path = Path(image_path) if isinstance(image_path, str | PathLike) else Path(image_path[0]).parent
+        if isinstance(image_path, str | PathLike):
+            path = Path(image_path)
+        else:
+            path = Path(os.path.commonpath([Path(one).parent for one in image_path]))
         if (key := self.find(path)) is None:
             raise ValueError(
                 f"{self.path} has no landmarks of {path.name}; it holds those of {len(self._rows)} other image(s), "
@@ -176,6 +180,10 @@ class LandmarkFile:
         if note is not None:
             warnings.warn(f"{self.path}: {key}: {note}", stacklevel=2)
         return points
+
+    def in_voxels(self, image: str) -> bool:
+        """True if a landmark of an image, one of :attr:`images`, is given in pixels or voxels."""
+        return any(row.px is not None for row in self._rows[image].values())
 
     def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
         """Return positions (x, y[, z]) in mm, LPS+, by image and landmark; missing landmarks are left out.
