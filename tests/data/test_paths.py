@@ -1,8 +1,10 @@
 """What is no path is refused in one sentence that says what was expected."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 from pydicom import Dataset
 
@@ -13,6 +15,14 @@ from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.paths import checked_file, checked_folder, checked_path, checked_paths
 from medpixcl.data.scan import scan, scan_to_file
+
+
+@pytest.fixture(autouse=True)
+def as_without_tests() -> Iterator[None]:
+    """Call as a user does, without the type checks that the tests add."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("path", [5, None, True, 1.5, "", b"a", [], {"a": 1}, [Path("a")]])
