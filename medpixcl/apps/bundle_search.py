@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import medpixcl
-from medpixcl.apps.paths import checked_path
+from medpixcl.data.paths import checked_path
 
 BUNDLES_VARIABLE = "MEDPIXCL_BUNDLES"
 

@@ -14,9 +14,9 @@ from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
-from medpixcl.apps.paths import checked_path, checked_paths
 from medpixcl.apps.results import Results
 from medpixcl.data.manifest import SECTIONS
+from medpixcl.data.paths import checked_path, checked_paths
 from medpixcl.data.pixels import SpacingMM
 from medpixcl.training.config_data import as_data
 from medpixcl.training.settings_file import read_settings

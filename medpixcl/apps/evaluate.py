@@ -11,11 +11,11 @@ from torch import Tensor
 
 from medpixcl.apps.images import AnyPath
 from medpixcl.apps.measurement import compare_files, measure_file
-from medpixcl.apps.paths import checked_path, checked_paths
 from medpixcl.apps.readers import Compared, Positions, compare_reader_positions
 from medpixcl.data.identity import pair_images, unique_table_names
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.paths import checked_path, checked_paths
 from medpixcl.landmarks.calibration import coverage_of
 from medpixcl.landmarks.cephalometry import ReaderComparison
 from medpixcl.landmarks.points import in_plane

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from medpixcl.apps.detect import Detector
 from medpixcl.apps.images import AnyPath
-from medpixcl.apps.paths import checked_path
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.paths import checked_path
 from medpixcl.networks import LandmarkInferer
 from medpixcl.networks.landmark import LandmarkNet, decode_output
 

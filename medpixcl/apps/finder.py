@@ -19,12 +19,12 @@ from medpixcl.apps.bundles import checked_device, own_errors, read_bundle
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Searchable, image_list
 from medpixcl.apps.output import Output
-from medpixcl.apps.paths import checked_path
 from medpixcl.apps.radii import Radii
 from medpixcl.apps.results import Landmarks, Results, lps_axes
 from medpixcl.coordinates import original_voxels
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import SECTIONS
+from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.networks.weights import load_weights

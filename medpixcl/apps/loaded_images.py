@@ -16,6 +16,7 @@ from medpixcl.apps.images import AnyPath, ImageList, Images
 from medpixcl.coordinates import image_affine
 from medpixcl.data.identity import unique_stems
 from medpixcl.data.manifest import SECTIONS, Manifest
+from medpixcl.data.paths import shown_value
 from medpixcl.data.pixels import SpacingMM
 
 Searchable: TypeAlias = AnyPath | Manifest | Images | Array | Sequence[AnyPath | Array] | Mapping[str, Array]
@@ -60,7 +61,7 @@ def image_list(
 def _listed(images: Any) -> list[Any]:
     """Several paths or several images in memory; a ValueError says what else was given."""
     if isinstance(images, bytes) or not isinstance(images, Iterable):
-        raise ValueError(f"the images are a {type(images).__name__}; give paths, a manifest, arrays or tensors")
+        raise ValueError(f"the images are {shown_value(images)}; expected paths, a manifest, arrays or tensors")
     listed = list(images)
     if not listed:
         raise ValueError("the list of images is empty; give at least one path or array")

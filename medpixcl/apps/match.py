@@ -16,10 +16,10 @@ from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import AnyPath, Images
 from medpixcl.apps.loaded_images import Searchable, loaded_image, not_finite
 from medpixcl.apps.output import Output
-from medpixcl.apps.paths import checked_path
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
 from medpixcl.coordinates import working_spacing
+from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.matching import AnnotatedImage, LandmarkMatcher, MatchingInferer, Population

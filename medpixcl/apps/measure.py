@@ -13,11 +13,11 @@ import medpixcl
 from medpixcl._typing import Progress
 from medpixcl.apps.images import AnyPath
 from medpixcl.apps.measurement import Measured, compare_files, find_pictures, image_folder, measure_file
-from medpixcl.apps.paths import checked_path, checked_paths
 from medpixcl.coordinates import working_spacing
 from medpixcl.data.identity import named_images, short_name, unique_output_names
 from medpixcl.data.images import read_image
 from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.paths import checked_folder, checked_path, checked_paths
 from medpixcl.data.pixels import MissingSpacingError
 from medpixcl.data.tables import write_csv
 from medpixcl.landmarks.cephalometry import ReaderComparison
@@ -87,7 +87,7 @@ def measure(
     Raises:
         ValueError: If the input is bad; one sentence that names the file.
     """
-    file, folder = checked_path(landmarks, "the landmark file"), checked_path(output, "the folder of the results")
+    file, folder = checked_path(landmarks, "the landmark file"), checked_folder(output, "the folder of the results")
     others = checked_paths(references, "a reference")
     drawn_on = None if images is None else checked_path(images, "the folder of the pictures")
     pictures = {} if drawn_on is None else find_pictures(read_landmarks(file), drawn_on)

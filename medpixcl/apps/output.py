@@ -16,6 +16,7 @@ from medpixcl.apps.results import Landmarks, Results, rejected_rows
 from medpixcl.data.dicom import is_dicom
 from medpixcl.data.landmarks.reading import REJECTED_TABLE
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
+from medpixcl.data.paths import checked_folder, checked_path, shown_value
 from medpixcl.data.tables import write_csv
 from medpixcl.reports.figures import save_png
 from medpixcl.reports.html import Picture
@@ -43,6 +44,10 @@ class Output:
         earlier_runs: Files ``metrics.json`` from evaluating other trainings on the same images; the report shows the
             error of all against the number of training images. This run's own file is ignored.
         regions: Confidence regions to calibrate, write and draw.
+
+    Raises:
+        ValueError: If the folder is no path, a format is unknown, or a switch is not True or False.
+        ModuleNotFoundError: If a format needs a package that is not installed.
     """
 
     folder: Path = Path()
@@ -55,6 +60,13 @@ class Output:
     earlier_runs: Sequence[str] = ()
     regions: Regions | None = None
 
+    def __post_init__(self) -> None:
+        checked_path(self.folder, "the folder of the results")
+        checked_formats(self.formats)
+        for name in ("overlays", "keep_patient"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"{name} is {shown_value(value)}; expected true or false")
+
     def into(
         self,
         folder: str | PathLike[str],
@@ -66,13 +78,13 @@ class Output:
         """Copy these settings with another folder; None keeps the current value.
 
         Raises:
-            ValueError: If a format is unknown.
+            ValueError: As for the settings themselves.
             ModuleNotFoundError: If a format needs a package that is not installed.
         """
         wanted = checked_formats(self.formats if formats is None else formats)
         return replace(
             self,
-            folder=Path(folder),
+            folder=checked_folder(folder, "the folder of the results"),
             formats=checked_formats(("csv", *wanted)),
             overlays=self.overlays if overlays is None else overlays,
             keep_patient=self.keep_patient if keep_patient is None else keep_patient,

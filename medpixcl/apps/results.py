@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +19,7 @@ from medpixcl.coordinates import affines_of, flip_ras_lps, spacing_of, working_a
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.writing import NotWritten
+from medpixcl.data.paths import checked_file
 from medpixcl.matching.annotated_image import AnnotatedImage
 from medpixcl.matching.key_points import template_warning
 from medpixcl.reports.figures import landmark_overlay
@@ -204,8 +204,8 @@ class Results:
             What a format cannot hold, with the reason; ``rejected.csv`` lists it beside the images without landmarks.
 
         Raises:
-            ValueError: If a format is unknown, no image was searched, or one cannot be read again; the tables are
-                written before the pictures.
+            ValueError: If an argument is of another kind, a format is unknown, no image was searched, or one cannot be
+                read again; the tables are written before the pictures.
         """
         output = self.output.into(folder, formats, overlays=overlays, keep_patient=keep_patient)
         not_written = output.write(self)
@@ -235,8 +235,9 @@ class Results:
             warnings: Warnings to show in addition to :attr:`warnings`.
 
         Raises:
-            ValueError: If no image was searched, or one cannot be read again.
+            ValueError: If ``path`` names no file, no image was searched, or one cannot be read again.
         """
+        path = checked_file(path, "the report")
         if not self.landmarks:
             raise ValueError(f"there are no landmarks to report in {path}: search an image first")
         by_name = {one.image: one for one in self.landmarks}
@@ -257,7 +258,7 @@ class Results:
             pictures=pictures,
             warnings=[*self.warnings, *warnings],
         )
-        write_match_report(Path(path), page)
+        write_match_report(path, page)
 
 
 def rejected_rows(rejected: Mapping[str, str], not_written: Sequence[NotWritten]) -> list[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...
 Configs = Annotated[list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")]
 TemplateImage = Annotated[Path, typer.Option(help="Annotated image (template).")]
 TemplateLandmarks = Annotated[
-    Path, typer.Option(help="Landmarks of the template: CSV, .mrk.json, .fcsv or a folder of these.")
+    Path, typer.Option(help="Landmark file of the template (CSV, Slicer, JSON, COCO, DICOM SR) or a folder.")
 ]
 MatchingBundle = Annotated[
     str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")

@@ -82,7 +82,7 @@ def scan(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
         taken = progress.tasks[task]
-        say(f"{taken.completed:.0f} images in {taken.elapsed or 0:.1f} s, {rate_of(taken)}")
+        say(f"read {taken.completed:.0f} images in {taken.elapsed or 0:.1f} s, {rate_of(taken)}")
     if table is not None:
         manifest = Manifest.read(output)
         table.add_to(manifest)
@@ -90,6 +90,8 @@ def scan(
         summary = manifest.summarised()
     rows = [[row[column] for column in SUMMARY_COLUMNS] for row in summary.rows()]
     print_table([SUMMARY_COLUMNS, *rows], title=str(output))
+    if summary.images and summary.rejected:
+        say(f"not used: {summary.rejected}; the reasons are in {output} under rejected")
     if not summary.images:
         raise ValueError(f"nothing usable found in {', '.join(map(str, paths))}: the reasons are in {output}")
 

@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from medpixcl.coordinates import apply_affine, spacing_of, spatial_affine
 from medpixcl.data.image_keys import FilesOfImages
 from medpixcl.data.images import read_pixels
+from medpixcl.data.paths import checked_path
 from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.sources import visible_files
@@ -118,9 +119,9 @@ class ExogenousFiles:
     """
 
     def __init__(self, name: str, place: str | PathLike[str], what: str = "exogenous channel") -> None:
-        if not name.isidentifier():
+        if not (isinstance(name, str) and name.isidentifier()):
             raise ValueError(f"the {what} is named {name!r}; expected one word, such as depth.")
-        path = Path(place).absolute()
+        path = checked_path(place, f"the folder of the {what} {name!r}").absolute()
         patterned = any(sign in path.name for sign in "*?[")
         self.name, self.what, self.folder = name, what, path.parent if patterned else path
         if not self.folder.is_dir():

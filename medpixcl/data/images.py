@@ -14,12 +14,14 @@ from medpixcl.coordinates import image_affine
 from medpixcl.data.dicom import read_dicom
 from medpixcl.data.dicom_header import is_dicom_start
 from medpixcl.data.nifti import NIFTI_SUFFIXES, read_nifti
+from medpixcl.data.paths import checked_path, checked_paths
 from medpixcl.data.pictures import PICTURE_SIGNATURES, PICTURE_SUFFIXES, other_format, read_picture
 from medpixcl.data.pixels import (
     ImageFileError,
     MissingSpacingError,
     Pixels,
     SpacingMM,
+    checked_spacing,
     in_c_order,
     row_column_spacing,
 )
@@ -54,9 +56,12 @@ def read_image(
     Raises:
         MissingSpacingError: If the pixel size is unknown.
         ImageFileError: If the file cannot be used, with the reason; both are ValueErrors.
+        ValueError: If ``path`` or ``spacing_mm`` is of another kind.
     """
+    if spacing_mm is not None:
+        checked_spacing(spacing_mm)
     pixels = read_pixels(path, spacing_mm=spacing_mm)
-    name = Path(path if isinstance(path, str | PathLike) else path[0])
+    name = checked_paths(path, "the image")[0]
     if not allow_missing_spacing:
         require_spacing(pixels, name)
     values = torch.from_numpy(in_c_order(pixels.values))
@@ -89,11 +94,11 @@ def require_spacing(pixels: Pixels, path: str | PathLike[str]) -> None:
 
 def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixels:
     """Read the pixels of an image; like :func:`read_image`, but without MONAI's types and without checks."""
-    if not isinstance(path, str | PathLike):
+    if isinstance(path, Sequence) and not isinstance(path, str):
         if not path:
             raise ValueError("the list of files of a series is empty; give its slices.")
-        return read_series([_existing(Path(one)) for one in path])
-    path = _existing(Path(path))
+        return read_series([_existing(one) for one in checked_paths(path, "a file of the series")])
+    path = _existing(checked_path(path, "the image"))
     if path.is_dir():
         return read_series(_series_files(path))
     kind = image_format(path)

@@ -29,11 +29,13 @@ from typing import Any
 import medpixcl
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.manifest_summary import SUMMARY_COLUMNS as SUMMARY_COLUMNS, ManifestSummary
+from medpixcl.data.paths import checked_path
 
 SECTIONS = ("training", "validation", "test")
 LINES_SUFFIX = ".jsonl"
 MANIFEST_SUFFIXES = (".json", LINES_SUFFIX)
 REJECTED = "rejected"
+_BASE_DIR = "the folder that paths start from"
 Entry = dict[str, Any]
 
 
@@ -68,7 +70,8 @@ class Manifest:
         Raises:
             ValueError: If the file is not JSON, has no section, or an entry names no image.
         """
-        path = Path(path)
+        path = checked_path(path, "the manifest")
+        base = path.parent if base_dir is None else checked_path(base_dir, _BASE_DIR)
         content = _content(path)
         if not isinstance(content, dict) or not any(section in content for section in SECTIONS):
             raise ValueError(
@@ -85,7 +88,7 @@ class Manifest:
             test=test,
             rejected=content.get(REJECTED) or [],
             settings=content.get("settings") or {},
-            base_dir=Path(base_dir or path.parent),
+            base_dir=base,
         )
 
     def write(self, path: str | os.PathLike[str], *, base_dir: str | os.PathLike[str] | None = None) -> None:
@@ -94,10 +97,14 @@ class Manifest:
         Args:
             path: File to write.
             base_dir: Folder that the written paths start from; by default the folder of the file.
+
+        Raises:
+            ValueError: If one of them is no path.
         """
-        target = Path(base_dir) if base_dir is not None else Path(path).parent
+        path = checked_path(path, "the manifest")
+        target = path.parent if base_dir is None else checked_path(base_dir, _BASE_DIR)
         moved = {key: [self._moved(one, target) for one in getattr(self, key)] for key in (*SECTIONS, REJECTED)}
-        if Path(path).suffix == LINES_SUFFIX:
+        if path.suffix == LINES_SUFFIX:
             lines = (entry_line(section, entry) for section, entries in moved.items() for entry in entries)
             write_text_atomically(path, "".join([json_line(self.about), *lines]))
         else:
@@ -190,6 +197,8 @@ def _content(path: Path) -> Any:
             return content
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; make a manifest with `medpixcl scan`.") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder; expected a manifest, which `medpixcl scan` makes.") from None
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         number = error.lineno if isinstance(error, json.JSONDecodeError) and not line else line
         where = "" if isinstance(error, UnicodeDecodeError) else f" (line {number})"

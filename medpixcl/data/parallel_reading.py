@@ -44,8 +44,8 @@ def examine_all(
         ModuleNotFoundError: If ``scheduler`` is given and Dask is not installed.
         OSError: If the scheduler does not answer.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}; expected at least 1.")
+    if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+        raise ValueError(f"workers is {workers!r}; expected a whole number of at least 1.")
     if scheduler is not None:
         yield from _over_dask(tasks, scheduler)
     elif workers is None and _are_few(tasks):

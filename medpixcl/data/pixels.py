@@ -70,6 +70,21 @@ def in_c_order(values: Float32[np.ndarray, "*s"]) -> Float32[np.ndarray, "*s"]:
     return np.require(values, requirements=["C", "W"])
 
 
+def checked_spacing(spacing_mm: SpacingMM) -> list[float]:
+    """Check a pixel size in mm: one number, or one for each of two or three axes.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+        >>> checked_spacing([1, 0.5])
+        [1.0, 0.5]
+    """
+    if not (sizes := _sizes(spacing_mm)):
+        raise ValueError(f"spacing_mm is {spacing_mm!r}; expected one positive number in mm, or one for each axis.")
+    return sizes
+
+
 def row_column_spacing(spacing_mm: SpacingMM) -> tuple[float, float]:
     """Check a pixel size in mm, one number or (row, column), and return (row, column).
 
@@ -80,13 +95,23 @@ def row_column_spacing(spacing_mm: SpacingMM) -> tuple[float, float]:
         >>> row_column_spacing(0.5)
         (0.5, 0.5)
     """
-    try:
-        sizes = np.atleast_1d(np.asarray(spacing_mm, dtype=np.float64)).tolist()
-    except (TypeError, ValueError):
-        sizes = []
-    if len(sizes) not in (1, 2) or not all(0 < size < float("inf") for size in sizes):
-        raise ValueError(f"spacing_mm is {spacing_mm}; expected one positive number in mm, or one for (row, column).")
+    sizes = _sizes(spacing_mm)
+    if len(sizes) not in (1, 2):
+        raise ValueError(f"spacing_mm is {spacing_mm!r}; expected one positive number in mm, or one for (row, column).")
     return sizes[0], sizes[-1]
+
+
+def _sizes(spacing_mm: object) -> list[float]:
+    """One to three positive numbers as a list, which is empty for anything else."""
+    values = np.asarray(spacing_mm, dtype=object)
+    listed = np.atleast_1d(values).tolist()
+    if values.ndim > 1 or len(listed) > 3 or any(isinstance(one, bool | str | bytes) for one in listed):
+        return []
+    try:
+        sizes = [float(one) for one in listed]
+    except (TypeError, ValueError):
+        return []
+    return sizes if all(0 < size < float("inf") for size in sizes) else []
 
 
 def ras_affine(lps: Float64[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:

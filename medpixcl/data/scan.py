@@ -28,10 +28,11 @@ from medpixcl.data.images import log_notice
 from medpixcl.data.known_images import STAMP, KnownImages, stamp_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
-from medpixcl.data.manifest import LINES_SUFFIX, REJECTED, Entry, Manifest, entry_line, json_line
+from medpixcl.data.manifest import LINES_SUFFIX, MANIFEST_SUFFIXES, REJECTED, Entry, Manifest, entry_line, json_line
 from medpixcl.data.manifest_summary import ManifestSummary
 from medpixcl.data.parallel_reading import examine_all
-from medpixcl.data.pixels import SpacingMM
+from medpixcl.data.paths import checked_file, checked_path, checked_paths, shown_value
+from medpixcl.data.pixels import SpacingMM, checked_spacing
 from medpixcl.data.sources import Source, attached_files, group_files, visible_files
 from medpixcl.data.splits import SplitFile, section_of
 from medpixcl.data.unusable import Unusable, unusable
@@ -140,9 +141,11 @@ def scan_to_file(
         Summary of the manifest.
 
     Raises:
-        ValueError: For the reasons of :func:`scan`.
+        ValueError: For the reasons of :func:`scan`, or if ``output`` has another suffix: no command would read it.
     """
-    output = Path(output)
+    output = checked_file(output, "the manifest")
+    if output.suffix not in MANIFEST_SUFFIXES:
+        raise ValueError(f"the manifest {output} has no suffix of one; expected {' or '.join(MANIFEST_SUFFIXES)}")
     if output.suffix != LINES_SUFFIX:
         manifest = scan(paths, workers=workers, scheduler=scheduler, progress=progress, **{"known": output} | options)
         manifest.write(output)
@@ -176,28 +179,30 @@ class _Scan:
         check_content: bool = False,
         target: Path | None = None,
     ) -> None:
-        roots = [Path(one).absolute() for one in ([paths] if isinstance(paths, str | PathLike) else paths)]
+        roots = [one.absolute() for one in checked_paths(paths, "the folder to scan")]
         common = _common_folder(roots)
         self.base_dir = base_dir = common if target is None else target.absolute()
+        sizes = None if spacing_mm is None else checked_spacing(spacing_mm)
         self.spacing_mm, self.licence = spacing_mm, licence
         readers = landmarks if isinstance(landmarks, Mapping) else {} if landmarks is None else {None: landmarks}
         self.points = {name: read_landmarks(file) for name, file in readers.items()}
-        self.splits = None if split is None else SplitFile(Path(split))
+        self.splits = None if split is None else SplitFile(checked_path(split, "the split file"))
+        if not isinstance(exogenous or {}, Mapping):
+            raise ValueError(f"exogenous is {shown_value(exogenous)}; expected a mapping of names to folders")
         self.channels = [ExogenousFiles(name, folder) for name, folder in (exogenous or {}).items()]
         named = labels if isinstance(labels, Mapping) else {"label": labels} if labels is not None else {}
         self.labels = [ExogenousFiles(name, folder, what="label") for name, folder in named.items()]
         self.one_label_map = labels is not None and not isinstance(labels, Mapping)
         settings: dict[str, Any] = {
-            "split": None if split is None else Path(split).name,
-            "spacing_mm": list(spacing_mm) if isinstance(spacing_mm, Sequence) else spacing_mm,
+            "split": None if self.splits is None else self.splits.path.name,
+            "spacing_mm": sizes[0] if sizes and len(sizes) == 1 else sizes,
         }
         settings |= {
             key: [one.name for one in of] for key, of in (("exogenous", self.channels), ("labels", self.labels))
         }
         self.manifest = Manifest(name=common.name, licence=licence, base_dir=base_dir, settings=settings)
-        self.known = KnownImages(
-            None if known is None else Path(known), self.manifest.about, base_dir, by_content=check_content
-        )
+        earlier = None if known is None else checked_path(known, "the earlier manifest")
+        self.known = KnownImages(earlier, self.manifest.about, base_dir, by_content=check_content)
         self._rejected: list[Entry] = []
         self._prints: list[str] = []
         self._known_groups: list[str | None] = []
@@ -205,7 +210,8 @@ class _Scan:
         self._declared: list[tuple[int, int]] = []
         self._roots = [*roots, common]
         self._resampled: set[Path] = set()
-        resampled = None if resample_tilt is None else Path(resample_tilt).absolute()
+        folder = None if resample_tilt is None else checked_path(resample_tilt, "the folder of resampled series")
+        resampled = None if folder is None else folder.absolute()
         sources = self._grouped(roots, resampled)
         if resampled is not None:
             sources = self._untilted(sources, TiltResampling(resampled, common))

@@ -14,6 +14,7 @@ from medpixcl.data.landmarks.slicer import read_fcsv_rows, read_markups_rows
 from medpixcl.data.landmarks.sr_reading import is_report, read_sr_rows
 from medpixcl.data.landmarks.table import LandmarkFile, LandmarkRow
 from medpixcl.data.landmarks.text import utf8_text
+from medpixcl.data.paths import checked_path
 
 Reader = Callable[[Path], list[LandmarkRow]]
 REJECTED_TABLE = "rejected.csv"
@@ -31,9 +32,7 @@ def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
     Raises:
         ValueError: If the landmarks cannot be read; the message names the file and the line.
     """
-    if not isinstance(path, str | PathLike):
-        raise ValueError(f"a {type(path).__name__} is no path of a landmark file; give a file or a folder of them.")
-    path = Path(path)
+    path = checked_path(path, "the landmark file")
     if not path.exists():
         raise ValueError(f"{path} does not exist; expected a landmark file or a folder of them.")
     if path.is_file():

@@ -51,8 +51,9 @@ def checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
         >>> checked_formats(["csv", "coco", "csv"])
         ('csv', 'coco')
     """
-    if isinstance(formats, str):
-        raise ValueError(f"formats is the text {formats!r}; expected a list of names, such as ['csv', 'json'].")
+    listed = isinstance(formats, Sequence) and not isinstance(formats, str)
+    if not listed or not all(isinstance(name, str) for name in formats):
+        raise ValueError(f"formats is {formats!r}; expected a list of names, such as ['csv', 'json'].")
     unknown = [name for name in formats if name not in _WRITERS]
     if unknown or not formats:
         found = f"unknown format {', '.join(unknown)}" if unknown else "no format"
