@@ -338,7 +338,7 @@ def test_images_that_went_away(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"phantom_001\.png: does not exist"):
         results.write(folder / "found")
     assert package.read_landmarks(folder / "found" / "landmarks.csv").names == tuple(MARKS)
-    with pytest.raises(ValueError, match="formats is the text 'csv'"):
+    with pytest.raises(ValueError, match="formats is 'csv'"):
         results.write(folder / "found", formats="csv")
     results.landmarks.clear()
     assert results.to_dataframe().empty

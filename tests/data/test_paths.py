@@ -6,9 +6,12 @@ from typing import Any
 
 import jaxtyping
 import pytest
+from monai.transforms import Compose
 from pydicom import Dataset
 
+from medpixcl.apps.images import ImageList
 from medpixcl.apps.output import Output
+from medpixcl.apps.results import Results
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.images import read_image
 from medpixcl.data.landmarks.reading import read_landmarks
@@ -104,3 +107,13 @@ def test_wrong_output_settings(settings: dict[str, Any]) -> None:
     what = "the folder of the results" if name == "folder" else name
     with pytest.raises(ValueError, match=f"^{what} is .*; expected"):
         Output(**settings)
+
+
+@pytest.mark.parametrize("wrong", [5, None, ""])
+def test_results_are_written_to_paths_alone(wrong: Any) -> None:
+    nothing = Results("title", (), ImageList("images"), Compose([]), Output())
+    for call in (nothing.write, nothing.report, Output().into):
+        with pytest.raises(ValueError, match="expected its path"):
+            call(wrong)
+    with pytest.raises(ValueError, match=r"^formats is 5"):
+        nothing.write("results", formats=5)  # type: ignore[arg-type]
