@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,19 +133,20 @@ def without_rights() -> Iterator[None]:
 
 
 @pytest.fixture
-def closed(tmp_path: Path) -> Iterator[Path]:
-    """Images beside a folder that cannot be listed, and one whose files cannot be opened."""
-    root = tmp_path / "images"
+def closed() -> Iterator[Path]:
+    """Images beside a folder that cannot be listed, and one whose files cannot be opened; others may reach them."""
+    place = tempfile.TemporaryDirectory()
+    root = Path(place.name) / "images"
     picture(root / "a.png", 0)
     picture(root / "closed" / "b.png", 1)
     header_and_data(root / "locked")
-    for one in (tmp_path, *tmp_path.parents[:2]):
-        one.chmod(one.stat().st_mode | 0o055)
+    root.parent.chmod(0o755)
     (root / "closed").chmod(0)
     (root / "locked").chmod(0o644)
-    yield root
-    for name in ("closed", "locked"):
-        (root / name).chmod(0o755)
+    with place:
+        yield root
+        for name in ("closed", "locked"):
+            (root / name).chmod(0o755)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs rights as POSIX has them")
