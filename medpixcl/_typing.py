@@ -5,10 +5,15 @@ coordinates (2 or 3).
 """
 
 from collections.abc import Callable
+from os import PathLike
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+AnyPath: TypeAlias = str | PathLike[str]
+"""Path as a caller gives it."""
 
 Array = Tensor | np.ndarray
 """Values in memory, on any device."""

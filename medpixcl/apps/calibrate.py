@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medpixcl._typing import Embed, Progress
-from medpixcl.apps.images import AnyPath, ImageList
+from medpixcl._typing import AnyPath, Embed, Progress
+from medpixcl.apps.images import ImageList
 from medpixcl.apps.match import Matcher
 from medpixcl.coordinates import working_spacing
 from medpixcl.landmarks.calibration import RadiusCalibration, calibrate_radii, with_readers

@@ -9,9 +9,10 @@ from monai.inferers import Inferer
 from monai.transforms import Compose
 from torch import nn
 
+from medpixcl._typing import AnyPath
 from medpixcl.apps.bundles import check_config
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
-from medpixcl.apps.images import AnyPath, Images
+from medpixcl.apps.images import Images
 from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Results

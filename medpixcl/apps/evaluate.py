@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medpixcl.apps.images import AnyPath
+from medpixcl._typing import AnyPath
 from medpixcl.apps.measurement import compare_files, measure_file
 from medpixcl.apps.readers import Compared, Positions, compare_reader_positions
 from medpixcl.data.identity import pair_images, unique_table_names

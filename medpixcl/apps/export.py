@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from medpixcl._typing import AnyPath
 from medpixcl.apps.detect import Detector
-from medpixcl.apps.images import AnyPath
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.paths import checked_path
 from medpixcl.networks import LandmarkInferer

@@ -14,9 +14,10 @@ from monai.transforms import Compose
 from torch import nn
 from tqdm import tqdm
 
+from medpixcl._typing import AnyPath
 from medpixcl.apps.bundle_search import find_bundle
 from medpixcl.apps.bundles import checked_device, own_errors, read_bundle
-from medpixcl.apps.images import AnyPath, Images
+from medpixcl.apps.images import Images
 from medpixcl.apps.loaded_images import Searchable, image_list
 from medpixcl.apps.output import Output
 from medpixcl.apps.radii import Radii

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from medpixcl._typing import AnyPath
 from medpixcl.data.datalist import items_of
 from medpixcl.data.identity import first_file, unique_stems
 from medpixcl.data.manifest import MANIFEST_SUFFIXES, SECTIONS, Entry, Manifest
@@ -15,7 +16,6 @@ from medpixcl.data.scan import scan
 from medpixcl.data.series import dicom_files
 
 SHOWN = 3
-AnyPath: TypeAlias = str | PathLike[str]
 
 
 class Images(ABC):

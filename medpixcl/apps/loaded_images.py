@@ -11,8 +11,8 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medpixcl._typing import Array
-from medpixcl.apps.images import AnyPath, ImageList, Images
+from medpixcl._typing import AnyPath, Array
+from medpixcl.apps.images import ImageList, Images
 from medpixcl.coordinates import image_affine
 from medpixcl.data.identity import unique_stems
 from medpixcl.data.manifest import SECTIONS, Manifest

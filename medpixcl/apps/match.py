@@ -10,10 +10,10 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medpixcl._typing import Array
+from medpixcl._typing import AnyPath, Array
 from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
-from medpixcl.apps.images import AnyPath, Images
+from medpixcl.apps.images import Images
 from medpixcl.apps.loaded_images import Searchable, loaded_image, not_finite
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Landmarks, Results

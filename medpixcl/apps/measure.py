@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import medpixcl
-from medpixcl._typing import Progress
-from medpixcl.apps.images import AnyPath
+from medpixcl._typing import AnyPath, Progress
 from medpixcl.apps.measurement import Measured, compare_files, find_pictures, image_folder, measure_file
 from medpixcl.coordinates import working_spacing
 from medpixcl.data.identity import named_images, short_name, unique_output_names

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     import medpixcl
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")]
 Configs = Annotated[list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")]
@@ -99,7 +99,7 @@ def chosen_matcher(
     )
 
 
-def _asked(look: Callable[..., T], trust: bool) -> T:
+def _asked(look: Callable[..., _T], trust: bool) -> _T:
     """Find a configuration; if its folder is not trusted, ask the user first."""
     from medpixcl.apps.bundle_search import UntrustedBundleError
 

@@ -6,7 +6,7 @@ from medpixcl.data.dicom_header import Header, is_dicom, read_dataset, read_head
 from medpixcl.data.dicom_pixels import frame_count
 from medpixcl.data.multiframe import frame_headers, read_multiframe
 from medpixcl.data.pixels import ImageFileError, Pixels
-from medpixcl.data.radiograph import Spacing, read_radiograph
+from medpixcl.data.radiograph import PixelSize, read_radiograph
 
 __all__ = ["is_dicom", "is_slice", "is_volume", "read_dataset", "read_dicom", "read_header", "why_unusable"]
 
@@ -56,7 +56,7 @@ def slice_header(header: Header) -> Header:
     return frame_headers(header)[0] if "PerFrameFunctionalGroupsSequence" in header else header
 
 
-def read_dicom(path: Path, *, spacing_mm: Spacing | None = None) -> Pixels:
+def read_dicom(path: Path, *, spacing_mm: PixelSize | None = None) -> Pixels:
     """Read one file: a radiograph or another picture (rows, columns), or a multi-frame volume (i, j, k).
 
     Args:

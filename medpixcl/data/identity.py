@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Parts = tuple[str, ...]
 """Folders and name of an image."""
 
@@ -145,21 +145,21 @@ def _paired_parts(key: str) -> Parts:
     return (*name_parts(key)[:-1], pairing_name(unicodedata.normalize("NFC", key)))
 
 
-class PathEnds(Generic[T]):
+class PathEnds(Generic[_T]):
     """Finds what has a path, or the end of one.
 
     Args:
         paths: Parts of the path of each thing.
     """
 
-    def __init__(self, paths: Mapping[T, Parts]) -> None:
-        self._whole, self._ending = defaultdict[Parts, list[T]](list), defaultdict[Parts, list[T]](list)
+    def __init__(self, paths: Mapping[_T, Parts]) -> None:
+        self._whole, self._ending = defaultdict[Parts, list[_T]](list), defaultdict[Parts, list[_T]](list)
         for one, parts in paths.items():
             self._whole[parts].append(one)
             for tail in path_tails(parts)[1:]:
                 self._ending[tail].append(one)
 
-    def nearest(self, parts: Parts) -> list[T]:
+    def nearest(self, parts: Parts) -> list[_T]:
         """Return what has this path, else what ends with it, else what has the longest end of it."""
         longer = self._whole.get(parts) or self._ending.get(parts)
         shorter = (self._whole[tail] for tail in path_tails(parts) if tail in self._whole)

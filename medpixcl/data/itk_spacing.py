@@ -6,14 +6,14 @@ import numpy as np
 
 from medpixcl.data.dicom_header import Header, is_dicom, read_header
 from medpixcl.data.pixels import ImageFileError
-from medpixcl.data.radiograph import Spacing, radiograph_spacing
+from medpixcl.data.radiograph import PixelSize, radiograph_spacing
 
 _PROJECTIONS = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1",
                                                                     "12.1", "12.2"))  # fmt: skip
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
-def itk_spacing(header: Header) -> Spacing:
+def itk_spacing(header: Header) -> PixelSize:
     """Pixel size (row, column) that ITK (with GDCM) gives a picture: 1 mm where it finds none for its kind.
 
     Of projections it takes ImagerPixelSpacing alone, without a magnification; of other pictures PixelSpacing, of

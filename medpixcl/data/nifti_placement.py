@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from medpixcl.data.placement import Placement, unit_steps
+from medpixcl.data.placement import VolumePlacement, unit_steps
 
 _ROTATION = 1e-4
 """Largest element of R R^T - 1 up to which ITK takes a matrix as a rotation."""
@@ -30,14 +30,14 @@ _MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 _SCANNER = 1
 
 
-def nifti_placement(header: Any) -> Placement:
+def nifti_placement(header: Any) -> VolumePlacement:
     """Decide where the voxels of a NIfTI file lie.
 
     Args:
         header: nibabel header of a NIfTI-1 or NIfTI-2 file.
 
     Returns:
-        Placement of the first three axes; a size is NaN where the file does not state it.
+        VolumePlacement of the first three axes; a size is NaN where the file does not state it.
 
     Raises:
         ValueError: If the axes are not perpendicular, or no place can be computed.
@@ -48,10 +48,10 @@ def nifti_placement(header: Any) -> Placement:
             "states no orientation (qform and sform codes are 0); placed as ITK and 3D Slicer do: the axes run to the "
             "left, back and head, and the first voxel is the origin."
         )
-        return Placement(np.diag([-1.0, -1.0, 1.0]), sizes, np.zeros(3), (notice,))
+        return VolumePlacement(np.diag([-1.0, -1.0, 1.0]), sizes, np.zeros(3), (notice,))
     form, notices = _chosen_form(header, sizes)
     agreed, more = _agreed_sizes(form, sizes)
-    return Placement(unit_steps(form[:3, :3]), agreed, form[:3, 3], (*notices, *more))
+    return VolumePlacement(unit_steps(form[:3, :3]), agreed, form[:3, 3], (*notices, *more))
 
 
 def _mm_per_unit(header: Any) -> float:

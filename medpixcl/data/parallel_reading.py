@@ -17,7 +17,7 @@ from medpixcl.data.volumes import ITK_SUFFIXES
 if TYPE_CHECKING:
     import distributed
 
-Result = Usable | Unusable
+_Result = Usable | Unusable
 _CHUNK = 32
 _FEW_IMAGES, _FEW_BYTES = 500, 200_000_000
 """Less is read in this process, because other processes take seconds to start."""
@@ -27,7 +27,7 @@ _AHEAD = 4
 
 def examine_all(
     tasks: Sequence[Examination], *, workers: int | None = None, scheduler: str | None = None
-) -> Iterator[Result]:
+) -> Iterator[_Result]:
     """Read images and yield what was found, in the order of the images.
 
     A reader that may crash runs in a process of its own, always: whatever it does costs one image.
@@ -76,13 +76,13 @@ def _is_compressed_dicom(file: Any) -> bool:
         return False  # so damaged that its pixels are never reached
 
 
-def _over_processes(tasks: Sequence[Examination], workers: int) -> Iterator[Result]:
+def _over_processes(tasks: Sequence[Examination], workers: int) -> Iterator[_Result]:
     processes = [ReadingProcess() for _ in range(workers)]
     free: SimpleQueue[ReadingProcess] = SimpleQueue()
     for process in processes:
         free.put(process)
 
-    def read(chunk: Sequence[Examination]) -> list[Result]:
+    def read(chunk: Sequence[Examination]) -> list[_Result]:
         process = free.get()
         try:
             return process.examine(chunk)
@@ -98,7 +98,7 @@ def _over_processes(tasks: Sequence[Examination], workers: int) -> Iterator[Resu
             process.close()
 
 
-def _over_dask(tasks: Sequence[Examination], address: str) -> Iterator[Result]:
+def _over_dask(tasks: Sequence[Examination], address: str) -> Iterator[_Result]:
     try:
         import distributed
     except ModuleNotFoundError:
@@ -123,7 +123,7 @@ class _DaskFuture:
         self.chunk = chunk
         self.future = client.submit(examine_apart, chunk, pure=False, retries=3)
 
-    def result(self) -> list[Result]:
+    def result(self) -> list[_Result]:
         import distributed
 
         try:
@@ -134,11 +134,11 @@ class _DaskFuture:
 
 def _in_order(
     chunks: Iterator[Sequence[Examination]],
-    submit: Callable[[Sequence[Examination]], "Future[list[Result]] | _DaskFuture"],
+    submit: Callable[[Sequence[Examination]], "Future[list[_Result]] | _DaskFuture"],
     ahead: int,
-) -> Iterator[Result]:
+) -> Iterator[_Result]:
     """Results in order, with a limited number of chunks on their way."""
-    pending: deque[Future[list[Result]] | _DaskFuture] = deque()
+    pending: deque[Future[list[_Result]] | _DaskFuture] = deque()
     for chunk in chunks:
         pending.append(submit(chunk))
         if len(pending) >= ahead:

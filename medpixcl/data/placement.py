@@ -13,7 +13,7 @@ _PLANES = {2: [[1, 0, 0], [0, 1, 0]], 1: [[1, 0, 0], [0, 0, -1]], 0: [[0, 1, 0],
 
 
 @dataclass(frozen=True)
-class Placement:
+class VolumePlacement:
     """Place of the voxels of a volume.
 
     Attributes:
@@ -54,7 +54,7 @@ def volume_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
 def placed_pixels(
     path: Path,
     values: Float32[np.ndarray, "*s"],
-    placement: Placement,
+    placement: VolumePlacement,
     spacing_mm: SpacingMM | None,
     *,
     flat: bool = False,
@@ -96,7 +96,7 @@ def placed_pixels(
     return Pixels(values, ras_affine(lps), source, notices=notices)
 
 
-def _matrix(placement: Placement) -> Float64[np.ndarray, "4 4"]:
+def _matrix(placement: VolumePlacement) -> Float64[np.ndarray, "4 4"]:
     """Matrix of unit steps, RAS+."""
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = placement.directions, placement.origin

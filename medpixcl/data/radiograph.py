@@ -13,11 +13,11 @@ from medpixcl.data.pixels import ImageFileError, Pixels
 _LARGEST_MAGNIFICATION = 20.0
 _SAME_SPACING = 1e-3
 """Relative difference below which PixelSpacing repeats ImagerPixelSpacing."""
-Spacing = tuple[float, float]
+PixelSize = tuple[float, float]
 Grey = Float32[np.ndarray, "rows columns"]
 
 
-def read_radiograph(header: Header, *, spacing_mm: Spacing | None = None) -> Pixels:
+def read_radiograph(header: Header, *, spacing_mm: PixelSize | None = None) -> Pixels:
     """Read a picture as a person sees it: bright is dense, the first window that shows anything applied.
 
     The Modality LUT and the VOI LUT (or window) are applied (DICOM PS3.3 C.11.1, C.11.2); MONOCHROME1 and a
@@ -39,7 +39,7 @@ def read_radiograph(header: Header, *, spacing_mm: Spacing | None = None) -> Pix
     return Pixels(seen, affine, source, header.text("Modality"))
 
 
-def radiograph_spacing(header: Header, given: Spacing | None = None) -> tuple[Spacing | None, str]:
+def radiograph_spacing(header: Header, given: PixelSize | None = None) -> tuple[PixelSize | None, str]:
     """Pixel size (row, column) in mm of a projection image, and its origin.
 
     PixelSpacing counts as it stands (calibrated), unless it only repeats ImagerPixelSpacing. That one is measured at
@@ -115,7 +115,7 @@ def _output_range(header: Header) -> tuple[float, float]:
     return low, high
 
 
-def _spacing(header: Header, keyword: str) -> Spacing | None:
+def _spacing(header: Header, keyword: str) -> PixelSize | None:
     found = header.numbers(keyword, 2)
     if found is None or 0 in found:
         return None
@@ -124,7 +124,7 @@ def _spacing(header: Header, keyword: str) -> Spacing | None:
     return found[0], found[1]
 
 
-def _repeats(header: Header, calibrated: Spacing, imager: Spacing) -> bool:
+def _repeats(header: Header, calibrated: PixelSize, imager: PixelSize) -> bool:
     """True where PixelSpacing only repeats the size at the detector, and nothing says that it was calibrated."""
     same = np.allclose(calibrated, imager, rtol=_SAME_SPACING)
     return bool(same) and not header.text("PixelSpacingCalibrationType") and _magnification(header)[0] != 1
@@ -147,7 +147,7 @@ def _magnification(header: Header) -> tuple[float, str]:
     return 1.0, ""
 
 
-def _with_aspect(header: Header, given: Spacing) -> Spacing:
+def _with_aspect(header: Header, given: PixelSize) -> PixelSize:
     """Apply PixelAspectRatio (height : width) to a given pixel size, unless that is not square and says the same."""
     aspect = header.numbers("PixelAspectRatio") or ()
     if len(aspect) != 2 or min(aspect) <= 0 or aspect[0] == aspect[1]:

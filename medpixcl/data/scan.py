@@ -7,7 +7,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl._typing import Progress
+from medpixcl._typing import AnyPath, Progress
 from medpixcl.coordinates import image_affine
 from medpixcl.data.atomic import replaced_atomically
 from medpixcl.data.dicom import is_dicom
@@ -40,7 +39,7 @@ from medpixcl.data.volumes import is_header
 
 log = logging.getLogger(__name__)
 _SHOWN = 5
-AnyPath = str | PathLike[str]
+
 Record = tuple[str, Entry]
 """Section of the manifest, or ``rejected``, and the entry."""
 

@@ -7,7 +7,7 @@ from jaxtyping import Float64
 
 from medpixcl.data.itk_headers import METAIMAGE_SUFFIXES, NRRD_SUFFIXES, read_itk_header
 from medpixcl.data.pixels import ImageFileError, Pixels, SpacingMM, ras_affine
-from medpixcl.data.placement import Placement, placed_pixels, unit_steps
+from medpixcl.data.placement import VolumePlacement, placed_pixels, unit_steps
 
 ITK_SUFFIXES = (*NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
 MINC_SUFFIX = ".mnc"
@@ -98,11 +98,11 @@ def detached_data(path: Path) -> Path | None:
     return path.parent / name if name is not None and (path.parent / name).is_file() else None
 
 
-def _placement(lps: Float64[np.ndarray, "4 4"], stated: Float64[np.ndarray, "3"], *notices: str) -> Placement:
-    """Placement of an affine to LPS+; the size is NaN along the axes where ``stated`` is."""
+def _placement(lps: Float64[np.ndarray, "4 4"], stated: Float64[np.ndarray, "3"], *notices: str) -> VolumePlacement:
+    """VolumePlacement of an affine to LPS+; the size is NaN along the axes where ``stated`` is."""
     ras = ras_affine(lps)
     sizes = np.where(np.isnan(stated), np.nan, np.linalg.norm(ras[:3, :3], axis=0))
-    return Placement(unit_steps(ras[:3, :3]), sizes, ras[:3, 3], notices)
+    return VolumePlacement(unit_steps(ras[:3, :3]), sizes, ras[:3, 3], notices)
 
 
 def _first(numbers: Float64[np.ndarray, " n"], filled: float) -> Float64[np.ndarray, "3"]:
