@@ -125,7 +125,10 @@ def without_rights() -> Iterator[None]:
     """Act as a user without special rights, if the tests run as root."""
     user = os.geteuid()
     if user == 0:
-        os.seteuid(NOBODY)
+        try:
+            os.seteuid(NOBODY)
+        except OSError:
+            pytest.skip("this root cannot act as another user")
     try:
         yield
     finally:
@@ -151,6 +154,7 @@ def closed() -> Iterator[Path]:
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs rights as POSIX has them")
 def test_a_closed_folder_costs_itself_only(closed: Path) -> None:
+    group_files(visible_files([closed]))  # imports all that it needs, which others may not be allowed to read
     with without_rights():
         files = visible_files([closed], list_closed=True)
         sources, rejected = group_files(files)
