@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 MARGIN = 1.2
 """Factor by which one precision must be faster to be preferred, above the noise of the measurement."""
-_SIDE, _ROUNDS, _LIMIT_S = 48, 24, 0.2
+_SIDE, _ROUNDS, _LIMIT_S = 96, 12, 0.3
 _KERNELS = ((32, 32, 3, 3), (32, 1, 3, 3), (64, 32, 1, 1))
 
 
@@ -38,7 +38,7 @@ class DevicePrecision:
 def device_precision(device: torch.device) -> DevicePrecision:
     """The faster precision of a device: found once in a process, and logged then.
 
-    A CPU for which torch reports no bfloat16 takes float32; any other CPU is measured for about 0.2 seconds of one
+    A CPU for which torch reports no bfloat16 takes float32; any other CPU is measured for about 0.3 seconds of one
     thread, and takes bfloat16 where it is at least 1.2 times as fast. Time that the thread waits for a busy CPU does
     not count, so that a training beside others chooses as one that runs alone. A CUDA device
     takes bfloat16 where it computes it natively. Every other kind of device takes float32.
