@@ -1,10 +1,13 @@
-"""Fixtures shared by all tests: where the real data lie, and single-threaded torch."""
+"""Fixtures shared by all tests: where the real data lie, single-threaded torch, float32 unless a test wants bfloat16."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+# Tests compare digits: "auto" means float32 on every CPU, here and in the processes that tests start.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 torch.set_num_threads(1)
 
