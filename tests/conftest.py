@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where the real data lie, single-threaded torch, float32 unless a test wants bfloat16."""
+"""Fixtures of all tests: where the real data lie, single-threaded torch in float32, unless a test asks for bfloat16."""
 
 import os
 from pathlib import Path

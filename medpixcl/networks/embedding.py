@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medpixcl.networks.build import build_backbone
-from medpixcl.networks.precision import Precision, refuse_wrong_gradients
+from medpixcl.networks.precision import Precision, keep_gradients_right
 
 
 def dense_embedding(levels: list[Tensor]) -> Tensor:
@@ -158,7 +158,7 @@ class SiameseNet(nn.Module):
         self.network = network
         self.precision = Precision(bfloat16)
         if bfloat16:
-            refuse_wrong_gradients(network)
+            keep_gradients_right(network)
 
     def forward(self, query: Tensor, anchor: Tensor) -> list[list[Tensor]]:
         """Levels of the query view and of the anchor view.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medpixcl.networks.embedding import BackboneNet, LevelsNet
-from medpixcl.networks.precision import Precision, refuse_wrong_gradients
+from medpixcl.networks.precision import Precision, keep_gradients_right
 
 
 class ProjectionHead(nn.Sequential):
@@ -217,7 +217,7 @@ class PixProNet(nn.Module):
             self.predictor = ProjectionHead(dims, projection_size, projection_size, hidden_channels, norm)
         self.strides, self.precision = network.strides, Precision(bfloat16)
         if bfloat16:
-            refuse_wrong_gradients(self)
+            keep_gradients_right(self)
 
     @property
     def network(self) -> LevelsNet:

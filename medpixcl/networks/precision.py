@@ -87,9 +87,6 @@ class MixedPrecision(nn.Module):
 
     Attributes:
         precision: The :class:`Precision`, which a resumed training restores.
-
-    Raises:
-        ValueError: On a call, see :func:`refuse_wrong_gradients`.
     """
 
     def __init__(self, network: nn.Module, bfloat16: bool | str = "auto") -> None:
@@ -97,7 +94,7 @@ class MixedPrecision(nn.Module):
         self.network = network
         self.precision = Precision(bfloat16)
         if bfloat16:
-            refuse_wrong_gradients(network)
+            keep_gradients_right(network)
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         """Return the output of the network."""
@@ -105,21 +102,27 @@ class MixedPrecision(nn.Module):
             return self.network(x)
 
 
-def refuse_wrong_gradients(network: nn.Module) -> None:
-    """Make 3D convolutions raise an error where their bfloat16 gradients would be wrong on a CPU.
+def keep_gradients_right(network: nn.Module) -> None:
+    """Compute 3D convolutions in float32 where their bfloat16 gradients would be wrong on a CPU.
 
     If a map has two cells along its first axis, torch (2.13, oneDNN) computes the gradient of the weights from
-    uninitialised memory. A call in training under autocast then raises a ``ValueError``.
+    uninitialised memory. In training under autocast such a layer is computed without it.
     """
     for layer in network.modules():
-        if isinstance(layer, nn.Conv3d) and _refuse_two_cells not in layer._forward_pre_hooks.values():
-            layer.register_forward_pre_hook(_refuse_two_cells)
+        if isinstance(layer, nn.Conv3d) and _leave_autocast not in layer._forward_pre_hooks.values():
+            layer.register_forward_pre_hook(_leave_autocast)
+            layer.register_forward_hook(_enter_autocast, always_call=True)
 
 
-def _refuse_two_cells(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+def _leave_autocast(layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
     wrong = given[0].device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
-    if wrong and given[0].shape[2] == 2:
-        raise ValueError(
-            f"a 3D convolution got a map of {tuple(given[0].shape[2:])} cells, and bfloat16 gradients on a CPU are "
-            "wrong where the first axis has 2: take larger or smaller patches, or set bfloat16 to false"
-        )
+    if not wrong or given[0].shape[2] != 2:
+        return None
+    torch.set_autocast_enabled("cpu", False)
+    layer._left_autocast = True  # type: ignore[assignment]
+    return tuple(one.float() for one in given)
+
+
+def _enter_autocast(layer: nn.Module, given: tuple[Tensor, ...], found: Tensor) -> None:
+    if layer.__dict__.pop("_left_autocast", False):
+        torch.set_autocast_enabled("cpu", True)
