@@ -19,7 +19,7 @@ from medpixcl.coordinates import image_affine
 from medpixcl.data.atomic import replaced_atomically
 from medpixcl.data.dicom import is_dicom
 from medpixcl.data.duplicates import Fingerprint, duplicate_groups
-from medpixcl.data.examination import Examination, MapFile, Usable, content_sha256 as content_sha256
+from medpixcl.data.examination import Examination, MapFile, Usable
 from medpixcl.data.exogenous import ExogenousFiles
 from medpixcl.data.gantry_tilt import TiltResampling
 from medpixcl.data.image_keys import why_unclear
@@ -28,11 +28,13 @@ from medpixcl.data.known_images import STAMP, KnownImages, stamp_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import LINES_SUFFIX, MANIFEST_SUFFIXES, REJECTED, Entry, Manifest, entry_line, json_line
+from medpixcl.data.manifest_paths import has_utf8_name, relative_path, shown_path
 from medpixcl.data.manifest_summary import ManifestSummary
 from medpixcl.data.parallel_reading import examine_all
 from medpixcl.data.paths import checked_file, checked_path, checked_paths, shown_value
 from medpixcl.data.pixels import SpacingMM, checked_spacing
-from medpixcl.data.sources import Source, attached_files, group_files, visible_files
+from medpixcl.data.scan_tables import ScanTables
+from medpixcl.data.sources import Source, attached_files, group_files, in_file_order, visible_files
 from medpixcl.data.splits import SplitFile, section_of
 from medpixcl.data.unusable import Unusable, unusable
 from medpixcl.data.volumes import is_header
@@ -225,7 +227,7 @@ class _Scan:
         yield from ((REJECTED, one) for one in sorted(self._rejected, key=lambda one: one["path"]))
 
     def _images(self, workers: int | None, scheduler: str | None, progress: Progress | None) -> Iterator[Record]:
-        tables = _Tables(self.points, self.splits, self._places)
+        tables = ScanTables(self.points, self.splits, self._places)
         tasks = [Examination(source, self.spacing_mm, self._maps_at(source)) for source in self.sources]
         changed = [task for task in tasks if not self.known.is_unchanged(task.source, task.maps)]
         results = zip(changed, examine_all(changed, workers=workers, scheduler=scheduler), strict=True)
@@ -268,8 +270,7 @@ class _Scan:
         for one in refused:
             self._reject_reading(one.path, one.reason, lasting=one.lasting)
         sources += [Source(path, (path,)) for path in files if path in settled and not self.known.rejected(path)]
-        order = {path: number for number, path in enumerate(files)}
-        return sorted(sources, key=lambda one: min(order[path] for path in one.files if path in order))
+        return in_file_order(sources, files)
 
     def _untilted(self, sources: Sequence[Source], resample: TiltResampling) -> list[Source]:
         """The images, with resampled volumes in the place of the series with gantry tilt."""
@@ -298,7 +299,7 @@ class _Scan:
 
     def _may_be_read(self, source: Source) -> bool:
         """True for an image with a name and maps that can be used; the others are rejected."""
-        if not all(_is_utf8(file, self.base_dir) for file in source.files):
+        if not all(has_utf8_name(file, self.base_dir) for file in source.files):
             self._reject(source.place, "has a name that is not UTF-8; rename it.")
             return False
         for channel in (*self.channels, *self.labels):
@@ -336,7 +337,7 @@ class _Scan:
             self._reject_source(task.source, result, maps=task.maps)
             return None
         entry: Entry = {
-            "image": _relative(task.source.image, self.base_dir),
+            "image": relative_path(task.source.image, self.base_dir),
             "spacing_mm": result.spacing_mm,
             "spacing_source": result.spacing_source,
             "shape": list(result.shape),
@@ -358,7 +359,7 @@ class _Scan:
 
     def _with_maps(self, entry: Entry, task: Examination) -> Entry:
         """Name the exogenous channels and labels of an image."""
-        paths = [_relative(one.path, self.base_dir) for one in task.maps]
+        paths = [relative_path(one.path, self.base_dir) for one in task.maps]
         if self.channels:
             entry["exogenous"] = dict(zip([one.name for one in self.channels], paths, strict=False))
         if self.labels:
@@ -366,13 +367,13 @@ class _Scan:
             entry["label"] = labels[0] if self.one_label_map else labels
         return entry
 
-    def _add_tables(self, place: Path, entry: Entry, tables: "_Tables") -> str | None:
+    def _add_tables(self, place: Path, entry: Entry, tables: ScanTables) -> str | None:
         """Name landmark files and split of an image; return the reason if it has no split."""
         for reader, points in self.points.items():
             if (key := tables.key(points, place)) is not None:
                 self._refuse_stored_voxels(points, key, place)
                 points.for_image(place, _affine_of(entry), entry["shape"])
-                file = _relative(points.path.absolute(), self.base_dir)
+                file = relative_path(points.path.absolute(), self.base_dir)
                 entry["landmarks"] = file if reader is None else {**(entry["landmarks"] or {}), reader: file}
                 tables.use(points, place)
         if self.splits is None:
@@ -392,7 +393,7 @@ class _Scan:
                 f"give them in mm, or mark them on {place} and name that file."
             )
 
-    def _note_tables(self, tables: "_Tables") -> None:
+    def _note_tables(self, tables: ScanTables) -> None:
         """Reject, as lines of its table, what a landmark or split file says of no image, or of several."""
         for table, what in [*((one, "landmarks") for one in self.points.values()), (self.splits, "a split")]:
             if table is None:
@@ -409,7 +410,7 @@ class _Scan:
                 self._reject(table.path.absolute(), reason)
 
     def _reject(self, path: Path, reason: str) -> None:
-        self._rejected.append({"path": _shown(path, self.base_dir), "reason": reason})
+        self._rejected.append({"path": shown_path(path, self.base_dir), "reason": reason})
 
     def _reject_reading(self, path: Path, reason: str, *, lasting: bool) -> None:
         """Reject a file; if the reason lies in this file alone, the next scan need not look at it until it changes."""
@@ -428,50 +429,7 @@ class _Scan:
         alone = len(source.files) == 1 and not source.is_series and not maps
         self._reject_reading(source.place, reason, lasting=found.lasting and alone)
         if source.is_series:
-            self._rejected[-1]["files"] = [_shown(path, path.parent) for path in source.files]
-
-
-class _Tables:
-    """Which keys of the landmark and split files name which images, and which of them were used."""
-
-    def __init__(self, points: Mapping[Any, LandmarkFile], splits: SplitFile | None, places: Sequence[Path]) -> None:
-        self._splits = splits
-        tables: list[Any] = [*points.values(), *([] if splits is None else [splits])]
-        self._assigned = {id(table): table.assign(places) for table in tables}
-        self._used: dict[int, dict[str, int]] = {id(table): {} for table in tables}
-        self._of_several = {place for place, number in Counter(places).items() if number > 1}
-
-    def key(self, table: LandmarkFile | SplitFile, place: Path) -> str | None:
-        """Key of an image, None if the table does not name it, or gives landmarks to a folder of several volumes."""
-        if place in self._of_several and isinstance(table, LandmarkFile):
-            return None
-        return self._assigned[id(table)].keys.get(place)
-
-    def shared(self, table: LandmarkFile | SplitFile) -> Sequence[str]:
-        """Keys of folders of several volumes, of which one only can have the landmarks."""
-        if not isinstance(table, LandmarkFile):
-            return []
-        return [key for place, key in self._assigned[id(table)].keys.items() if place in self._of_several]
-
-    def use(self, table: LandmarkFile | SplitFile, place: Path, number: int = 0) -> None:
-        """Note that an image, with its number among those taken, has its key."""
-        self._used[id(table)][self._assigned[id(table)].keys[place]] = number
-
-    def used(self, table: LandmarkFile | SplitFile) -> Mapping[str, int]:
-        """Keys of the images taken, with the numbers of these."""
-        return self._used[id(table)]
-
-    def unclear(self, table: LandmarkFile | SplitFile) -> Mapping[str, Sequence[Path]]:
-        """Keys that fit several images."""
-        return self._assigned[id(table)].unclear
-
-    def declared_repeats(self) -> list[tuple[int, int]]:
-        """Pairs of images, by number, that the split file calls repeats."""
-        if self._splits is None:
-            return []
-        place = self.used(self._splits)
-        pairs = [(key, other) for key, other in self._splits.duplicate_of.items() if {key, other} <= place.keys()]
-        return [(place[key], place[other]) for key, other in pairs]
+            self._rejected[-1]["files"] = [shown_path(path, path.parent) for path in source.files]
 
 
 def _copy_with_groups(spool: Iterable[str], groups: Iterable[str | None], file: IO[str]) -> ManifestSummary:
@@ -510,20 +468,3 @@ def _affine_of(entry: Entry) -> Float[Tensor, "4 4"]:
     if "affine" not in entry:
         return image_affine(entry["spacing_mm"])
     return torch.tensor([*entry["affine"], [0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
-
-
-def _is_utf8(path: Path, base_dir: Path) -> bool:
-    text = str(path)
-    return text.isascii() or _shown(path, base_dir) == _relative(path, base_dir)
-
-
-def _shown(path: Path, base_dir: Path) -> str:
-    """Relative path as text; bytes that are not UTF-8 are written with a backslash."""
-    return os.fsencode(_relative(path, base_dir)).decode("utf-8", "backslashreplace")
-
-
-def _relative(path: Path | Sequence[Path], base_dir: Path) -> Any:
-    if not isinstance(path, Path):
-        return [_relative(one, base_dir) for one in path]
-    text, base = str(path), f"{base_dir}{os.sep}"
-    return (Path(text[len(base) :]) if text.startswith(base) else Path(os.path.relpath(path, base_dir))).as_posix()

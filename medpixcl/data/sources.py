@@ -119,8 +119,13 @@ def group_files(files: Sequence[Path]) -> tuple[list[Source], list[Unusable]]:
     volumes, set_aside = volumes_of(slices)
     sources += [_series_source(volume) for volume in volumes]
     rejected += [unusable(error.path, error) for error in set_aside]
+    return in_file_order(sources, files), rejected
+
+
+def in_file_order(sources: Sequence[Source], files: Sequence[Path]) -> list[Source]:
+    """Sort images by their first file among ``files``."""
     order = {path: number for number, path in enumerate(files)}
-    return sorted(sources, key=lambda source: min(order[path] for path in source.files if path in order)), rejected
+    return sorted(sources, key=lambda source: min(order[path] for path in source.files if path in order))
 
 
 def _recognise(path: Path) -> Source | SliceGeometry:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from medpixcl.data.examination import content_sha256
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest
-from medpixcl.data.scan import content_sha256
 
 FOLDER = Path(__file__).parents[2] / "data_manifests"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))

@@ -11,10 +11,12 @@ import SimpleITK
 from PIL import Image
 
 from medpixcl.data.duplicates import image_fingerprint
+from medpixcl.data.examination import content_sha256
 from medpixcl.data.images import read_image
 from medpixcl.data.manifest import Manifest
-from medpixcl.data.scan import content_sha256, scan
+from medpixcl.data.scan import scan
 from tests.data.dicom_files import NOBODY, write_dicom, write_series
+from tests.data.scanned import reasons
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (40, 50)) -> Path:
@@ -22,10 +24,6 @@ def picture(path: Path, seed: int, size: tuple[int, int] = (40, 50)) -> Path:
     coarse = np.random.default_rng(seed).integers(0, 255, (8, 10), dtype=np.uint8)
     Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC).save(path)
     return path
-
-
-def reasons(manifest: Manifest) -> dict[str, str]:
-    return {one["path"]: one["reason"] for one in manifest.rejected}
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from monai.utils import optional_import
-from PIL import Image
 
 from medpixcl.data.annotated import target_points
 from medpixcl.data.images import read_image
@@ -19,15 +18,10 @@ from medpixcl.data.manifest import Manifest
 from medpixcl.data.scan import scan_to_file
 from medpixcl.data.sources import attached_files, group_files, visible_files
 from tests.data.dicom_files import write_series
+from tests.data.scanned import picture
 
 nibabel, _ = optional_import("nibabel")
 NOBODY = 65534
-
-
-def picture(path: Path, seed: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (24, 32), dtype=np.uint8)).save(path)
-    return path
 
 
 def header_and_data(folder: Path) -> tuple[Path, Path]:

@@ -8,19 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from PIL import Image
 
 from medpixcl.data import parallel_reading
 from medpixcl.data.examination import Examination
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.scan import scan, scan_to_file
 from tests.data.dicom_files import write_series
-
-
-def picture(path: Path, seed: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (8, 10), dtype=np.uint8)).save(path)
-    return path
+from tests.data.scanned import picture, reasons
 
 
 def deadly(path: Path) -> Path:
@@ -30,10 +24,6 @@ def deadly(path: Path) -> Path:
     lines = [b"kinds: " + b"domain" * 300 if line.startswith(b"kinds:") else line for line in header.split(b"\n")]
     path.write_bytes(b"\n".join(lines) + b"\n\n" + pixels)
     return path
-
-
-def reasons(manifest: Manifest) -> dict[str, str]:
-    return {one["path"]: one["reason"] for one in manifest.rejected}
 
 
 @pytest.fixture
