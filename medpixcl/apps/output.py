@@ -13,7 +13,7 @@ from medpixcl.apps.images import Images
 from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.regions import Regions
 from medpixcl.apps.results import Landmarks, Results, rejected_rows
-from medpixcl.data.dicom import is_dicom
+from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.reading import REJECTED_TABLE
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
 from medpixcl.data.paths import checked_folder, checked_path, shown_value

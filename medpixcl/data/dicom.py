@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from medpixcl.data.dicom_header import Header, is_dicom, read_dataset, read_header, read_whole
+from medpixcl.data.dicom_header import Header, read_whole
 from medpixcl.data.dicom_pixels import frame_count
 from medpixcl.data.multiframe import frame_headers, read_multiframe
 from medpixcl.data.pixels import ImageFileError, Pixels
 from medpixcl.data.radiograph import PixelSize, read_radiograph
-
-__all__ = ["is_dicom", "is_slice", "is_volume", "read_dataset", "read_dicom", "read_header", "why_unusable"]
 
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66"
 _NO_IMAGES = {"SEG": "segmentation or surface", "RTDOSE": "dose distribution", "RTSTRUCT": "set of contours"}

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from medpixcl._cpus import available_cpus
-from medpixcl.data.dicom import is_dicom, read_dataset
+from medpixcl.data.dicom_header import read_dataset
 from medpixcl.data.examination import Examination, Usable, examine
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.reading_process import ReadingProcess, close_all, examine_apart
@@ -69,11 +69,9 @@ def _may_crash(task: Examination) -> bool:
 
 def _is_compressed_dicom(file: Any) -> bool:
     try:
-        if not is_dicom(file):
-            return False
         return read_dataset(file, stop_before_pixels=True, specific_tags=[]).file_meta.TransferSyntaxUID.is_compressed
     except (ImageFileError, OSError, ValueError):
-        return False  # so damaged that its pixels are never reached
+        return False  # no DICOM, or so damaged that its pixels are never reached
 
 
 def _over_processes(tasks: Sequence[Examination], workers: int) -> Iterator[_Result]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from medpixcl._typing import AnyPath, Progress
 from medpixcl.coordinates import image_affine
 from medpixcl.data.atomic import replaced_atomically
-from medpixcl.data.dicom import is_dicom
+from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.duplicates import Fingerprint, duplicate_groups
 from medpixcl.data.examination import Examination, MapFile, Usable
 from medpixcl.data.exogenous import ExogenousFiles

@@ -6,7 +6,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from medpixcl.data.dicom import is_dicom
+from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.coco import read_coco_rows
 from medpixcl.data.landmarks.csv_file import read_csv_rows
 from medpixcl.data.landmarks.json_file import FORMAT, read_json_rows

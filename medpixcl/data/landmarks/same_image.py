@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from medpixcl.data.dicom import is_dicom, read_dataset
+from medpixcl.data.dicom_header import is_dicom, read_dataset
 from medpixcl.data.series import dicom_files
 
 _TAGS = ("SOPInstanceUID", "FrameOfReferenceUID")

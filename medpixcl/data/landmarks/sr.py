@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from medpixcl import __version__
 from medpixcl.data.atomic import write_bytes_atomically
-from medpixcl.data.dicom import is_dicom, read_dataset
+from medpixcl.data.dicom_header import is_dicom, read_dataset
 from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.pixels import ImageFileError
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medpixcl.data.dicom import is_dicom, read_dataset
+from medpixcl.data.dicom_header import is_dicom, read_dataset
 from medpixcl.data.identity import image_stem
 from medpixcl.data.landmarks.same_image import MarkedOn
 from medpixcl.data.landmarks.table import LandmarkRow
