@@ -100,9 +100,9 @@ def measure(name: str, count: int, channels: int, rounds: int) -> dict[str, floa
 def check() -> None:
     """All candidates give the loss and the gradient of the full matrix in float64."""
     anchors, keys, targets = make_inputs(512, 128)
-    wide = [vectors.detach().double().requires_grad_() for vectors in (anchors, keys)]
-    expected = full_matrix(*wide, targets)
-    exact = torch.autograd.grad(expected, wide)
+    wide_anchors, wide_keys = (vectors.detach().double().requires_grad_() for vectors in (anchors, keys))
+    expected = full_matrix(wide_anchors, wide_keys, targets)
+    exact = torch.autograd.grad(expected, (wide_anchors, wide_keys))
     for name, candidate in CANDIDATES.items():
         loss = candidate(anchors, keys, targets)
         errors = [

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timing  # first, for one thread  # isort: skip
 import nibabel
@@ -43,7 +43,7 @@ class Case:
 
     title: str
     image: Tensor
-    footprint: str
+    footprint: Literal["ball", "box"]
     radius: int
     bins: int
     times_faster: float | None = None
@@ -113,7 +113,7 @@ def candidates(case: Case) -> dict[str, Callable[[], Any]]:
         bins=case.bins,
         value_range=(0, 256),
     )
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "ours, compiled": partial(ours, backend="numba"),
         "ours, plain torch": partial(ours, backend="torch"),
         PEER: partial(rank_entropy, levels, neighbours),

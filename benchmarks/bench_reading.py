@@ -20,6 +20,7 @@ import itk
 import numpy as np
 import SimpleITK
 import torch
+from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
@@ -76,14 +77,14 @@ def by_simpleitk(folder: Path) -> Tensor:
     return torch.from_numpy(SimpleITK.GetArrayFromImage(reader.Execute()).transpose())
 
 
-def check_volumes(results: dict[str, Tensor]) -> dict[str, float]:
+def check_volumes(results: dict[str, MetaTensor]) -> dict[str, float]:
     """Greatest difference of voxels to ours, and of the affine to that of MONAI's ITKReader."""
     ours, itk_read = results["ours"], results["MONAI ITKReader"]
     errors = {
         name: float((torch.as_tensor(found).squeeze(0) - ours.as_tensor()[0]).abs().max())
         for name, found in results.items()
     }
-    errors["affine"] = float((ours.affine - itk_read.affine).abs().max())  # type: ignore[attr-defined]
+    errors["affine"] = float((ours.affine - itk_read.affine).abs().max())
     if max(errors.values()) > 1e-4:
         raise SystemExit(f"the readers disagree: {errors}")
     return errors

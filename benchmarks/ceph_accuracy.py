@@ -62,9 +62,9 @@ def match_all(
     matchers = {}
     for name in templates:
         image = cephalograms.load(name)
-        levels, marks = embed(image.as_tensor()[None]), cephalograms.truth(name, image)
+        batch, marks = image.as_tensor()[None], cephalograms.truth(name, image)
         for kind in (MATCHING, LEARNT):
-            matcher = LandmarkMatcher().fit(lambda _, own=levels: own, network.strides, image[None], marks, spacing)
+            matcher = LandmarkMatcher().fit(embed, network.strides, batch, marks, spacing)
             matchers[kind, name] = matcher
         matcher.adapt(matcher.learn(learnt_from))
     results: dict[tuple[str, str], list] = {key: [] for key in matchers}

@@ -25,8 +25,8 @@ from medpixcl.data.demo_ct import locate_demo_ct
 from medpixcl.data.drr import ConeBeam
 from medpixcl.data.drr_labels import project_labels
 from medpixcl.data.manifest import Manifest
+from medpixcl.data.nifti import read_nifti
 from medpixcl.data.scan import scan
-from medpixcl.data.volumes import read_nifti
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 PRETRAINING = BUNDLES / "xray_depth_pixpro_pretraining"

@@ -43,7 +43,8 @@ def train_and_measure(
         places = {"output_dir": str(run), "ckpt_dir": str(models), "silent": True}
         run_bundle(bundle, "train", places | dict(training), extra_configs=[*configs, SHORT_VALIDATION])
         detect(bundle, models, run / "found", images)
-        found = shutil.copy(run / "found" / "landmarks.csv", run / f"{MODEL}.csv")  # its name in the comparisons
+        found = run / f"{MODEL}.csv"  # its name in the comparisons
+        shutil.copy(run / "found" / "landmarks.csv", found)
         metrics = measure(found, references, names)
         result.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     return json.loads(result.read_text(encoding="utf-8"))

@@ -95,9 +95,9 @@ def main() -> None:
     after, seconds = {}, {}
     for template in templates:
         start = time.monotonic()
-        network = train(cephalograms, template, manifest, folder / template, parse_settings(options.set))
+        detector = train(cephalograms, template, manifest, folder / template, parse_settings(options.set))
         seconds[template] = time.monotonic() - start
-        after[template] = detection_errors(cephalograms, network, measured)
+        after[template] = detection_errors(cephalograms, detector, measured)
         gain = paired_bootstrap(before[template], after[template])
         print(f"{template}: {seconds[template]:.0f} s; gain {gain['gain']['mre_mm']:.2f} mm", flush=True)
     print(f"stage 2  {one_line(summaries(after))}")

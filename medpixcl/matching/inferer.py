@@ -45,7 +45,7 @@ class MatchingInferer(Inferer):
         return {
             "points": torch.stack([result.voxels for result in found]),
             "confidence": torch.stack([result.scores for result in found]),
-            "covariance_mm2": torch.stack([one.covariance_mm2 for one in found if one.covariance_mm2 is not None]),
+            "covariance_mm2": torch.stack([one.covariance_mm2 for one in found]),
             "flags": [result.flags for result in found],
         }
 

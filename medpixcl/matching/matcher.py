@@ -49,7 +49,7 @@ class MatchResult:
     cycle_mm: Float[Tensor, " k"]
     residual_mm: Float[Tensor, " k"]
     flags: tuple[str, ...]
-    covariance_mm2: Float[Tensor, "k d d"] | None = None
+    covariance_mm2: Float[Tensor, "k d d"]
 
 
 class LandmarkMatcher:

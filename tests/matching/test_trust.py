@@ -129,6 +129,7 @@ def test_weights_of_matches():
         cycle_mm=column,
         residual_mm=torch.tensor([0.0, 0.0, 7.0, 0.0, nan, nan]),
         flags=("", "", "", "unsure", "missing", "no geometry"),
+        covariance_mm2=torch.zeros(6, 2, 2),
     )
     assert match_weights(result, 2.0).tolist() == pytest.approx([1.0, 0.5, 0.25, 0.0, 0.0, 0.5])
     assert half_at(torch.tensor([2.0]), 1.0).tolist() == pytest.approx([0.2])
