@@ -46,6 +46,14 @@ def scan(
             help="Resample CT series with gantry tilt to a regular grid, into a folder beside the manifest.",
         ),
     ] = False,
+    tolerance_mm: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance-mm",
+            min=1e-6,
+            help="How far a DICOM slice may lie from its place, in mm; a tenth of the slice distance by default.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes that read images; one for each CPU by default.")
     ] = None,
@@ -73,6 +81,7 @@ def scan(
             scheduler=scheduler,
             check_content=check_content,
             spacing_mm=spacing_mm,
+            tolerance_mm=tolerance_mm,
             landmarks=_reader_files(landmarks or []),
             split=split,
             licence=licence,

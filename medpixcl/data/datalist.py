@@ -10,7 +10,7 @@ import numpy as np
 from medpixcl.data.manifest import Manifest
 
 Datalist = list[dict[str, Any]]
-ITEM_KEYS = ("image", "spacing_mm")
+ITEM_KEYS = ("image", "spacing_mm", "tolerance_mm")
 TRAINING_KEYS = (*ITEM_KEYS, "exogenous", "label")
 """Keys of an entry that training uses; nothing else needs exogenous channels or labels."""
 SOURCE = "source"
@@ -18,7 +18,7 @@ SOURCE = "source"
 
 
 def items_of(entries: Datalist, keys: Sequence[str] = ITEM_KEYS) -> Datalist:
-    """Copy the keys that loading needs from manifest entries, by default image and spacing."""
+    """Copy the keys that loading needs from manifest entries, by default the image and how to read it."""
     return [{key: entry[key] for key in keys if entry.get(key) is not None} for entry in entries]
 
 

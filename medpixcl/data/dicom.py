@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from medpixcl._typing import Number
 from medpixcl.data.dicom_header import Header, read_whole
 from medpixcl.data.dicom_pixels import frame_count
 from medpixcl.data.multiframe import frame_headers, read_multiframe
-from medpixcl.data.pixels import ImageFileError, Pixels
-from medpixcl.data.radiograph import PixelSize, read_radiograph
+from medpixcl.data.pixels import ImageFileError, Pixels, SpacingMM, row_column_spacing
+from medpixcl.data.radiograph import read_radiograph
 
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66"
 _NO_IMAGES = {"SEG": "segmentation or surface", "RTDOSE": "dose distribution", "RTSTRUCT": "set of contours"}
@@ -54,12 +55,13 @@ def slice_header(header: Header) -> Header:
     return frame_headers(header)[0] if "PerFrameFunctionalGroupsSequence" in header else header
 
 
-def read_dicom(path: Path, *, spacing_mm: PixelSize | None = None) -> Pixels:
+def read_dicom(path: Path, *, spacing_mm: SpacingMM | None = None, tolerance_mm: Number | None = None) -> Pixels:
     """Read one file: a radiograph or another picture (rows, columns), or a multi-frame volume (i, j, k).
 
     Args:
         path: DICOM file.
-        spacing_mm: Pixel size in mm, (row, column), of a picture whose header has none.
+        spacing_mm: Pixel size in mm, one number or (row, column), of a picture whose header has none.
+        tolerance_mm: How far in mm a slice of a volume may lie from its place on the grid.
 
     Raises:
         ImageFileError: If the file is no grey image, is a single slice, or cannot be decoded.
@@ -68,10 +70,10 @@ def read_dicom(path: Path, *, spacing_mm: PixelSize | None = None) -> Pixels:
     if (reason := why_unusable(header)) is not None:
         raise ImageFileError(path, reason)
     if is_volume(header):
-        return read_multiframe(header)
+        return read_multiframe(header, tolerance_mm=tolerance_mm)
     if is_slice(header):
         raise ImageFileError(path, "is one slice of a volume; give the folder of its series, or all its files.")
-    return read_radiograph(header, spacing_mm=spacing_mm)
+    return read_radiograph(header, spacing_mm=None if spacing_mm is None else row_column_spacing(spacing_mm))
 
 
 def _class_name(header: Header) -> str:

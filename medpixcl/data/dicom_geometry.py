@@ -1,5 +1,6 @@
 """Where a DICOM slice lies, and whether several form one volume on a regular grid."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from medpixcl._typing import Number
 from medpixcl.data.dicom_header import Header
 from medpixcl.data.pixels import ImageFileError, MissingSpacingError, ras_affine
 
@@ -14,9 +16,11 @@ MINIMUM_SLICES = 3
 POSITION_TOLERANCE = 0.1
 """How far a slice may lie from its place on the regular grid, as a fraction of the slice distance.
 
-Scanners round positions, to a tenth of a millimetre at worst; a slice that is missing moves others by a quarter of the
+Scanners round positions, to a tenth of a millimetre at worst; a slice that is missing moves others by a fifth of the
 distance at least.
 """
+LARGEST_TOLERANCE = 0.5
+"""Fraction of the slice distance that a tolerance given in mm must stay below: a missing slice could hide in it."""
 TILT_TOLERANCE = 0.01
 """Largest shift of the slices inside their plane, as a fraction of their distance; more is a gantry tilt."""
 _ROUNDING_MM = 2e-3
@@ -115,6 +119,19 @@ def slice_spacing(header: Header) -> tuple[float, float]:
     return found[0], found[1]
 
 
+def checked_tolerance(tolerance_mm: Number | None) -> float | None:
+    """Check how far, in mm, slices may lie from their places; None stands for ``POSITION_TOLERANCE``.
+
+    Raises:
+        ValueError: If it is not a positive number.
+    """
+    if tolerance_mm is None:
+        return None
+    if isinstance(tolerance_mm, bool) or not isinstance(tolerance_mm, int | float) or not 0 < tolerance_mm < np.inf:
+        raise ValueError(f"tolerance_mm is {tolerance_mm!r}; expected a positive number in mm.")
+    return float(tolerance_mm)
+
+
 def in_slice_order(slices: Sequence[SliceGeometry]) -> list[SliceGeometry]:
     """Sort along the normal of the first slice."""
     normal = slices[0].normal
@@ -132,12 +149,16 @@ def differing(one: SliceGeometry, other: SliceGeometry) -> str | None:
     return "image type" if one.image_type != other.image_type else None
 
 
-def why_irregular(slices: Sequence[SliceGeometry], *, tilted: bool = False) -> str | None:
+def why_irregular(
+    slices: Sequence[SliceGeometry], *, tilted: bool = False, tolerance_mm: Number | None = None
+) -> str | None:
     """Explain why sorted slices do not form one volume on a regular grid; None if they do.
 
     Args:
         slices: Slices in the order of :func:`in_slice_order`.
         tilted: Accept slices that are shifted evenly inside their plane, as a tilted gantry takes them.
+        tolerance_mm: How far in mm a slice may lie from its place; ``POSITION_TOLERANCE`` by default. It hides no
+            missing slice.
     """
     first = slices[0]
     if len(slices) < MINIMUM_SLICES:
@@ -149,12 +170,14 @@ def why_irregular(slices: Sequence[SliceGeometry], *, tilted: bool = False) -> s
             return f"the slices differ in size ({sorted({other.size for other in slices})}); expected one size."
         if what is not None:
             return f"the slices differ in {what}; expected {_ONE[what]}."
-    return _why_uneven(slices, tilted)
+    return _why_uneven(slices, tilted, tolerance_mm)
 
 
-def is_tilted(slices: Sequence[SliceGeometry]) -> bool:
+def is_tilted(slices: Sequence[SliceGeometry], tolerance_mm: Number | None = None) -> bool:
     """True if a tilted gantry is all that keeps sorted slices from a regular grid."""
-    return why_irregular(slices) is not None and why_irregular(slices, tilted=True) is None
+    if why_irregular(slices, tolerance_mm=tolerance_mm) is None:
+        return False
+    return why_irregular(slices, tilted=True, tolerance_mm=tolerance_mm) is None
 
 
 def slice_step(slices: Sequence[SliceGeometry]) -> tuple[Float64[np.ndarray, "3"], Float64[np.ndarray, "3"]]:
@@ -183,20 +206,30 @@ def tilt_degrees(slices: Sequence[SliceGeometry]) -> float:
     return float(np.degrees(np.arctan2(np.linalg.norm(step - along * slices[0].normal), along)))
 
 
-def _why_uneven(slices: Sequence[SliceGeometry], tilted: bool) -> str | None:
+def _why_uneven(slices: Sequence[SliceGeometry], tilted: bool, tolerance_mm: Number | None) -> str | None:
     normal = slices[0].normal
     along = np.diff([one.position for one in slices], axis=0) @ normal
     if along.min() < _ROUNDING_MM:
         return f"{int((along < _ROUNDING_MM).sum())} slice(s) lie where another one lies; expected one slice a place."
     start, step = slice_step(slices)
     distance = float(step @ normal)
-    allowed = POSITION_TOLERANCE * distance + _ROUNDING_MM
+    if tolerance_mm is not None and tolerance_mm >= LARGEST_TOLERANCE * distance:
+        return (
+            f"the tolerance of {tolerance_mm:g} mm is half of the slice distance ({distance:.2f} mm) or more, so that "
+            f"a missing slice could hide in it; give tolerance_mm below {LARGEST_TOLERANCE * distance:.2f}."
+        )
+    allowed = POSITION_TOLERANCE * distance + _ROUNDING_MM if tolerance_mm is None else tolerance_mm
     places = start + np.arange(len(slices))[:, None] * step
     away = np.array([one.position for one in slices]) - places
     if np.abs(away @ normal).max() > allowed:
         return (
             f"the slices are {along.min():.2f} to {along.max():.2f} mm apart; expected one distance, with every slice "
             f"within {allowed:.2f} mm of its place (rounding), is one missing?"
+        )
+    if tolerance_mm is not None and _fit_with_gaps(along):
+        return (
+            f"the slices are {along.min():.2f} to {along.max():.2f} mm apart, which a missing slice explains better "
+            f"than places that are up to {allowed:.2f} mm off; add the slice."
         )
     if np.linalg.norm(away, axis=1).max() > allowed:
         return "the slices are shifted unevenly against each other; expected them on one straight line."
@@ -207,6 +240,21 @@ def _why_uneven(slices: Sequence[SliceGeometry], tilted: bool) -> str | None:
             "them with `medpixcl scan --resample-tilt`."
         )
     return None
+
+
+def _fit_with_gaps(along: Float64[np.ndarray, " n"]) -> bool:
+    """True if slices at these distances fit a grid of which some places are empty better than one that is full."""
+    full = _farthest(along, np.ones_like(along))
+    steps = (float(along.min()), statistics.median_low(along.tolist()))
+    counts = (np.maximum(1, np.round(along / step)) for step in steps)
+    return any(bool((count > 1).any()) and _farthest(along, count) < full for count in counts)
+
+
+def _farthest(along: Float64[np.ndarray, " n"], steps: Float64[np.ndarray, " n"]) -> float:
+    """Largest distance in mm of slices from their places, so many steps apart, on the grid that fits them best."""
+    places, found = (np.concatenate([[0.0], np.cumsum(one)]) for one in (steps, along))
+    places, found = places - places.mean(), found - found.mean()
+    return float(np.abs(found - places * (places @ found) / (places @ places)).max())
 
 
 def _number(header: Header) -> int | None:

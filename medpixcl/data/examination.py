@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medpixcl._typing import Number
 from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.data.duplicates import Fingerprint, image_fingerprint
 from medpixcl.data.exogenous import Grid, read_exogenous
@@ -39,12 +40,14 @@ class Examination:
     Attributes:
         source: Its files.
         spacing_mm: Pixel size in mm of a 2D image whose file has none.
+        tolerance_mm: How far in mm a slice may lie from its place, see :func:`medpixcl.data.images.read_image`.
         maps: Files that must lie on its grid.
     """
 
     source: Source
     spacing_mm: SpacingMM | None = None
     maps: tuple[MapFile, ...] = ()
+    tolerance_mm: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def content_sha256(files: Sequence[Path]) -> str:
 
 
 def _usable(task: Examination) -> Usable:
-    image = read_image(task.source.image, spacing_mm=task.spacing_mm)
+    image = read_image(task.source.image, spacing_mm=task.spacing_mm, tolerance_mm=task.tolerance_mm)
     values, affine = image[0].numpy(), torch.as_tensor(image.affine, dtype=torch.float64)
     if not values.size:
         raise ImageFileError(task.source.place, f"has the shape {values.shape}, so it holds no voxel.")

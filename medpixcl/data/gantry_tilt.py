@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from medpixcl._typing import Number
 from medpixcl.data.dicom_geometry import SliceGeometry, is_tilted, slice_step
 from medpixcl.data.pixels import Pixels, ras_affine
 from medpixcl.data.series import read_series, series_geometry
@@ -20,10 +21,11 @@ class TiltResampling:
         folder: Folder of the new volumes. Each has the path of its series below it, and replaces that of an earlier
             scan.
         base_dir: Folder that the paths of the series start from.
+        tolerance_mm: How far in mm a slice may lie from its place, see :func:`medpixcl.data.images.read_image`.
     """
 
-    def __init__(self, folder: Path, base_dir: Path) -> None:
-        self.folder, self.base_dir = folder, base_dir
+    def __init__(self, folder: Path, base_dir: Path, tolerance_mm: Number | None = None) -> None:
+        self.folder, self.base_dir, self.tolerance_mm = folder, base_dir, tolerance_mm
         self._written: set[Path] = set()
 
     def __call__(self, source: Source) -> Source:
@@ -32,11 +34,11 @@ class TiltResampling:
         Raises:
             ImageFileError: If a slice cannot be read.
         """
-        if not source.is_series or not is_tilted(slices := series_geometry(source.files)):
+        if not source.is_series or not is_tilted(slices := series_geometry(source.files), self.tolerance_mm):
             return source
         import nibabel
 
-        volume = untilted(read_series(source.files, tilted=True), slices)
+        volume = untilted(read_series(source.files, tilted=True, tolerance_mm=self.tolerance_mm), slices)
         path = self._path(source.place)
         path.parent.mkdir(parents=True, exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(volume.values), volume.affine), path)

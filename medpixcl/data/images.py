@@ -10,8 +10,10 @@ from typing import Literal
 import torch
 from monai.data import MetaTensor
 
+from medpixcl._typing import Number
 from medpixcl.coordinates import image_affine
 from medpixcl.data.dicom import read_dicom
+from medpixcl.data.dicom_geometry import checked_tolerance
 from medpixcl.data.dicom_header import is_dicom_start
 from medpixcl.data.nifti import NIFTI_SUFFIXES, read_nifti
 from medpixcl.data.paths import checked_path, checked_paths
@@ -32,7 +34,11 @@ ImagePath = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
 def read_image(
-    path: ImagePath, *, spacing_mm: SpacingMM | None = None, allow_missing_spacing: bool = False
+    path: ImagePath,
+    *,
+    spacing_mm: SpacingMM | None = None,
+    allow_missing_spacing: bool = False,
+    tolerance_mm: Number | None = None,
 ) -> MetaTensor:
     """Read one grey image with its position in space.
 
@@ -47,6 +53,8 @@ def read_image(
         spacing_mm: Pixel size in mm for axes whose size the file does not state: one number, or one for each array
             axis; other images ignore it.
         allow_missing_spacing: If the pixel size is unknown, assume 1 mm instead of raising an error.
+        tolerance_mm: How far in mm a slice of a DICOM volume may lie from its place on the regular grid, a tenth of
+            the slice distance by default; it has to be less than half of it, and hides no missing slice.
 
     Returns:
         float32 image with a 4 x 4 RAS+ affine. ``meta`` holds ``filename_or_obj``, ``modality`` (may be empty),
@@ -56,11 +64,11 @@ def read_image(
     Raises:
         MissingSpacingError: If the pixel size is unknown.
         ImageFileError: If the file cannot be used, with the reason; both are ValueErrors.
-        ValueError: If ``path`` or ``spacing_mm`` is of another kind.
+        ValueError: If ``path``, ``spacing_mm`` or ``tolerance_mm`` is of another kind.
     """
     if spacing_mm is not None:
         checked_spacing(spacing_mm)
-    pixels = read_pixels(path, spacing_mm=spacing_mm)
+    pixels = read_pixels(path, spacing_mm=spacing_mm, tolerance_mm=checked_tolerance(tolerance_mm))
     name = checked_paths(path, "the image")[0]
     if not allow_missing_spacing:
         require_spacing(pixels, name)
@@ -92,15 +100,16 @@ def require_spacing(pixels: Pixels, path: str | PathLike[str]) -> None:
         raise MissingSpacingError(path, "has no pixel spacing; give --spacing-mm.")
 
 
-def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixels:
+def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None, tolerance_mm: Number | None = None) -> Pixels:
     """Read the pixels of an image; like :func:`read_image`, but without MONAI's types and without checks."""
     if isinstance(path, Sequence) and not isinstance(path, str):
         if not path:
             raise ValueError("the list of files of a series is empty; give its slices.")
-        return read_series([_existing(one) for one in checked_paths(path, "a file of the series")])
+        files = [_existing(one) for one in checked_paths(path, "a file of the series")]
+        return read_series(files, tolerance_mm=tolerance_mm)
     path = _existing(checked_path(path, "the image"))
     if path.is_dir():
-        return read_series(_series_files(path))
+        return read_series(_series_files(path), tolerance_mm=tolerance_mm)
     kind = image_format(path)
     if kind == "nifti":
         return read_nifti(path, spacing_mm)
@@ -109,7 +118,7 @@ def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None) -> Pixe
     if kind == "minc":
         return read_minc(path)
     if kind == "dicom":
-        return read_dicom(path, spacing_mm=None if spacing_mm is None else row_column_spacing(spacing_mm))
+        return read_dicom(path, spacing_mm=spacing_mm, tolerance_mm=tolerance_mm)
     if kind == "picture":
         affine = None if spacing_mm is None else image_affine(row_column_spacing(spacing_mm)).numpy()
         return Pixels(read_picture(path), affine, "unknown" if affine is None else "given")

@@ -7,6 +7,7 @@ about the data set, then one line for each entry or rejected file, with its ``se
 
 * ``image``: path relative to the manifest, of a file or of the folder of a DICOM series; or the list of its files.
 * ``spacing_mm``, ``shape``: in array order. ``modality``: of DICOM, else null.
+* ``tolerance_mm``: only of DICOM volumes of a scan with that option: how far a slice may lie from its place.
 * ``spacing_source``: ``file``, ``given``, or the DICOM attributes that a radiograph's spacing comes from.
 * ``sha256``: of the file; of a series or a header with its own data file, of the ``sha256sum`` listing of its files.
 * ``licence``: may be null. ``split``: the data set's own name for it, or null.

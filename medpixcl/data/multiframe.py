@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from medpixcl._typing import Number
 from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
 from medpixcl.data.dicom_groups import stacks_of
 from medpixcl.data.dicom_header import Header
@@ -46,8 +47,13 @@ def frame_geometry(header: Header) -> list[SliceGeometry]:
     return [slice_geometry(one, number) for number, one in enumerate(frame_headers(header))]
 
 
-def read_multiframe(header: Header) -> Pixels:
+def read_multiframe(header: Header, *, tolerance_mm: Number | None = None) -> Pixels:
     """Read the frames of one file as a volume (i, j, k) after each frame's rescale (HU for CT).
+
+    Args:
+        header: Header of the file with its pixel data.
+        tolerance_mm: How far in mm a frame may lie from its place on the grid, see
+            :func:`medpixcl.data.dicom_geometry.why_irregular`.
 
     Raises:
         ImageFileError: If the frames cannot be decoded, form several volumes, or none on a regular grid.
@@ -62,7 +68,7 @@ def read_multiframe(header: Header) -> Pixels:
             "points or echoes); expected one, split it.",
         )
     slices = in_slice_order(stacks[0])
-    if (reason := why_irregular(slices)) is not None:
+    if (reason := why_irregular(slices, tolerance_mm=tolerance_mm)) is not None:
         raise ImageFileError(header.path, f"multi-frame DICOM image of {len(slices)} frame(s): {reason}")
     stored = stored_values(header)
     values = np.empty((len(slices), *stored.shape[1:]), dtype=np.float32)

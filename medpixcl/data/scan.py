@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl._typing import AnyPath, Progress
+from medpixcl._typing import AnyPath, Number, Progress
 from medpixcl.coordinates import image_affine
 from medpixcl.data.atomic import replaced_atomically
+from medpixcl.data.dicom_geometry import checked_tolerance
 from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.duplicates import Fingerprint, duplicate_groups
 from medpixcl.data.examination import Examination, MapFile, Usable
@@ -56,6 +57,7 @@ def scan(
     exogenous: Mapping[str, AnyPath] | None = None,
     labels: AnyPath | Mapping[str, AnyPath] | None = None,
     resample_tilt: AnyPath | None = None,
+    tolerance_mm: Number | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     known: AnyPath | None = None,
@@ -82,6 +84,8 @@ def scan(
             folders of their masks. Images without a label, or with one of another size, are rejected.
         resample_tilt: Folder for CT series with gantry tilt, resampled to a regular grid and written as NIfTI; without
             it such series are rejected. It is not searched for images.
+        tolerance_mm: How far in mm a slice of a DICOM volume may lie from its place on the regular grid, see
+            :func:`medpixcl.data.images.read_image`; the manifest keeps it with these volumes.
         workers: Number of processes that read the images; by default one for each CPU that may be used, and none for a
             few images. The manifest is the same for any number.
         scheduler: Address of a Dask scheduler whose workers read the images, such as ``tcp://10.0.0.1:8786``.
@@ -105,6 +109,7 @@ def scan(
         exogenous=exogenous,
         labels=labels,
         resample_tilt=resample_tilt,
+        tolerance_mm=tolerance_mm,
         known=known,
         check_content=check_content,
     )
@@ -176,6 +181,7 @@ class _Scan:
         exogenous: Mapping[str, AnyPath] | None = None,
         labels: AnyPath | Mapping[str, AnyPath] | None = None,
         resample_tilt: AnyPath | None = None,
+        tolerance_mm: Number | None = None,
         known: AnyPath | None = None,
         check_content: bool = False,
         target: Path | None = None,
@@ -185,6 +191,7 @@ class _Scan:
         self.base_dir = base_dir = common if target is None else target.absolute()
         sizes = None if spacing_mm is None else checked_spacing(spacing_mm)
         self.spacing_mm, self.licence = spacing_mm, licence
+        self.tolerance_mm = checked_tolerance(tolerance_mm)
         readers = landmarks if isinstance(landmarks, Mapping) else {} if landmarks is None else {None: landmarks}
         self.points = {name: read_landmarks(file) for name, file in readers.items()}
         self.splits = None if split is None else SplitFile(checked_path(split, "the split file"))
@@ -197,6 +204,7 @@ class _Scan:
         settings: dict[str, Any] = {
             "split": None if self.splits is None else self.splits.path.name,
             "spacing_mm": sizes[0] if sizes and len(sizes) == 1 else sizes,
+            "tolerance_mm": self.tolerance_mm,
         }
         settings |= {
             key: [one.name for one in of] for key, of in (("exogenous", self.channels), ("labels", self.labels))
@@ -215,7 +223,7 @@ class _Scan:
         resampled = None if folder is None else folder.absolute()
         sources = self._grouped(roots, resampled)
         if resampled is not None:
-            sources = self._untilted(sources, TiltResampling(resampled, common))
+            sources = self._untilted(sources, TiltResampling(resampled, common, self.tolerance_mm))
         self._places = [source.place for source in sources]
         self._maps = self._maps_of_images()
         self.sources = [source for source in sources if self._may_be_read(source)]
@@ -228,7 +236,9 @@ class _Scan:
 
     def _images(self, workers: int | None, scheduler: str | None, progress: Progress | None) -> Iterator[Record]:
         tables = ScanTables(self.points, self.splits, self._places)
-        tasks = [Examination(source, self.spacing_mm, self._maps_at(source)) for source in self.sources]
+        tasks = [
+            Examination(source, self.spacing_mm, self._maps_at(source), self.tolerance_mm) for source in self.sources
+        ]
         changed = [task for task in tasks if not self.known.is_unchanged(task.source, task.maps)]
         results = zip(changed, examine_all(changed, workers=workers, scheduler=scheduler), strict=True)
         upcoming = next(results, None)
@@ -353,6 +363,8 @@ class _Scan:
         if result.notice:
             log_notice(str(task.source.files[0]), result.notice)
             entry["notice"] = result.notice
+        if self.tolerance_mm is not None and len(result.shape) == 3 and is_dicom(task.source.files[0]):
+            entry["tolerance_mm"] = self.tolerance_mm
         if not _is_plain(result):
             entry["affine"] = [list(row) for row in result.affine[:3]]
         return self._with_maps(entry, task)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medpixcl._typing import Number
 from medpixcl.data.dicom import is_slice, slice_header, why_unusable
 from medpixcl.data.dicom_elements import Elements, read_elements
 from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
@@ -17,12 +18,14 @@ _BLOCK = 16
 """Slices that are transposed together: as many as the cache of a processor holds."""
 
 
-def read_series(files: Sequence[Path], *, tilted: bool = False) -> Pixels:
+def read_series(files: Sequence[Path], *, tilted: bool = False, tolerance_mm: Number | None = None) -> Pixels:
     """Read the slices of one series as a volume (i, j, k) after rescale (HU for CT).
 
     Args:
         files: Slices in any order.
         tilted: Accept slices of a tilted gantry; the third column of the affine is then oblique to the others.
+        tolerance_mm: How far in mm a slice may lie from its place on the grid, see
+            :func:`medpixcl.data.dicom_geometry.why_irregular`.
 
     Raises:
         ImageFileError: If a file is not a slice, cannot be decoded, or the slices do not form one regular volume.
@@ -30,7 +33,8 @@ def read_series(files: Sequence[Path], *, tilted: bool = False) -> Pixels:
     elements = {path: read_elements(path) for path in files}
     headers = {path: read_whole(path) if one is None else one.header for path, one in elements.items()}
     slices = in_slice_order([_slice_of(header) for header in headers.values()])
-    if (reason := why_mixed(slices) or why_irregular(slices, tilted=tilted)) is not None:
+    reason = why_mixed(slices) or why_irregular(slices, tilted=tilted, tolerance_mm=tolerance_mm)
+    if reason is not None:
         raise ImageFileError(slices[0].path.parent, f"series of {len(slices)} slice(s): {reason}")
     rows, columns = slices[0].size
     values = np.empty((columns, rows, len(slices)), dtype=np.float32)

@@ -26,7 +26,7 @@ class LoadImageMMd(MapTransform):
 
     An image that is in memory already, a MetaTensor as :func:`medpixcl.data.images.read_image` makes it, stays.
     Pictures (PNG, JPEG, ...) carry no spacing of their own; it is taken from the item's ``spacing_mm`` (array order),
-    where a manifest has it.
+    where a manifest has it, and so is the tolerance of a series, ``tolerance_mm``, that it was scanned with.
 
     Args:
         keys: Keys of image paths (a file, a folder with one DICOM series, or the list of its files).
@@ -35,9 +35,10 @@ class LoadImageMMd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the images loaded."""
         item = dict(data)
+        tolerance_mm = item.pop("tolerance_mm", None)  # not all images of a batch have one
         for key in self.key_iterator(item):
             if not isinstance(item[key], MetaTensor):
-                item[key] = read_image(item[key], spacing_mm=item.get("spacing_mm"))
+                item[key] = read_image(item[key], spacing_mm=item.get("spacing_mm"), tolerance_mm=tolerance_mm)
         return item
 
 
