@@ -28,7 +28,8 @@ _ONE = {"orientation": "parallel slices", "pixel size": "one pixel size", "image
 _SPLITTING = (
     "TemporalPositionIdentifier", "TemporalPositionIndex", "AcquisitionNumber", "EchoNumbers", "EchoTime",
     "EffectiveEchoTime", "DiffusionBValue", "TriggerTime", "FrameReferenceTime", "InversionTime", "FlipAngle",
-    "ConvolutionKernel", "KVP", "SliceThickness",
+    "ConvolutionKernel", "KVP", "SliceThickness", "StackID", "ComplexImageComponent",
+    "NominalCardiacTriggerDelayTime",
 )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ class SliceGeometry:
         position: Centre of the first pixel in mm.
         frame: Number of the frame in its file, from 0.
         scan: What all slices of one scan share: digest of the patient, study, frame of reference, series number.
-        image_type: ImageType, such as ORIGINAL, PRIMARY, AXIAL.
+        image_type: ImageType (of a frame its FrameType), such as ORIGINAL, PRIMARY, AXIAL.
         number: InstanceNumber; None if absent.
         instance: SOPInstanceUID.
         acquisition: Values by attribute that may tell acquisitions, time points or echoes apart.
@@ -102,7 +103,7 @@ def slice_geometry(header: Header, frame: int = 0) -> SliceGeometry:
         position=position,
         frame=frame,
         scan=(header.patient(), *study),
-        image_type=header.texts("ImageType"),
+        image_type=header.texts("FrameType") or header.texts("ImageType"),
         number=_number(header),
         instance=header.text("SOPInstanceUID"),
         acquisition={keyword: text for keyword in _SPLITTING if (text := header.text(keyword))},

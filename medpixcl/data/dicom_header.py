@@ -121,6 +121,13 @@ class Header:
         with readable(self.path, f"has a damaged {keyword}"):
             return [Header(item, self.path) for item in value]
 
+    def pointed(self, keyword: str) -> str:
+        """Keyword of the element that an attribute tag points to; empty where it is absent or the element private."""
+        from pydicom.datadict import keyword_for_tag
+
+        value = self._value(keyword)
+        return keyword_for_tag(value) if isinstance(value, int) else ""
+
     def patient(self) -> str:
         """Digest that is the same for all files of a patient, and does not tell who that is."""
         named = "\0".join(self.text(keyword) for keyword in ("PatientID", "PatientName"))

@@ -1,23 +1,26 @@
 """Read multi-frame DICOM whose frames are the slices of one volume (enhanced CT, MR, PET, 3D angiography)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from medpixcl._typing import Number
 from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
-from medpixcl.data.dicom_groups import stacks_of
 from medpixcl.data.dicom_header import Header
 from medpixcl.data.dicom_pixels import frame_count, modality_values, stored_values
+from medpixcl.data.frame_dimensions import frame_dimensions, stacks_of_frames, what_tells_apart
 from medpixcl.data.pixels import ImageFileError, Pixels
 
 _MACROS = (
     "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence",
     "FrameContentSequence", "TemporalPositionSequence", "CardiacSynchronizationSequence", "MREchoSequence",
-    "MRDiffusionSequence", "MRModifierSequence", "MRTimingAndRelatedParametersSequence", "CTReconstructionSequence",
-    "CTXRayDetailsSequence",
+    "MRDiffusionSequence", "MRModifierSequence", "MRTimingAndRelatedParametersSequence", "MRImageFrameTypeSequence",
+    "CTReconstructionSequence", "CTXRayDetailsSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence",
 )  # fmt: skip
 """Private groups repeat some of their elements with other values."""
+_OF_THE_FILE = ("PixelData", "NumberOfFrames", "InstanceNumber")
+"""Elements that a frame does not take over."""
+_SHOWN = 5
 
 
 def frame_headers(header: Header) -> list[Header]:
@@ -37,16 +40,6 @@ def frame_headers(header: Header) -> list[Header]:
     return [_flattened(header, [*shared, *_macros(group)], number) for number, group in enumerate(groups, start=1)]
 
 
-def frame_geometry(header: Header) -> list[SliceGeometry]:
-    """Geometry of every frame.
-
-    Raises:
-        ImageFileError: For the reasons of :func:`frame_headers` and
-            :func:`medpixcl.data.dicom_geometry.slice_geometry`.
-    """
-    return [slice_geometry(one, number) for number, one in enumerate(frame_headers(header))]
-
-
 def read_multiframe(header: Header, *, tolerance_mm: Number | None = None) -> Pixels:
     """Read the frames of one file as a volume (i, j, k) after each frame's rescale (HU for CT).
 
@@ -59,15 +52,7 @@ def read_multiframe(header: Header, *, tolerance_mm: Number | None = None) -> Pi
         ImageFileError: If the frames cannot be decoded, form several volumes, or none on a regular grid.
     """
     headers = frame_headers(header)
-    stacks = stacks_of([slice_geometry(one, number) for number, one in enumerate(headers)])
-    if len(stacks) > 1:
-        sizes = ", ".join(str(len(stack)) for stack in stacks)
-        raise ImageFileError(
-            header.path,
-            f"is a multi-frame DICOM image of {len(stacks)} volumes (of {sizes} slices: several orientations, time "
-            "points or echoes); expected one, split it.",
-        )
-    slices = in_slice_order(stacks[0])
+    slices = _only_stack(header, headers, [slice_geometry(one, number) for number, one in enumerate(headers)])
     if (reason := why_irregular(slices, tolerance_mm=tolerance_mm)) is not None:
         raise ImageFileError(header.path, f"multi-frame DICOM image of {len(slices)} frame(s): {reason}")
     stored = stored_values(header)
@@ -75,6 +60,21 @@ def read_multiframe(header: Header, *, tolerance_mm: Number | None = None) -> Pi
     for place, one in enumerate(slices):
         values[place] = modality_values(headers[one.frame], stored[one.frame])
     return Pixels(values.transpose(2, 1, 0), series_affine(slices), "file", slices[0].modality)
+
+
+def _only_stack(header: Header, frames: Sequence[Header], slices: Sequence[SliceGeometry]) -> list[SliceGeometry]:
+    """The frames in slice order, if they form one stack."""
+    indices = frame_dimensions(header, frames)
+    stacks = stacks_of_frames(slices, indices)
+    if len(stacks) == 1:
+        return in_slice_order(stacks[0])
+    sizes = ", ".join(str(len(stack)) for stack in stacks[:_SHOWN]) + (", ..." if len(stacks) > _SHOWN else "")
+    differing = ", ".join(what_tells_apart(stacks, indices)) or "the order of the frames alone"
+    raise ImageFileError(
+        header.path,
+        f"is a multi-frame DICOM image of {len(stacks)} volumes (of {sizes} slices), which differ in {differing}; "
+        "expected one, convert it to one NIfTI file a volume (dcm2niix does) or to single-frame DICOM.",
+    )
 
 
 def _macros(group: Header) -> Iterator[Header]:
@@ -89,7 +89,7 @@ def _flattened(header: Header, macros: list[Header], number: int) -> Header:
     flat = Dataset()
     for source in (header, *macros):
         for element in source.dataset:
-            if element.VR != "SQ" and element.keyword not in ("PixelData", "NumberOfFrames"):
+            if element.VR != "SQ" and element.keyword not in _OF_THE_FILE:
                 flat[element.tag] = element
     flat.InstanceNumber = number
     return Header(flat, header.path)

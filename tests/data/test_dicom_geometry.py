@@ -140,7 +140,7 @@ def test_scan_lists_an_enhanced_image_and_refuses_what_is_several(tmp_path: Path
     assert [(one["image"], one["shape"]) for one in manifest.training] == [("good.dcm", [5, 4, 4])]
     refused = {one["path"]: one["reason"] for one in manifest.rejected}
     for name, sentence in {
-        "times.dcm": "of 2 volumes (of 4, 4 slices", "two.dcm": "too few", "gap.dcm": "is one missing?",
+        "times.dcm": "differ in TemporalPositionIndex (2 values)", "two.dcm": "too few", "gap.dcm": "is one missing?",
         "fewer.dcm": "4 frames with 3 places in space", "film.dcm": "is a multi-frame DICOM image of 12 frames",
     }.items():  # fmt: skip
         assert sentence in refused.pop(name)
