@@ -26,9 +26,10 @@ HEADER_TAGS = (
     "TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "InversionTime", "FlipAngle", "TriggerTime",
     "DiffusionBValue", "FrameReferenceTime", "ConvolutionKernel", "KVP", "SliceThickness", "Rows", "Columns",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ImageOrientationPatient",
-    "ImagePositionPatient", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
+    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept",
+    "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "ImagerPixelSpacing",
+    "PixelSpacingCalibrationType", "NominalScannedPixelSpacing", "PixelAspectRatio",
     "EstimatedRadiographicMagnificationFactor", "DistanceSourceToDetector", "DistanceSourceToPatient",
 )  # fmt: skip
 """Elements that decide what an image is and where it lies."""
@@ -36,6 +37,7 @@ _HARMLESS = re.compile(r"[0-9.,+\-eE\\ ]{0,40}[A-Za-z]{0,2}")
 """Damaged numbers that a message may repeat: too few letters for a name."""
 
 _TEXTS = frozenset(("CS", "UI", "LO", "SH", "PN"))
+_AMBIGUOUS = "US or SS"
 _DECIMALS = frozenset(("DS", "IS"))
 _BINARY = {"US": ("H", 2), "SS": ("h", 2), "UL": ("I", 4), "SL": ("i", 4), "FL": ("f", 4), "FD": ("d", 8)}
 
@@ -139,6 +141,8 @@ class Header:
             return None
         if element.is_raw and isinstance(element.value, bytes):
             vr = element.VR or _dictionary_vr(element.tag)
+            if vr == _AMBIGUOUS and "PixelRepresentation" in self:
+                vr = "SS" if self.whole("PixelRepresentation") == 1 else "US"
             if vr in _TEXTS:
                 return _plain(_text(element.value).split("\\"))
             if vr in _DECIMALS:

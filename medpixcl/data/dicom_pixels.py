@@ -103,16 +103,6 @@ def looked_up(table: Header, values: np.ndarray) -> Float32[np.ndarray, "*s"]:
     return entries[index].astype(np.float32)
 
 
-def padding_of(header: Header, stored: np.ndarray) -> np.ndarray:
-    """True where a stored value lies in the range of PixelPaddingValue and its limit (PS3.3 C.7.5.1.1.2)."""
-    value = _as_stored(header, header.number("PixelPaddingValue"))
-    if value is None:
-        return np.zeros(stored.shape, dtype=bool)
-    limit = _as_stored(header, header.number("PixelPaddingRangeLimit"))
-    low, high = sorted((value, value if limit is None else limit))
-    return (stored >= low) & (stored <= high)
-
-
 def missing_decoder(syntax: Any, bits: int = 8) -> str | None:
     """Packages to install, so that a transfer syntax can be decoded; empty if no package can, None if one is there.
 
@@ -199,12 +189,6 @@ def _entries(table: Header, count: int) -> np.ndarray:
         if len(data) >= count * np.dtype(kind).itemsize:
             return np.frombuffer(data, kind, count)
     raise ImageFileError(table.path, f"has a lookup table of {len(data)} bytes; expected {count} entries.")
-
-
-def _as_stored(header: Header, value: float | None) -> float | None:
-    """A padding value as a signed number where the pixels are signed, whatever its own VR."""
-    signed = header.whole("PixelRepresentation") == _SIGNED
-    return value - 2**16 if value is not None and signed and value >= 2**15 else value
 
 
 def _another_size(header: Header, found: float, stated: int) -> ImageFileError:

@@ -9,6 +9,7 @@ from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_a
 from medpixcl.data.dicom_header import Header
 from medpixcl.data.dicom_pixels import frame_count, modality_values, stored_values
 from medpixcl.data.frame_dimensions import frame_dimensions, stacks_of_frames, what_tells_apart
+from medpixcl.data.padding import VolumePadding, padding_of
 from medpixcl.data.pixels import ImageFileError, Pixels
 
 _MACROS = (
@@ -43,6 +44,8 @@ def frame_headers(header: Header) -> list[Header]:
 def read_multiframe(header: Header, *, tolerance_mm: Number | None = None) -> Pixels:
     """Read the frames of one file as a volume (i, j, k) after each frame's rescale (HU for CT).
 
+    Padding is treated as that of a series (:class:`medpixcl.data.padding.VolumePadding`).
+
     Args:
         header: Header of the file with its pixel data.
         tolerance_mm: How far in mm a frame may lie from its place on the grid, see
@@ -56,9 +59,12 @@ def read_multiframe(header: Header, *, tolerance_mm: Number | None = None) -> Pi
     if (reason := why_irregular(slices, tolerance_mm=tolerance_mm)) is not None:
         raise ImageFileError(header.path, f"multi-frame DICOM image of {len(slices)} frame(s): {reason}")
     stored = stored_values(header)
-    values = np.empty((len(slices), *stored.shape[1:]), dtype=np.float32)
+    values, padding = np.empty((len(slices), *stored.shape[1:]), dtype=np.float32), VolumePadding()
     for place, one in enumerate(slices):
-        values[place] = modality_values(headers[one.frame], stored[one.frame])
+        modality_values(headers[one.frame], stored[one.frame], out=values[place])
+        if "PixelPaddingValue" in header:
+            padding.note(place, padding_of(header, stored[one.frame]), values[place])
+    padding.fill(values.transpose(2, 1, 0))
     return Pixels(values.transpose(2, 1, 0), series_affine(slices), "file", slices[0].modality)
 
 

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float32
 
 from medpixcl.coordinates import image_affine
 from medpixcl.data.dicom_header import Header
-from medpixcl.data.dicom_pixels import looked_up, modality_values, padding_of, rescale_of, stored_values
+from medpixcl.data.dicom_pixels import looked_up, modality_values, rescale_of, stored_values
+from medpixcl.data.padding import padding_of
 from medpixcl.data.pixels import ImageFileError, Pixels
 
 _LARGEST_MAGNIFICATION = 20.0

@@ -12,6 +12,7 @@ from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_a
 from medpixcl.data.dicom_groups import why_mixed
 from medpixcl.data.dicom_header import Header, is_dicom, read_header, read_whole
 from medpixcl.data.dicom_pixels import modality_values, stored_values
+from medpixcl.data.padding import VolumePadding, padding_of
 from medpixcl.data.pixels import ImageFileError, Pixels
 
 _BLOCK = 16
@@ -20,6 +21,8 @@ _BLOCK = 16
 
 def read_series(files: Sequence[Path], *, tilted: bool = False, tolerance_mm: Number | None = None) -> Pixels:
     """Read the slices of one series as a volume (i, j, k) after rescale (HU for CT).
+
+    Padding (PixelPaddingValue) that lies outside of all other values becomes the lowest of these.
 
     Args:
         files: Slices in any order.
@@ -38,14 +41,18 @@ def read_series(files: Sequence[Path], *, tilted: bool = False, tolerance_mm: Nu
         raise ImageFileError(slices[0].path.parent, f"series of {len(slices)} slice(s): {reason}")
     rows, columns = slices[0].size
     values = np.empty((columns, rows, len(slices)), dtype=np.float32)
-    block = np.empty((_BLOCK, rows, columns), dtype=np.float32)
+    block, padding = np.empty((_BLOCK, rows, columns), dtype=np.float32), VolumePadding()
     for start in range(0, len(slices), _BLOCK):
         part = slices[start : start + _BLOCK]
         for place, one in enumerate(part):
             header, native = headers.pop(one.path), _native_pixels(elements[one.path])
-            modality_values(slice_header(header), stored_values(header, native)[0], out=block[place])
+            stored = stored_values(header, native)[0]
+            modality_values(slice_header(header), stored, out=block[place])
+            if "PixelPaddingValue" in header:
+                padding.note(start + place, padding_of(header, stored), block[place])
         for row in range(rows):
             values[:, row, start : start + len(part)] = block[: len(part), row].T
+    padding.fill(values)
     return Pixels(values, series_affine(slices), "file", slices[0].modality)
 
 

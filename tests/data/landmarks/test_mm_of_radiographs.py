@@ -69,7 +69,12 @@ def test_reading_says_whose_mm_they_are(tmp_path: Path, elements: dict, mm: tupl
             scan(tmp_path, landmarks=tmp_path / "a.mrk.json")
 
 
-@pytest.mark.parametrize("elements", [IMAGER, IMAGER | {"PixelSpacing": [0.15, 0.16]}])
+REPEATED = IMAGER | {"PixelSpacing": [0.15, 0.16]}
+
+
+@pytest.mark.parametrize(
+    "elements", [IMAGER, REPEATED, REPEATED | FACTOR | {"PixelSpacingCalibrationType": "FIDUCIAL"}]
+)
 def test_nothing_is_said_where_the_mm_agree(tmp_path: Path, elements: dict) -> None:
     path = marked(tmp_path, (20 * 0.16, 30 * 0.15), **elements)
     image = read_image(path)
