@@ -10,9 +10,11 @@ from jaxtyping import Float32
 from PIL import Image, UnidentifiedImageError
 
 from medpixcl.data.pixels import ImageFileError
+from medpixcl.data.tiff import LUMINANCE, read_tiff
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-PICTURE_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PICTURE_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", *_TIFF, b"BM")
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _OTHERS = {
     "WebP": rb"RIFF....WEBP",
@@ -25,8 +27,7 @@ _OTHERS = {
     "OpenEXR": rb"v/1\x01",
     "PDF": rb"%PDF-",
 }
-_ORIENTATION, _WHITE_IS_ZERO, _SIGNED = 0x0112, 0, 2
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_ORIENTATION, _SAMPLE_FORMAT, _SIGNED = 0x0112, 339, 2
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda rows: rows[:, ::-1],
     3: lambda rows: rows[::-1, ::-1],
@@ -37,7 +38,6 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda rows: rows.T[::-1],
 }
 """What shows a picture upright, by the value of the EXIF tag Orientation (TIFF 6.0: the row and column of its top)."""
-_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def read_picture(path: Path) -> Float32[np.ndarray, "rows columns"]:
@@ -60,12 +60,14 @@ def read_picture(path: Path) -> Float32[np.ndarray, "rows columns"]:
 
 def _read(path: Path, file: BinaryIO, start: bytes) -> Float32[np.ndarray, "rows columns"]:
     try:
+        if start.startswith(_TIFF) and (found := read_tiff(path, file)) is not None:
+            return _turned(*found)
+        file.seek(0)
         with Image.open(file, formats=_FORMATS) as picture:
             if (pages := getattr(picture, "n_frames", 1)) > 1:
                 raise ImageFileError(path, f"holds {pages} pages; expected one picture, split the file.")
-            values = _deep_colour(path, picture) if _is_deep_colour(picture) else _grey_values(path, picture)
-            turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1), lambda rows: rows)  # Pillow has turned a TIFF
-            return np.ascontiguousarray(turn(values))
+            values = _deep_colour(path, picture) if _is_deep_colour(picture) else _grey_values(picture)
+            return _turned(values, picture.getexif().get(_ORIENTATION, 1))  # Pillow has turned a TIFF
     except ImageFileError:
         raise
     except Image.DecompressionBombError:
@@ -77,6 +79,11 @@ def _read(path: Path, file: BinaryIO, start: bytes) -> Float32[np.ndarray, "rows
         raise ImageFileError(
             path, f"not readable as a picture ({type(error).__name__}), damaged or cut off."
         ) from error
+
+
+def _turned(values: Float32[np.ndarray, "r c"], orientation: int) -> Float32[np.ndarray, "rows columns"]:
+    """The picture as it is shown."""
+    return np.ascontiguousarray(_UPRIGHT.get(orientation, lambda rows: rows)(values))
 
 
 def other_format(start: bytes) -> str | None:
@@ -96,26 +103,11 @@ def _why_unknown(start: bytes) -> str:
     return "is no picture, whatever its name says."
 
 
-def _grey_values(path: Path, picture: Image.Image) -> Float32[np.ndarray, "rows columns"]:
-    bits, signed, inverted = _tiff_samples(path, picture)
+def _grey_values(picture: Image.Image) -> Float32[np.ndarray, "rows columns"]:
+    signed = getattr(picture, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
     picture.load()
     stored = np.asarray(_grey(picture))
-    if bits == 32 and not signed and stored.dtype == np.int32:
-        stored = stored.view(np.uint32)  # Pillow has no unsigned 32 bits
-    if bits == 8 and signed:
-        stored = stored.view(np.int8)
-    values = stored.astype(np.float32)
-    return 2**bits - 1 - values if inverted else values
-
-
-def _tiff_samples(path: Path, picture: Image.Image) -> tuple[int, bool, bool]:
-    """Bits and sign of a TIFF's samples, and whether they are still to be inverted; Pillow inverts up to 8 bits."""
-    tags = getattr(picture, "tag_v2", {})
-    bits, kind = int(tags.get(_BITS, (0,))[0]), int(tags.get(_SAMPLE_FORMAT, (1,))[0])
-    inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and bits > 8
-    if inverted and kind != 1:
-        raise ImageFileError(path, "is WhiteIsZero with values that are signed or no integers; save it as BlackIsZero.")
-    return bits, kind == _SIGNED, inverted
+    return (stored.view(np.int8) if signed and stored.dtype == np.uint8 else stored).astype(np.float32)
 
 
 def _grey(picture: Image.Image) -> Image.Image:
@@ -141,12 +133,11 @@ def _is_deep_colour(picture: Image.Image) -> bool:
 
 
 def _deep_colour(path: Path, picture: Image.Image) -> Float32[np.ndarray, "rows columns"]:
-    """Luminance of a picture with 16 bits a channel, read by ITK."""
+    """Luminance of a PNG with 16 bits a channel, read by ITK."""
     import itk
 
     mode = _raw_mode(picture).partition(";")[0]
-    turned = picture.format == "TIFF" and picture.getexif().get(_ORIENTATION, 1) != 1  # ITK reads 8 bits of such
-    if mode not in ("LA", "RGB", "RGBA", "RGBa", "RGBX") or turned:
+    if picture.format != "PNG" or mode not in ("LA", "RGB", "RGBA"):
         raise ImageFileError(path, f"holds 16-bit colour ({mode}) in a way that is not read here; save it as a PNG.")
     reader = itk.ImageFileReader[itk.VectorImage[itk.US, 2]].New(FileName=str(path))
     reader.Update()
@@ -154,5 +145,5 @@ def _deep_colour(path: Path, picture: Image.Image) -> Float32[np.ndarray, "rows 
     colours = 1 if mode == "LA" else 3
     if channels.shape[-1] < colours + mode.endswith("A"):
         raise ImageFileError(path, f"holds {channels.shape[-1]} channels where {mode} was expected; save it as a PNG.")
-    values = channels[..., :colours] @ np.array(_LUMINANCE if colours == 3 else (1.0,), dtype=np.float32)
+    values = channels[..., :colours] @ np.array(LUMINANCE if colours == 3 else (1.0,), dtype=np.float32)
     return values * (channels[..., colours] / 65535) if mode.endswith("A") else values

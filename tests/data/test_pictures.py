@@ -108,10 +108,6 @@ def test_large_and_negative_values_stay(tmp_path: Path, kind: str, byteorder: An
         info = np.iinfo(kind)
         values = np.linspace(info.min, info.max, 20).astype(kind).reshape(4, 5)
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", byteorder=byteorder)
-    if (kind, byteorder) == ("u4", ">"):  # Pillow knows no such TIFF
-        with pytest.raises(ImageFileError, match="in a way that is not read here"):
-            read_image(tmp_path / "a.tif", spacing_mm=1)
-        return
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), values.astype(np.float32))
 
 
@@ -145,18 +141,7 @@ def test_sixteen_bits_of_colour_and_alpha_stay(tmp_path: Path, suffix: str, chan
     else:
         alpha = {"extrasamples": ["unassalpha"]} if channels != 3 else {}
         tifffile.imwrite(path, values, photometric="rgb" if channels > 2 else "minisblack", **alpha)
-        if channels == 2:
-            with pytest.raises(ImageFileError, match="stores its pixels in a way that is not read here"):
-                read_image(path, spacing_mm=1)
-            return
     np.testing.assert_allclose(pixels(path), expected_grey(values), rtol=1e-5, atol=0.02)
-
-
-def test_turned_sixteen_bit_colour(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).integers(0, 65536, (4, 5, 3)).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extratags=[(274, 3, 1, 6, True)])
-    with pytest.raises(ImageFileError, match="holds 16-bit colour"):
-        read_image(tmp_path / "a.tif", spacing_mm=1)
 
 
 @pytest.mark.parametrize("named", ["own", ".png", ".dat"])
