@@ -15,6 +15,7 @@ from medpixcl._typing import AnyPath, Array
 from medpixcl.apps.images import ImageList, Images
 from medpixcl.coordinates import image_affine
 from medpixcl.data.identity import unique_stems
+from medpixcl.data.images import READ_FROM
 from medpixcl.data.manifest import SECTIONS, Manifest
 from medpixcl.data.paths import shown_value
 from medpixcl.data.pixels import SpacingMM
@@ -169,6 +170,7 @@ def loaded_image(values: Array, name: str = "", spacing_mm: SpacingMM | None = N
         pixels = pixels[None]
     if pixels.ndim not in (3, 4) or pixels.shape[0] != 1 or not pixels.numel():
         raise ValueError(f"{name} has the shape {tuple(pixels.shape)}; expected one grey image of two or three axes")
+    file = values.meta.get("filename_or_obj") if isinstance(values, MetaTensor) else None
     affine = _affine_of(name, values) if isinstance(values, MetaTensor) else _affine(name, pixels.ndim - 1, spacing_mm)
     meta = {
         "filename_or_obj": name,
@@ -177,6 +179,7 @@ def loaded_image(values: Array, name: str = "", spacing_mm: SpacingMM | None = N
         "original_affine": affine.numpy().copy(),
         "spatial_shape": list(pixels.shape[1:]),
         "space": "RAS",
+        READ_FROM: str(file or ""),
     }
     return MetaTensor(pixels, affine=affine, meta=meta)
 

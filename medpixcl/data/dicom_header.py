@@ -20,6 +20,7 @@ from medpixcl.data.pixels import ImageFileError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+log = logging.getLogger(__name__)
 HEADER_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID",
     "PatientName", "Modality", "ImageType", "SeriesNumber", "InstanceNumber", "AcquisitionNumber",
@@ -149,8 +150,7 @@ class Header:
                 return self._decimals(keyword, count, _text(element.value))
             if vr in _BINARY and element.is_little_endian and len(element.value) % _BINARY[vr][1] == 0:
                 return _plain([one for (one,) in struct.iter_unpack(f"<{_BINARY[vr][0]}", element.value)])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote the value
+        with quiet(self.path):
             try:
                 return self.dataset[keyword].value
             except Exception:  # pydicom's converters raise many kinds on damaged values
@@ -229,7 +229,6 @@ def read_dataset(path: Path, **options: object) -> "Dataset":
 
     if not is_dicom(path):
         raise ImageFileError(path, "is not DICOM; expected a DICOM file.")
-    _silence_pydicom()
     with readable(path, "is damaged DICOM"):
         dataset = pydicom.dcmread(path, force=True, **options)
         if "TransferSyntaxUID" not in dataset.file_meta:
@@ -269,10 +268,20 @@ def _silence_pydicom() -> None:
 
 
 @contextmanager
+def quiet(path: Path) -> Iterator[None]:
+    """Keep what pydicom and highdicom warn of to the debug log, without the header values that they quote."""
+    _silence_pydicom()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for one in caught:
+        log.debug("%s: %s at %s, line %d", path.name, one.category.__name__, Path(one.filename).name, one.lineno)
+
+
+@contextmanager
 def readable(path: Path, problem: str) -> Iterator[None]:
-    """Turn whatever a damaged file makes pydicom raise into one sentence; its warnings quote header values."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Turn whatever a damaged file makes pydicom raise into one sentence; its warnings go to the debug log."""
+    with quiet(path):
         try:
             yield
         except (ImageFileError, FileNotFoundError, PermissionError):

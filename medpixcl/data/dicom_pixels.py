@@ -9,7 +9,9 @@ from medpixcl.data.dicom_header import Header, readable
 from medpixcl.data.pixels import ImageFileError
 
 _SIGNED = 1
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+"""Elements of which one holds the pixels."""
+WITHOUT_PIXELS = "has no pixel data: it is cut off, or was exported without them."
 _EXACT_BITS = 16
 """float32 holds products of integers up to this size without a loss that matters."""
 
@@ -36,8 +38,8 @@ def stored_values(header: Header, native: bytes | None = None) -> np.ndarray:
         ImageFileError: If a decoder is missing, or the pixel data are absent, cut off or of another size.
     """
     shape = (frame_count(header), header.whole("Rows") or 0, header.whole("Columns") or 0)
-    if native is None and not any(keyword in header for keyword in _PIXELS):
-        raise ImageFileError(header.path, "has no pixel data: it is cut off, or was exported without them.")
+    if native is None and not any(keyword in header for keyword in PIXELS):
+        raise ImageFileError(header.path, WITHOUT_PIXELS)
     encapsulated = native is None and header.dataset.file_meta.TransferSyntaxUID.is_encapsulated
     if native is None and (encapsulated or "PixelData" not in header):
         values = _decoded(header)

@@ -30,6 +30,8 @@ from medpixcl.data.pixels import (
 from medpixcl.data.series import dicom_files, read_series
 from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX, read_itk, read_minc
 
+READ_FROM = "read_from"
+"""Key in the metadata of an image in memory: path of the file that it was read from, empty if it was not."""
 ImagePath = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 

@@ -1,6 +1,7 @@
 """Read multi-frame DICOM whose frames are the slices of one volume (enhanced CT, MR, PET, 3D angiography)."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,10 @@ from medpixcl.data.dicom_pixels import frame_count, modality_values, stored_valu
 from medpixcl.data.frame_dimensions import frame_dimensions, stacks_of_frames, what_tells_apart
 from medpixcl.data.padding import VolumePadding, padding_of
 from medpixcl.data.pixels import ImageFileError, Pixels
+
+if TYPE_CHECKING:
+    from pydicom import DataElement
+    from pydicom.dataelem import RawDataElement
 
 _MACROS = (
     "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "PixelValueTransformationSequence",
@@ -91,11 +96,20 @@ def _macros(group: Header) -> Iterator[Header]:
 
 def _flattened(header: Header, macros: list[Header], number: int) -> Header:
     from pydicom import Dataset
+    from pydicom.datadict import tag_for_keyword
 
-    flat = Dataset()
+    flat, left_out = Dataset(), {tag_for_keyword(keyword) for keyword in _OF_THE_FILE}
     for source in (header, *macros):
-        for element in source.dataset:
-            if element.VR != "SQ" and element.keyword not in _OF_THE_FILE:
-                flat[element.tag] = element
+        for tag, element in source.dataset.items():  # as they stand in the file: what is not asked for is not converted
+            if tag not in left_out and not _is_sequence(element):
+                flat[tag] = element
     flat.InstanceNumber = number
     return Header(flat, header.path)
+
+
+def _is_sequence(element: "DataElement | RawDataElement") -> bool:
+    from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
+    if element.VR is None and dictionary_has_tag(element.tag):
+        return dictionary_VR(element.tag) == "SQ"
+    return element.VR == "SQ"

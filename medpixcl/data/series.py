@@ -10,8 +10,8 @@ from medpixcl.data.dicom import is_slice, slice_header, why_unusable
 from medpixcl.data.dicom_elements import Elements, read_elements
 from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
 from medpixcl.data.dicom_groups import why_mixed
-from medpixcl.data.dicom_header import Header, is_dicom, read_header, read_whole
-from medpixcl.data.dicom_pixels import modality_values, stored_values
+from medpixcl.data.dicom_header import Header, is_dicom, read_dataset, read_header, read_whole
+from medpixcl.data.dicom_pixels import PIXELS, modality_values, stored_values
 from medpixcl.data.padding import VolumePadding, padding_of
 from medpixcl.data.pixels import ImageFileError, Pixels
 
@@ -69,6 +69,14 @@ def dicom_files(folder: Path) -> list[Path]:
     """List the DICOM files of a folder (not of its subfolders), sorted, without hidden ones."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     return [path for path in files if is_dicom(path)]
+
+
+def has_pixels(path: Path) -> bool:
+    """True if a DICOM file holds pixel data that are not empty."""
+    if (elements := read_elements(path)) is not None:
+        return elements.length > 0
+    dataset = read_dataset(path, specific_tags=[*PIXELS], defer_size=1024)
+    return any(len(dataset.get_item(keyword).value or b"") > 0 for keyword in PIXELS if keyword in dataset)
 
 
 def _native_pixels(elements: Elements | None) -> bytes | None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from medpixcl.data.dicom import is_slice, is_volume, slice_header, why_unusable
 from medpixcl.data.dicom_geometry import SliceGeometry, slice_geometry
 from medpixcl.data.dicom_groups import volumes_of
 from medpixcl.data.dicom_header import read_header
+from medpixcl.data.dicom_pixels import WITHOUT_PIXELS
 from medpixcl.data.images import image_format, why_no_image
 from medpixcl.data.pixels import ImageFileError
-from medpixcl.data.series import dicom_files
+from medpixcl.data.series import dicom_files, has_pixels
 from medpixcl.data.unusable import Unusable, unusable
 from medpixcl.data.volumes import detached_data, is_header
 
@@ -116,6 +118,8 @@ def group_files(files: Sequence[Path]) -> tuple[list[Source], list[Unusable]]:
             sources.append(one)
         else:
             slices.append(one)
+    slices, empty = _without_empty_copies(slices)
+    rejected += [unusable(error.path, error) for error in empty]
     volumes, set_aside = volumes_of(slices)
     sources += [_series_source(volume) for volume in volumes]
     rejected += [unusable(error.path, error) for error in set_aside]
@@ -145,6 +149,15 @@ def _recognise(path: Path) -> Source | SliceGeometry:
     if is_volume(header) or not is_slice(header):
         return Source(path, (path,))
     return slice_geometry(slice_header(header))
+
+
+def _without_empty_copies(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry], list[ImageFileError]]:
+    """Slices without the files that share their instance with another one and hold no pixels."""
+    files = {(one.instance, one.path) for one in slices if one.instance}
+    numbers = Counter(instance for instance, _ in files)
+    empty = {path for instance, path in files if numbers[instance] > 1 and not has_pixels(path)}
+    errors = [ImageFileError(path, WITHOUT_PIXELS) for path in sorted(empty)]
+    return [one for one in slices if one.path not in empty], errors
 
 
 def _series_source(slices: Sequence[SliceGeometry]) -> Source:

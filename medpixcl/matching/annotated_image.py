@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medpixcl._typing import Embed
 from medpixcl.coordinates import affines_of, voxel_to_mm, working_spacing, working_voxels
+from medpixcl.data.images import READ_FROM
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.points import LandmarkSet, outside_image
 from medpixcl.matching.matcher import LandmarkMatcher
@@ -50,7 +51,8 @@ class AnnotatedImage:
             self._check()
         else:
             affine = torch.as_tensor(meta["original_affine"])
-            self.points = read_landmarks(landmarks).for_image(str(self.path), affine, list(meta["spatial_shape"]))
+            file = meta.get(READ_FROM) or str(self.path)  # a report says which DICOM file it was made on
+            self.points = read_landmarks(landmarks).for_image(file, affine, list(meta["spatial_shape"]))
             where = landmarks
         if bool(self.points.missing.all()):
             raise ValueError(f"{where} has no landmark with a position in {self.path.name}; mark at least one")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from medpixcl.data.manifest import Manifest
@@ -226,3 +227,22 @@ def test_no_identifier_of_a_patient_reaches_the_manifest(tmp_path: Path) -> None
     manifest.write(tmp_path / "m.json")
     text = (tmp_path / "m.json").read_text()
     assert not any(name in text for name in (NOBODY, "Other^Person", "0815-4711"))
+
+
+@pytest.mark.parametrize("name", ["AA/empty", "CT/empty", "ZZ/empty"])
+@pytest.mark.parametrize("content", ["empty", "absent"])
+def test_a_copy_without_pixels_is_refused_for_that(tmp_path: Path, name: str, content: str) -> None:
+    """Wherever it lies: the slice with pixels is the one that is used."""
+    files = write_series(tmp_path / "CT", NOISE)
+    dataset = pydicom.dcmread(files[1])
+    if content == "absent":
+        del dataset.PixelData
+    else:
+        dataset.PixelData = b""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    dataset.save_as(tmp_path / name)
+    manifest = scan(tmp_path)
+    assert [one["shape"][2] for one in manifest.training] == [len(NOISE)]
+    (refused,) = manifest.rejected
+    assert refused["path"] == name
+    assert "has no pixel data" in refused["reason"]

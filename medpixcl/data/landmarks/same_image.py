@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from medpixcl.data.dicom_header import is_dicom, read_dataset
+from medpixcl.data.dicom_header import is_dicom, read_header
 from medpixcl.data.series import dicom_files
 
 _TAGS = ("SOPInstanceUID", "FrameOfReferenceUID")
@@ -42,8 +42,8 @@ def why_another_image(marked_on: MarkedOn, image: Path, shape: tuple[int, ...]) 
     files = dicom_files(image) if image.is_dir() else [image] if is_dicom(image) else []
     if not files:
         return f"was marked on a DICOM image, and {image.name} is none; give the landmarks of this file."
-    headers = [read_dataset(file, stop_before_pixels=True, specific_tags=list(_TAGS)) for file in files]
-    instances, frames_of_reference = ({str(header.get(tag, "")) for header in headers} for tag in _TAGS)
+    headers = [read_header(file) for file in files]
+    instances, frames_of_reference = ({header.text(tag) for header in headers} for tag in _TAGS)
     if marked_on.instance and marked_on.instance not in instances:
         return f"was marked on another DICOM image than {image.name} (another SOP Instance UID); give its own report."
     if marked_on.frame_of_reference and marked_on.frame_of_reference not in frames_of_reference:

@@ -20,11 +20,12 @@ import uuid
 from collections.abc import Sequence
 from io import BytesIO
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medpixcl import __version__
 from medpixcl.data.atomic import write_bytes_atomically
-from medpixcl.data.dicom_header import is_dicom, read_dataset
+from medpixcl.data.dicom_header import is_dicom, quiet, read_dataset
 from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.pixels import ImageFileError
 
@@ -78,9 +79,10 @@ def write_sr(
         NoReportError: If the image is not DICOM, or its header lacks attributes that a report must refer to.
     """
     require_highdicom()
-    report = _report(landmarks, keep_patient=keep_patient, frame=frame)
     content = BytesIO()
-    report.save_as(content, enforce_file_format=True)
+    with quiet(Path(path)):
+        report = _report(landmarks, keep_patient=keep_patient, frame=frame)
+        report.save_as(content, enforce_file_format=True)
     write_bytes_atomically(path, content.getvalue())
 
 

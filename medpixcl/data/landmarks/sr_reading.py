@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medpixcl.data.dicom_header import is_dicom, read_dataset
+from medpixcl.data.dicom_header import is_dicom, quiet, read_dataset, read_header
 from medpixcl.data.identity import image_stem
 from medpixcl.data.landmarks.same_image import MarkedOn
 from medpixcl.data.landmarks.table import LandmarkRow
@@ -19,10 +19,7 @@ _HALF_PIXEL = 0.5
 
 def is_report(path: Path) -> bool:
     """True for a DICOM structured report."""
-    if not is_dicom(path):
-        return False
-    header = read_dataset(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
-    return str(header.get("SOPClassUID", "")).startswith(_REPORTS)
+    return is_dicom(path) and read_header(path).text("SOPClassUID").startswith(_REPORTS)
 
 
 def read_sr_rows(path: Path) -> list[LandmarkRow]:
@@ -37,10 +34,11 @@ def read_sr_rows(path: Path) -> list[LandmarkRow]:
     """
     if not is_report(path):
         raise ValueError(f"{path} is no DICOM structured report; expected one with landmarks.")
-    groups = [one for one in _items(read_dataset(path, stop_before_pixels=True)) if _concept(one) == _GROUP]
-    if not groups:
-        raise ValueError(f"{path} is a DICOM report without measurement groups; expected landmarks (TID 1500).")
-    return [_row(path, group, f"group {number}") for number, group in enumerate(groups, start=1)]
+    with quiet(path):
+        groups = [one for one in _items(read_dataset(path, stop_before_pixels=True)) if _concept(one) == _GROUP]
+        if not groups:
+            raise ValueError(f"{path} is a DICOM report without measurement groups; expected landmarks (TID 1500).")
+        return [_row(path, group, f"group {number}") for number, group in enumerate(groups, start=1)]
 
 
 def _items(node: "Dataset") -> Iterator["Dataset"]:

@@ -8,8 +8,10 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from monai.transforms import Compose
 from PIL import Image
 
+from medpixcl.apps.loaded_images import loaded_image
 from medpixcl.coordinates import image_affine
 from medpixcl.data.images import read_image
 from medpixcl.data.landmarks.reading import read_landmarks
@@ -17,6 +19,7 @@ from medpixcl.data.landmarks.sr import write_sr
 from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.scan import scan
 from medpixcl.landmarks.points import LandmarkSet
+from medpixcl.matching.annotated_image import AnnotatedImage
 from tests.data.dicom_files import write_dicom, write_series
 from tests.data.landmarks.test_formats import radiograph
 
@@ -68,6 +71,21 @@ def test_a_report_of_another_radiograph_is_refused(tmp_path: Path) -> None:
     other.replace(own)
     with pytest.raises(ValueError, match=r"group 1: landmark 'a' was marked on another DICOM image than a\.dcm"):
         read_landmarks(path).for_image(own, AFFINE, (20, 30))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_image_in_memory_is_the_file_that_it_was_read_from(tmp_path: Path, named: bool) -> None:
+    own, other = radiograph(tmp_path, "a.dcm"), radiograph(tmp_path / "b", "a.dcm")
+    path = report(tmp_path / "sr", "a", own, FLAT, (20, 30))
+    for source in (own, other):
+        image = loaded_image(read_image(source), name="a.dcm" if named else "")
+        if source == own:
+            assert AnnotatedImage(image, str(path), Compose([]), None).points.voxels.tolist() == FLAT.voxels.tolist()
+        else:
+            with pytest.raises(ValueError, match=r"was marked on another DICOM image than a\.dcm"):
+                AnnotatedImage(image, str(path), Compose([]), None)
+    bare = loaded_image(np.asarray(read_image(own)), name="a", spacing_mm=0.5)  # nothing says which file it was
+    assert len(AnnotatedImage(bare, str(path), Compose([]), None).points.names) == 2
 
 
 def test_a_report_of_another_frame_is_refused(tmp_path: Path) -> None:
