@@ -94,5 +94,5 @@ def distrust(what: str) -> str:
     """
     return (
         f"{what} is a program that will run with your rights, and it lies outside the working folder, the installation "
-        f"and {BUNDLES_VARIABLE}: run it with --trust if you trust its author"
+        f"and {BUNDLES_VARIABLE}: run it with trust=True if you trust its author"
     )

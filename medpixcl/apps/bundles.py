@@ -187,8 +187,8 @@ def _refuse_lost_component(key: str, before: Any, value: Any) -> None:
     several = isinstance(before, list) and any(map(_is_component, before))
     if _is_component(before) or (several and not isinstance(value, list)):
         raise BundleError(
-            f"the setting {key} is a part of the program, and {value!r} is data: set an id below it, or put it into a "
-            "configuration file"
+            f"the setting {key} is a part of the program, and {value!r} is data: set one of the values below it, as in "
+            f"{key}::NAME=VALUE, or put it into a configuration file"
         )
 
 

@@ -158,7 +158,9 @@ def embedding_network(parser: ConfigParser, weights: Path | None) -> LevelsNet:
         network: LevelsNet = parser.get_parsed_content("network_def")
         load_weights(network, weights)
     elif (dims := parser.get_parsed_content("spatial_dims")) != 2:
-        raise ValueError(f"the bundle takes {dims}D images, for which there is no ImageNet encoder; give --weights")
+        raise ValueError(
+            f"the bundle takes {dims}D images, for which there is no ImageNet encoder; give a file of weights"
+        )
     else:
         network = BackboneNet(encoder_only=True, pretrained=True, strides=[4, 8, 16, 32])
     return network.to(parser.get_parsed_content("device")).eval()

@@ -204,7 +204,7 @@ def read_finder(
         ValueError: If a setting has an argument of its own, or the weights do not fit.
     """
     if not isinstance(settings or {}, Mapping) or not all(isinstance(key, str) for key in settings or {}):
-        raise ValueError(f"settings are {settings!r}; expected a mapping of ids to values")
+        raise ValueError(f"settings are {settings!r}; expected a mapping of the names of settings to values")
     given = None if weights is None else checked_path(weights, "the file of weights")
     folder, values = find_bundle(bundle, kind.default_bundle, trust=trust), dict(settings or {})
     if typed := sorted(TYPED & values.keys()):
@@ -226,7 +226,7 @@ def _component(parser: ConfigParser, folder: Path, kind: type[F]) -> F:
     """The component ``finder`` of a configuration."""
     if "finder" not in parser or not isinstance(finder := parser.get_parsed_content("finder"), kind):
         raise ValueError(
-            f"the bundle {folder.name} has no {kind.__name__} under the id finder of its inference configuration; "
-            f"give one like {kind.default_bundle}"
+            f"the bundle {folder.name} is not made for {kind.title.lower()}; give one that is, such as "
+            f"{kind.default_bundle} (`medpixcl bundles list` says what each is for)"
         )
     return finder

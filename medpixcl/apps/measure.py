@@ -17,8 +17,9 @@ from medpixcl.data.identity import named_images, short_name, unique_output_names
 from medpixcl.data.images import read_image
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.paths import checked_folder, checked_path, checked_paths
-from medpixcl.data.pixels import MissingSpacingError
+from medpixcl.data.pixels import NO_SPACING, MissingSpacingError
 from medpixcl.data.tables import write_csv
+from medpixcl.data.wording import worded
 from medpixcl.landmarks.cephalometry import ReaderComparison
 from medpixcl.reports.figures import save_png
 from medpixcl.reports.html import Picture
@@ -133,7 +134,7 @@ def _draw_tracings(
         try:
             figure = _tracing(run.measured, image, pictures[image], spacing_mm)
         except ValueError as error:
-            run.rejected[image] = str(error).replace(str(pictures[image]), short_name(image))
+            run.rejected[image] = worded(str(error).replace(str(pictures[image]), short_name(image)))
             continue
         save_png(figure, run.output / "tracings" / f"{names[image]}.png")
         if len(shown) < SHOWN_TRACINGS:
@@ -156,5 +157,5 @@ def _pixel_size(mm: Float[Tensor, "k 2"], voxels: Float[Tensor, "k 2"], picture:
     there = ~(mm.isnan() | voxels.isnan()).any(dim=1)
     size = (torch.pdist(mm[there]).sum() / torch.pdist(voxels[there]).sum()).item() if int(there.sum()) > 1 else 1.0
     if abs(size - 1) < 1e-6:  # then the file has no pixels of its own, and where they lie in the picture is unknown
-        raise MissingSpacingError(picture, "has no pixel spacing; give --spacing-mm.")
+        raise MissingSpacingError(picture, NO_SPACING)
     return size

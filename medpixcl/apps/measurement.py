@@ -153,7 +153,7 @@ def _positions(
         known = file.positions_mm()
     except MissingSpacingError as error:
         if spacing_mm is None and not pictures:
-            raise MissingSpacingError(error.path, f"{error.reason.rstrip('.')}, or give --spacing-mm.") from None
+            raise MissingSpacingError(error.path, f"{error.reason.rstrip('.')}, or give spacing_mm.") from None
         return torch.stack([_scaled(file, image, spacing_mm, pictures.get(image)) for image in images])
     points = torch.full((len(images), len(file.names), 2), torch.nan, dtype=torch.float64)
     for row, image in enumerate(images):
@@ -175,7 +175,7 @@ def _flat(file: LandmarkFile, image: str, position: tuple[float, ...]) -> Tensor
 def _scaled(file: LandmarkFile, image: str, spacing_mm: float | None, picture: Path | None) -> Float[Tensor, "k 2"]:
     """Landmarks of one image in mm, with its own pixel size or the given one."""
     if picture is None and spacing_mm is None:
-        raise MissingSpacingError(file.path, f"nothing says the pixel size of {image!r}; give --spacing-mm.")
+        raise MissingSpacingError(file.path, f"nothing says the pixel size of {image!r}; give spacing_mm.")
     if picture is None:
         assert spacing_mm is not None
         affine = image_affine((spacing_mm, spacing_mm))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from medpixcl.data.wording import worded
+
 if TYPE_CHECKING:
     import medpixcl
 
@@ -108,7 +110,7 @@ def _asked(look: Callable[..., _T], trust: bool) -> _T:
     except UntrustedBundleError as error:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
-        typer.confirm(f"{error}. Run it?", abort=True, err=True)
+        typer.confirm(f"{worded(str(error))}. Run it?", abort=True, err=True)
         return look(trust=True)
 
 

@@ -1,5 +1,6 @@
 """The program: its commands, and how it exits on bad input."""
 
+import inspect
 import io
 import sys
 import warnings
@@ -25,9 +26,11 @@ from medpixcl.cli.finetune import finetune
 from medpixcl.cli.leak_probe import leak_probe
 from medpixcl.cli.match import match
 from medpixcl.cli.measure import measure
+from medpixcl.cli.option_names import as_options
 from medpixcl.cli.pretrain import pretrain
 from medpixcl.cli.scan import scan
 from medpixcl.cli.selftrain import selftrain
+from medpixcl.data.wording import wording
 
 COMMANDS = (
     scan,
@@ -84,14 +87,20 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are not UTF-8
     try:
-        app()
+        with wording(_in_options):
+            app()
     except (ValueError, ModuleNotFoundError, FloatingPointError) as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
+def _in_options(sentence: str) -> str:
+    return as_options(sentence, {name for command in COMMANDS for name in inspect.signature(command).parameters})
+
+
 def _fail(reason: str) -> NoReturn:
+    reason = _in_options(reason)
     line = reason if reason.isprintable() else repr(reason)[1:-1]  # line breaks and bytes in a file's name
     Console(stderr=True).print(f"medpixcl: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(2)

@@ -162,7 +162,7 @@ def exogenous_path(item: Mapping[Any, Any], name: str) -> str:
         has = f"only {', '.join(sorted(named))}" if named else "none"
         raise ValueError(
             f"{item.get('image')}: the exogenous channel {name!r} is asked for, but the manifest names {has}; "
-            f"scan again with --exogenous {name}=FOLDER."
+            f"scan again with its folder (`medpixcl scan --exogenous {name}=FOLDER`)."
         )
     return str(named[name])
 

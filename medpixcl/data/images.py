@@ -19,6 +19,7 @@ from medpixcl.data.nifti import NIFTI_SUFFIXES, read_nifti
 from medpixcl.data.paths import checked_path, checked_paths
 from medpixcl.data.pictures import PICTURE_SIGNATURES, PICTURE_SUFFIXES, other_format, read_picture
 from medpixcl.data.pixels import (
+    NO_SPACING,
     ImageFileError,
     MissingSpacingError,
     Pixels,
@@ -99,7 +100,7 @@ def require_spacing(pixels: Pixels, path: str | PathLike[str]) -> None:
         MissingSpacingError: If the pixel size is not known.
     """
     if pixels.affine is None:
-        raise MissingSpacingError(path, "has no pixel spacing; give --spacing-mm.")
+        raise MissingSpacingError(path, NO_SPACING)
 
 
 def read_pixels(path: ImagePath, *, spacing_mm: SpacingMM | None = None, tolerance_mm: Number | None = None) -> Pixels:

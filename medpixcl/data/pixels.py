@@ -11,6 +11,7 @@ from jaxtyping import Float32, Float64
 
 from medpixcl.coordinates import flip_ras_lps
 
+NO_SPACING = "has no pixel spacing; give spacing_mm."
 SpacingMM = Sequence[float | int] | float | int
 """Pixel size in mm given by a person or a manifest: one number, or one for each array axis."""
 _BLOCK = 32

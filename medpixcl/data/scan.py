@@ -39,6 +39,7 @@ from medpixcl.data.sources import Source, attached_files, group_files, in_file_o
 from medpixcl.data.splits import SplitFile, section_of
 from medpixcl.data.unusable import Unusable, unusable
 from medpixcl.data.volumes import is_header
+from medpixcl.data.wording import worded
 
 log = logging.getLogger(__name__)
 _SHOWN = 5
@@ -422,7 +423,7 @@ class _Scan:
                 self._reject(table.path.absolute(), reason)
 
     def _reject(self, path: Path, reason: str) -> None:
-        self._rejected.append({"path": shown_path(path, self.base_dir), "reason": reason})
+        self._rejected.append({"path": shown_path(path, self.base_dir), "reason": worded(reason)})
 
     def _reject_reading(self, path: Path, reason: str, *, lasting: bool) -> None:
         """Reject a file; if the reason lies in this file alone, the next scan need not look at it until it changes."""

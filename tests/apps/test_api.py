@@ -260,7 +260,9 @@ def test_bad_templates() -> None:
         matcher.fit([image, image], [MARKS_INSIDE, {"other": (1, 1)}], spacing_mm=1.0)
     with pytest.raises(ValueError, match="images is no setting of a bundle here"):
         Matcher.from_bundle(MATCHING, settings={"images": "folder"})
-    with pytest.raises(ValueError, match="has no Matcher under the id finder"):
+    with pytest.raises(
+        ValueError, match="is not made for landmark matching; give one that is, such as xray_landmark_matching"
+    ):
         Matcher.from_bundle(DETECTION)
     with pytest.raises(ValueError, match="the device 'gpu9' cannot be used"):
         Matcher.from_bundle(MATCHING, device="gpu9")

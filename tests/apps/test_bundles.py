@@ -51,7 +51,7 @@ def test_foreign_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.chdir(tmp_path / "here")
     foreign = edited_bundle(PRETRAINING, tmp_path, "train")
     for name in (foreign, Path("..") / foreign.name):
-        with pytest.raises(UntrustedBundleError, match=r"xray_infoaug_pretraining is a program that .* --trust"):
+        with pytest.raises(UntrustedBundleError, match=r"xray_infoaug_pretraining is a program .* with trust=True"):
             find_bundle(name)
         assert find_bundle(name, trust=True) == name
     Path("link").symlink_to(foreign)

@@ -145,7 +145,7 @@ def test_pixel_size_of_a_radiograph_and_where_it_comes_from(
 
 
 def test_radiograph_of_unknown_pixel_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingSpacingError, match="has no pixel spacing; give --spacing-mm"):
+    with pytest.raises(MissingSpacingError, match="has no pixel spacing; give spacing_mm"):
         read_image(write_dicom(tmp_path / "a.dcm", RAMP, Modality="CR"))
 
 

@@ -49,7 +49,7 @@ def test_picture_is_rows_by_columns_with_the_given_spacing(tmp_path: Path) -> No
 
 def test_picture_without_spacing_is_refused_unless_that_is_allowed(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(MissingSpacingError, match=r"a\.png: has no pixel spacing; give --spacing-mm\."):
+    with pytest.raises(MissingSpacingError, match=r"a\.png: has no pixel spacing; give spacing_mm\."):
         read_image(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png", allow_missing_spacing=True)
     assert image.meta["spacing_source"] == "unknown"

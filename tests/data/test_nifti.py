@@ -105,7 +105,7 @@ def test_without_orientation_the_axes_are_those_of_itk(
 def test_a_size_that_is_not_stated_is_never_guessed(tmp_path: Path, size: float, codes: tuple[int, int]) -> None:
     """ITK takes 1 mm or a negative size, nibabel 1 mm or the sform's."""
     path = write(tmp_path / "a.nii", None, None, codes, pixdim=(1.5, 2.0, size))
-    with pytest.raises(MissingSpacingError, match="give --spacing-mm"):
+    with pytest.raises(MissingSpacingError, match="give spacing_mm"):
         read_image(path)
     image = read_image(path, spacing_mm=4)
     assert image.pixdim.tolist() == pytest.approx([1.5, 2.0, 4.0])  # what the file states stays

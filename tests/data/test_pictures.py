@@ -178,6 +178,6 @@ def test_a_picture_that_is_too_large_has_that_reason(tmp_path: Path, suffix: str
 def test_density_is_never_taken_as_a_size(tmp_path: Path, suffix: str) -> None:
     """300 dots per inch would be 0.0847 mm; most such tags are the resolution of a screen or a scanner's default."""
     Image.fromarray(STORED).save(tmp_path / f"a.{suffix}", dpi=(300, 300))
-    with pytest.raises(ImageFileError, match="has no pixel spacing; give --spacing-mm"):
+    with pytest.raises(ImageFileError, match="has no pixel spacing; give spacing_mm"):
         read_image(tmp_path / f"a.{suffix}")
     assert read_image(tmp_path / f"a.{suffix}", spacing_mm=0.5).pixdim[:2].tolist() == [0.5, 0.5]

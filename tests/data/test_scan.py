@@ -115,7 +115,7 @@ def test_pictures_without_spacing_are_rejected(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 1)
     manifest = scan(tmp_path)
     assert not manifest.training
-    assert reasons(manifest) == {"a.png": "has no pixel spacing; give --spacing-mm."}
+    assert reasons(manifest) == {"a.png": "has no pixel spacing; give spacing_mm."}
 
 
 def test_several_paths_and_single_files(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_size_that_is_not_stated_is_never_guessed(tmp_path: Path, name: str) -
     """ITK takes 1 mm, or the bounds in an order of its own."""
     writer, fields = NO_SIZE[name]
     path = writer(tmp_path / name, *fields)
-    with pytest.raises(MissingSpacingError, match="give --spacing-mm"):
+    with pytest.raises(MissingSpacingError, match="give spacing_mm"):
         read_image(path)
     image = read_image(path, spacing_mm=(1.5, 2, 4))
     assert image.pixdim.tolist() == pytest.approx([1.5, 2.0, 4.0])
@@ -72,7 +72,7 @@ def test_a_size_of_zero_is_named(tmp_path: Path, writer: Any, field: str) -> Non
 @pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
 def test_a_picture_without_size_takes_the_one_given(tmp_path: Path, name: str) -> None:
     path = nrrd(tmp_path / name, sizes="3 4") if name == "a.nrrd" else metaimage(tmp_path / name, sizes="3 4")
-    with pytest.raises(MissingSpacingError, match="give --spacing-mm"):
+    with pytest.raises(MissingSpacingError, match="give spacing_mm"):
         read_image(path)
     image = read_image(path, spacing_mm=(0.5, 0.25))
     assert image.shape == (1, 4, 3)  # ITK's first axis runs along a row

@@ -1,0 +1,29 @@
+"""Names of arguments in advice, as the command line has them."""
+
+import re
+from collections.abc import Collection
+
+_ADVICE = re.compile(r"\bgive (\w+_\w+)\b(?!=)|\b(\w+)=True\b")
+
+
+def as_options(sentence: str, arguments: Collection[str]) -> str:
+    """Replace arguments that a sentence advises by the options of these names.
+
+    Args:
+        sentence: Sentence in Python's words.
+        arguments: Names of the parameters of all commands.
+
+    Example:
+        >>> as_options("has no pixel spacing; give spacing_mm.", {"spacing_mm"})
+        'has no pixel spacing; give --spacing-mm.'
+        >>> as_options("run it with trust=True, or give x_mm", {"trust"})
+        'run it with --trust, or give x_mm'
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if name not in arguments:
+            return found[0]
+        return f"{'give ' if found[1] else ''}--{name.replace('_', '-')}"
+
+    return _ADVICE.sub(option, sentence)
