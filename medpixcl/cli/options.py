@@ -112,6 +112,13 @@ def _asked(look: Callable[..., _T], trust: bool) -> _T:
         return look(trust=True)
 
 
+def listing(images: Path) -> Path | None:
+    """The images that a command searches, if they are a manifest; None for a folder or an image."""
+    from medpixcl.data.manifest import is_manifest
+
+    return images if is_manifest(images) else None
+
+
 def asked_formats(formats: str | None) -> list[str] | None:
     """Landmark formats given by ``--format``; None leaves the choice to the bundle."""
     if formats is None:

@@ -39,6 +39,11 @@ _BASE_DIR = "the folder that paths start from"
 Entry = dict[str, Any]
 
 
+def is_manifest(path: Path) -> bool:
+    """True if a path is named like a manifest, not like an image or a folder."""
+    return path.suffix in MANIFEST_SUFFIXES
+
+
 @dataclass
 class Manifest:
     """Entries of a dataset by section, and the rejected files.
