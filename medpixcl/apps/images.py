@@ -148,7 +148,7 @@ class ImageList(Images):
     @cached_property
     def _base(self) -> Path:
         base = Path(os.path.normpath(Path(self.manifest.base_dir).absolute()))
-        listed = [Path(first_file(entry)) for section in SECTIONS for entry in self.manifest.datalist(section)]
+        listed = [Path(first_file(entry)) for _, entry in self.manifest.listed()]
         images = [image for image in listed if image.exists()]
         if all(image.is_relative_to(base) for image in images):
             return base

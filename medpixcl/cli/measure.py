@@ -13,7 +13,9 @@ from medpixcl.cli.options import Spacing
 def measure(
     landmarks: Annotated[Path, typer.Argument(help="Landmark file of lateral cephalograms, or a folder of them.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    images: Annotated[Path | None, typer.Option(help="Folder of the radiographs, to draw the tracings.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder or manifest of the radiographs, for the tracings.")
+    ] = None,
     reference: Annotated[
         list[Path] | None, typer.Option(help="Landmark file of another reader to compare with; may be repeated.")
     ] = None,

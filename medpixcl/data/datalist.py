@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medpixcl.data.identity import is_image_of
-from medpixcl.data.manifest import SECTIONS, Manifest
+from medpixcl.data.manifest import Manifest
 from medpixcl.data.pixels import SpacingMM
 
 Datalist = list[dict[str, Any]]
@@ -33,7 +33,7 @@ def listed_spacing(image: str | os.PathLike[str], items: Datalist) -> SpacingMM 
 def manifest_spacing(image: str | os.PathLike[str], manifest: str | os.PathLike[str] | Manifest) -> SpacingMM | None:
     """Pixel size in mm that a manifest gives for an image file in any of its sections; None if it gives none."""
     known = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
-    return listed_spacing(image, [entry for section in SECTIONS for entry in known.datalist(section)])
+    return listed_spacing(image, [entry for _, entry in known.listed()])
 
 
 def section_items(path: str | os.PathLike[str], section: str = "test") -> Datalist:

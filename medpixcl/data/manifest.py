@@ -140,6 +140,12 @@ class Manifest:
         base = self.base_dir.absolute()
         return [_with_paths(entry, lambda one: os.path.normpath(base / one)) for entry in getattr(self, section)]
 
+    def listed(self) -> Iterator[tuple[str, Entry]]:
+        """Iterate over all entries with the names of their sections, their paths absolute."""
+        for section in SECTIONS:
+            for entry in self.datalist(section):
+                yield section, entry
+
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """Iterate over all entries with the names of their sections."""
         for section in SECTIONS:
