@@ -15,10 +15,12 @@ from medpixcl.apps.measurement import (
     ListedPicture,
     Measured,
     compare_files,
+    copies_among,
     find_pictures,
     image_folder,
     measure_file,
 )
+from medpixcl.apps.readers import require_different_files
 from medpixcl.coordinates import working_spacing
 from medpixcl.data.identity import named_images, telling_names, unique_output_names
 from medpixcl.data.images import read_image
@@ -56,6 +58,7 @@ class MeasurementRun:
         rejected: Reason for each picture that could not be drawn.
         output: Folder of the results.
         not_found: Excluded images that the landmark file does not contain.
+        warnings: What suggests that two of the files compared are copies.
     """
 
     measured: Measured
@@ -63,6 +66,7 @@ class MeasurementRun:
     output: Path
     rejected: dict[str, str] = field(default_factory=dict)
     not_found: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def measure(
@@ -96,12 +100,14 @@ def measure(
     """
     file, folder = checked_path(landmarks, "the landmark file"), checked_folder(output, "the folder of the results")
     others = checked_paths(references, "a reference")
+    require_different_files([file, *others])
     drawn_on = None if images is None else checked_path(images, "the folder of the pictures")
     pictures = {} if drawn_on is None else find_pictures(read_landmarks(file), drawn_on)
     options = {"names": names, "spacing_mm": spacing_mm, "exclude": exclude, "pictures": pictures}
     measured = measure_file(file, **options)  # type: ignore[arg-type]
     readers = [measure_file(path, names=names, spacing_mm=spacing_mm) for path in others]
     run = MeasurementRun(measured, compare_files(measured, readers) if readers else [], folder)
+    run.warnings = copies_among(run.comparisons)
     named = named_images(exclude, measured.file.images)
     run.not_found = [line for line in exclude if line not in named]
     tables = {

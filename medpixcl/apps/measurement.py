@@ -116,6 +116,15 @@ def compare_files(measured: Measured, references: Sequence[Measured]) -> list[Re
     return compare_readers(readers)
 
 
+def copies_among(comparisons: Sequence[ReaderComparison]) -> list[str]:
+    """A sentence for each two readers whose measurements are all equal."""
+    return [
+        f"{pair.first} against {pair.second}: every measurement is the same; is one file a copy of the other?"
+        for pair in comparisons
+        if not any(one.mean_absolute > 0 for one in pair.measurements)
+    ]
+
+
 def find_pictures(file: LandmarkFile, where: Path) -> dict[str, ListedPicture]:
     """Find the pictures of a landmark file's images in a manifest, or in a folder and its subfolders.
 
