@@ -2,10 +2,16 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from medpixcl.coordinates import image_affine
+from medpixcl.data.landmarks.table import ImageLandmarks
+from medpixcl.data.landmarks.writing import write_landmarks
+from medpixcl.landmarks.points import LandmarkSet
 from tests.tiny import medpixcl
 
 NAMES = {"S": (40.0, 30.0), "N": (90.0, 25.0), "A": (88.0, 75.0), "B": (84.0, 100.0)}
@@ -100,3 +106,52 @@ def test_regions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics["region_coverage"] == {"measured": 0.5, "points": 2, "per_landmark": {"along": 1.0, "across": 0.0}}
     assert metrics["mre_mm"] == pytest.approx(3.0)
     assert "within their region: 50.0 % of 2 points" in capsys.readouterr().out
+
+
+def test_a_file_is_not_compared_with_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the same path, another path of the same file, or a link to it; also as the second reference."""
+    one, other = write(tmp_path / "one.csv"), write(tmp_path / "other.csv", shift=(1, 0))
+    (tmp_path / "link.csv").symlink_to(one)
+    (tmp_path / "sub").mkdir()
+    for again in (one, tmp_path / "sub" / ".." / "one.csv", tmp_path / "link.csv"):
+        for words in (["--reference", again], ["--reference", other, "--reference", again]):
+            assert medpixcl("evaluate", "--predictions", one, *words, "-o", tmp_path / "m.json") == 2
+            assert "is the same file as" in capsys.readouterr().err
+        assert medpixcl("measure", one, "--reference", again, "-o", tmp_path / "out") == 2
+        assert "is the same file as" in capsys.readouterr().err
+    assert not (tmp_path / "m.json").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_copies_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, other = write(tmp_path / "found.csv"), write(tmp_path / "other.csv", shift=(0.01, 0))
+    copy = shutil.copy(found, tmp_path / "copy.csv")
+    names = tmp_path / "names.csv"
+    names.write_text("landmark,name\nS,sella\nN,nasion\nA,subspinale\nB,supramentale\n")
+    measure = ["measure", found, "--names", names, "-o", tmp_path / "out"]
+    for reference, copied in ((other, False), (copy, True)):
+        assert medpixcl("evaluate", "--predictions", found, "--reference", reference, "-o", tmp_path / "m.json") == 0
+        assert ("is one a copy of the other?" in capsys.readouterr().out) == copied
+        assert medpixcl(*measure, "--reference", reference) == 0
+        assert ("is one file a copy of the other?" in capsys.readouterr().out) == copied
+    words = ["--reference", other, "--reference", shutil.copy(other, tmp_path / "again.csv")]
+    assert medpixcl("evaluate", "--predictions", found, *words, "-o", tmp_path / "m.json") == 0
+    assert "other against again: every point lies at the same place" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "mrk.json", "coco"])
+def test_exchanged_files_are_named(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table of marks, against what was found, in every format that holds the scores of what was found."""
+    marks = write(tmp_path / "marks.csv", shift=(3, 4))
+    points = LandmarkSet(tuple(NAMES), torch.tensor([[y, x] for x, y in NAMES.values()]), torch.full((4,), 0.7))
+    found = [ImageLandmarks(f"{name}.png", points, image_affine((1.0, 1.0)), (128, 128)) for name in ("one", "two")]
+    write_landmarks(tmp_path / "found", found, [form])
+    files = tmp_path / "found" / "markups" if form == "mrk.json" else next((tmp_path / "found").glob("*.*"))
+    for predictions, reference, exchanged in ((files, marks, False), (marks, files, True)):
+        words = ["evaluate", "--predictions", predictions, "--reference", reference, "-o", tmp_path / "m.json"]
+        assert medpixcl(*words) == 0
+        assert json.loads((tmp_path / "m.json").read_text())["mre_mm"] == pytest.approx(5 / 4)
+        shown = capsys.readouterr().out
+        asked = f"{reference} has scores, as predictions have, and {predictions} has none: were the two exchanged?"
+        assert (asked in shown) == exchanged
+        assert ("exchanged" in shown) == exchanged

@@ -206,7 +206,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     write_pictures(twice / "copy", ["a.png"])
     for words, message in [
         ([tmp_path / "nothing.csv"], "nothing.csv does not exist"),
-        ([landmarks, "--images", tmp_path / "nowhere"], "nowhere does not exist; expected a picture or a folder"),
+        ([landmarks, "--images", tmp_path / "nowhere"], "nowhere does not exist; expected a picture, a folder"),
         ([landmarks, "--images", empty], "empty holds no image of"),
         ([landmarks, "--images", twice], "are both the image 'a.png'; keep one of the two"),
         ([landmarks, "--reference", other], "other.csv measures none of the images of"),

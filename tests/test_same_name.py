@@ -2,15 +2,22 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from medpixcl import Matcher
+from medpixcl.apps.bundles import run_bundle
 from medpixcl.apps.images import ImageList
 from medpixcl.data.annotated import split_annotated, target_points
 from medpixcl.data.images import read_image
+from medpixcl.data.manifest import Manifest
 from medpixcl.data.phantoms import write_phantoms
+from medpixcl.data.scan import scan
 from medpixcl.training import without_template
+from tests.reports.test_html import Page
 from tests.test_bad_input import RANDOM
 from tests.test_cli_measure import face, rows, write_pictures, write_table
 from tests.tiny import MATCHING, medpixcl
@@ -51,6 +58,7 @@ def test_match_and_evaluate(folder: Path) -> None:
                     folder / "e.json") == 0  # fmt: skip
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["per_image"].keys() == BOTH
+    assert {"p1/ceph.png", *BOTH} <= set(re.findall(r"p\d/ceph.png", Page((output / "report.html").read_text()).text))
     assert json.loads((folder / "e.json").read_text())["mre_mm"] == pytest.approx(metrics["mre_mm"], abs=1e-3)
     for image, errors in metrics["per_image"].items():
         for name, error in errors["errors_mm"].items():
@@ -100,6 +108,56 @@ def test_measure_draws_each_patient(tmp_path: Path) -> None:
         path.relative_to(tmp_path / "out" / "tracings").as_posix() for path in (tmp_path / "out").rglob("ceph.png")
     }
     assert drawn == {f"{patient}/ceph.png" for patient in PATIENTS}
+    page = Page((tmp_path / "out" / "report.html").read_text()).text
+    assert all(page.count(f"{patient}/ceph.png") == 2 for patient in PATIENTS)  # in the table, below the tracing
+
+
+def test_measure_takes_the_pixel_size_of_each_patient(tmp_path: Path) -> None:
+    """Landmarks in pixels, pictures that do not say their pixel size, and a manifest elsewhere that does."""
+    for patient in PATIENTS:
+        write_pictures(tmp_path / "pictures" / patient, ["ceph.png"])
+    table = write_table(tmp_path / "l.csv", {f"{name}/ceph.png": face(0) for name in PATIENTS}, spacing=None)
+    manifest = own_sizes(scan(tmp_path / "pictures", spacing_mm=1), tmp_path / "lists" / "m.json")
+    assert medpixcl("measure", table, "-o", tmp_path / "out", "--images", manifest) == 0
+    lengths = {
+        row["image"]: float(row["value"])
+        for row in rows(tmp_path / "out" / "measurements.csv")
+        if row["measurement"] == "SN length"
+    }
+    assert len(lengths) == 3
+    assert lengths["p2/ceph.png"] == pytest.approx(2 * lengths["p1/ceph.png"], rel=1e-3)
+    assert lengths["p3/ceph.png"] == pytest.approx(3 * lengths["p1/ceph.png"], rel=1e-3)
+
+
+def own_sizes(manifest: Manifest, path: Path) -> Path:
+    """Write a manifest in which the pictures of p1, p2, p3 have pixels of 0.5, 1 and 1.5 mm."""
+    for _, entry in manifest.entries():
+        entry["spacing_mm"] = [0.5 * int(Path(entry["image"]).parent.name[1])] * 2
+    manifest.write(path)
+    return path
+
+
+def test_the_template_has_the_pixel_size_of_its_own_entry(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Through the command line, the bundle's configuration and Python; no --spacing-mm is given."""
+    images = folder / "images"
+    manifest = own_sizes(Manifest.read(folder / "lists" / "m.jsonl"), folder / "lists" / "own.json")
+    template = {"template": images / "p3" / "ceph.png", "landmarks": images / "landmarks.csv"}
+    words = ["--bundle", MATCHING, *RANDOM, *(word for key, one in template.items() for word in (f"--{key}", one))]
+    assert medpixcl("match", *words, "--images", manifest, "--output", folder / "out") == 0
+    assert medpixcl("calibrate", *words, "--images", manifest, "--output", folder / "radii.json") == 2
+    assert "own.json has 2 usable images" in capfd.readouterr().err  # too few, but the template was read
+    settings = {key: json.loads(value) for key, value in (word.split("=", 1) for word in RANDOM[1::2])}
+    run = run_bundle(
+        MATCHING, "inference", {**settings, **{k: str(v) for k, v in template.items()}, "images": str(manifest),
+        "output_dir": str(folder / "run")}, kind="infer"
+    )  # fmt: skip
+    matcher = Matcher.from_bundle(MATCHING, device="cpu", settings=settings)
+    for one in (run.parser.get_parsed_content("finder"), matcher.fit(*template.values(), manifest=manifest)):
+        spacing = torch.as_tensor(one.templates[0].image.meta["original_affine"])[:2, :2].abs().sum(dim=0)
+        assert spacing.tolist() == [1.5, 1.5]
+    capfd.readouterr()
+    assert medpixcl("match", *words, "--images", images, "--output", folder / "out") == 2
+    assert "--spacing-mm" in capfd.readouterr().err
 
 
 def test_names_of_images_outside_the_folder_of_the_manifest(folder: Path) -> None:

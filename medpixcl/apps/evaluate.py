@@ -11,10 +11,17 @@ from torch import Tensor
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.measurement import compare_files, measure_file
-from medpixcl.apps.readers import Compared, Positions, compare_reader_positions
+from medpixcl.apps.readers import (
+    Compared,
+    Positions,
+    compare_reader_positions,
+    require_different_files,
+    same_points,
+)
 from medpixcl.data.identity import pair_images, unique_table_names
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.paths import checked_path, checked_paths
 from medpixcl.landmarks.calibration import coverage_of
 from medpixcl.landmarks.cephalometry import ReaderComparison
@@ -36,11 +43,13 @@ class Evaluation:
         compared: Comparisons of all pairs of files, and of the predictions with the references' mean; empty for a
             single reference.
         angles: Comparisons of cephalometric measurements for each pair of files, if requested.
+        warnings: What suggests that files were exchanged, or that two are copies.
     """
 
     metrics: dict[str, Any]
     compared: Compared = field(default_factory=list)
     angles: list[ReaderComparison] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def evaluate(
@@ -71,7 +80,9 @@ def evaluate(
     if not readers:
         raise ValueError("the list of references is empty; give at least one landmark file")
     paths = [checked_path(predictions, "the file of predictions"), *readers]
-    positions = [read_landmarks(path).positions_mm() for path in paths]
+    require_different_files(paths)
+    files = [read_landmarks(path) for path in paths]
+    positions = [file.positions_mm() for file in files]
     result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
     if radii := read_radii(paths[0]):
         result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)
@@ -82,6 +93,7 @@ def evaluate(
             dict(zip(unique_table_names(paths), positions, strict=True)), exclude=exclude
         )
         result.metrics["readers"] = {title: _overall(metrics) for title, metrics in result.compared}
+    result.warnings = _warnings(files, result)
     if angles:
         shared = {"names": names, "spacing_mm": spacing_mm}
         measured = measure_file(paths[0], exclude=exclude, **shared)  # type: ignore[arg-type]
@@ -91,6 +103,20 @@ def evaluate(
             f"{one.first} against {one.second}": _measurements(one) for one in result.angles
         }
     return result
+
+
+def _warnings(files: Sequence[LandmarkFile], result: Evaluation) -> list[str]:
+    predictions, *references = files
+    exchanged = [one.path for one in references if one.scored and not predictions.scored]
+    pair = f"{predictions.path} against {references[0].path}"
+    equal = [title for title, metrics in result.compared or [(pair, result.metrics)] if same_points(metrics)]
+    return [
+        *(
+            f"{path} has scores, as predictions have, and {predictions.path} has none: were the two exchanged?"
+            for path in exchanged
+        ),
+        *(f"{title}: every point lies at the same place; is one a copy of the other?" for title in equal),
+    ]
 
 
 def read_radii(path: Path) -> dict[str, dict[str, float]]:

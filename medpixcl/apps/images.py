@@ -11,7 +11,7 @@ from typing import Any
 from medpixcl._typing import AnyPath
 from medpixcl.data.datalist import items_of
 from medpixcl.data.identity import first_file, unique_stems
-from medpixcl.data.manifest import MANIFEST_SUFFIXES, SECTIONS, Entry, Manifest
+from medpixcl.data.manifest import SECTIONS, Entry, Manifest, is_manifest
 from medpixcl.data.scan import scan
 from medpixcl.data.series import dicom_files
 
@@ -148,7 +148,7 @@ class ImageList(Images):
     @cached_property
     def _base(self) -> Path:
         base = Path(os.path.normpath(Path(self.manifest.base_dir).absolute()))
-        listed = [Path(first_file(entry)) for section in SECTIONS for entry in self.manifest.datalist(section)]
+        listed = [Path(first_file(entry)) for _, entry in self.manifest.listed()]
         images = [image for image in listed if image.exists()]
         if all(image.is_relative_to(base) for image in images):
             return base
@@ -160,7 +160,7 @@ class ImageList(Images):
 
     @property
     def _is_manifest_file(self) -> bool:
-        return len(self.paths) == 1 and self.paths[0].suffix in MANIFEST_SUFFIXES
+        return len(self.paths) == 1 and is_manifest(self.paths[0])
 
     @cached_property
     def _entries(self) -> list[Entry]:

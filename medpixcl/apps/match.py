@@ -13,12 +13,14 @@ from torch import Tensor
 from medpixcl._typing import AnyPath, Array
 from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
-from medpixcl.apps.images import Images
+from medpixcl.apps.images import ImageList, Images
 from medpixcl.apps.loaded_images import Searchable, loaded_image, not_finite
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
 from medpixcl.coordinates import working_spacing
+from medpixcl.data.datalist import manifest_spacing
+from medpixcl.data.manifest import Manifest
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
 from medpixcl.landmarks.points import LandmarkSet
@@ -96,6 +98,7 @@ class Matcher(LandmarkFinder):
         landmarks: Marks | Sequence[Marks],
         *,
         spacing_mm: SpacingMM | None = None,
+        manifest: AnyPath | Manifest | None = None,
     ) -> "Matcher":
         """Set one or several annotated images as templates, discarding anything learnt before.
 
@@ -107,6 +110,8 @@ class Matcher(LandmarkFinder):
                 the image as its file holds it, in array order (row, column) or (i, j, k), counted from 0 at the centre
                 of the first voxel; NaN is a missing landmark. A list of these for several images.
             spacing_mm: Voxel size in mm of arrays along their axes, or of images whose file does not state it.
+            manifest: Manifest, file or object, that gives the pixel size of images whose file does not state it; an
+                image is found in it by its path.
 
         Returns:
             The matcher itself.
@@ -120,9 +125,12 @@ class Matcher(LandmarkFinder):
             raise ValueError(
                 f"found {len(pictures)} templates and landmarks of {len(marks)}; give one for each template"
             )
-        pairs = [(_image(one, spacing_mm), _marks(points)) for one, points in zip(pictures, marks, strict=True)]
+        sizes = [spacing_mm if spacing_mm is not None else _listed_spacing(one, manifest) for one in pictures]
+        given = [(_image(*one), _marks(points)) for *one, points in zip(pictures, sizes, marks, strict=True)]
         with own_errors():
-            self.templates = [AnnotatedImage(one, points, self.preprocessing, spacing_mm) for one, points in pairs]
+            self.templates = [
+                AnnotatedImage(*pair, self.preprocessing, size) for pair, size in zip(given, sizes, strict=True)
+            ]
         self.inferer.matcher.fit(
             self.model,
             self.network.strides,
@@ -242,6 +250,7 @@ class TemplateFitting:
         unlabelled: Folder or manifest of images to learn from, or a ``population.pt``; None learns nothing.
         unlabelled_limit: Maximum number of images to learn from; None takes all.
         population: File to write the learnt population into.
+        images: Images to search, whose manifest may give the pixel size of the template, too.
     """
 
     def __init__(
@@ -253,7 +262,9 @@ class TemplateFitting:
         unlabelled: str | None = None,
         unlabelled_limit: int | None = 50,
         population: str | None = None,
+        images: ImageList | None = None,
     ) -> None:
+        self.images = images
         self.finder, self.template, self.landmarks, self.pixel_mm = finder, template, landmarks, pixel_mm
         self.unlabelled, self.unlabelled_limit, self.population = unlabelled, unlabelled_limit, population
 
@@ -264,7 +275,8 @@ class TemplateFitting:
 
     def __call__(self, engine: Engine) -> None:
         """Read the template, fit the matcher and find the unlabelled images, if any."""
-        self.finder.fit(self.template, self.landmarks, spacing_mm=self.pixel_mm)
+        manifest = None if self.images is None else self.images.manifest
+        self.finder.fit(self.template, self.landmarks, spacing_mm=self.pixel_mm, manifest=manifest)
         if self.unlabelled is not None:
             self.finder.learn(self.unlabelled, limit=self.unlabelled_limit, spacing_mm=self.pixel_mm)
 
@@ -285,6 +297,12 @@ def _image(image: SingleImage, spacing_mm: SpacingMM | None) -> str | MetaTensor
     if reason := not_finite(loaded):
         raise ValueError(f"{loaded.meta['filename_or_obj']} {reason}")
     return loaded
+
+
+def _listed_spacing(image: SingleImage, manifest: AnyPath | Manifest | None) -> SpacingMM | None:
+    if manifest is None or not isinstance(image, str | PathLike):
+        return None
+    return manifest_spacing(image, manifest)
 
 
 def _marks(landmarks: Marks) -> str | LandmarkSet:

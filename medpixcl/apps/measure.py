@@ -11,9 +11,18 @@ from torch import Tensor
 
 import medpixcl
 from medpixcl._typing import AnyPath, Progress
-from medpixcl.apps.measurement import Measured, compare_files, find_pictures, image_folder, measure_file
+from medpixcl.apps.measurement import (
+    ListedPicture,
+    Measured,
+    compare_files,
+    copies_among,
+    find_pictures,
+    image_folder,
+    measure_file,
+)
+from medpixcl.apps.readers import require_different_files
 from medpixcl.coordinates import working_spacing
-from medpixcl.data.identity import named_images, short_name, unique_output_names
+from medpixcl.data.identity import named_images, telling_names, unique_output_names
 from medpixcl.data.images import read_image
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.paths import checked_folder, checked_path, checked_paths
@@ -50,6 +59,7 @@ class MeasurementRun:
         rejected: Reason for each picture that could not be drawn.
         output: Folder of the results.
         not_found: Excluded images that the landmark file does not contain.
+        warnings: What suggests that two of the files compared are copies.
     """
 
     measured: Measured
@@ -57,6 +67,7 @@ class MeasurementRun:
     output: Path
     rejected: dict[str, str] = field(default_factory=dict)
     not_found: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def measure(
@@ -77,7 +88,8 @@ def measure(
     Args:
         landmarks: Landmark file of lateral cephalograms, or a folder of them.
         output: Folder of the results.
-        images: A picture, or a folder that is searched for the pictures of the file's images, to draw the tracings.
+        images: A picture, or a folder or manifest that is searched for the pictures of the file's images, to draw the
+            tracings; a manifest also gives their pixel sizes.
         references: Landmark files of other readers, to compare with.
         names: Anatomical name of each landmark, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
         spacing_mm: Pixel size in mm for positions in pixels whose file does not state it.
@@ -89,12 +101,14 @@ def measure(
     """
     file, folder = checked_path(landmarks, "the landmark file"), checked_folder(output, "the folder of the results")
     others = checked_paths(references, "a reference")
+    require_different_files([file, *others])
     drawn_on = None if images is None else checked_path(images, "the folder of the pictures")
     pictures = {} if drawn_on is None else find_pictures(read_landmarks(file), drawn_on)
     options = {"names": names, "spacing_mm": spacing_mm, "exclude": exclude, "pictures": pictures}
     measured = measure_file(file, **options)  # type: ignore[arg-type]
     readers = [measure_file(path, names=names, spacing_mm=spacing_mm) for path in others]
     run = MeasurementRun(measured, compare_files(measured, readers) if readers else [], folder)
+    run.warnings = copies_among(run.comparisons)
     named = named_images(exclude, measured.file.images)
     run.not_found = [line for line in exclude if line not in named]
     tables = {
@@ -109,7 +123,7 @@ def measure(
     shown = _draw_tracings(run, pictures, spacing_mm, progress)
     facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": file.name}
     if others:
-        facts["compared with"] = ", ".join(path.name for path in others)
+        facts["compared with"] = ", ".join(telling_names(map(str, others)).values())
     report = MeasurementReport(
         facts=facts,
         images=measured.images,
@@ -117,39 +131,43 @@ def measure(
         reasons=measured.reasons,
         comparisons=run.comparisons,
         tracings=shown,
-        rejected=[(short_name(image), reason) for image, reason in run.rejected.items()],
+        rejected=[(measured.short_names[image], reason) for image, reason in run.rejected.items()],
     )
     write_measurement_report(folder / "report.html", report)
     return run
 
 
 def _draw_tracings(
-    run: MeasurementRun, pictures: Mapping[str, Path], spacing_mm: float | None, progress: Progress
+    run: MeasurementRun, pictures: Mapping[str, ListedPicture], spacing_mm: float | None, progress: Progress
 ) -> list[Picture]:
     """Draw a tracing on every picture found, and return the first ones for the report."""
     shown: list[Picture] = []
     images = [image for image in run.measured.images if image in pictures]
-    names = unique_output_names(images)
+    files, names = unique_output_names(images), run.measured.short_names
     for number, image in enumerate(images):
         try:
             figure = _tracing(run.measured, image, pictures[image], spacing_mm)
         except ValueError as error:
-            run.rejected[image] = worded(str(error).replace(str(pictures[image]), short_name(image)))
+            run.rejected[image] = worded(str(error).replace(str(pictures[image].file), names[image]))
             continue
-        save_png(figure, run.output / "tracings" / f"{names[image]}.png")
+        save_png(figure, run.output / "tracings" / f"{files[image]}.png")
         if len(shown) < SHOWN_TRACINGS:
-            shown.append(Picture(image=figure, caption=short_name(image), alt=f"Tracing over {short_name(image)}"))
+            shown.append(Picture(image=figure, caption=names[image], alt=f"Tracing over {names[image]}"))
         progress(number + 1, len(images))
     return shown
 
 
-def _tracing(measured: Measured, image: str, picture: Path, spacing_mm: float | None) -> "matplotlib.figure.Figure":
-    pixels = read_image(picture, spacing_mm=spacing_mm, allow_missing_spacing=True)
+def _tracing(
+    measured: Measured, image: str, picture: ListedPicture, spacing_mm: float | None
+) -> "matplotlib.figure.Figure":
+    size = picture.spacing_mm or spacing_mm
+    pixels = read_image(picture.file, spacing_mm=size, allow_missing_spacing=True)
     points = measured.file.for_image(image_folder(measured.file) / image, pixels.affine, pixels.shape[1:], dims=2)
     spacing = working_spacing(pixels)
     if pixels.meta["spacing_source"] == "unknown":
-        spacing = [_pixel_size(measured.points[measured.images.index(image)], points.voxels, picture)] * 2
-    return cephalometric_tracing(pixels[0], points.voxels, measured.roles, spacing=spacing, title=short_name(image))
+        spacing = [_pixel_size(measured.points[measured.images.index(image)], points.voxels, picture.file)] * 2
+    title = measured.short_names[image]
+    return cephalometric_tracing(pixels[0], points.voxels, measured.roles, spacing=spacing, title=title)
 
 
 def _pixel_size(mm: Float[Tensor, "k 2"], voxels: Float[Tensor, "k 2"], picture: Path) -> float:

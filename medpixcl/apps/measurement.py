@@ -5,17 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import image_affine, spatial_affine, voxel_to_mm
-from medpixcl.data.identity import named_images, pair_images, unique_table_names
+from medpixcl.data.identity import named_images, pair_images, telling_names, unique_table_names
 from medpixcl.data.images import image_format, read_image
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
-from medpixcl.data.pixels import MissingSpacingError
+from medpixcl.data.manifest import Manifest, is_manifest
+from medpixcl.data.pixels import MissingSpacingError, SpacingMM
 from medpixcl.landmarks.cephalometry import (
     ReaderComparison,
     cephalometric_values,
@@ -26,6 +28,13 @@ from medpixcl.landmarks.cephalometry import (
 from medpixcl.landmarks.points import OFF_PLANE_MM
 
 _ANYWHERE = (10**9, 10**9)
+
+
+class ListedPicture(NamedTuple):
+    """Picture of an image, and its pixel size in mm where a manifest gives it."""
+
+    file: Path
+    spacing_mm: SpacingMM | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,11 @@ class Measured:
     values: Float[Tensor, "n m"]
 
     @cached_property
+    def short_names(self) -> dict[str, str]:
+        """Name of each image for people, see :func:`medpixcl.data.identity.telling_names`."""
+        return telling_names(self.images)
+
+    @cached_property
     def reasons(self) -> list[list[str]]:
         """Reason why each measurement of an image cannot be computed; empty if it can."""
         return why_not(self.points, self.roles)
@@ -58,7 +72,7 @@ def measure_file(
     names: Mapping[str, str] | None = None,
     spacing_mm: float | None = None,
     exclude: Sequence[str] = (),
-    pictures: Mapping[str, Path] | None = None,
+    pictures: Mapping[str, ListedPicture] | None = None,
 ) -> Measured:
     """Measure all images of a landmark file.
 
@@ -67,7 +81,7 @@ def measure_file(
         names: Anatomical name of each landmark, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
         spacing_mm: Pixel size in mm for positions in pixels whose file does not state it.
         exclude: Images to leave out, by their name in the landmark file or their file name.
-        pictures: File of each image; it gives the pixel size if the landmark file does not.
+        pictures: Picture of each image; it gives the pixel size if the landmark file does not.
 
     Raises:
         ValueError: If the landmarks are unknown or not 2D, pixels have no size, or no image is left.
@@ -102,26 +116,44 @@ def compare_files(measured: Measured, references: Sequence[Measured]) -> list[Re
     return compare_readers(readers)
 
 
-def find_pictures(file: LandmarkFile, where: Path) -> dict[str, Path]:
-    """Find the pictures of a landmark file's images in a folder and its subfolders.
+def copies_among(comparisons: Sequence[ReaderComparison]) -> list[str]:
+    """A sentence for each two readers whose measurements are all equal."""
+    return [
+        f"{pair.first} against {pair.second}: every measurement is the same; is one file a copy of the other?"
+        for pair in comparisons
+        if not any(one.mean_absolute > 0 for one in pair.measurements)
+    ]
+
+
+def find_pictures(file: LandmarkFile, where: Path) -> dict[str, ListedPicture]:
+    """Find the pictures of a landmark file's images in a manifest, or in a folder and its subfolders.
 
     Raises:
         ValueError: If the folder does not exist, or holds no picture, or two of one image.
     """
     if not where.exists():
-        raise ValueError(f"{where} does not exist; expected a picture or a folder of pictures.")
-    files = [where] if where.is_file() else sorted(path for path in where.rglob("*") if path.is_file())
-    assigned = file.assign(path for path in files if image_format(path) is not None)
+        raise ValueError(f"{where} does not exist; expected a picture, a folder of pictures or a manifest.")
+    sizes = _listed_pictures(where)
+    assigned = file.assign(sizes)
     if assigned.unclear:
         image, (one, other, *_) = next(iter(assigned.unclear.items()))
         raise ValueError(f"{one} and {other} are both the image {image!r}; keep one of the two in {where}.")
-    found = {image: path for path, image in assigned.keys.items()}
+    found = {image: ListedPicture(path, sizes[path]) for path, image in assigned.keys.items()}
     if not found:
         raise ValueError(
             f"{where} holds no image of {file.path}, which names {file.images[0]!r} and {len(file.images) - 1} more; "
             "they are matched by path, or by a file name without a folder."
         )
     return found
+
+
+def _listed_pictures(where: Path) -> dict[Path, SpacingMM | None]:
+    """Picture files of a manifest with their pixel sizes in mm; those of a folder, or one file, without."""
+    if is_manifest(where):
+        listed = {Path(one["image"]): one for _, one in Manifest.read(where).listed() if isinstance(one["image"], str)}
+        return {path: entry.get("spacing_mm") for path, entry in listed.items() if path.is_file()}
+    files = [where] if where.is_file() else sorted(path for path in where.rglob("*") if path.is_file())
+    return {path: None for path in files if image_format(path) is not None}
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -146,7 +178,7 @@ def image_folder(file: LandmarkFile) -> Path:
 
 
 def _positions(
-    file: LandmarkFile, images: Sequence[str], spacing_mm: float | None, pictures: Mapping[str, Path]
+    file: LandmarkFile, images: Sequence[str], spacing_mm: float | None, pictures: Mapping[str, ListedPicture]
 ) -> Float[Tensor, "n k 2"]:
     """Landmarks in mm, with the pixel size of the landmark file, else of the picture, else the given one."""
     try:
@@ -172,7 +204,9 @@ def _flat(file: LandmarkFile, image: str, position: tuple[float, ...]) -> Tensor
     return torch.tensor(position[:2], dtype=torch.float64)
 
 
-def _scaled(file: LandmarkFile, image: str, spacing_mm: float | None, picture: Path | None) -> Float[Tensor, "k 2"]:
+def _scaled(
+    file: LandmarkFile, image: str, spacing_mm: float | None, picture: ListedPicture | None
+) -> Float[Tensor, "k 2"]:
     """Landmarks of one image in mm, with its own pixel size or the given one."""
     if picture is None and spacing_mm is None:
         raise MissingSpacingError(file.path, f"nothing says the pixel size of {image!r}; give spacing_mm.")
@@ -180,6 +214,7 @@ def _scaled(file: LandmarkFile, image: str, spacing_mm: float | None, picture: P
         assert spacing_mm is not None
         affine = image_affine((spacing_mm, spacing_mm))
     else:
-        affine = torch.as_tensor(read_image(picture, spacing_mm=spacing_mm).affine, dtype=torch.float64)
+        size = picture.spacing_mm or spacing_mm
+        affine = torch.as_tensor(read_image(picture.file, spacing_mm=size).affine, dtype=torch.float64)
     points = file.for_image(image_folder(file) / image, affine, _ANYWHERE)
     return voxel_to_mm(points.voxels, spatial_affine(affine, 2))

@@ -18,6 +18,8 @@ from medpixcl.reports.tables import comparison_rows
 
 Positions = Mapping[str, NamedPositions]
 """Positions in mm, LPS+, by image and landmark."""
+SAME_MM = 1e-3
+"""Distance in mm below which two positions are one: files hold four decimals of a mm or of a pixel."""
 Compared = list[tuple[str, dict[str, Any]]]
 """Pairs of readers, each with the metrics of their distance."""
 
@@ -25,6 +27,26 @@ Compared = list[tuple[str, dict[str, Any]]]
 def read_readers(files: Mapping[str, Path]) -> dict[str, Positions]:
     """Read the positions from the landmark files of readers, by reader name."""
     return {name: read_landmarks(path).positions_mm() for name, path in files.items()}
+
+
+def require_different_files(paths: Sequence[Path]) -> None:
+    """Refuse to compare a landmark file with itself.
+
+    Raises:
+        ValueError: If a file is given twice.
+    """
+    given: dict[Path, Path] = {}
+    for path in paths:
+        if (first := given.setdefault(path.resolve(), path)) is not path:
+            raise ValueError(
+                f"{path} is the same file as {first}; give a file of each reader, once"
+            )
+
+
+def same_points(metrics: Mapping[str, Any]) -> bool:
+    """True if two landmark files agree in every point that both have, to the digits that files are written with."""
+    errors = [error for entry in metrics["per_image"].values() for error in entry["errors_mm"].values()]
+    return bool(errors) and max(errors) < SAME_MM
 
 
 def compare_reader_positions(readers: Mapping[str, Positions], *, exclude: Collection[str] = ()) -> Compared:

@@ -244,7 +244,7 @@ class Results:
         versions = {"medpixcl": medpixcl.__version__, "torch": torch.__version__}
         page = match_report(
             title=self.title,
-            template_name=", ".join(template.path.name for template in self.templates),
+            templates=[str(template.path) for template in self.templates],
             template_picture=_template_picture(self.templates[0]) if self.templates else None,
             images=list(by_name),
             names=self.names,

@@ -1,6 +1,8 @@
 """Write the label maps of a segmentation network to files."""
 
+import itertools
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from monai.data import NibabelWriter, PILWriter
 from torch import Tensor
 
 from medpixcl.apps.images import ImageList
+from medpixcl.data.identity import first_file, numbered_repeats
 from medpixcl.data.labels import Classes, class_names
 from medpixcl.training.batches import plain_tensor
 
@@ -18,7 +21,8 @@ class SegmentationWriter:
     """Writes an evaluator's segmentation of every image, on the grid of the image's file.
 
     Exclusive classes give a label map ``<image>.png`` (2D) or ``<image>.nii.gz`` (3D) with the numbers of the classes.
-    Overlapping classes give one mask each, ``<image>_<class>.png`` or ``.nii.gz``, 255 (3D: 1) inside.
+    Overlapping classes give one mask each, ``<image>_<class>.png`` or ``.nii.gz``, 255 (3D: 1) inside. A name that
+    another file has gets a number.
 
     Args:
         classes: Names and numbers of the classes, see :data:`medpixcl.data.labels.Classes`.
@@ -45,10 +49,17 @@ class SegmentationWriter:
             if self.overlapping:
                 value = 255 if found.ndim == 3 else 1
                 for name, mask in zip(self.names, plain_tensor(found), strict=True):
-                    self._write(f"{stem}_{name.replace('/', '_')}", mask * value, found.affine)
+                    self._write(self._mask_names[stem, name], mask * value, found.affine)
             else:
                 numbers = torch.tensor([0, *self.numbers], device=found.device)
                 self._write(stem, numbers[plain_tensor(found).argmax(dim=0)], found.affine)
+
+    @cached_property
+    def _mask_names(self) -> dict[tuple[str, str], str]:
+        """Name of the mask file of every image, by its stem, and class; no two are equal."""
+        stems = [self.images.stem(first_file(item)) for item in self.images.datalist]
+        pairs = itertools.product(dict.fromkeys(stems), self.names)
+        return numbered_repeats({(stem, name): f"{stem}_{name.replace('/', '_')}" for stem, name in pairs})
 
     def _write(self, name: str, values: Tensor, affine: Tensor) -> None:
         picture = values.ndim == 2

@@ -17,6 +17,7 @@ from medpixcl.cli.options import (
     TemplateLandmarks,
     Trust,
     chosen_matcher,
+    listing,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def calibrate(
     from medpixcl.data.atomic import write_text_atomically
 
     matcher = chosen_matcher(bundle, weights, settings, device=device, trust=trust)
-    matcher.fit(template, landmarks, spacing_mm=spacing_mm)
+    matcher.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     with progress_bars() as show:
         made, rejected = calibrate_radii(
             matcher,

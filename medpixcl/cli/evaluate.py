@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from medpixcl.cli.console import print_metrics, print_table, say
-from medpixcl.cli.options import Spacing
+from medpixcl.cli.options import Exclude, Spacing, excluded_images
 
 
 def evaluate(
@@ -15,7 +15,7 @@ def evaluate(
         list[Path], typer.Option(help="Landmark file with true positions; may be repeated for several readers.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write the metrics into (.json).")],
-    exclude: Annotated[Path | None, typer.Option(help="Text file of images to leave out, one per line.")] = None,
+    exclude: Exclude = None,
     angles: Annotated[bool, typer.Option("--angles", help="Also compare cephalometric measurements.")] = False,
     names: Annotated[Path | None, typer.Option(help="CSV with the columns landmark and name, for --angles.")] = None,
     spacing_mm: Spacing = None,
@@ -26,16 +26,17 @@ def evaluate(
     from medpixcl.reports.measurements import agreement_rows, class_agreement_rows
     from medpixcl.reports.tables import comparison_rows, write_metrics_json
 
-    lines = [] if exclude is None else exclude.read_text(encoding="utf-8-sig").splitlines()
     result = evaluate_files(
         predictions,
         reference,
-        exclude=[line.strip() for line in lines if line.strip()],
+        exclude=excluded_images(exclude),
         angles=angles,
         names=None if names is None else read_names(names),
         spacing_mm=spacing_mm,
     )
     write_metrics_json(output, result.metrics)
+    for warning in result.warnings:
+        say(warning, style="yellow")
     print_metrics(result.metrics)
     for kind in ("radius", "region"):
         if coverage := result.metrics.get(f"{kind}_coverage"):

@@ -18,6 +18,7 @@ from medpixcl.cli.options import (
     Trust,
     asked_formats,
     chosen_matcher,
+    listing,
 )
 
 
@@ -49,7 +50,7 @@ def match(
     """Find the landmarks of an annotated image in other images."""
     matcher = chosen_matcher(bundle, weights, settings, trust=trust)
     folder = matcher.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
-    matcher.fit(template, landmarks, spacing_mm=spacing_mm)
+    matcher.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     if unlabelled is not None:
         matcher.learn(unlabelled, limit=unlabelled_limit, spacing_mm=spacing_mm)
     results = matcher.match(images, spacing_mm=spacing_mm, reference=reference, calibration=calibration, output=folder)

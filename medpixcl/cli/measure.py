@@ -7,20 +7,22 @@ from typing import Annotated
 import typer
 
 from medpixcl.cli.console import print_table, progress_bars, say
-from medpixcl.cli.options import Spacing
+from medpixcl.cli.options import Exclude, Spacing, excluded_images
 
 
 def measure(
     landmarks: Annotated[Path, typer.Argument(help="Landmark file of lateral cephalograms, or a folder of them.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
-    images: Annotated[Path | None, typer.Option(help="Folder of the radiographs, to draw the tracings.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder or manifest of the radiographs, for the tracings.")
+    ] = None,
     reference: Annotated[
         list[Path] | None, typer.Option(help="Landmark file of another reader to compare with; may be repeated.")
     ] = None,
     names: Annotated[
         Path | None, typer.Option(help="CSV with the columns landmark and name, to identify the landmarks of the file.")
     ] = None,
-    exclude: Annotated[Path | None, typer.Option(help="Text file of images to leave out, one per line.")] = None,
+    exclude: Exclude = None,
     spacing_mm: Spacing = None,
 ) -> None:
     """Measure cephalometric angles, lengths and ratios from landmarks, with norms, classes and tracings."""
@@ -28,7 +30,6 @@ def measure(
     from medpixcl.apps.measurement import read_names
     from medpixcl.reports.measurements import agreement_rows, class_agreement_rows, single_rows, summary_rows
 
-    lines = [] if exclude is None else exclude.read_text(encoding="utf-8-sig").splitlines()
     with progress_bars() as show:
         run = run_measurement(
             landmarks,
@@ -37,7 +38,7 @@ def measure(
             references=reference or [],
             names=None if names is None else read_names(names),
             spacing_mm=spacing_mm,
-            exclude=[line.strip() for line in lines if line.strip()],
+            exclude=excluded_images(exclude),
             progress=partial(show, "drawing"),
         )
     for path, reason in run.rejected.items():
@@ -46,6 +47,8 @@ def measure(
         say(
             f"{landmarks} does not hold {len(run.not_found)} of the excluded images: {run.not_found[0]}", style="yellow"
         )
+    for warning in run.warnings:
+        say(warning, style="yellow")
     values = run.measured.values
     if run.comparisons:
         print_table(agreement_rows(run.comparisons), title="Mean absolute difference ± SD of the difference")

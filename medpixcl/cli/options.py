@@ -49,6 +49,8 @@ Trust = Annotated[
     typer.Option("--trust", help="Run configurations from any folder without asking."),
 ]
 
+Exclude = Annotated[Path | None, typer.Option(help="Text file of images to leave out, one per line.")]
+
 
 def chosen_bundle(
     name: str | Path | None, default: str = "", *, configs: Sequence[Path] | None = None, trust: bool = False
@@ -112,6 +114,19 @@ def _asked(look: Callable[..., _T], trust: bool) -> _T:
             raise
         typer.confirm(f"{worded(str(error))}. Run it?", abort=True, err=True)
         return look(trust=True)
+
+
+def excluded_images(file: Path | None) -> list[str]:
+    """Images that the file of ``--exclude`` names, none without a file."""
+    lines = [] if file is None else file.read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def listing(images: Path) -> Path | None:
+    """The images that a command searches, if they are a manifest; None for a folder or an image."""
+    from medpixcl.data.manifest import is_manifest
+
+    return images if is_manifest(images) else None
 
 
 def asked_formats(formats: str | None) -> list[str] | None:

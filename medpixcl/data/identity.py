@@ -166,6 +166,32 @@ class PathEnds(Generic[_T]):
         return longer or next(shorter, [])
 
 
+def telling_names(images: Iterable[str]) -> dict[str, str]:
+    """Names of images for people: the file name, where several images share it with the folders that tell them apart.
+
+    Names count as equal as in :func:`unique_stems`. No folder is shown without need: folders carry names of people.
+
+    Args:
+        images: Paths of images.
+
+    Returns:
+        Path to name, in the order given.
+
+    Example:
+        >>> telling_names(["study/p1/CT/a.png", "study/p2/CT/a.png", "study/p2/CT/b.png"])
+        {'study/p1/CT/a.png': 'p1/CT/a.png', 'study/p2/CT/a.png': 'p2/CT/a.png', 'study/p2/CT/b.png': 'b.png'}
+    """
+    tails = {image: path_tails(name_parts(image))[::-1] for image in images}
+    counts = Counter(tail for one in tails.values() for tail in {_one_case("/".join(tail)) for tail in one})
+    return {image: _telling_name(image, ["/".join(tail) for tail in some], counts) for image, some in tails.items()}
+
+
+def _telling_name(image: str, tails: Sequence[str], counts: Mapping[str, int]) -> str:
+    """Shortest end of an image's path that is no other image's; the path where it has none."""
+    telling = next((tail for tail in tails if counts[_one_case(tail)] == 1), image)
+    return short_name(image) if telling in tails[:1] else telling
+
+
 def first_file(item: Mapping[str, Any]) -> str:
     """File that names the image of a datalist item: the file itself, or the first one of a list of slices."""
     return item["image"] if isinstance(item["image"], str) else item["image"][0]
@@ -222,11 +248,23 @@ def _distinct_stems(names: Mapping[str, str]) -> dict[str, str]:
     chosen = {
         image: stem if counts[_one_case(stem := image_stem(name))] == 1 else name for image, name in names.items()
     }
-    taken = Counter[str]()
-    for image, name in chosen.items():
-        taken[_one_case(name)] += 1
-        if (number := taken[_one_case(name)]) > 1:
-            chosen[image] = f"{name} ({number})"
+    return numbered_repeats(chosen)
+
+
+def numbered_repeats(names: Mapping[_T, str]) -> dict[_T, str]:
+    """Names of output files, those that another file has with a number; equal is as in :func:`unique_stems`.
+
+    Example:
+        >>> numbered_repeats({1: "a", 2: "A", 3: "b", 4: "a"})
+        {1: 'a', 2: 'A (2)', 3: 'b', 4: 'a (3)'}
+    """
+    wanted, taken = {_one_case(name) for name in names.values()}, set[str]()
+    chosen: dict[_T, str] = {}
+    for key, name in names.items():
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        free = (one for one in numbered if _one_case(one) not in wanted | taken)
+        chosen[key] = next(free) if _one_case(name) in taken else name
+        taken.add(_one_case(chosen[key]))
     return chosen
 
 

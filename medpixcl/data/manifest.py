@@ -40,6 +40,11 @@ _BASE_DIR = "the folder that paths start from"
 Entry = dict[str, Any]
 
 
+def is_manifest(path: Path) -> bool:
+    """True if a path is named like a manifest, not like an image or a folder."""
+    return path.suffix in MANIFEST_SUFFIXES
+
+
 @dataclass
 class Manifest:
     """Entries of a dataset by section, and the rejected files.
@@ -135,6 +140,12 @@ class Manifest:
             raise ValueError(f"section is {section!r}; expected one of {', '.join(SECTIONS)}.")
         base = self.base_dir.absolute()
         return [_with_paths(entry, lambda one: os.path.normpath(base / one)) for entry in getattr(self, section)]
+
+    def listed(self) -> Iterator[tuple[str, Entry]]:
+        """Iterate over all entries with the names of their sections, their paths absolute."""
+        for section in SECTIONS:
+            for entry in self.datalist(section):
+                yield section, entry
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """Iterate over all entries with the names of their sections."""

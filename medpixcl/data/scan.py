@@ -28,7 +28,16 @@ from medpixcl.data.images import log_notice
 from medpixcl.data.known_images import STAMP, KnownImages, stamp_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
-from medpixcl.data.manifest import LINES_SUFFIX, MANIFEST_SUFFIXES, REJECTED, Entry, Manifest, entry_line, json_line
+from medpixcl.data.manifest import (
+    LINES_SUFFIX,
+    MANIFEST_SUFFIXES,
+    REJECTED,
+    Entry,
+    Manifest,
+    entry_line,
+    is_manifest,
+    json_line,
+)
 from medpixcl.data.manifest_paths import has_utf8_name, relative_path, shown_path
 from medpixcl.data.manifest_summary import ManifestSummary
 from medpixcl.data.parallel_reading import examine_all
@@ -151,7 +160,7 @@ def scan_to_file(
         ValueError: For the reasons of :func:`scan`, or if ``output`` has another suffix: no command would read it.
     """
     output = checked_file(output, "the manifest")
-    if output.suffix not in MANIFEST_SUFFIXES:
+    if not is_manifest(output):
         raise ValueError(f"the manifest {output} has no suffix of one; expected {' or '.join(MANIFEST_SUFFIXES)}")
     if output.suffix != LINES_SUFFIX:
         manifest = scan(paths, workers=workers, scheduler=scheduler, progress=progress, **{"known": output} | options)

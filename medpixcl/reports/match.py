@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from medpixcl._typing import Array
-from medpixcl.data.identity import short_name
+from medpixcl.data.identity import short_name, telling_names
 from medpixcl.reports.figures import confidence_against_error, error_curve
 from medpixcl.reports.html import MatchReport, Picture
 from medpixcl.reports.panels import as_array, as_flags
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def match_report(
     *,
     title: str,
-    template_name: str,
+    templates: Sequence[str],
     images: Sequence[str],
     names: Sequence[str],
     scores: Shaped[Array, "n k"],
@@ -38,11 +38,12 @@ def match_report(
 ) -> MatchReport:
     """Fill a :class:`~medpixcl.reports.html.MatchReport`: tables, plots, the best and the worst images.
 
-    Folders are removed from the names of images, as they often carry names of people.
+    Folders are removed from the names of images, as they often carry names of people, unless they alone tell two images
+    apart (:func:`~medpixcl.data.identity.telling_names`).
 
     Args:
         title: Heading of the page.
-        template_name: Path of the annotated image.
+        templates: Paths of the annotated images; none for a detection.
         images: Paths of the N matched images, without the template.
         names: Names of the K landmarks.
         scores: Confidence of each landmark, shape (N, K), NaN where it was not found.
@@ -71,14 +72,15 @@ def match_report(
     errors = None if metrics is None else error_array(metrics, images, names)
     measure = _row_means(confidence if errors is None else errors)
     worst, best = extremes(measure if errors is None else -measure, count=cases)
+    known = telling_names([*templates, *images, *rejected])
     label = "mean confidence {:.2f}" if errors is None else "MRE {:.2f} mm"
     shown = {
-        n: Picture(image=draw(images[n]), caption=f"{short_name(images[n])}: {label.format(measure[n])}")
+        n: Picture(image=draw(images[n]), caption=f"{known[images[n]]}: {label.format(measure[n])}")
         for n in (*worst, *best)
     }
     return MatchReport(
         title=title,
-        template_name=short_name(template_name),
+        template_name=", ".join(known[one] for one in templates),
         template_picture=template_picture,
         facts=facts,
         landmark_table=landmark_summary_rows(names, confidence, flags, metrics),
@@ -87,11 +89,11 @@ def match_report(
         worst=[shown[n] for n in worst],
         best=[shown[n] for n in best],
         flagged=[
-            (short_name(image), [name for name, flag in zip(names, row, strict=True) if flag])
+            (known[image], [name for name, flag in zip(names, row, strict=True) if flag])
             for image, row in zip(images, flags, strict=True)
             if row.any()
         ],
-        rejected=[(short_name(path), reason.replace(path, short_name(path))) for path, reason in rejected.items()],
+        rejected=[(known[path], reason.replace(path, known[path])) for path, reason in rejected.items()],
         warnings=warnings,
         comparisons=comparisons,
     )

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.data.atomic import write_text_atomically
-from medpixcl.data.identity import short_name
+from medpixcl.data.identity import telling_names
 from medpixcl.landmarks.cephalometry import (
     Measurement,
     ReaderComparison,
@@ -153,12 +153,12 @@ def single_rows(values: Float[Tensor, " m"]) -> Table:
 
 def image_rows(images: Sequence[str], values: Float[Tensor, "n m"]) -> Table:
     """One row per image: the most used measurements and the classes."""
-    known = [one.name for one in measurements()]
+    shown, known = telling_names(images), [one.name for one in measurements()]
     classes = [one.name for one in classifications()]
     table = [["image", *MAIN_MEASUREMENTS, *MAIN_CLASSES]]
     for image, row, labels in zip(images[:_MANY], values.tolist(), _labels(values), strict=False):
         numbers = [_number(row[known.index(name)], 1) for name in MAIN_MEASUREMENTS]
-        table.append([short_name(image), *numbers, *[labels[classes.index(name)] for name in MAIN_CLASSES]])
+        table.append([shown[image], *numbers, *[labels[classes.index(name)] for name in MAIN_CLASSES]])
     return table
 
 

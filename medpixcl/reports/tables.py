@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 
 from medpixcl._typing import Array
 from medpixcl.data.atomic import write_text_atomically
-from medpixcl.data.identity import short_name
+from medpixcl.data.identity import telling_names
 from medpixcl.reports.panels import as_array, as_flags
 
 Metrics = Mapping[str, Any]
@@ -88,9 +88,10 @@ def landmark_summary_rows(
 
 
 def coverage_rows(metrics: Metrics) -> Table:
-    """List the images and landmarks that an evaluation found on one side only or left out, without folders."""
+    """List the images and landmarks that an evaluation found on one side only or left out, by short names."""
     listed = {title: metrics.get(key, []) for key, title in _ONE_SIDED_IMAGES.items()}
-    entries = {title: [short_name(image) for image in images] for title, images in listed.items()}
+    known = telling_names([*metrics.get("per_image", ()), *(image for images in listed.values() for image in images)])
+    entries = {title: [known[image] for image in images] for title, images in listed.items()}
     entries |= {title: metrics.get(key, []) for key, title in _ONE_SIDED_LANDMARKS.items()}
     rows = [[title, str(len(found)), ", ".join(found)] for title, found in entries.items() if found]
     return [["what", "how many", "which"], *rows]

@@ -12,7 +12,7 @@ from monai.handlers.utils import write_metrics_reports
 from monai.utils import string_list_all_gather
 from torch import Tensor
 
-from medpixcl.data.identity import short_name
+from medpixcl.data.identity import telling_names
 from medpixcl.data.labels import Classes, class_names
 from medpixcl.training.batches import plain_tensor
 from medpixcl.training.handlers import batch_files
@@ -66,7 +66,7 @@ class DiceByClass:
         """Record the images of this iteration."""
         for item in engine.state.batch:
             for file in batch_files({"image": item["image"]}):
-                self.files.append(short_name(file))
+                self.files.append(file)
 
     def __call__(self, engine: Engine) -> None:
         """Add the metrics and write the tables."""
@@ -76,10 +76,11 @@ class DiceByClass:
         for name, total, count in zip(self.names, sums, counts, strict=True):
             engine.state.metrics[f"val_dice_{name}"] = float(total / count) if count else float("nan")
         files = string_list_all_gather(self.files) if idist.get_world_size() > 1 else self.files
+        known = telling_names(files)
         if self.output_dir is not None and idist.get_rank() == 0:
             write_metrics_reports(
                 self.output_dir,
-                images=files,
+                images=[known[file] for file in files],
                 metrics=dict(engine.state.metrics),
                 metric_details={METRIC: dice},
                 summary_ops=["mean", "std", "median", "min", "max", "notnans"],

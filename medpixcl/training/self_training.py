@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from medpixcl.coordinates import spacing_of, voxel_to_mm, working_affine, working_spacing
-from medpixcl.data.datalist import Datalist
+from medpixcl.data.datalist import Datalist, listed_spacing
 from medpixcl.data.identity import is_image_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.seeded import SeededDataset
@@ -45,15 +45,11 @@ def with_template(template: str, spacing_mm: Sequence[float] | float | None, ite
         ValueError: If no other image is left.
     """
     path = Path(template).resolve()
-    same = [item for item in items if is_image_of(item, path)]
     others = [item for item in items if not is_image_of(item, path)]
     if not others:
         raise ValueError(f"there is no image to train on beside the template {template}: add images to the manifest")
-    own: dict[str, Any] = {"image": template}
-    if spacing_mm is not None:
-        own["spacing_mm"] = spacing_mm
-    elif same and "spacing_mm" in same[0]:
-        own["spacing_mm"] = same[0]["spacing_mm"]
+    size = listed_spacing(template, items) if spacing_mm is None else spacing_mm
+    own: dict[str, Any] = {"image": template} | ({} if size is None else {"spacing_mm": size})
     return [own] * repeats + others
 
 

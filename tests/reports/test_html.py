@@ -72,7 +72,7 @@ def report(dims: int | None = None, *, reference: bool = True, **changes: object
     truth = {f"{n}.png": {"sella": (0.0, 0.0), "nasion": (0.0, 0.0)} for n in range(4)}
     content = match_report(
         title="Test",
-        template_name="/data/jane doe/template.png",
+        templates=["/data/jane doe/template.png"],
         images=IMAGES,
         names=NAMES,
         scores=scores,
@@ -193,7 +193,7 @@ class TestMatchReport:
         shown: list[str] = []
         match_report(
             title="",
-            template_name="",
+            templates=[],
             images=IMAGES,
             names=["a"],
             scores=torch.tensor([[0.1], [0.2], [NAN], [0.4], [0.5]]),
@@ -207,7 +207,7 @@ class TestMatchReport:
     def test_no_image_at_all(self) -> None:
         empty = match_report(
             title="",
-            template_name="",
+            templates=[],
             images=[],
             names=["a"],
             scores=torch.zeros(0, 1),
@@ -223,7 +223,7 @@ class TestMatchReport:
         with pytest.raises(ValueError, match=r"expected 1 images x 2 landmarks"):
             match_report(
                 title="",
-                template_name="",
+                templates=[],
                 images=["a"],
                 names=NAMES,
                 scores=torch.zeros(2, 2),

@@ -139,5 +139,5 @@ def _rows(path: Path, number: object, image: str, names: list[str], one: dict[st
             )
         px = (float(x), float(y)) if visible else None
         lps = tuple(position) if visible and position else None
-        rows.append(LandmarkRow(image=image, landmark=name, line=line, px=px, mm=lps))
+        rows.append(LandmarkRow(image=image, landmark=name, line=line, px=px, mm=lps, scored="score" in one))
     return rows

@@ -131,6 +131,7 @@ def _row(path: Path, record: dict[str, str], line: str, image: str, axes: dict[s
         px=_numbers(path, record, line, axes.get("px", [])),
         mm=_numbers(path, record, line, axes.get("mm", [])),
         spacing_mm=None if spacing is None else spacing[0],
+        scored=bool(record.get("score")),
     )
 
 

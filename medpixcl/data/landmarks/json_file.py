@@ -76,4 +76,5 @@ def _row(image: str, record: dict[str, Any], line: str) -> LandmarkRow:
     px, mm = (None if record[unit] is None else tuple(float(value) for value in record[unit]) for unit in ("px", "mm"))
     if not all(math.isfinite(value) for value in (*(px or ()), *(mm or ()))):
         raise ValueError
-    return LandmarkRow(image=image, landmark=str(record["landmark"]), line=line, px=px, mm=mm)
+    scored = record.get("score") is not None
+    return LandmarkRow(image=image, landmark=str(record["landmark"]), line=line, px=px, mm=mm, scored=scored)

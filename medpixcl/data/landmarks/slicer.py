@@ -8,6 +8,7 @@ carry theirs. Of a DICOM radiograph it may take another attribute than is taken 
 
 import csv
 import json
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ _SCHEMA = (
     "markups-schema-v1.0.3.json#"
 )
 _FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
+_SCORE = "score "
+"""Start of the description of a point that was found, not marked."""
 _FRAMES = {"LPS": "LPS", "RAS": "RAS", "0": "RAS", "1": "LPS"}
 
 
@@ -141,7 +144,7 @@ def write_document(path: str | PathLike[str], markups: list[dict[str, Any]]) -> 
 
 
 def _remarks(points: LandmarkSet, index: int) -> str:
-    remarks = [] if points.scores is None else [f"score {float(points.scores[index]):.4f}"]
+    remarks = [] if points.scores is None else [f"{_SCORE}{float(points.scores[index]):.4f}"]
     remarks += [points.flags[index]] if points.flags and points.flags[index] else []
     return "; ".join(remarks)
 
@@ -176,9 +179,8 @@ def markup_rows(path: Path, one: dict[str, Any]) -> list[LandmarkRow]:
     rows = []
     for number, point in enumerate(one.get("controlPoints", []), start=1):
         defined = point.get("positionStatus", "defined") == "defined"
-        rows.append(
-            _row(path, f"point {number}", point.get("label"), point.get("position") if defined else None, frame)
-        )
+        row = _row(path, f"point {number}", point.get("label"), point.get("position") if defined else None, frame)
+        rows.append(replace(row, scored=str(point.get("description", "")).startswith(_SCORE)))
     return rows
 
 

@@ -32,6 +32,7 @@ class LandmarkRow:
         mm: Physical position (x, y[, z]), LPS+.
         spacing_mm: Size in mm of a pixel of ``px``.
         marked_on: What the file says about the image that the landmark was marked on.
+        scored: True if the file gives a score, which a program gives to what it found.
     """
 
     image: str
@@ -41,6 +42,7 @@ class LandmarkRow:
     mm: tuple[float, ...] | None = None
     spacing_mm: float | None = None
     marked_on: MarkedOn | None = None
+    scored: bool = False
 
 
 def positions_px(points: LandmarkSet) -> Float[Tensor, "k d"]:
@@ -117,6 +119,11 @@ class LandmarkFile:
     def images(self) -> tuple[str, ...]:
         """Names of the images in the file."""
         return tuple(self._rows)
+
+    @property
+    def scored(self) -> bool:
+        """True if a landmark has a score, so that a program found the landmarks of the file."""
+        return any(row.scored for of_image in self._rows.values() for row in of_image.values())
 
     def find(self, image_path: str | PathLike[str]) -> str | None:
         """Return the key of one image (:meth:`medpixcl.data.image_keys.ImageKeys.find`); None if it has no rows.
