@@ -38,9 +38,7 @@ def require_different_files(paths: Sequence[Path]) -> None:
     given: dict[Path, Path] = {}
     for path in paths:
         if (first := given.setdefault(path.resolve(), path)) is not path:
-            raise ValueError(
-                f"{path} is the same file as {first}; give a file of each reader, once"
-            )
+            raise ValueError(f"{path} is the same file as {first}; give a file of each reader, once")
 
 
 def same_points(metrics: Mapping[str, Any]) -> bool:
