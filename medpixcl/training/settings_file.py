@@ -15,14 +15,26 @@ _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT}
 _FLAG = {"type": "boolean"}
 _WHOLE = {"type": ["integer", "null"]}
+_OPTIONS = {
+    "type": "object",
+    "propertyNames": {"pattern": "^[a-z][a-z_]*$"},
+    "additionalProperties": {"type": ["number", "boolean"]},
+}
+_LAYER = {
+    "anyOf": [
+        _TEXT,
+        {"type": "array", "prefixItems": [_TEXT, _OPTIONS], "items": False, "minItems": 2},
+    ]
+}
+"""A layer by its name, or as MONAI takes it: ``["group", {"num_groups": 8}]``."""
 _NUMBERS = {"type": ["number", "array", "null"], "items": {"type": "number"}}
 SCHEMA = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
         **dict.fromkeys(("landmark_names", "classes"), _TEXTS),
-        **dict.fromkeys(("backbone", "norm", "activation", "head"), _TEXT),
-        **dict.fromkeys(("fine_backbone", "fine_norm", "fine_activation"), _TEXT),
+        **dict.fromkeys(("backbone", "activation", "head", "fine_backbone", "fine_activation"), _TEXT),
+        **dict.fromkeys(("norm", "fine_norm"), _LAYER),
         **dict.fromkeys(("use_offsets", "fine_use_offsets", "encoder_only", "overlapping"), _FLAG),
         **dict.fromkeys(("spatial_dims", "stride", "fine_stride", "configuration_stride"), _WHOLE),
         **dict.fromkeys(("channels", "fine_channels", "strides", "window_shape", "crop_shape"), _NUMBERS),

@@ -18,6 +18,7 @@ SETTINGS: dict[str, Any] = {
     "backbone": "dynunet",
     "channels": [4, 8],
     "norm": "instance",
+    "fine_norm": ["group", {"num_groups": 8}],
     "configuration_stride": None,
     "use_offsets": True,
     "trained_on": {"images": 3, "start": "infoaug"},
@@ -45,6 +46,9 @@ FAULTS = [
     ({"spatial_dims": True}, r"spatial_dims: True is not of type"),
     ({"landmark_names": [1]}, r"landmark_names: 0: 1 is not of type 'string'"),
     ({"backbone": {"_target_": "os.getcwd"}}, r"backbone: .* is not of type 'string'"),
+    ({"norm": ["group", {"_target_": "os.getcwd"}]}, r"norm: .* is not valid"),
+    ({"norm": ["group", {"num_groups": "$5"}]}, r"norm: .* is not valid"),
+    ({"norm": ["group"]}, r"norm: .* is not valid"),
 ]
 
 
