@@ -43,7 +43,7 @@ def files_stamp(files: Sequence[Path | str]) -> str:
     if len(files) == 1:
         status = os.stat(files[0])  # noqa: PTH116 - a hundred thousand times
         return f"{status.st_size}-{status.st_mtime_ns}"
-    lines = [f"{os.path.basename(file)} {files_stamp([file])}\n" for file in sorted(files)]  # noqa: PTH119
+    lines = [f"{os.path.basename(file)} {files_stamp([file])}\n" for file in sorted(map(str, files))]  # noqa: PTH119
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -66,6 +66,7 @@ class KnownImages:
     def __init__(self, path: Path | None, wanted: Mapping[str, Any], base_dir: Path, *, by_content: bool) -> None:
         self._base_dir, self._by_content = base_dir, by_content
         self._folder = Path() if path is None else path.absolute().parent
+        self._moves = self._folder != base_dir
         self.files = frozenset[str]() if path is None else frozenset({str(path.absolute())})
         self._lines: IO[bytes] | None = None
         self._forget()
@@ -141,18 +142,23 @@ class KnownImages:
             return False
 
     def entry(self, source: Source, maps: Sequence[MapFile]) -> Entry:
-        """Entry of an unchanged image."""
+        """Entry of an unchanged image, which the caller may change."""
         number = self._numbers[_key(source)]
-        entry = moved_entry(self._entry(number), self._folder, self._base_dir)
+        entry = self._entry(number)
+        if self._moves:
+            entry = moved_entry(entry, self._folder, self._base_dir)
         if not self._settled[number]:
             entry[STAMP] = stamp_of(source, maps)
-        return entry | ({SERIES: source.series} if source.series else {})
+        if source.series:
+            entry[SERIES] = source.series
+        return entry
 
     def _entry(self, number: int) -> Entry:
+        """A new dictionary of the entry as it stands in the manifest."""
         if self._lines is None:
-            return self._entries[number]
+            return dict(self._entries[number])
         self._lines.seek(self._places[number])
-        entry = json.loads(self._lines.readline())
+        entry = json.loads(self._lines.readline().decode())  # faster than from bytes
         del entry["section"]
         return entry
 
@@ -177,7 +183,7 @@ class KnownImages:
             self._lines = path.open("rb")
             place = file.tell()
             for line in file:
-                one = json.loads(line)
+                one = json.loads(line.decode())
                 section = one.pop("section")
                 if section in SECTIONS and self._add(one):
                     self._places.append(place)

@@ -39,6 +39,8 @@ LINES_SUFFIX = ".jsonl"
 MANIFEST_SUFFIXES = (".json", LINES_SUFFIX)
 REJECTED = "rejected"
 SERIES, MADE_FROM = "series", "resampled_from"
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_NO_GROUP = '"duplicate_group": null'
 _BASE_DIR = "the folder that paths start from"
 Entry = dict[str, Any]
 
@@ -189,9 +191,14 @@ def entry_line(section: str, entry: Entry) -> str:
     return json_line({"section": section, **entry})
 
 
+def line_with_group(line: str, group: str) -> str:
+    """A line of :func:`entry_line` that names no group of repeats, with one; in a text the quotes would be escaped."""
+    return line.replace(_NO_GROUP, f'"duplicate_group": {_ENCODER.encode(group)}', 1)
+
+
 def json_line(content: dict[str, Any]) -> str:
     """A line of JSON."""
-    return json.dumps(content, ensure_ascii=False) + "\n"
+    return _ENCODER.encode(content) + "\n"
 
 
 def _content(path: Path) -> Any:

@@ -1,5 +1,6 @@
 """Find the images of a folder, check every one, and list them; nothing is left out without a reason."""
 
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from medpixcl.data.manifest import (
     entry_line,
     is_manifest,
     json_line,
+    line_with_group,
 )
 from medpixcl.data.manifest_paths import has_utf8_name
 from medpixcl.data.manifest_summary import ManifestSummary
@@ -157,12 +159,13 @@ def scan_to_file(
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace", dir=output.parent) as spool,
         _Scan(inputs, workers, scheduler, progress) as found,
     ):
-        for section, entry in found.records():
-            spool.write(entry_line(section, entry))
-        spool.seek(0)
+        summary = _spooled(found.records(), spool)
+        groups = found.groups()
         with replaced_atomically(output) as file:
             file.write(json_line(found.manifest.about))
-            return _copy_with_groups(spool, found.groups(), file)
+            for line, group in itertools.zip_longest(spool, groups):  # rejected files stand behind the images
+                file.write(line if group is None else _in_group(line, group, summary))
+    return summary
 
 
 class _Scan:
@@ -194,8 +197,9 @@ class _Scan:
         """Read the images; yield their entries in order, then the rejected files by path."""
         images = find_images(self._inputs, self._known, self._reading, self._rejections)
         tables, maps = ScanTables(self._inputs, images), ImageMaps(self._inputs, images)
-        images = ImageList(self._usable(images, maps))
-        for source, entry in self._entries(images, maps):
+        changed = bytearray()  # for each usable image
+        images = images.where(lambda source: self._is_usable(source, maps, changed))
+        for source, entry in self._entries(images, changed, maps):
             if (reason := tables.add_to(entry, source, len(self._prints))) is not None:
                 self._rejections.add(source.place, reason)
                 continue
@@ -212,20 +216,21 @@ class _Scan:
             return self._known_groups  # the same images as before
         return duplicate_groups(self._prints, declared=self._declared)
 
-    def _usable(self, images: ImageList, maps: ImageMaps) -> Iterator[Source]:
-        """Images with a name and maps that can be used; the others are rejected."""
-        for source in images:
-            if not all(has_utf8_name(file, self._inputs.base_dir) for file in source.files):
-                self._rejections.add(source.place, "has a name that is not UTF-8; rename it.")
-            elif (reason := maps.why_unusable(source)) is not None:
-                self._rejections.add(source.place, reason)
-            else:
-                yield source
+    def _is_usable(self, source: Source, maps: ImageMaps, changed: bytearray) -> bool:
+        """True for an image with a name and maps that can be used; notes if it has to be read. Others are rejected."""
+        if not all(has_utf8_name(file, self._inputs.base_dir) for file in source.files):
+            reason: str | None = "has a name that is not UTF-8; rename it."
+        else:
+            reason = maps.why_unusable(source)
+        if reason is None:
+            changed.append(not self._known.is_unchanged(source, maps.of(source)))
+        else:
+            self._rejections.add(source.place, reason)
+        return reason is None
 
-    def _entries(self, images: ImageList, maps: ImageMaps) -> Iterator[tuple[Source, Entry]]:
+    def _entries(self, images: ImageList, changed: Sequence[int], maps: ImageMaps) -> Iterator[tuple[Source, Entry]]:
         """Entries of the images that can be read, or are known."""
         entries = ScanEntries(self._inputs, self._known, maps)
-        changed = bytearray(not self._known.is_unchanged(source, maps.of(source)) for source in images)
         tasks = (self._task(one, maps) for one, new in zip(images, changed, strict=True) if new)
         results = self._reading.examine(tasks, sum(changed))
         for done, (source, new) in enumerate(zip(images, changed, strict=True), start=1):
@@ -251,16 +256,21 @@ def _checked_progress(progress: Any) -> Callable[[int, int], None] | None:
     return progress
 
 
-def _copy_with_groups(spool: Iterable[str], groups: Iterable[str | None], file: IO[str]) -> ManifestSummary:
-    """Copy the lines of a manifest, each entry with its group of repeats."""
-    summary, names = ManifestSummary(), iter(groups)
-    for line in spool:
-        entry = json.loads(line)
-        if (section := entry.pop("section")) == REJECTED:
+def _spooled(records: Iterable[Record], spool: IO[str]) -> ManifestSummary:
+    """Write the lines of a manifest to a file that is then read from its start."""
+    summary = ManifestSummary()
+    for section, entry in records:
+        spool.write(entry_line(section, entry))
+        if section == REJECTED:
             summary.rejected += 1
-            file.write(line)
-            continue
-        entry["duplicate_group"] = next(names)
-        summary.add(section, entry)
-        file.write(entry_line(section, entry))
+        else:
+            summary.add(section, entry)
+    spool.seek(0)
     return summary
+
+
+def _in_group(line: str, group: str, summary: ManifestSummary) -> str:
+    """The line of an entry with its group of repeats, which is counted."""
+    entry = json.loads(line)
+    summary.add_group(entry["section"], entry, group)
+    return line_with_group(line, group)

@@ -31,9 +31,11 @@ class ScanEntries:
         """Entry of an image that is as it was, and its group of repeats then."""
         entry = self._known.entry(task.source, task.maps)
         group = entry["duplicate_group"]
-        kept = {key: value for key, value in entry.items() if key not in ("exogenous", "label", "group")}
-        open_fields = {"split": None, "duplicate_group": None, "landmarks": None}
-        return kept | open_fields | self._maps.named(task.maps), group
+        entry["split"] = entry["duplicate_group"] = entry["landmarks"] = None
+        for key in ("exogenous", "label", "group"):
+            entry.pop(key, None)
+        entry.update(self._maps.named(task.maps))
+        return entry, group
 
     def read(self, task: Examination, found: Usable) -> Entry:
         """Entry of an image that was read."""

@@ -1,7 +1,7 @@
 """Find the images among the files of a scan; what did not change since an earlier scan is not opened."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from medpixcl.data.scan_inputs import ScanInputs
 from medpixcl.data.scan_rejections import Rejections
 from medpixcl.data.sources import Source, attached_files, group_slices, series_digest, visible_names
 from medpixcl.data.unusable import Unusable, unusable
+from medpixcl.data.volumes import has_header_name
 
 
 class ImageList:
@@ -25,13 +26,17 @@ class ImageList:
     """
 
     def __init__(self, images: Iterable[str | Source]) -> None:
-        self._images = [_as_held(one) for one in images]
+        self._images = list(images)
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __iter__(self) -> Iterator[Source]:
         return map(_source, self._images)
+
+    def where(self, chosen: Callable[[Source], bool]) -> "ImageList":
+        """Those of the images for which a function is true."""
+        return ImageList(one for one in self._images if chosen(_source(one)))
 
 
 def find_images(inputs: ScanInputs, known: KnownImages, reading: ParallelReading, rejections: Rejections) -> ImageList:
@@ -51,9 +56,8 @@ def find_images(inputs: ScanInputs, known: KnownImages, reading: ParallelReading
     )
     settled = _settled_series(found, known)
     slices = _recognised(found, found.undecided(), reading, rejections)
-    opened = {series_digest(one) for one in slices} | {
-        one.volume.series for one in settled if _is_elsewhere(one, inputs)
-    }
+    opened = {series_digest(one) for one in slices}
+    opened |= {one.volume.series for one in settled if _is_elsewhere(one, inputs)}
     files = [name for one in settled if one.volume.series in opened for name in one.files]
     slices += _recognised(found, [found.numbers[name] for name in files], reading, rejections)
     for one in settled:
@@ -106,8 +110,7 @@ def _listed(inputs: ScanInputs, known: KnownImages) -> list[str]:
         for name in visible_names(inputs.roots, list_closed=True)
         if name not in beside and not (left_out and name.startswith(left_out))
     ]
-    headers = [Path(name) for name in names if name[-4:].lower() == ".mhd" or name[-5:].lower() == ".nhdr"]
-    attached = {str(path) for path in attached_files(headers)}
+    attached = {str(path) for path in attached_files(Path(name) for name in names if has_header_name(name))}
     return [name for name in names if name not in attached] if attached else names
 
 
@@ -149,7 +152,7 @@ def _recognised(
         elif isinstance(one, Unusable):
             rejections.add_file(one)
         else:
-            found.kinds[number] = one
+            found.kinds[number] = _held(one, name)
     return slices
 
 
@@ -198,10 +201,9 @@ def _place_volume(source: Source, found: _Found, rejections: Rejections, resampl
         rejections.add_image(source, unusable(source.place, error))
 
 
-def _as_held(one: str | Source) -> str | Source:
-    if isinstance(one, Source) and one.files == (one.image,) and not one.series:
-        return str(one.image)
-    return one
+def _held(source: Source, name: str) -> str | Source:
+    """An image of one file as the name of that file, any other as it is."""
+    return name if source.files == (source.image,) and not source.series else source
 
 
 def _source(one: str | Source) -> Source:

@@ -48,6 +48,8 @@ class ImageMaps:
 
     def of(self, source: Source) -> tuple[MapFile, ...]:
         """Maps of an image that has all of them."""
+        if not self._kinds:
+            return ()
         found = (
             (channel, files[source.place], kind)
             for (channel, kind), files in zip(self._kinds, self._files, strict=True)
