@@ -131,7 +131,7 @@ class KnownImages:
 
     def is_unchanged(self, source: Source, maps: Sequence[MapFile]) -> bool:
         """True if an image and its maps need not be read; maps have no checksum and are read to compare contents."""
-        if (number := self._numbers.get(_key(source))) is None:
+        if (number := self._numbers.get(source.key)) is None:
             return False
         try:
             if self._by_content:
@@ -143,7 +143,7 @@ class KnownImages:
 
     def entry(self, source: Source, maps: Sequence[MapFile]) -> Entry:
         """Entry of an unchanged image, which the caller may change."""
-        number = self._numbers[_key(source)]
+        number = self._numbers[source.key]
         entry = self._entry(number)
         if self._moves:
             entry = moved_entry(entry, self._folder, self._base_dir)
@@ -235,10 +235,6 @@ class KnownImages:
 
     def _path(self, name: str) -> str:
         return os.path.normpath(os.path.join(self._folder, name))  # noqa: PTH118
-
-
-def _key(source: Source) -> str:
-    return str(source.image) if isinstance(source.image, Path) else "\n".join(map(str, source.image))
 
 
 def _same_program(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

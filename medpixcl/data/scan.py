@@ -218,7 +218,7 @@ class _Scan:
 
     def _is_usable(self, source: Source, maps: ImageMaps, changed: bytearray) -> bool:
         """True for an image with a name and maps that can be used; notes if it has to be read. Others are rejected."""
-        if not all(has_utf8_name(file, self._inputs.base_dir) for file in source.files):
+        if not all(has_utf8_name(name, self._inputs.base_dir) for name in source.names):
             reason: str | None = "has a name that is not UTF-8; rename it."
         else:
             reason = maps.why_unusable(source)

@@ -13,7 +13,7 @@ from medpixcl.data.known_series import SettledVolume
 from medpixcl.data.parallel_reading import ParallelReading
 from medpixcl.data.scan_inputs import ScanInputs
 from medpixcl.data.scan_rejections import Rejections
-from medpixcl.data.sources import Source, attached_files, group_slices, series_digest, visible_names
+from medpixcl.data.sources import FileSource, Source, attached_files, group_slices, series_digest, visible_names
 from medpixcl.data.unusable import Unusable, unusable
 from medpixcl.data.volumes import has_header_name
 
@@ -32,11 +32,11 @@ class ImageList:
         return len(self._images)
 
     def __iter__(self) -> Iterator[Source]:
-        return map(_source, self._images)
+        return (FileSource(one) if isinstance(one, str) else one for one in self._images)
 
     def where(self, chosen: Callable[[Source], bool]) -> "ImageList":
         """Those of the images for which a function is true."""
-        return ImageList(one for one in self._images if chosen(_source(one)))
+        return ImageList(held for held, one in zip(self._images, self, strict=True) if chosen(one))
 
 
 def find_images(inputs: ScanInputs, known: KnownImages, reading: ParallelReading, rejections: Rejections) -> ImageList:
@@ -152,7 +152,7 @@ def _recognised(
         elif isinstance(one, Unusable):
             rejections.add_file(one)
         else:
-            found.kinds[number] = _held(one, name)
+            found.kinds[number] = name if isinstance(one, FileSource) else one
     return slices
 
 
@@ -199,12 +199,3 @@ def _place_volume(source: Source, found: _Found, rejections: Rejections, resampl
         found.place(source if resampling is None else resampling(source), source.files)
     except Exception as error:  # damaged slices make the readers raise any kind of error
         rejections.add_image(source, unusable(source.place, error))
-
-
-def _held(source: Source, name: str) -> str | Source:
-    """An image of one file as the name of that file, any other as it is."""
-    return name if source.files == (source.image,) and not source.series else source
-
-
-def _source(one: str | Source) -> Source:
-    return Source(path := Path(one), (path,)) if isinstance(one, str) else one

@@ -97,7 +97,7 @@ class ScanTables:
         yield from (why_unclear(key, images) for key, images in unclear.items())
         yield from (f"names {key!r}, a folder of several volumes; give each a folder of its own." for key in shared)
         for key, volume in renamed.items():
-            name = shown_path(volume, self._inputs.base_dir)
+            name = shown_path(volume, table.path.absolute().parent)
             yield f"names {key!r}, a series with gantry tilt, which was resampled; name the volume {name}."
         known = {*self._used[id(table)], *unclear, *shared, *renamed}
         if absent := [key for key in table.images if key not in known]:

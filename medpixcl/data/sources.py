@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from medpixcl.data.dicom import is_slice, is_volume, slice_header, why_unusable
@@ -39,16 +40,52 @@ class Source:
     modality: str = ""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All files of the image as text."""
+        return tuple(map(str, self.files))
+
+    @property
     def place(self) -> Path:
         """Path of the file, or folder of the series (the common one of several), for messages and look-up in tables."""
         if not self.is_series or len(self.files) == 1:
             return self.files[0]
         return Path(os.path.commonpath([file.parent for file in self.files]))
 
+    @cached_property
+    def key(self) -> str:
+        """The image as text: its path, or the lines of its list of files."""
+        return str(self.image) if isinstance(self.image, Path) else "\n".join(map(str, self.image))
+
     @property
     def is_series(self) -> bool:
         """True for a DICOM series."""
-        return self.image != self.files[0]
+        return not isinstance(self, FileSource) and self.image != self.files[0]
+
+
+class FileSource(Source):
+    """An image of one file that is no slice, held as text until its path is asked for: many paths are large.
+
+    Args:
+        name: Path of the file.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.__dict__["key"] = name
+
+    @cached_property
+    def image(self) -> Path:
+        """Path of the file."""
+        return Path(self.key)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.image,)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The one file as text."""
+        return (self.key,)
 
 
 def visible_files(roots: Iterable[Path], *, list_closed: bool = False) -> list[Path]:
@@ -173,13 +210,13 @@ def _recognised(path: Path) -> Source | SliceGeometry:
         raise ImageFileError(path, why_no_image(path))
     if kind != "dicom":
         data = detached_data(path)
-        return Source(path, (path,) if data is None else (path, data))
+        return FileSource(str(path)) if data is None else Source(path, (path, data))
     elements = read_elements(path)
     header = read_header(path) if elements is None else elements.header
     if (reason := why_unusable(header)) is not None:
         raise ImageFileError(path, reason)
     if is_volume(header) or not is_slice(header):
-        return Source(path, (path,))
+        return FileSource(str(path))
     return slice_geometry(slice_header(header))
 
 
