@@ -1,8 +1,10 @@
 """Printing of messages and tables by the commands."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +79,30 @@ class RateColumn(ProgressColumn):
 def rate_of(task: Task, unit: str = "images") -> str:
     """Number of items finished per second, as text."""
     return f"{task.completed / task.elapsed:.1f} {unit}/s" if task.elapsed else ""
+
+
+class ProgressLines:
+    """Prints a line about a long step now and then, for a log that no progress bar is shown in.
+
+    Args:
+        what: Beginning of the line, such as ``read``.
+        unit: Plural of the items.
+        every_s: Seconds between two lines.
+    """
+
+    def __init__(self, what: str, unit: str, *, every_s: float = 60.0) -> None:
+        self._what, self._unit, self._every_s = what, unit, every_s
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note the number of finished items, and print it if it is time."""
+        now = time.monotonic()
+        if done >= total or now - self._last < self._every_s:
+            return
+        self._last = now
+        rate = done / max(now - self._start, 1e-9)
+        left = timedelta(seconds=round((total - done) / max(rate, 1e-9)))
+        say(f"{self._what} {done} of {total} {self._unit}, {rate:.1f} {self._unit}/s, about {left} left")
 
 
 class _Saying(logging.Handler):

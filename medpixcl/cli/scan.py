@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from medpixcl.cli.console import RateColumn, console, print_table, rate_of, say
+from medpixcl.cli.console import ProgressLines, RateColumn, console, print_table, rate_of, say
 from medpixcl.cli.options import Spacing
 
 _EXAMPLES = {
@@ -74,6 +74,13 @@ def scan(
     table = None if classes is None else ClassTable(classes, class_column, group_column)
     with Progress(*Progress.get_default_columns(), RateColumn("images"), console=console, transient=True) as progress:
         task = progress.add_task("Reading images", total=None)
+        lines = ProgressLines("read", "images")
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+            if not console.is_terminal:
+                lines(done, total)
+
         summary = scan_to_file(
             paths,
             output,
@@ -88,7 +95,7 @@ def scan(
             exogenous=dict(_named_folder("exogenous", text) for text in exogenous or []),
             labels=_label_folders(labels or []),
             resample_tilt=output.with_name(f"{output.stem}_resampled") if resample_tilt else None,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            progress=show,
         )
         taken = progress.tasks[task]
         say(f"read {taken.completed:.0f} images in {taken.elapsed or 0:.1f} s, {rate_of(taken)}")

@@ -19,20 +19,20 @@ def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
 
 def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write bytes to a temporary file, then rename it: a crash leaves the old file. Makes missing folders."""
-    with _draft(path) as draft:
+    with drafted(path) as draft:
         draft.write_bytes(content)
 
 
 @contextmanager
 def replaced_atomically(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
     """Open a temporary file for UTF-8 text, as :func:`write_text_atomically` writes it, and rename it at the end."""
-    with _draft(path) as draft, draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with drafted(path) as draft, draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
         yield file
 
 
 @contextmanager
-def _draft(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Temporary file beside the one to write, in a folder that exists; it is renamed at the end, or removed."""
+def drafted(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Name a temporary file beside the one to write, in a folder that exists; it is renamed at the end, or removed."""
     target = checked_file(path, "the output")
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")

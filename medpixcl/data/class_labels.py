@@ -14,8 +14,8 @@ import numpy as np
 
 from medpixcl.data.datalist import ITEM_KEYS, Datalist, items_of
 from medpixcl.data.identity import first_file
-from medpixcl.data.image_keys import ImageKeys, why_unclear
-from medpixcl.data.manifest import SECTIONS, Manifest
+from medpixcl.data.image_keys import ImageKeys, assign_either, why_unclear
+from medpixcl.data.manifest import MADE_FROM, SECTIONS, Manifest
 
 IMAGE_COLUMNS = ("image", "volume", "id")
 LABELLED_KEYS = (*ITEM_KEYS, "label")
@@ -68,7 +68,8 @@ class ClassTable:
         places = [(base / first_file(entry), entry) for _, entry in manifest.entries()]
         suffixes = {place.suffix for place, _ in places}
         unusable = [base / one["path"] for one in manifest.rejected if Path(one["path"]).suffix in suffixes]
-        assigned = self._keys.assign([*(place for place, _ in places), *unusable])
+        made_from = {place: _series_place(base, entry[MADE_FROM]) for place, entry in places if MADE_FROM in entry}
+        assigned = assign_either(self._keys.assign, [*(place for place, _ in places), *unusable], made_from)
         for place, entry in places:
             if (key := assigned.keys.get(place)) is not None:
                 entry["label"] = self.labels[key]
@@ -104,6 +105,11 @@ class ClassTable:
             if self.group_column:
                 patient = (row[self.group_column] or "").strip() or f"image {key}"
                 self.groups[key] = names.setdefault(patient, f"group-{len(names) + 1:04d}")
+
+
+def _series_place(base: Path, image: str | list[str]) -> Path:
+    """Folder of a series, or the common one of its files."""
+    return base / (image if isinstance(image, str) else os.path.commonpath([os.path.dirname(one) for one in image]))  # noqa: PTH120
 
 
 def check_classes(labels: Sequence[int], where: str) -> None:

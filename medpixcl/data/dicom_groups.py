@@ -7,6 +7,7 @@ gives two scans the same.
 import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -75,9 +76,14 @@ def why_mixed(slices: Sequence[SliceGeometry]) -> str | None:
     )
 
 
+def series_of(one: SliceGeometry) -> str | Path:
+    """What the slices that are looked at together share: the series identifier, or the folder where it is absent."""
+    return one.series or one.path.parent
+
+
 def _scans(slices: Sequence[SliceGeometry]) -> list[Slices]:
     """Slices of one series, also over several folders; without a series identifier, those of one folder."""
-    series = _by(slices, lambda one: one.series or one.path.parent)
+    series = _by(slices, series_of)
     return [part for scan in series for part in _by_scan(scan)]
 
 

@@ -196,6 +196,14 @@ def is_dicom_start(start: bytes) -> bool:
     return group in (0x0002, 0x0008) and element <= 0x0018 and (explicit or length <= 64)
 
 
+def is_compressed_dicom(path: Path) -> bool:
+    """True for DICOM whose pixels a decoder has to unpack."""
+    try:
+        return read_dataset(path, stop_before_pixels=True, specific_tags=[]).file_meta.TransferSyntaxUID.is_compressed
+    except (ImageFileError, OSError, ValueError):
+        return False  # no DICOM, or so damaged that its pixels are never reached
+
+
 def read_header(path: Path) -> Header:
     """Read the elements of ``HEADER_TAGS``, without pixels.
 

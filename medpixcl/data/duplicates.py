@@ -16,7 +16,6 @@ in certain 24 of the signs share a bucket, and only those of one bucket are comp
 import base64
 import hashlib
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +32,8 @@ _OVERVIEW_SIGNS, _DETAIL_SIGNS = 256, 1024
 _TABLES, _TABLE_SIGNS = 128, 24
 """With 128 tables of 24 signs two details of cosine 0.963 share no bucket in one of 4 million cases; at 0.92 in 1 %."""
 _DIGEST_BYTES = 16
+_ENDS = tuple(itertools.accumulate((1, _DIGEST_BYTES, _OVERVIEW_SIGNS // 8, _DETAIL_SIGNS // 8)))
+"""Where the parts of a packed fingerprint end, in bytes: axes, digest, overview, detail."""
 _CHUNK = 1 << 16
 _ONES = np.array([word.bit_count() for word in range(1 << 16)], dtype=np.uint8)
 
@@ -53,23 +54,43 @@ class Fingerprint:
     overview: bytes
     detail: bytes
 
+    def to_bytes(self) -> bytes:
+        """Pack the fingerprint into 177 bytes."""
+        return bytes([self.axes]) + self.digest + self.overview + self.detail
+
     def to_text(self) -> str:
         """Write the fingerprint as base64."""
-        return base64.b64encode(bytes([self.axes]) + self.digest + self.overview + self.detail).decode("ascii")
+        return base64.b64encode(self.to_bytes()).decode("ascii")
 
-    @classmethod
-    def from_text(cls, text: str) -> "Fingerprint":
-        """Read what :meth:`to_text` writes.
+
+class FingerprintTable:
+    """Fingerprints of many images, in as little memory as they need.
+
+    Args:
+        prints: Fingerprints of the first images.
+    """
+
+    def __init__(self, prints: Iterable[Fingerprint] = ()) -> None:
+        self._bytes = bytearray().join(one.to_bytes() for one in prints)
+
+    def __len__(self) -> int:
+        return len(self._bytes) // _ENDS[-1]
+
+    def add_text(self, text: str) -> None:
+        """Add what :meth:`Fingerprint.to_text` writes.
 
         Raises:
-            ValueError: If the text is not one.
+            ValueError: If the text is not that.
         """
         content = base64.b64decode(text, validate=True)
-        ends = np.cumsum([1, _DIGEST_BYTES, _OVERVIEW_SIGNS // 8, _DETAIL_SIGNS // 8]).tolist()
-        if len(content) != ends[-1]:
-            raise ValueError(f"a fingerprint has {len(content)} bytes; expected {ends[-1]}.")
-        digest, overview, detail = (content[start:end] for start, end in itertools.pairwise(ends))
-        return cls(content[0], digest, overview, detail)
+        if len(content) != _ENDS[-1]:
+            raise ValueError(f"a fingerprint has {len(content)} bytes; expected {_ENDS[-1]}.")
+        self._bytes += content
+
+    @property
+    def rows(self) -> UInt8[np.ndarray, "n bytes"]:
+        """The packed fingerprints, one a row; none can be added as long as somebody holds them."""
+        return np.frombuffer(self._bytes, dtype=np.uint8).reshape(-1, _ENDS[-1])
 
 
 def image_fingerprint(values: Float32[np.ndarray, "*s"]) -> Fingerprint:
@@ -95,7 +116,9 @@ def image_fingerprint(values: Float32[np.ndarray, "*s"]) -> Fingerprint:
     )
 
 
-def duplicate_groups(prints: Sequence[Fingerprint], *, declared: Iterable[tuple[int, int]] = ()) -> list[str | None]:
+def duplicate_groups(
+    prints: FingerprintTable | Iterable[Fingerprint], *, declared: Iterable[tuple[int, int]] = ()
+) -> list[str | None]:
     """Name the group of every image that has a repeat.
 
     Args:
@@ -105,16 +128,25 @@ def duplicate_groups(prints: Sequence[Fingerprint], *, declared: Iterable[tuple[
     Returns:
         ``repeat-001``, ... in order of first appearance; None for an image without repeat.
     """
-    first: dict[bytes, int] = {}
-    leaders = np.array([first.setdefault(one.digest, index) for index, one in enumerate(prints)], dtype=np.int64)
-    for axes in {one.axes for one in prints} - {0}:
-        members = np.array([index for index in first.values() if prints[index].axes == axes], dtype=np.int64)
-        _join_similar(leaders, members, prints)
+    rows = (prints if isinstance(prints, FingerprintTable) else FingerprintTable(prints)).rows
+    axes, digests, overviews, details = np.split(rows, _ENDS[:-1], axis=1)
+    leaders = _first_equal(digests)
+    first = leaders == np.arange(len(leaders))
+    for number in set(axes.ravel().tolist()) - {0}:
+        members = np.flatnonzero(first & (axes[:, 0] == number))
+        _join_similar(leaders, members, overviews[members], details[members])
     for pair in declared:
         _join(leaders, *pair)
-    repeated = [leader for leader, count in Counter(leaders.tolist()).items() if count > 1]
-    names = {leader: f"repeat-{number:03d}" for number, leader in enumerate(repeated, start=1)}
+    found, counts = np.unique(leaders, return_counts=True)
+    names = {leader: f"repeat-{number:03d}" for number, leader in enumerate(found[counts > 1].tolist(), start=1)}
     return [names.get(leader) for leader in leaders.tolist()]
+
+
+def _first_equal(digests: UInt8[np.ndarray, "n bytes"]) -> Int64[np.ndarray, " n"]:
+    """For each image the first one that has its digest."""
+    keys = np.ascontiguousarray(digests).view(f"V{digests.shape[1]}").ravel()
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    return first[which.ravel()].astype(np.int64)
 
 
 def _join(leaders: Int64[np.ndarray, " n"], first: int, second: int) -> None:
@@ -125,11 +157,12 @@ def _join(leaders: Int64[np.ndarray, " n"], first: int, second: int) -> None:
 
 
 def _join_similar(
-    leaders: Int64[np.ndarray, " n"], members: Int64[np.ndarray, " m"], prints: Sequence[Fingerprint]
+    leaders: Int64[np.ndarray, " n"],
+    members: Int64[np.ndarray, " m"],
+    overviews: UInt8[np.ndarray, "m overview"],
+    details: UInt8[np.ndarray, "m detail"],
 ) -> None:
     """Join the groups of images above both limits."""
-    overviews = _stacked([prints[index].overview for index in members])
-    details = _stacked([prints[index].detail for index in members])
     for bucket in _buckets(details):
         for one, other in _pairs_of_groups(bucket, leaders, members):
             for signs, limit in ((overviews, OVERVIEW_LIMIT), (details, DETAIL_LIMIT)):
@@ -144,8 +177,10 @@ def _buckets(signs: UInt8[np.ndarray, "n bytes"]) -> Iterator[Int64[np.ndarray, 
     random, total = np.random.default_rng(0), signs.shape[1] * 8
     for _ in range(_TABLES):
         chosen = random.choice(total, _TABLE_SIGNS, replace=False)
-        looked_at = signs[:, chosen // 8] >> (chosen % 8) & 1
-        yield looked_at.astype(np.int64) @ (1 << np.arange(_TABLE_SIGNS, dtype=np.int64))
+        bucket = np.zeros(len(signs), dtype=np.int64)
+        for place, sign in enumerate(chosen.tolist()):
+            bucket |= (signs[:, sign // 8] >> (sign % 8) & 1).astype(np.int64) << place
+        yield bucket
 
 
 def _pairs_of_groups(
@@ -181,10 +216,6 @@ def _close(
     words = signs.view(np.uint16)
     differ = _ONES[words[one] ^ words[other]].sum(axis=1, dtype=np.int64)
     return differ / (8 * signs.shape[1]) < np.arccos(limit) / np.pi
-
-
-def _stacked(signs: Sequence[bytes]) -> UInt8[np.ndarray, "n bytes"]:
-    return np.frombuffer(b"".join(signs), dtype=np.uint8).reshape(len(signs), -1)
 
 
 def _signs(vector: Float[Tensor, " n"], number: int) -> bytes:

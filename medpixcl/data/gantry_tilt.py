@@ -1,5 +1,6 @@
 """Resample the slices of a tilted CT gantry to a regular grid, by their geometry alone."""
 
+import gzip
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from medpixcl._typing import Number
+from medpixcl.data.atomic import drafted
 from medpixcl.data.dicom_geometry import SliceGeometry, is_tilted, slice_step
 from medpixcl.data.pixels import Pixels, ras_affine
 from medpixcl.data.series import read_series, series_geometry
@@ -36,13 +38,21 @@ class TiltResampling:
         """
         if not source.is_series or not is_tilted(slices := series_geometry(source.files), self.tolerance_mm):
             return source
-        import nibabel
-
-        volume = untilted(read_series(source.files, tilted=True, tolerance_mm=self.tolerance_mm), slices)
         path = self._path(source.place)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(volume.values), volume.affine), path)
-        return Source(path, (path,))
+        volume = untilted(read_series(source.files, tilted=True, tolerance_mm=self.tolerance_mm), slices)
+        _write_nifti(path, volume)
+        return _resampled(source, path, slices[0].modality)
+
+    def known(self, source: Source, path: Path, modality: str) -> Source:
+        """Return the volume that an earlier scan resampled, whose file is not written again.
+
+        Args:
+            source: Tilted series.
+            path: Volume that was made from it.
+            modality: DICOM modality of the series.
+        """
+        self._written.add(path)
+        return _resampled(source, path, modality)
 
     def _path(self, place: Path) -> Path:
         """Path of a new volume; several volumes of one folder are numbered."""
@@ -53,6 +63,23 @@ class TiltResampling:
         )
         self._written.add(path)
         return path
+
+
+def _resampled(source: Source, path: Path, modality: str) -> Source:
+    return Source(path, (path,), source.series, made_from=source, modality=modality)
+
+
+def _write_nifti(path: Path, volume: Pixels) -> None:
+    """Write a volume, completely or not at all; the same volume always gives the same file."""
+    import nibabel
+
+    image = nibabel.Nifti1Image(np.ascontiguousarray(volume.values), volume.affine)
+    with (
+        drafted(path) as draft,
+        draft.open("wb") as file,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as packed,
+    ):
+        image.to_stream(packed)
 
 
 def untilted(tilted: Pixels, slices: Sequence[SliceGeometry]) -> Pixels:

@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
@@ -106,6 +106,34 @@ class ImageKeys:
         return ValueError(
             f"{self.table}: {image.name} may be any of {list(keys)}; write image paths relative to this file."
         )
+
+
+def assign_either(
+    assign: Callable[[Iterable[Path]], Assignment], images: Sequence[Path], others: Mapping[Path, Path]
+) -> Assignment:
+    """Find the key of every image of a set, some of which a table may name by another path, too.
+
+    A key that names the file of the image itself goes first.
+
+    Args:
+        assign: :meth:`ImageKeys.assign` of the table.
+        images: All images of the set.
+        others: Other path of each image that has one.
+
+    Raises:
+        ValueError: If several keys fit one image equally well.
+    """
+    own = assign(images)
+    if not others:
+        return own
+    by_other = assign([others.get(image, image) for image in images])
+    keys = {image: key for image in images if (key := by_other.keys.get(others.get(image, image))) is not None}
+    for image, key in own.keys.items():
+        if image not in keys or (image in others and key.endswith(image.suffix)):
+            keys[image] = key
+    used = set(keys.values())
+    unclear = {key: found for key, found in {**own.unclear, **by_other.unclear}.items() if key not in used}
+    return Assignment(keys, unclear)
 
 
 def why_unclear(key: str, images: Sequence[Path]) -> str:

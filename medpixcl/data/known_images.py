@@ -1,42 +1,56 @@
-"""What an earlier scan found, so that images which did not change need not be read again."""
+"""What an earlier scan found, so that files which did not change need not be opened again."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from medpixcl.data.examination import MapFile, content_sha256
-from medpixcl.data.manifest import LINES_SUFFIX, REJECTED, SECTIONS, Entry, Manifest, moved_entry
+from medpixcl.data.known_series import KnownSeries, KnownVolume, SettledVolume
+from medpixcl.data.manifest import LINES_SUFFIX, MADE_FROM, REJECTED, SECTIONS, SERIES, Entry, Manifest, moved_entry
 from medpixcl.data.sources import Source
 
 STAMP = "stamp"
 _NEEDED = {"image", "spacing_mm", "shape", "modality", "sha256", "duplicate_group", "fingerprint"}
 """Keys of an entry that is taken over."""
+_FROM, _MAPS = "<", "+"
+"""What stands in a stamp before the part of the series that a volume was resampled from, and that of the maps."""
 
 
-def stamp_of(files: Sequence[Path], maps: Sequence[MapFile] = ()) -> str:
-    """Size and time of the last change of an image's file, of several files a digest of these; its maps after a ``+``.
+def stamp_of(source: Source, maps: Sequence[MapFile] = ()) -> str:
+    """Size and time of the last change of an image's file, of several files a digest of these.
+
+    The slices that a volume was resampled from follow after a ``<``, the maps of an image after a ``+``.
 
     Raises:
         OSError: If a file is gone.
     """
-    image = _stamp(files)
-    return f"{image}+{_stamp([one.path for one in maps])}" if maps else image
+    image = files_stamp(source.files)
+    if source.made_from is not None:
+        image += _FROM + files_stamp(source.made_from.files)
+    return f"{image}{_MAPS}{files_stamp([one.path for one in maps])}" if maps else image
 
 
-def _stamp(files: Sequence[Path]) -> str:
+def files_stamp(files: Sequence[Path | str]) -> str:
+    """Size and time of the last change of a file, of several files a digest of these.
+
+    Raises:
+        OSError: If a file is gone.
+    """
     if len(files) == 1:
         status = os.stat(files[0])  # noqa: PTH116 - a hundred thousand times
         return f"{status.st_size}-{status.st_mtime_ns}"
-    lines = [f"{file.name} {_stamp([file])}\n" for file in sorted(files)]
+    lines = [f"{os.path.basename(file)} {files_stamp([file])}\n" for file in sorted(map(str, files))]  # noqa: PTH119
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 class KnownImages:
     """Entries of an earlier manifest by the files that they describe.
+
+    Of an image only its path, a number and two integers are held; the entries of JSON Lines stay in the file.
 
     Args:
         path: Manifest that may exist; it is ignored if it was made with other settings, or cannot be read.
@@ -46,22 +60,33 @@ class KnownImages:
 
     Attributes:
         files: The manifest's own file, which is no image.
+        series: DICOM slices that were grouped.
     """
 
     def __init__(self, path: Path | None, wanted: Mapping[str, Any], base_dir: Path, *, by_content: bool) -> None:
         self._base_dir, self._by_content = base_dir, by_content
         self._folder = Path() if path is None else path.absolute().parent
-        self.files = frozenset[Path]() if path is None else frozenset({path.absolute()})
-        self._entries: dict[str, Callable[[], Entry]] = {}
-        self._stamps: dict[str, str] = {}
-        self._singles: dict[str, str] = {}
-        self._rejected: dict[str, Entry] = {}
+        self._moves = self._folder != base_dir
+        self.files = frozenset[str]() if path is None else frozenset({str(path.absolute())})
         self._lines: IO[bytes] | None = None
+        self._forget()
         if path is not None and path.is_file():
             try:
                 self._read(path, wanted)
             except (ValueError, KeyError, TypeError, AttributeError):
-                self._entries, self._stamps, self._singles, self._rejected = {}, {}, {}, {}
+                self._forget()
+
+    def _forget(self) -> None:
+        self.series = KnownSeries(files_stamp)
+        self._entries: list[Entry] = []
+        self._places = array("Q")
+        self._numbers: dict[str, int] = {}
+        self._stamps = array("q")
+        self._of_maps: dict[int, str] = {}
+        self._settled = bytearray()
+        self._grouped: set[int] = set()
+        self._rejected: dict[str, Entry] = {}
+        self._met: set[str] = set()
 
     def close(self) -> None:
         """Close the manifest; no more entries can be asked for."""
@@ -71,34 +96,71 @@ class KnownImages:
     @property
     def number(self) -> int:
         """Number of known images."""
-        return len(self._entries)
+        return len(self._numbers)
 
-    def is_unchanged_file(self, file: Path) -> bool:
-        """True if this file was an image, or was rejected, and has the same size and time of change."""
-        stamp = self._singles.get(str(file))
+    def settles(self, name: str) -> bool:
+        """True if this file was an image of its own, or was rejected, and has the same size and time of change."""
+        number, record = self._numbers.get(name), self._rejected.get(name)
         try:
-            return stamp is not None and not self._by_content and stamp == stamp_of([file])
+            if self._by_content or (number is None and record is None):
+                return False
+            stamp = files_stamp([name])
         except OSError:
             return False
+        if number is None:
+            self._met.add(name)
+            return record is not None and record[STAMP] == stamp
+        self._settled[number] = hash(stamp) == self._stamps[number]
+        return bool(self._settled[number])
 
-    def rejected(self, file: Path) -> Entry | None:
+    def rejected(self, name: str) -> Entry | None:
         """Record of an unchanged rejected file, None for any other."""
-        return self._rejected.get(str(file))
+        return self._rejected.get(name)
+
+    def settled_series(self, names: Sequence[str]) -> list[SettledVolume]:
+        """Volumes of slices that need not be opened, see :meth:`medpixcl.data.known_series.KnownSeries.settled`."""
+        if self._by_content or not len(self.series):
+            return []
+        gone = {name for name, n in self._numbers.items() if not self._settled[n] and n not in self._grouped}
+        gone |= self._rejected.keys() - self._met
+        return self.series.settled(names, {os.path.dirname(name) for name in gone})  # noqa: PTH120
+
+    def settle(self, number: int) -> None:
+        """Note that the files of an image were found as they were."""
+        self._settled[number] = True
 
     def is_unchanged(self, source: Source, maps: Sequence[MapFile]) -> bool:
         """True if an image and its maps need not be read; maps have no checksum and are read to compare contents."""
-        known = self._stamps.get(_key(source.image))
+        if (number := self._numbers.get(source.key)) is None:
+            return False
         try:
-            if known is None or not self._by_content:
-                return known is not None and known == stamp_of(source.files, maps)
-            return not maps and self._entries[_key(source.image)]()["sha256"] == content_sha256(source.files)
+            if self._by_content:
+                return not maps and self._entry(number)["sha256"] == content_sha256(source.files)
+            image = bool(self._settled[number]) or self._stamps[number] == hash(stamp_of(source))
+            return image and self._of_maps.get(number, "") == (files_stamp([one.path for one in maps]) if maps else "")
         except OSError:
             return False
 
     def entry(self, source: Source, maps: Sequence[MapFile]) -> Entry:
-        """Entry of an unchanged image."""
-        entry = moved_entry(self._entries[_key(source.image)](), self._folder, self._base_dir)
-        return {**entry, STAMP: stamp_of(source.files, maps)}
+        """Entry of an unchanged image, which the caller may change."""
+        number = self._numbers[source.key]
+        entry = self._entry(number)
+        if self._moves:
+            entry = moved_entry(entry, self._folder, self._base_dir)
+        if not self._settled[number]:
+            entry[STAMP] = stamp_of(source, maps)
+        if source.series:
+            entry[SERIES] = source.series
+        return entry
+
+    def _entry(self, number: int) -> Entry:
+        """A new dictionary of the entry as it stands in the manifest."""
+        if self._lines is None:
+            return dict(self._entries[number])
+        self._lines.seek(self._places[number])
+        entry = json.loads(self._lines.readline().decode())  # faster than from bytes
+        del entry["section"]
+        return entry
 
     def _read(self, path: Path, wanted: Mapping[str, Any]) -> None:
         if path.suffix == LINES_SUFFIX:
@@ -108,7 +170,8 @@ class KnownImages:
         if not _same_program(manifest.about, wanted):
             return
         for _, entry in manifest.entries():
-            self._add(entry, partial(dict, entry))
+            if self._add(entry):
+                self._entries.append(entry)
         for record in manifest.rejected:
             self._add_rejected(record)
 
@@ -120,44 +183,58 @@ class KnownImages:
             self._lines = path.open("rb")
             place = file.tell()
             for line in file:
-                one = json.loads(line)
+                one = json.loads(line.decode())
                 section = one.pop("section")
-                if section in SECTIONS:
-                    self._add(one, partial(self._entry_at, place))
+                if section in SECTIONS and self._add(one):
+                    self._places.append(place)
                 elif section == REJECTED:
                     self._add_rejected(one)
                 place += len(line)
 
-    def _entry_at(self, place: int) -> Entry:
-        assert self._lines is not None
-        self._lines.seek(place)
-        entry = json.loads(self._lines.readline())
-        del entry["section"]
-        return entry
-
-    def _add(self, entry: Entry, read: Callable[[], Entry]) -> None:
+    def _add(self, entry: Entry) -> bool:
         if not (entry.get(STAMP) and entry.keys() >= _NEEDED):
-            return
-        image = entry["image"]
-        files = [self._path(one) for one in ([image] if isinstance(image, str) else image)]
-        self._entries["\n".join(files)] = read
-        self._stamps["\n".join(files)] = entry[STAMP]
-        stamp = entry[STAMP].partition("+")[0]
-        if len(files) == 1 and "-" in stamp and not entry.get("modality"):  # of DICOM all headers are looked at
-            self._singles[files[0]] = stamp
+            return False
+        names = self._paths(entry["image"])
+        number, key = len(self._stamps), "\n".join(names)
+        image, _, maps = entry[STAMP].partition(_MAPS)
+        if maps:
+            self._of_maps[number] = maps
+        self._numbers[key] = number
+        self._stamps.append(hash(image))
+        self._settled.append(False)
+        if entry.get(SERIES):
+            self._add_series(entry, number, image)
+        return True
+
+    def _add_series(self, entry: Entry, number: int, stamp: str) -> None:
+        made, _, slices = stamp.partition(_FROM) if MADE_FROM in entry else ("", "", stamp)
+        image = entry[MADE_FROM] if made else entry["image"]
+        names = self._paths(image)
+        folder, files = (names[0], ()) if isinstance(image, str) else ("", tuple(names))
+        of = self._path(entry["image"]) if made else ""
+        modality = entry["modality"] or ""
+        self.series.add(
+            KnownVolume(entry[SERIES], folder, files, slices, number, made=of, made_stamp=made, modality=modality)
+        )
+        self._grouped.add(number)
 
     def _add_rejected(self, record: Entry) -> None:
-        if record.get(STAMP) and "reason" in record:
-            path = self._path(record["path"])
-            self._singles[path] = record[STAMP]
-            self._rejected[path] = moved_entry(record, self._folder, self._base_dir)
+        if not (record.get(STAMP) and "reason" in record):
+            return
+        path, moved = self._path(record["path"]), moved_entry(record, self._folder, self._base_dir)
+        if not record.get(SERIES):
+            self._rejected[path] = moved
+            return
+        names = record.get("files", [])
+        folder = path if len(names) > 1 else os.path.dirname(path)  # noqa: PTH120
+        files = tuple(os.path.join(folder, name) for name in names) or (path,)  # noqa: PTH118
+        self.series.add(KnownVolume(record[SERIES], "", files, record[STAMP], record=moved))
+
+    def _paths(self, image: str | Iterable[str]) -> list[str]:
+        return [self._path(one) for one in ([image] if isinstance(image, str) else image)]
 
     def _path(self, name: str) -> str:
         return os.path.normpath(os.path.join(self._folder, name))  # noqa: PTH118
-
-
-def _key(image: Path | Sequence[Path]) -> str:
-    return str(image) if isinstance(image, Path) else "\n".join(map(str, image))
 
 
 def _same_program(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

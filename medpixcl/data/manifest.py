@@ -18,6 +18,8 @@ about the data set, then one line for each entry or rejected file, with its ``se
   paths of its masks, one per class. Classification: the number of the class.
 * ``stamp``: size and time of the last change of its files; ``fingerprint``: what repeats are found by; ``affine``: rows
   of the matrix from voxels to mm, RAS+, of an image that has its own. With them the next scan need not read the image.
+* ``series``: of DICOM slices, a digest by which new slices of the series are known, in rejected records, too.
+* ``resampled_from``: of a volume that ``scan`` resampled, the series: its folder, or the list of its files.
 """
 
 import json
@@ -36,6 +38,9 @@ SECTIONS = ("training", "validation", "test")
 LINES_SUFFIX = ".jsonl"
 MANIFEST_SUFFIXES = (".json", LINES_SUFFIX)
 REJECTED = "rejected"
+SERIES, MADE_FROM = "series", "resampled_from"
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_NO_GROUP = '"duplicate_group": null'
 _BASE_DIR = "the folder that paths start from"
 Entry = dict[str, Any]
 
@@ -186,9 +191,14 @@ def entry_line(section: str, entry: Entry) -> str:
     return json_line({"section": section, **entry})
 
 
+def line_with_group(line: str, group: str) -> str:
+    """A line of :func:`entry_line` that names no group of repeats, with one; in a text the quotes would be escaped."""
+    return line.replace(_NO_GROUP, f'"duplicate_group": {_ENCODER.encode(group)}', 1)
+
+
 def json_line(content: dict[str, Any]) -> str:
     """A line of JSON."""
-    return json.dumps(content, ensure_ascii=False) + "\n"
+    return _ENCODER.encode(content) + "\n"
 
 
 def _content(path: Path) -> Any:
@@ -232,7 +242,7 @@ def _one_line_an_entry(content: dict[str, Any]) -> str:
 def _with_paths(entry: Entry, change: Callable[[str], str]) -> Entry:
     """A copy with every path changed."""
     changed = dict(entry)
-    for key in {"image", "landmarks", "path", "label"} & entry.keys():
+    for key in {"image", "landmarks", "path", "label", MADE_FROM} & entry.keys():
         value = entry[key]
         if isinstance(value, str | list):
             changed[key] = change(value) if isinstance(value, str) else [change(one) for one in value]

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 
-def has_utf8_name(path: Path, base_dir: Path) -> bool:
-    """True if the relative path of a file can be written as UTF-8."""
-    text = str(path)
-    return text.isascii() or shown_path(path, base_dir) == relative_path(path, base_dir)
+def has_utf8_name(name: str, base_dir: Path) -> bool:
+    """True if the relative path of a file, given as text, can be written as UTF-8."""
+    return name.isascii() or shown_path(Path(name), base_dir) == relative_path(Path(name), base_dir)
 
 
 def shown_path(path: Path, base_dir: Path) -> str:

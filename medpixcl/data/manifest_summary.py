@@ -25,7 +25,7 @@ class Extent:
 
     def add(self, values: Sequence[float | int]) -> None:
         """Widen the range to hold these values, one for each axis."""
-        if values:
+        if values and not values == self.low == self.high:
             self.low = [min(pair) for pair in zip(self.low or values, values, strict=False)]
             self.high = [max(pair) for pair in zip(self.high or values, values, strict=False)]
 
@@ -60,16 +60,27 @@ class ManifestSummary:
 
     def add(self, section: str, entry: Mapping[str, Any]) -> None:
         """Count an image."""
-        dims = f"{len(entry['shape'])}D" if entry.get("shape") else "?"
-        name = " ".join(filter(None, [dims, entry.get("modality")]))
-        kind = self._kinds.setdefault((section, name), _Kind())
+        kind = self._kind(section, entry)
         self.images += 1
         kind.images += 1
         kind.landmarks += entry.get("landmarks") is not None
         kind.size.add(entry.get("shape") or ())
         kind.spacing.add(entry.get("spacing_mm") or ())
-        kind.splits.update([str(entry["split"])] if entry.get("split") else [])
-        kind.groups.update([str(entry["duplicate_group"])] if entry.get("duplicate_group") else [])
+        if split := entry.get("split"):
+            kind.splits[str(split)] += 1
+        if group := entry.get("duplicate_group"):
+            kind.groups[str(group)] += 1
+
+    def add_group(self, section: str, entry: Mapping[str, Any], group: str) -> None:
+        """Count the group of repeats of an image that was counted without it."""
+        self._kind(section, entry).groups[group] += 1
+
+    def _kind(self, section: str, entry: Mapping[str, Any]) -> _Kind:
+        dims = f"{len(entry['shape'])}D" if entry.get("shape") else "?"
+        name = " ".join(filter(None, [dims, entry.get("modality")]))
+        if (section, name) not in self._kinds:
+            self._kinds[section, name] = _Kind()
+        return self._kinds[section, name]
 
     def rows(self) -> list[dict[str, str]]:
         """Return one row per section and kind of image, and one for the rejected files.

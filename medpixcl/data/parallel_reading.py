@@ -1,114 +1,163 @@
-"""Read many images: here, in several processes, or over a Dask cluster; the results are the same and in order."""
+"""Read many files: here, in several processes, or over a Dask cluster; the results are the same and in order."""
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from queue import SimpleQueue
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from medpixcl._cpus import available_cpus
-from medpixcl.data.dicom_header import read_dataset
+from medpixcl.data.dicom_geometry import SliceGeometry
+from medpixcl.data.dicom_header import is_compressed_dicom
 from medpixcl.data.examination import Examination, Usable, examine
-from medpixcl.data.pixels import ImageFileError
-from medpixcl.data.reading_process import ReadingProcess, close_all, examine_apart
+from medpixcl.data.reading_process import ReadingProcess, Task, answer_to, answers_apart, close_all
+from medpixcl.data.sources import Source
 from medpixcl.data.unusable import Unusable
 from medpixcl.data.volumes import ITK_SUFFIXES
 
 if TYPE_CHECKING:
     import distributed
 
-_Result = Usable | Unusable
 _CHUNK = 32
-_FEW_IMAGES, _FEW_BYTES = 500, 200_000_000
+_FEW_FILES, _FEW_IMAGES, _FEW_BYTES = 2000, 500, 200_000_000
 """Less is read in this process, because other processes take seconds to start."""
 _AHEAD = 4
 """Chunks given to each worker before the first one is awaited."""
 
 
-def examine_all(
-    tasks: Sequence[Examination], *, workers: int | None = None, scheduler: str | None = None
-) -> Iterator[_Result]:
-    """Read images and yield what was found, in the order of the images.
+class ParallelReading:
+    """The processes that read the files of one scan; they start when they are needed, and end with the context.
 
     A reader that may crash runs in a process of its own, always: whatever it does costs one image.
 
     Args:
-        tasks: Images to read.
         workers: Number of reading processes, each with one thread. The default is one for each CPU that this process
-            may use; a few images are read in this process.
+            may use; few files are read in this process.
         scheduler: Address of a Dask scheduler whose workers read, such as ``tcp://10.0.0.1:8786``; they must see the
             files under the same paths.
 
     Raises:
-        ValueError: If ``workers`` is not positive.
+        ValueError: If ``workers`` is not positive, or ``scheduler`` is no text.
         ModuleNotFoundError: If ``scheduler`` is given and Dask is not installed.
-        OSError: If the scheduler does not answer.
+        OSError: While reading, if the scheduler does not answer.
     """
-    if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
-        raise ValueError(f"workers is {workers!r}; expected a whole number of at least 1.")
-    if scheduler is not None:
-        yield from _over_dask(tasks, scheduler)
-    elif workers is None and _are_few(tasks):
-        for task in tasks:
-            yield from examine_apart([task]) if _may_crash(task) else [examine(task)]
-    else:
-        yield from _over_processes(tasks, min(workers or available_cpus(), max(1, len(tasks))))
+
+    def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
+        if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+            raise ValueError(f"workers is {workers!r}; expected a whole number of at least 1.")
+        self._here = workers is None and scheduler is None
+        self._readers: _Readers = _Processes(workers or available_cpus()) if scheduler is None else _Dask(scheduler)
+
+    def __enter__(self) -> "ParallelReading":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._readers.close()
+
+    def recognise(self, files: Sequence[str]) -> Iterator[Source | SliceGeometry | Unusable]:
+        """Tell what files are (:func:`medpixcl.data.sources.recognise`), in their order."""
+        if self._here and len(files) <= _FEW_FILES:
+            return map(answer_to, files)
+        return self._apart(files, len(files))
+
+    def examine(self, tasks: Iterable[Examination], number: int) -> Iterator[Usable | Unusable]:
+        """Read images (:func:`medpixcl.data.examination.examine`), in their order.
+
+        Args:
+            tasks: Images to read; they are asked for as the reading goes on.
+            number: How many they are.
+        """
+        if self._here and number <= _FEW_IMAGES and _are_small(tasks := list(tasks)):
+            return (answers_apart([task])[0] if _may_crash(task) else examine(task) for task in tasks)
+        return self._apart(tasks, number)
+
+    def _apart(self, tasks: Iterable[Task], number: int) -> Iterator[Any]:
+        if number:
+            workers = self._readers.number
+            chunks = _chunks(tasks, max(1, min(_CHUNK, number // (_AHEAD * workers))))
+            yield from _in_order(chunks, self._readers.submit, workers * _AHEAD)
 
 
-def _are_few(tasks: Sequence[Examination]) -> bool:
-    if len(tasks) > _FEW_IMAGES:
-        return False
+def _are_small(tasks: Iterable[Examination]) -> bool:
     return sum(file.stat().st_size for task in tasks for file in task.source.files if file.exists()) < _FEW_BYTES
 
 
 def _may_crash(task: Examination) -> bool:
     """True for readers in C++ that damaged files bring down: ITK, and the decoders of compressed DICOM."""
     files = (task.source.files[0], *(one.path for one in task.maps))
-    return any(file.name.lower().endswith(ITK_SUFFIXES) or _is_compressed_dicom(file) for file in files)
+    return any(file.name.lower().endswith(ITK_SUFFIXES) or is_compressed_dicom(file) for file in files)
 
 
-def _is_compressed_dicom(file: Any) -> bool:
-    try:
-        return read_dataset(file, stop_before_pixels=True, specific_tags=[]).file_meta.TransferSyntaxUID.is_compressed
-    except (ImageFileError, OSError, ValueError):
-        return False  # no DICOM, or so damaged that its pixels are never reached
+class _Processes:
+    """Reading processes of this machine.
 
+    Attributes:
+        number: How many.
+    """
 
-def _over_processes(tasks: Sequence[Examination], workers: int) -> Iterator[_Result]:
-    processes = [ReadingProcess() for _ in range(workers)]
-    free: SimpleQueue[ReadingProcess] = SimpleQueue()
-    for process in processes:
-        free.put(process)
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._all = [ReadingProcess() for _ in range(number)]
+        self._free: SimpleQueue[ReadingProcess] = SimpleQueue()
+        for process in self._all:
+            self._free.put(process)
+        self._pool = ThreadPoolExecutor(number)
 
-    def read(chunk: Sequence[Examination]) -> list[_Result]:
-        process = free.get()
-        try:
-            return process.examine(chunk)
-        finally:
-            free.put(process)
+    def submit(self, chunk: Sequence[Task]) -> "Future[list[Any]]":
+        return self._pool.submit(self._answers, chunk)
 
-    pool = ThreadPoolExecutor(workers)
-    try:
-        yield from _in_order(_chunks(tasks, workers), lambda chunk: pool.submit(read, chunk), workers * _AHEAD)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in self._all:
             process.close()
 
-
-def _over_dask(tasks: Sequence[Examination], address: str) -> Iterator[_Result]:
-    try:
-        import distributed
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "a scan over Dask needs the package distributed: pip install 'medpixcl[dask]'", name="distributed"
-        ) from None
-    with distributed.Client(address) as client:
-        workers = max(1, sum(client.nthreads().values()))
+    def _answers(self, chunk: Sequence[Task]) -> list[Any]:
+        process = self._free.get()
         try:
-            yield from _in_order(_chunks(tasks, workers), lambda chunk: _DaskFuture(client, chunk), workers * _AHEAD)
+            return process.answers(chunk)
         finally:
-            client.run(close_all, on_error="ignore")
+            self._free.put(process)
+
+
+class _Dask:
+    """The workers of a Dask cluster."""
+
+    def __init__(self, address: str) -> None:
+        if not isinstance(address, str) or not address:
+            raise ValueError(f"scheduler is {address!r}; expected its address, such as 'tcp://10.0.0.1:8786'.")
+        self._address = address
+        try:
+            import distributed  # noqa: F401
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "a scan over Dask needs the package distributed: pip install 'medpixcl[dask]'", name="distributed"
+            ) from None
+
+    @property
+    def number(self) -> int:
+        """Number of the workers' threads."""
+        return max(1, sum(self._client.nthreads().values()))
+
+    def submit(self, chunk: Sequence[Task]) -> "_DaskFuture":
+        return _DaskFuture(self._client, chunk)
+
+    def close(self) -> None:
+        if "_client" in self.__dict__:
+            try:
+                self._client.run(close_all, on_error="ignore")
+            finally:
+                self._client.close()
+
+    @cached_property
+    def _client(self) -> "distributed.Client":
+        import distributed
+
+        return distributed.Client(self._address)
 
 
 class _DaskFuture:
@@ -117,26 +166,28 @@ class _DaskFuture:
     An image cannot be the reason, since it is read in a process of its own.
     """
 
-    def __init__(self, client: "distributed.Client", chunk: Sequence[Examination]) -> None:
+    def __init__(self, client: "distributed.Client", chunk: Sequence[Task]) -> None:
         self.chunk = chunk
-        self.future = client.submit(examine_apart, chunk, pure=False, retries=3)
+        self.future = client.submit(answers_apart, chunk, pure=False, retries=3)
 
-    def result(self) -> list[_Result]:
+    def result(self) -> list[Any]:
         import distributed
 
         try:
             return self.future.result()
         except distributed.KilledWorker:
-            return examine_apart(self.chunk)
+            return answers_apart(self.chunk)
+
+
+_Readers = _Processes | _Dask
+_Pending = Future[list[Any]] | _DaskFuture
 
 
 def _in_order(
-    chunks: Iterator[Sequence[Examination]],
-    submit: Callable[[Sequence[Examination]], "Future[list[_Result]] | _DaskFuture"],
-    ahead: int,
-) -> Iterator[_Result]:
+    chunks: Iterable[Sequence[Task]], submit: Callable[[Sequence[Task]], _Pending], ahead: int
+) -> Iterator[Any]:
     """Results in order, with a limited number of chunks on their way."""
-    pending: deque[Future[list[_Result]] | _DaskFuture] = deque()
+    pending: deque[_Pending] = deque()
     for chunk in chunks:
         pending.append(submit(chunk))
         if len(pending) >= ahead:
@@ -145,6 +196,7 @@ def _in_order(
         yield from pending.popleft().result()
 
 
-def _chunks(tasks: Sequence[Examination], workers: int) -> Iterator[Sequence[Examination]]:
-    size = max(1, min(_CHUNK, len(tasks) // (_AHEAD * workers)))
-    return (tasks[start : start + size] for start in range(0, len(tasks), size))
+def _chunks(tasks: Iterable[Task], size: int) -> Iterator[Sequence[Task]]:
+    tasks = iter(tasks)
+    while chunk := list(itertools.islice(tasks, size)):
+        yield chunk

@@ -1,4 +1,4 @@
-"""A process of its own in which images are read, so that a reader that crashes costs one image and not the scan."""
+"""A process of its own in which files are read, so that a reader that crashes costs one image and not the scan."""
 
 import atexit
 import logging
@@ -11,9 +11,11 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
-from medpixcl.data.examination import Examination, Usable, examine
+from medpixcl.data.examination import Examination, examine
+from medpixcl.data.sources import recognise
 from medpixcl.data.unusable import Unusable
 
 log = logging.getLogger(__name__)
@@ -27,8 +29,21 @@ _START = "import sys; sys.path[:] = {path!r}; from medpixcl.data.reading_process
 _LENGTH = struct.Struct("<Q")
 
 
+Task = Examination | str
+"""An image to read, or a file of which to tell what it is."""
+
+
+def answer_to(task: Task) -> Any:
+    """Read an image (:func:`medpixcl.data.examination.examine`), or :func:`medpixcl.data.sources.recognise` a file."""
+    return recognise(Path(task)) if isinstance(task, str) else examine(task)
+
+
+def _place_of(task: Task) -> Path:
+    return Path(task) if isinstance(task, str) else task.source.place
+
+
 class ReadingProcess:
-    """Reads images in a Python process of its own, with one thread, which is started anew after a crash.
+    """Reads files in a Python process of its own, with one thread, which is started anew after a crash.
 
     The process ends with this one, whatever way that ends, because its input then ends.
 
@@ -40,9 +55,9 @@ class ReadingProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self.closed = False
 
-    def examine(self, tasks: Sequence[Examination]) -> list[Usable | Unusable]:
-        """Read some images (:func:`medpixcl.data.examination.examine`); an image that ends the process is unusable."""
-        results: list[Usable | Unusable] = []
+    def answers(self, tasks: Sequence[Task]) -> list[Any]:
+        """Do some tasks (:func:`answer_to`); a file that ends the process is unusable."""
+        results: list[Any] = []
         while len(results) < len(tasks):
             process = self._started()
             waiting = tasks[len(results) :]
@@ -50,8 +65,7 @@ class ReadingProcess:
                 _send(process.stdin, list(waiting))
             results += _received(process.stdout, len(waiting))
             if len(results) < len(tasks):
-                task = tasks[len(results)]
-                results.append(Unusable(task.source.place, f"{_how_it_ended(self._ended())}."))
+                results.append(Unusable(_place_of(tasks[len(results)]), f"{_how_it_ended(self._ended())}."))
         return results
 
     def close(self) -> None:
@@ -89,12 +103,12 @@ class ReadingProcess:
 _of_thread = threading.local()
 
 
-def examine_apart(tasks: Sequence[Examination]) -> list[Usable | Unusable]:
-    """Read some images in the reading process of this thread, which stays for the next call."""
+def answers_apart(tasks: Sequence[Task]) -> list[Any]:
+    """Do some tasks in the reading process of this thread, which stays for the next call."""
     if not hasattr(_of_thread, "process") or _of_thread.process.closed:
         _of_thread.process = ReadingProcess()
         _all.append(_of_thread.process)
-    return _of_thread.process.examine(tasks)
+    return _of_thread.process.answers(tasks)
 
 
 _all: list[ReadingProcess] = []
@@ -108,7 +122,7 @@ def close_all() -> None:
 
 
 def serve() -> None:
-    """Read images until the input ends: the work of the reading process. Its standard output carries the results."""
+    """Do tasks until the input ends: the work of the reading process. Its standard output carries the results."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asked decides what an interruption means
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what a library prints is no answer
@@ -117,7 +131,7 @@ def serve() -> None:
     torch.set_num_threads(1)
     while (tasks := _next(sys.stdin.buffer)) is not None:
         for task in tasks:
-            _send(answers, examine(task))
+            _send(answers, answer_to(task))
 
 
 def _received(stream: IO[bytes] | None, number: int) -> Iterator[Any]:

@@ -15,12 +15,14 @@ class Unusable:
         path: File at fault.
         reason: One sentence, without the path.
         lasting: True if the reason is in the content of the files, so that it holds until they change.
+        series: Digest of the series of a slice that is set aside for the sake of the others.
         trace: Places in the code that an unforeseen error went through, for the debug log; no values of the file.
     """
 
     path: Path
     reason: str
     lasting: bool = False
+    series: str = ""
     trace: str = ""
 
 

@@ -84,7 +84,12 @@ def read_minc(path: Path) -> Pixels:
 
 def is_header(path: Path) -> bool:
     """True for the name of a header whose voxels may lie in another file."""
-    return path.suffix.lower() in (".mhd", ".nhdr")
+    return has_header_name(path.name)
+
+
+def has_header_name(name: str) -> bool:
+    """:func:`is_header` for a path as text."""
+    return name.lower().endswith((".mhd", ".nhdr"))
 
 
 def detached_data(path: Path) -> Path | None:

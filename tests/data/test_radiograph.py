@@ -13,6 +13,7 @@ from pydicom.uid import JPEG2000Lossless
 from medpixcl.data.images import ImageFileError, MissingSpacingError, read_image
 from medpixcl.data.scan import scan
 from tests.data.dicom_files import NOBODY, write_dicom
+from tests.data.scanned import reasons
 
 RAMP = np.arange(48, dtype=np.uint16).reshape(6, 8) * 80
 """Stored values 0 to 3760: 12 bits."""
@@ -239,7 +240,7 @@ def test_a_malformed_value_rejects_its_file_alone(
     assert [one["image"] for one in manifest.training] == ["good.dcm"]
     with pytest.raises(ImageFileError, match=sentence) as caught:
         read_image(path)
-    assert manifest.rejected == [{"path": "a.dcm", "reason": caught.value.reason}]
+    assert reasons(manifest) == {"a.dcm": caught.value.reason}
     assert NOBODY not in caught.value.reason
 
 

@@ -1,0 +1,201 @@
+"""Find the images among the files of a scan; what did not change since an earlier scan is not opened."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medpixcl.data.dicom_geometry import SliceGeometry
+from medpixcl.data.gantry_tilt import TiltResampling
+from medpixcl.data.known_images import KnownImages
+from medpixcl.data.known_series import SettledVolume
+from medpixcl.data.parallel_reading import ParallelReading
+from medpixcl.data.scan_inputs import ScanInputs
+from medpixcl.data.scan_rejections import Rejections
+from medpixcl.data.sources import FileSource, Source, attached_files, group_slices, series_digest, visible_names
+from medpixcl.data.unusable import Unusable, unusable
+from medpixcl.data.volumes import has_header_name
+
+
+class ImageList:
+    """Images in order. Those of one file, which may be a hundred thousand, are held as text until they are asked for.
+
+    Args:
+        images: Images, or the names of their only files.
+    """
+
+    def __init__(self, images: Iterable[str | Source]) -> None:
+        self._images = list(images)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[Source]:
+        return (FileSource(one) if isinstance(one, str) else one for one in self._images)
+
+    def where(self, chosen: Callable[[Source], bool]) -> "ImageList":
+        """Those of the images for which a function is true."""
+        return ImageList(held for held, one in zip(self._images, self, strict=True) if chosen(one))
+
+
+def find_images(inputs: ScanInputs, known: KnownImages, reading: ParallelReading, rejections: Rejections) -> ImageList:
+    """Find the images in the order of their first files, and reject the other files.
+
+    Args:
+        inputs: What to scan.
+        known: What an earlier scan found.
+        reading: Processes that look at the other files.
+        rejections: Takes the files that are no images.
+    """
+    names = _listed(inputs, known)
+    found = _Found(names)
+    _take_known(found, known, rejections)
+    resampling = (
+        None if inputs.resampled is None else TiltResampling(inputs.resampled, inputs.folder, inputs.tolerance_mm)
+    )
+    settled = _settled_series(found, known)
+    slices = _recognised(found, found.undecided(), reading, rejections)
+    opened = {series_digest(one) for one in slices}
+    opened |= {one.volume.series for one in settled if _is_elsewhere(one, inputs)}
+    files = [name for one in settled if one.volume.series in opened for name in one.files]
+    slices += _recognised(found, [found.numbers[name] for name in files], reading, rejections)
+    for one in settled:
+        if one.volume.series not in opened:
+            _take_volume(one, found, known, rejections, resampling)
+    volumes, aside = group_slices(slices)
+    for refused in aside:
+        rejections.add_file(refused)
+    for source in volumes:
+        _place_volume(source, found, rejections, resampling)
+    return ImageList(found.images())
+
+
+@dataclass
+class _Found:
+    """What each of the listed files turned out to be.
+
+    Attributes:
+        names: The files, in order.
+        kinds: For each file the image that begins with it, as its name or a :class:`Source`; False if it is none or
+            part of another; None while that is not known.
+        numbers: Places of the slices among the files.
+    """
+
+    names: list[str]
+    kinds: list[str | Source | bool | None] = field(init=False)
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.kinds = [None] * len(self.names)
+
+    def undecided(self) -> list[int]:
+        return [number for number, kind in enumerate(self.kinds) if kind is None]
+
+    def images(self) -> Iterator[str | Source]:
+        return (kind for kind in self.kinds if isinstance(kind, str | Source))
+
+    def place(self, source: Source, files: Iterable[str | Path]) -> None:
+        """Put a volume where the first of its slices is."""
+        self.kinds[min(self.numbers[str(file)] for file in files)] = source
+
+
+def _listed(inputs: ScanInputs, known: KnownImages) -> list[str]:
+    """Files to look at: without tables, maps, the manifest, resampled volumes, and data files of headers."""
+    beside = {str(table.path.absolute()) for table in inputs.tables} | known.files
+    beside |= {str(file) for channel in inputs.map_files for file in channel.files}
+    left_out = None if inputs.resampled is None else f"{inputs.resampled}{os.sep}"
+    names = [
+        name
+        for name in visible_names(inputs.roots, list_closed=True)
+        if name not in beside and not (left_out and name.startswith(left_out))
+    ]
+    attached = {str(path) for path in attached_files(Path(name) for name in names if has_header_name(name))}
+    return [name for name in names if name not in attached] if attached else names
+
+
+def _take_known(found: _Found, known: KnownImages, rejections: Rejections) -> None:
+    """Images of one file, and rejected files, that are as they were."""
+    for number, name in enumerate(found.names):
+        if known.settles(name):
+            record = known.rejected(name)
+            found.kinds[number] = name if record is None else False
+            if record is not None:
+                rejections.take_over(record)
+
+
+def _settled_series(found: _Found, known: KnownImages) -> list[SettledVolume]:
+    settled = known.settled_series([found.names[number] for number in found.undecided()])
+    names = {name for one in settled for name in one.files}
+    for number, name in enumerate(found.names) if names else ():
+        if name in names:
+            found.kinds[number], found.numbers[name] = False, number
+    return settled
+
+
+def _is_elsewhere(one: SettledVolume, inputs: ScanInputs) -> bool:
+    """True for a volume that was resampled to a file in another folder than this scan's."""
+    return bool(one.volume.made) and not (inputs.resampled and Path(one.volume.made).is_relative_to(inputs.resampled))
+
+
+def _recognised(
+    found: _Found, numbers: Sequence[int], reading: ParallelReading, rejections: Rejections
+) -> list[SliceGeometry]:
+    """Look at files; return the slices among them, whose images are not known yet."""
+    names = [found.names[number] for number in numbers]
+    slices, shared = [], _SharedValues()
+    for number, name, one in zip(numbers, names, reading.recognise(names), strict=True):
+        found.kinds[number] = False
+        if isinstance(one, SliceGeometry):
+            slices.append(shared.of(one))
+            found.numbers[name] = number
+        elif isinstance(one, Unusable):
+            rejections.add_file(one)
+        else:
+            found.kinds[number] = name if isinstance(one, FileSource) else one
+    return slices
+
+
+class _SharedValues:
+    """Lets the slices of a series share the values that they have in common."""
+
+    def __init__(self) -> None:
+        self._met: dict[Any, Any] = {}
+
+    def of(self, one: SliceGeometry) -> SliceGeometry:
+        shared = {
+            name: self._met.setdefault((name, value), value)
+            for name in ("series", "modality", "size", "spacing", "scan", "image_type")
+            for value in (getattr(one, name),)
+        }
+        shared["orientation"] = self._met.setdefault(one.orientation.tobytes(), one.orientation)
+        shared["acquisition"] = self._met.setdefault(tuple(one.acquisition.items()), one.acquisition)
+        return replace(one, **shared)
+
+
+def _take_volume(
+    one: SettledVolume,
+    found: _Found,
+    known: KnownImages,
+    rejections: Rejections,
+    resampling: TiltResampling | None,
+) -> None:
+    """A volume of slices, or what was refused, as an earlier scan had it."""
+    volume = one.volume
+    if volume.number is None:
+        rejections.take_over(volume.record)
+        return
+    files = tuple(map(Path, one.files))
+    source = Source(Path(volume.folder) if volume.folder else list(files), files, volume.series)
+    if volume.made and resampling is not None:
+        source = resampling.known(source, Path(volume.made), volume.modality)
+    known.settle(volume.number)
+    found.place(source, one.files)
+
+
+def _place_volume(source: Source, found: _Found, rejections: Rejections, resampling: TiltResampling | None) -> None:
+    """A volume of slices that were looked at, resampled if its gantry is tilted."""
+    try:
+        found.place(source if resampling is None else resampling(source), source.files)
+    except Exception as error:  # damaged slices make the readers raise any kind of error
+        rejections.add_image(source, unusable(source.place, error))
