@@ -290,7 +290,7 @@ class TestCommand:
     def test_volumes_need_weights(self, people, tmp_path, capsys) -> None:
         places = {key: people[key] for key in ("data", "config")}
         assert estimate(places, tmp_path / "fragment.json", "--set", "spatial_dims=3") == 2
-        assert "give --weights" in capsys.readouterr().err
+        assert "there is no ImageNet encoder; give a file of weights" in capsys.readouterr().err
 
     def test_bad_measure(self, people, tmp_path, capsys) -> None:
         assert estimate(people, tmp_path / "fragment.json", "--measure", "both") == 2
