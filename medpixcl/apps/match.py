@@ -19,7 +19,7 @@ from medpixcl.apps.output import Output
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
 from medpixcl.coordinates import working_spacing
-from medpixcl.data.datalist import manifest_spacing
+from medpixcl.data.datalist import listed_spacing
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
@@ -125,7 +125,7 @@ class Matcher(LandmarkFinder):
             raise ValueError(
                 f"found {len(pictures)} templates and landmarks of {len(marks)}; give one for each template"
             )
-        sizes = [spacing_mm if spacing_mm is not None else _listed_spacing(one, manifest) for one in pictures]
+        sizes = _pixel_sizes(pictures, spacing_mm, manifest)
         given = [(_image(*one), _marks(points)) for *one, points in zip(pictures, sizes, marks, strict=True)]
         with own_errors():
             self.templates = [
@@ -299,10 +299,15 @@ def _image(image: SingleImage, spacing_mm: SpacingMM | None) -> str | MetaTensor
     return loaded
 
 
-def _listed_spacing(image: SingleImage, manifest: AnyPath | Manifest | None) -> SpacingMM | None:
-    if manifest is None or not isinstance(image, str | PathLike):
-        return None
-    return manifest_spacing(image, manifest)
+def _pixel_sizes(
+    images: Sequence[SingleImage], spacing_mm: SpacingMM | None, manifest: AnyPath | Manifest | None
+) -> list[SpacingMM | None]:
+    """Pixel size in mm of each image: the one given, else that of the manifest."""
+    if spacing_mm is not None or manifest is None:
+        return [spacing_mm] * len(images)
+    known = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
+    listed = [entry for _, entry in known.listed()]
+    return [listed_spacing(one, listed) if isinstance(one, str | PathLike) else None for one in images]
 
 
 def _marks(landmarks: Marks) -> str | LandmarkSet:

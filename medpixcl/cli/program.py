@@ -4,6 +4,7 @@ import inspect
 import io
 import sys
 import warnings
+from functools import cache
 from typing import Annotated, NoReturn
 
 import typer
@@ -96,7 +97,13 @@ def main() -> None:
 
 
 def _in_options(sentence: str) -> str:
-    return as_options(sentence, {name for command in COMMANDS for name in inspect.signature(command).parameters})
+    return as_options(sentence, _parameters())
+
+
+@cache
+def _parameters() -> frozenset[str]:
+    """Names of the parameters of all commands."""
+    return frozenset(name for command in COMMANDS for name in inspect.signature(command).parameters)
 
 
 def _fail(reason: str) -> NoReturn:

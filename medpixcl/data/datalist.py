@@ -30,12 +30,6 @@ def listed_spacing(image: str | os.PathLike[str], items: Datalist) -> SpacingMM 
     return next((item.get("spacing_mm") for item in items if is_image_of(item, file)), None)
 
 
-def manifest_spacing(image: str | os.PathLike[str], manifest: str | os.PathLike[str] | Manifest) -> SpacingMM | None:
-    """Pixel size in mm that a manifest gives for an image file in any of its sections; None if it gives none."""
-    known = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
-    return listed_spacing(image, [entry for _, entry in known.listed()])
-
-
 def section_items(path: str | os.PathLike[str], section: str = "test") -> Datalist:
     """List the images of one section of a manifest, with their labels, for an evaluation.
 

@@ -262,7 +262,7 @@ def numbered_repeats(names: Mapping[_T, str]) -> dict[_T, str]:
     chosen: dict[_T, str] = {}
     for key, name in names.items():
         numbered = (f"{name} ({number})" for number in itertools.count(2))
-        free = (one for one in numbered if _one_case(one) not in wanted | taken)
+        free = (one for one in numbered if _one_case(one) not in wanted and _one_case(one) not in taken)
         chosen[key] = next(free) if _one_case(name) in taken else name
         taken.add(_one_case(chosen[key]))
     return chosen

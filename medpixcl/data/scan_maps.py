@@ -29,8 +29,9 @@ class ImageMaps:
         self._roots = [*inputs.roots, inputs.folder]
         kinds = [*((one, "continuous") for one in inputs.channels), *((one, "categorical") for one in inputs.labels)]
         self._kinds = kinds
-        self._files = [{source.place: self._find(one, source) for source in images} for one, _ in kinds]
-        self._users = [Counter(self._find(one, source) for source in images) for one, _ in kinds]
+        found = [[(source.place, self._find(one, source)) for source in images] for one, _ in kinds]
+        self._files = [dict(pairs) for pairs in found]
+        self._users = [Counter(file for _, file in pairs) for pairs in found]
 
     def why_unusable(self, source: Source) -> str | None:
         """Explain why an image has no file of a channel for itself; None if it has all."""
