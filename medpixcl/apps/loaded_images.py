@@ -170,7 +170,6 @@ def loaded_image(values: Array, name: str = "", spacing_mm: SpacingMM | None = N
         pixels = pixels[None]
     if pixels.ndim not in (3, 4) or pixels.shape[0] != 1 or not pixels.numel():
         raise ValueError(f"{name} has the shape {tuple(pixels.shape)}; expected one grey image of two or three axes")
-    file = values.meta.get("filename_or_obj") if isinstance(values, MetaTensor) else None
     affine = _affine_of(name, values) if isinstance(values, MetaTensor) else _affine(name, pixels.ndim - 1, spacing_mm)
     meta = {
         "filename_or_obj": name,
@@ -179,7 +178,7 @@ def loaded_image(values: Array, name: str = "", spacing_mm: SpacingMM | None = N
         "original_affine": affine.numpy().copy(),
         "spatial_shape": list(pixels.shape[1:]),
         "space": "RAS",
-        READ_FROM: str(file or ""),
+        READ_FROM: _file_of(values),
     }
     return MetaTensor(pixels, affine=affine, meta=meta)
 
@@ -240,5 +239,10 @@ def _affine(name: str, dims: int, spacing_mm: SpacingMM | None) -> Tensor:
 
 def _name(image: Array, number: int) -> str:
     """Name of the file that an image was read from, else a name made from its number."""
-    file = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
-    return Path(str(file)).name if file else f"image_{number:03}"
+    file = _file_of(image)
+    return Path(file).name if file else f"image_{number:03}"
+
+
+def _file_of(image: Array) -> str:
+    """File that an image in memory was read from; empty if it does not say."""
+    return str(image.meta.get("filename_or_obj") or "") if isinstance(image, MetaTensor) else ""

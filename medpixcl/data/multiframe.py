@@ -10,7 +10,7 @@ from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_a
 from medpixcl.data.dicom_header import Header
 from medpixcl.data.dicom_pixels import frame_count, modality_values, stored_values
 from medpixcl.data.frame_dimensions import frame_dimensions, stacks_of_frames, what_tells_apart
-from medpixcl.data.padding import VolumePadding, padding_of
+from medpixcl.data.padding import VolumePadding
 from medpixcl.data.pixels import ImageFileError, Pixels
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ def read_multiframe(header: Header, *, tolerance_mm: Number | None = None) -> Pi
     values, padding = np.empty((len(slices), *stored.shape[1:]), dtype=np.float32), VolumePadding()
     for place, one in enumerate(slices):
         modality_values(headers[one.frame], stored[one.frame], out=values[place])
-        if "PixelPaddingValue" in header:
-            padding.note(place, padding_of(header, stored[one.frame]), values[place])
+        padding.note(place, header, stored[one.frame], values[place])
     padding.fill(values.transpose(2, 1, 0))
     return Pixels(values.transpose(2, 1, 0), series_affine(slices), "file", slices[0].modality)
 

@@ -33,16 +33,18 @@ class VolumePadding:
         self._masks: dict[int, Bool[np.ndarray, "rows columns"]] = {}
         self._others, self._padding = (np.inf, -np.inf), (np.inf, -np.inf)
 
-    def note(
-        self, place: int, mask: Bool[np.ndarray, "rows columns"], values: Float32[np.ndarray, "rows columns"]
-    ) -> None:
-        """Remember the padding of a slice.
+    def note(self, place: int, header: Header, stored: np.ndarray, values: Float32[np.ndarray, "rows columns"]) -> None:
+        """Remember the padding of a slice, if its header names a padding value.
 
         Args:
             place: Number of the slice in the volume.
-            mask: True where its pixels are padding.
+            header: Header that may name the value.
+            stored: Its values as stored, shape (rows, columns).
             values: Its values after rescale.
         """
+        if "PixelPaddingValue" not in header:
+            return
+        mask = padding_of(header, stored)
         if mask.any():
             self._masks[place] = mask
             self._padding = _widened(self._padding, values[mask])

@@ -12,7 +12,7 @@ from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_a
 from medpixcl.data.dicom_groups import why_mixed
 from medpixcl.data.dicom_header import Header, is_dicom, read_dataset, read_header, read_whole
 from medpixcl.data.dicom_pixels import PIXELS, modality_values, stored_values
-from medpixcl.data.padding import VolumePadding, padding_of
+from medpixcl.data.padding import VolumePadding
 from medpixcl.data.pixels import ImageFileError, Pixels
 
 _BLOCK = 16
@@ -48,8 +48,7 @@ def read_series(files: Sequence[Path], *, tilted: bool = False, tolerance_mm: Nu
             header, native = headers.pop(one.path), _native_pixels(elements[one.path])
             stored = stored_values(header, native)[0]
             modality_values(slice_header(header), stored, out=block[place])
-            if "PixelPaddingValue" in header:
-                padding.note(start + place, padding_of(header, stored), block[place])
+            padding.note(start + place, header, stored, block[place])
         for row in range(rows):
             values[:, row, start : start + len(part)] = block[: len(part), row].T
     padding.fill(values)

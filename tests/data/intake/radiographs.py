@@ -26,19 +26,22 @@ def _windowed(values: np.ndarray, centre: float, width: float, low: float, high:
     return np.clip(share, 0, 1) * (high - low) + low
 
 
+def _frames_patched(path: Path, text: bytes) -> None:
+    """A film whose NumberOfFrames is other bytes than the number 1."""
+    write_film(path, PixelSpacing=[0.2, 0.2], NumberOfFrames=1)
+    element = struct.pack("<HH", 0x28, 8) + b"IS\2\0"
+    patch(path, element + b"1 ", element + text)
+
+
 @_case("bad_vr_is", Expected(GOOD, {"a.dcm": "NumberOfFrames '1A' .*expected a number"}))
 def _(folder: Path) -> None:
-    write_film(folder / "a.dcm", PixelSpacing=[0.2, 0.2], NumberOfFrames=1)
-    element = struct.pack("<HH", 0x28, 8) + b"IS\2\0"
-    patch(folder / "a.dcm", element + b"1 ", element + b"1A")
+    _frames_patched(folder / "a.dcm", b"1A")
     _good(folder)
 
 
 @_case("numberofframes_garbage", Expected(GOOD, {"cr.dcm": "NumberOfFrames that is not numeric"}))
 def _(folder: Path) -> None:
-    write_film(folder / "cr.dcm", PixelSpacing=[0.2, 0.2], NumberOfFrames=1)
-    element = struct.pack("<HH", 0x28, 8) + b"IS\2\0"
-    patch(folder / "cr.dcm", element + b"1 ", element + b"? ")
+    _frames_patched(folder / "cr.dcm", b"? ")
     _good(folder)
 
 
