@@ -1,7 +1,7 @@
 """Calibration of the error radius without labels, from two kinds of disagreement between matches.
 
-* **Detour**: the landmarks found in one unlabelled image serve as the template for the next one. The distance between
-  this match and the direct match of the template estimates the matching error.
+* **Detour**: the landmarks found in as many unlabelled images as there are templates serve as templates for the next
+  image. The distance between this match and the direct match of the templates estimates the matching error.
 * **Shape**: the distance between each match and the position predicted from the other landmarks of its image, by a
   shape model learnt from the same matches.
 
@@ -10,7 +10,7 @@ between readers: pass the readers' standard deviation if it is known, or the rad
 """
 
 import copy
-import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +25,15 @@ from medpixcl.apps.images import ImageList
 from medpixcl.apps.match import Matcher
 from medpixcl.coordinates import working_spacing
 from medpixcl.landmarks.calibration import RadiusCalibration, calibrate_radii, with_readers
+from medpixcl.landmarks.geometry import mean_shape
 from medpixcl.matching import LandmarkMatcher, MatchResult
 from medpixcl.matching.point_distribution import PointDistribution
 
 LEAST_SHAPE = 3
 """Smallest number of landmarks that define a shape."""
-LEAST_IMAGES = 11
-"""Smallest number of images: they give ten examples, as many as a 90 % radius needs."""
+LEAST_EXAMPLES = 10
+"""Smallest number of examples, as many as a 90 % radius needs; the first image gives none, and so does one more for
+every further template."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +60,39 @@ def match_image(matcher: LandmarkMatcher, embed: Embed, image: MetaTensor) -> Ma
     return Matched(picture, levels, spacing, matcher.match(levels, picture.shape[2:], spacing))
 
 
-def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Matched, target: Matched) -> Tensor:
+def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Sequence[Matched], target: Matched) -> Tensor:
     """Distances in mm between the landmarks in ``target`` found through ``via`` and those found directly.
 
+    Landmarks that are unsure in an image of ``via`` are left out of it, since a template's own marks are reliable.
+
     Args:
-        matcher: Matcher fitted to the template; it is not changed.
+        matcher: Matcher fitted to the templates; it is not changed.
         strides: Voxels per cell of the levels, finest first.
-        via: Image whose found landmarks serve as a template.
+        via: Images whose found landmarks serve as templates.
         target: Image in which both matches are compared.
 
     Returns:
         Shape (K,), NaN where a landmark is missing.
     """
-    other = copy.copy(matcher)
-    other.fit(lambda _: via.levels, strides, via.picture, via.result.voxels, via.spacing)
+    marks = [_sure(one.result) for one in via]
+    if all(bool(points.isnan().all()) for points in marks):
+        return torch.full_like(target.result.scores, torch.nan).cpu()
+    other, levels = copy.copy(matcher), iter([one.levels for one in via])
+    other.fit(lambda _: next(levels), strides, [one.picture for one in via], marks, [one.spacing for one in via])
     through = other.match(target.levels, target.picture.shape[2:], target.spacing)
     step = through.voxels - target.result.voxels
     return torch.linalg.vector_norm(step * step.new_tensor(target.spacing), dim=1).cpu()
 
 
+def _sure(result: MatchResult) -> Tensor:
+    """Positions of the landmarks in voxels, NaN for unsure ones."""
+    doubtful = torch.tensor([flag == "unsure" for flag in result.flags], device=result.voxels.device)
+    return result.voxels.masked_fill(doubtful[:, None], torch.nan)
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Matches in N images, each found directly and through the previous image.
+    """Matches in N images, each found directly and through the images before.
 
     Attributes:
         detour_mm: Distance in mm between the direct match and the detour, shape (N, K), NaN where missing.
@@ -95,21 +108,25 @@ class Examples:
 def collect_examples(
     matcher: LandmarkMatcher, embed: Embed, strides: Sequence[int], images: Iterable[MetaTensor]
 ) -> Examples:
-    """Match all images directly, and all but the first also through the previous image.
-
-    Landmarks that are unsure in the previous image are left out, since a template's own marks are reliable.
+    """Match all images directly, and each also through the images before it, as many as there are templates.
 
     Args:
-        matcher: Matcher fitted to the template.
+        matcher: Matcher fitted to the T templates.
         embed: Pretrained embedding network.
         strides: Voxels per cell of the network's levels, finest first.
-        images: At least two prepared images (C, *spatial); only two are held in memory at a time.
+        images: More than T prepared images (C, *spatial); only T + 1 are held in memory at a time. The first T serve
+            as detours only.
     """
+    templates = len(matcher.annotated.templates)
+    before: deque[Matched] = deque(maxlen=templates)
     detours, found, unsure = [], [], []
     matched = (match_image(matcher, embed, image) for image in images)
-    for via, target in itertools.pairwise(matched):
-        doubtful = torch.tensor([flag == "unsure" for flag in via.result.flags])
-        detours.append(detour_errors(matcher, strides, via, target).masked_fill(doubtful, torch.nan))
+    for target in matched:
+        via = list(before)
+        before.append(target)
+        if len(via) < templates:
+            continue
+        detours.append(detour_errors(matcher, strides, via, target))
         found.append(target.result.voxels.cpu() * torch.tensor(target.spacing))
         unsure.append(torch.tensor([flag == "unsure" for flag in target.result.flags]))
     return Examples(torch.stack(detours), torch.stack(found), torch.stack(unsure))
@@ -123,7 +140,7 @@ def shape_errors(
     Args:
         found_mm: Positions of the matches in mm, shape (N, K, D), NaN where missing.
         unsure: Matches that are left out when the shape is learnt, shape (N, K).
-        template_mm: Landmarks of the template in mm, shape (K, D), NaN where missing.
+        template_mm: Landmarks of the template (the mean of several) in mm, shape (K, D), NaN where missing.
     """
     errors = torch.zeros_like(found_mm[..., 0])
     there = ~(found_mm.isnan().any(dim=2).any(dim=0) | template_mm.isnan().any(dim=1))
@@ -135,17 +152,17 @@ def shape_errors(
     return errors
 
 
-def draw_items(images: ImageList, limit: int | None, seed: int) -> list[dict[str, Any]]:
-    """Draw at most ``limit`` images in random order.
+def draw_items(images: ImageList, limit: int | None, seed: int, *, templates: int = 1) -> list[dict[str, Any]]:
+    """Draw at most ``limit`` images in random order, for a calibration of some templates.
 
     Raises:
         ValueError: If there are too few images.
     """
-    usable = len(images.datalist)
-    if min(usable, usable if limit is None else limit) < LEAST_IMAGES:
+    usable, least = len(images.datalist), templates + LEAST_EXAMPLES
+    if min(usable, usable if limit is None else limit) < least:
         raise ValueError(
             f"{images.path} has {usable} usable images, of which at most {limit or usable} are taken; a calibration "
-            f"needs at least {LEAST_IMAGES} and is better with 50"
+            f"needs at least {least} and is better with 50"
         )
     order = torch.randperm(usable, generator=torch.Generator().manual_seed(seed))[:limit]
     return [images.datalist[number] for number in order.tolist()]
@@ -165,8 +182,8 @@ def calibrate(
     """Estimate from unlabelled images how far off the landmarks of a matcher may be.
 
     Args:
-        matcher: Matcher with one template.
-        images: Folder or manifest of unlabelled images; the template is left out.
+        matcher: Matcher with its templates.
+        images: Folder or manifest of unlabelled images; templates are left out.
         coverage: Probability with which a true position should lie within the radius.
         reader_mm: Standard deviation of a reader's marks along one axis in mm; 0 ignores the readers' error.
         limit: Maximum number of images, drawn at random; None takes all.
@@ -182,8 +199,8 @@ def calibrate(
     """
     found = ImageList(images, spacing_mm, matcher.files, matcher.spatial_dims)
     found.check()
-    items = draw_items(found, limit, seed)
-    template, strides = matcher.templates[0], matcher.network.strides
+    items = draw_items(found, limit, seed, templates=len(matcher.templates))
+    strides = matcher.network.strides
 
     def prepared() -> Iterator[MetaTensor]:
         for number, item in enumerate(items):
@@ -191,7 +208,9 @@ def calibrate(
             progress(number + 1, len(items))
 
     examples = collect_examples(matcher.inferer.matcher, matcher.model, strides, prepared())
-    marks = template.voxels.float() * torch.tensor(working_spacing(template.image))
+    marks = mean_shape(
+        [one.voxels_of(matcher.names).float() * torch.tensor(working_spacing(one.image)) for one in matcher.templates]
+    )
     errors = torch.hypot(examples.detour_mm, shape_errors(examples.found_mm, examples.unsure, marks))
     errors = with_readers(errors, reader_mm, marks.shape[1], torch.Generator().manual_seed(seed))
     return calibrate_radii(errors, examples.unsure, matcher.names, coverage=coverage), found.rejected

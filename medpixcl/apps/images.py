@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -60,7 +60,7 @@ class ImageList(Images):
     Args:
         path: An image, a folder, a manifest (``.json``, ``.jsonl`` or in memory), or several images and folders.
         spacing_mm: Pixel size in mm of images whose file does not state it.
-        exclude: Images to leave out of folders and manifests, such as the templates.
+        exclude: Images to leave out of folders and manifests, such as the templates: paths, or items of a datalist.
         spatial_dims: Number of spatial dimensions; images of any other dimension are rejected.
         sections: Sections of a manifest whose images are searched.
     """
@@ -69,7 +69,7 @@ class ImageList(Images):
         self,
         path: AnyPath | Sequence[AnyPath] | Manifest,
         spacing_mm: Sequence[float] | float | None = None,
-        exclude: str | Sequence[str] = (),
+        exclude: str | Sequence[str | Mapping[str, Any]] = (),
         spatial_dims: int | None = None,
         sections: Sequence[str] = SECTIONS,
     ) -> None:
@@ -80,7 +80,9 @@ class ImageList(Images):
             paths = [path] if isinstance(path, str | PathLike) else path
         self.paths = [Path(one) for one in paths]
         self.spacing_mm, self.spatial_dims, self.sections = spacing_mm, spatial_dims, tuple(sections)
-        self.left_out = {Path(one).resolve() for one in ([exclude] if isinstance(exclude, str) else exclude) if one}
+        given = [exclude] if isinstance(exclude, str) else exclude
+        named = [one if isinstance(one, str) else first_file(one) for one in given]
+        self.left_out = {Path(one).resolve() for one in named if one}
 
     @property
     def path(self) -> Path:
@@ -168,7 +170,7 @@ class ImageList(Images):
         entries = [entry for section in asked for entry in self.manifest.datalist(section)]
         # An image that is asked for by name is searched, be it a template.
         left_out = self.left_out - {path.resolve() for path in self.paths if path.is_file()}
-        return [entry for entry in entries if not _is_one_of(entry, left_out)]
+        return [entry for entry in entries if Path(first_file(entry)).resolve() not in left_out]
 
     def _unusable(self, entry: Entry) -> str | None:
         dims = len(entry.get("shape") or ())
@@ -177,7 +179,3 @@ class ImageList(Images):
         files = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
         missing = next((Path(file).name for file in files if not Path(file).exists()), None)
         return None if missing is None else f"{missing} does not exist."
-
-
-def _is_one_of(entry: Entry, files: set[Path]) -> bool:
-    return isinstance(entry["image"], str) and Path(entry["image"]).resolve() in files

@@ -1,13 +1,13 @@
 """One-shot landmark matching: the landmarks of annotated images, found in other images."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from os import PathLike
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import MetaTensor
 from torch import Tensor
 
 from medpixcl._typing import AnyPath, Array
@@ -18,17 +18,18 @@ from medpixcl.apps.loaded_images import Searchable, loaded_image, not_finite
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
-from medpixcl.coordinates import working_spacing
-from medpixcl.data.datalist import listed_spacing
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
+from medpixcl.data.templates import listed_item, template_items
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.matching import AnnotatedImage, LandmarkMatcher, MatchingInferer, Population
+from medpixcl.matching.annotated_image import fit_to, names_of_all
+from medpixcl.matching.marks import mark_warnings
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel
 
-SingleImage: TypeAlias = AnyPath | Array
+SingleImage: TypeAlias = AnyPath | Array | Mapping[str, Any]
 Marks: TypeAlias = AnyPath | LandmarkSet | Landmarks | Mapping[str, Sequence[float | int] | Tensor | np.ndarray]
 
 
@@ -79,7 +80,7 @@ class Matcher(LandmarkFinder):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the templates' landmarks."""
-        return self._fitted()[0].points.names
+        return names_of_all(self._fitted())
 
     @property
     def model(self) -> EmbeddingModel:
@@ -90,6 +91,11 @@ class Matcher(LandmarkFinder):
     def files(self) -> list[str]:
         """Files of the templates; names of those in memory."""
         return [str(template.path) for template in self._fitted()]
+
+    @cached_property
+    def mark_warnings(self) -> list[str]:
+        """Sentences about marks that the other templates contradict, and about landmarks that some templates lack."""
+        return mark_warnings(self.inferer.matcher, self._fitted(), self.names)
 
     @own_errors()
     def fit(
@@ -103,12 +109,14 @@ class Matcher(LandmarkFinder):
         """Set one or several annotated images as templates, discarding anything learnt before.
 
         Args:
-            images: Path of the annotated image, or the image in memory: an array, (*spatial) or (1, *spatial), or a
-                ``MetaTensor`` with an affine in RAS+; or a list of several.
-            landmarks: Landmark file, which may hold those of all templates; a :class:`LandmarkSet`; the
-                :class:`Landmarks` of an earlier run; or a mapping of names to positions. Positions are voxel indices of
-                the image as its file holds it, in array order (row, column) or (i, j, k), counted from 0 at the centre
-                of the first voxel; NaN is a missing landmark. A list of these for several images.
+            images: The annotated image, or a list of several. An image is a path; an item of a datalist, with ``image``
+                and ``spacing_mm``; or an array in memory, (*spatial) or (1, *spatial), or a ``MetaTensor`` with an
+                affine in RAS+. The path of a folder or of a manifest stands for its images that have landmarks.
+            landmarks: Landmark file, or folder of such files, which may hold the landmarks of all templates. For one
+                template also a :class:`LandmarkSet`, the :class:`Landmarks` of an earlier run, or a mapping of names to
+                positions. Positions are voxel indices of the image as its file holds it, in array order (row, column)
+                or (i, j, k), counted from 0 at the centre of the first voxel; NaN is a missing landmark. A list of
+                these for several images.
             spacing_mm: Voxel size in mm of arrays along their axes, or of images whose file does not state it.
             manifest: Manifest, file or object, that gives the pixel size of images whose file does not state it; an
                 image is found in it by its path.
@@ -119,26 +127,12 @@ class Matcher(LandmarkFinder):
         Raises:
             ValueError: If an image or its landmarks are bad, or a template has no landmark with a position.
         """
-        pictures = _each(images)
-        marks = _each(landmarks) if isinstance(landmarks, list | tuple) else [landmarks] * len(pictures)
-        if len(pictures) != len(marks) or not pictures:
-            raise ValueError(
-                f"found {len(pictures)} templates and landmarks of {len(marks)}; give one for each template"
-            )
-        sizes = _pixel_sizes(pictures, spacing_mm, manifest)
-        given = [(_image(*one), _marks(points)) for *one, points in zip(pictures, sizes, marks, strict=True)]
+        given = _given(images, landmarks, spacing_mm, _listed(manifest))
         with own_errors():
-            self.templates = [
-                AnnotatedImage(*pair, self.preprocessing, size) for pair, size in zip(given, sizes, strict=True)
-            ]
-        self.inferer.matcher.fit(
-            self.model,
-            self.network.strides,
-            [template.image.as_tensor()[None] for template in self.templates],
-            [_in_order(template, self.names) for template in self.templates],
-            [working_spacing(template.image) for template in self.templates],
-        )
+            self.templates = [AnnotatedImage(item, points, self.preprocessing) for item, points in given]
+        fit_to(self.inferer.matcher, self.templates, self.names, self.model, self.network.strides)
         self.unlabelled, self.population = None, None
+        self.__dict__.pop("mark_warnings", None)
         return self
 
     def learn(
@@ -220,7 +214,7 @@ class Matcher(LandmarkFinder):
     def start(self, images: Images, **choices: Any) -> Results:
         """Start as :meth:`LandmarkFinder.start` does; add the templates and the learnt population."""
         results = super().start(images, **choices)
-        results.templates = self.templates
+        results.templates, results.template_warnings = self.templates, self.mark_warnings
         if self.unlabelled is not None:
             if self.population is None:
                 matcher: LandmarkMatcher = self.inferer.matcher
@@ -240,23 +234,23 @@ class Matcher(LandmarkFinder):
 
 
 class TemplateFitting:
-    """Handler that gives a matcher its template when an evaluator starts, after its weights were loaded.
+    """Handler that gives a matcher its templates when an evaluator starts, after its weights were loaded.
 
     Args:
         finder: Matcher to fit.
-        template: Path of the annotated image.
-        landmarks: Landmark file of that image.
+        templates: Items of the annotated images, see :func:`medpixcl.data.template_items`.
+        landmarks: Landmark file of these images, or a folder of landmark files.
         pixel_mm: Pixel size in mm of images whose file does not state it.
         unlabelled: Folder or manifest of images to learn from, or a ``population.pt``; None learns nothing.
         unlabelled_limit: Maximum number of images to learn from; None takes all.
         population: File to write the learnt population into.
-        images: Images to search, whose manifest may give the pixel size of the template, too.
+        images: Images to search, whose manifest may give the pixel size of the templates, too.
     """
 
     def __init__(
         self,
         finder: Matcher,
-        template: str,
+        templates: Sequence[Mapping[str, Any]],
         landmarks: str,
         pixel_mm: SpacingMM | None = None,
         unlabelled: str | None = None,
@@ -265,7 +259,7 @@ class TemplateFitting:
         images: ImageList | None = None,
     ) -> None:
         self.images = images
-        self.finder, self.template, self.landmarks, self.pixel_mm = finder, template, landmarks, pixel_mm
+        self.finder, self.templates, self.landmarks, self.pixel_mm = finder, list(templates), landmarks, pixel_mm
         self.unlabelled, self.unlabelled_limit, self.population = unlabelled, unlabelled_limit, population
 
     def attach(self, engine: Engine) -> None:
@@ -274,9 +268,9 @@ class TemplateFitting:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def __call__(self, engine: Engine) -> None:
-        """Read the template, fit the matcher and find the unlabelled images, if any."""
+        """Read the templates, fit the matcher and find the unlabelled images, if any."""
         manifest = None if self.images is None else self.images.manifest
-        self.finder.fit(self.template, self.landmarks, spacing_mm=self.pixel_mm, manifest=manifest)
+        self.finder.fit(self.templates, self.landmarks, spacing_mm=self.pixel_mm, manifest=manifest)
         if self.unlabelled is not None:
             self.finder.learn(self.unlabelled, limit=self.unlabelled_limit, spacing_mm=self.pixel_mm)
 
@@ -290,24 +284,44 @@ def _each(one_or_several: Any) -> list[Any]:
     return list(one_or_several) if isinstance(one_or_several, list | tuple) else [one_or_several]
 
 
-def _image(image: SingleImage, spacing_mm: SpacingMM | None) -> str | MetaTensor:
+def _given(
+    images: Any, landmarks: Any, spacing_mm: SpacingMM | None, listed: Sequence[Mapping[str, Any]]
+) -> list[tuple[dict[str, Any], str | LandmarkSet]]:
+    """Item of each template and what holds its landmarks."""
+    pictures = _each(images)
+    if isinstance(landmarks, str | PathLike) and all(isinstance(one, str | PathLike) for one in pictures):
+        items = template_items(pictures, landmarks, spacing_mm=spacing_mm, listed=listed)
+        return [(item, str(landmarks)) for item in items]
+    marks = [landmarks] * len(pictures) if isinstance(landmarks, str | PathLike) else _each(landmarks)
+    if len(pictures) != len(marks) or not pictures:
+        raise ValueError(f"found {len(pictures)} templates and landmarks of {len(marks)}; give one for each template")
+    pairs = [(picture, _marks(points)) for picture, points in zip(pictures, marks, strict=True)]
+    return [(item, points) for one, points in pairs for item in _template_items(one, points, spacing_mm, listed)]
+
+
+def _listed(manifest: AnyPath | Manifest | None) -> list[dict[str, Any]]:
+    """All entries of a manifest, if there is one."""
+    if manifest is None:
+        return []
+    known = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
+    return [entry for _, entry in known.listed()]
+
+
+def _template_items(
+    image: SingleImage, marks: str | LandmarkSet, spacing_mm: SpacingMM | None, listed: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Items to read of one template, or of the folder or manifest of several."""
     if isinstance(image, str | PathLike):
-        return str(image)
+        file = marks if isinstance(marks, str) else None
+        return template_items(image, file, spacing_mm=spacing_mm, listed=listed)
+    if isinstance(image, Mapping):
+        if not isinstance(image.get("image"), str | list | tuple):
+            raise ValueError("a template is a mapping without the path of an image in 'image'; give the path itself")
+        return [listed_item(image, listed, spacing_mm)]
     loaded = loaded_image(image, spacing_mm=spacing_mm)
     if reason := not_finite(loaded):
         raise ValueError(f"{loaded.meta['filename_or_obj']} {reason}")
-    return loaded
-
-
-def _pixel_sizes(
-    images: Sequence[SingleImage], spacing_mm: SpacingMM | None, manifest: AnyPath | Manifest | None
-) -> list[SpacingMM | None]:
-    """Pixel size in mm of each image: the one given, else that of the manifest."""
-    if spacing_mm is not None or manifest is None:
-        return [spacing_mm] * len(images)
-    known = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
-    listed = [entry for _, entry in known.listed()]
-    return [listed_spacing(one, listed) if isinstance(one, str | PathLike) else None for one in images]
+    return [{"image": loaded}]
 
 
 def _marks(landmarks: Marks) -> str | LandmarkSet:
@@ -330,16 +344,3 @@ def _marks(landmarks: Marks) -> str | LandmarkSet:
     if not places or {tuple(place.shape) for place in places} not in ({(2,)}, {(3,)}):
         raise ValueError("the landmarks given have no positions of two or of three voxel indices each; give such ones")
     return LandmarkSet(tuple(map(str, landmarks)), torch.stack(places))
-
-
-def _in_order(template: AnnotatedImage, names: Sequence[str]) -> Tensor:
-    """Voxels (K, D) of a template's landmarks in the order of ``names``, NaN where one is missing."""
-    own = template.points.names
-    if unknown := [name for name in own if name not in names]:
-        raise ValueError(
-            f"{template.path.name} has a landmark {unknown[0]!r} that the first template lacks; "
-            "name the same landmarks in all templates, without a position where one is missing"
-        )
-    voxels = template.voxels.float()
-    nowhere = torch.full_like(voxels[0], torch.nan)
-    return torch.stack([voxels[own.index(name)] if name in own else nowhere for name in names])

@@ -118,6 +118,7 @@ class Results:
         output: Default output settings of :meth:`write`.
         facts: Values by name that the report lists about the run, besides the versions.
         templates: Annotated images that were matched; empty for a detection.
+        template_warnings: Warnings about the marks of the templates.
         trained_on: Number of ``images`` that the detector was trained on and name of the ``start`` weights.
         reference: True positions by image and landmark, LPS+ mm; None without a reference.
         radii: Error radii of a calibration, or none.
@@ -132,6 +133,7 @@ class Results:
     output: "medpixcl.apps.output.Output"
     facts: dict[str, str] = field(default_factory=dict)
     templates: Sequence[AnnotatedImage] = ()
+    template_warnings: Sequence[str] = ()
     trained_on: Mapping[str, Any] | None = None
     reference: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None
     radii: Radii = field(default_factory=lambda: Radii(None, ()))
@@ -147,7 +149,7 @@ class Results:
     def warnings(self) -> list[str]:
         """Warnings about the results, such as that a template fits the images poorly."""
         warning = template_warning([one.flags for one in self.landmarks]) if self.templates else ""
-        return [warning] if warning else []
+        return [*self.template_warnings, *([warning] if warning else [])]
 
     def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
         """Positions (x, y[, z]) in mm, LPS+, by image and landmark, as ``landmarks.csv`` holds them: to 0.0001 mm."""
@@ -245,7 +247,7 @@ class Results:
         page = match_report(
             title=self.title,
             templates=[str(template.path) for template in self.templates],
-            template_picture=_template_picture(self.templates[0]) if self.templates else None,
+            template_pictures=[_template_picture(template) for template in self.templates],
             images=list(by_name),
             names=self.names,
             scores=torch.stack([one.scores for one in self.landmarks]),
@@ -289,4 +291,4 @@ def _template_picture(template: AnnotatedImage) -> Picture:
     nowhere = torch.full_like(template.voxels, torch.nan)
     names = template.points.names
     figure = landmark_overlay(image.as_tensor()[0], nowhere, reference=template.voxels, names=names)
-    return Picture(image=figure, caption="Template with its landmarks")
+    return Picture(image=figure, caption="")

@@ -13,8 +13,8 @@ from medpixcl.cli.options import (
     MatchingWeights,
     Settings,
     Spacing,
-    TemplateImage,
     TemplateLandmarks,
+    Templates,
     Trust,
     chosen_matcher,
     listing,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    template: TemplateImage,
+    template: Templates,
     landmarks: TemplateLandmarks,
     images: Annotated[Path, typer.Option(help="Unlabelled images: a folder or a manifest.")],
     output: Annotated[

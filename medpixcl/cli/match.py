@@ -13,8 +13,8 @@ from medpixcl.cli.options import (
     MatchingWeights,
     Settings,
     Spacing,
-    TemplateImage,
     TemplateLandmarks,
+    Templates,
     Trust,
     asked_formats,
     chosen_matcher,
@@ -23,7 +23,7 @@ from medpixcl.cli.options import (
 
 
 def match(
-    template: TemplateImage,
+    template: Templates,
     landmarks: TemplateLandmarks,
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
@@ -47,7 +47,7 @@ def match(
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Find the landmarks of an annotated image in other images."""
+    """Find the landmarks of one or several annotated images in other images."""
     matcher = chosen_matcher(bundle, weights, settings, trust=trust)
     folder = matcher.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
     matcher.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))

@@ -17,9 +17,16 @@ _T = TypeVar("_T")
 
 Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, cuda:1, ...")]
 Configs = Annotated[list[Path] | None, typer.Option(help="Config file merged over the bundle's; may be repeated.")]
-TemplateImage = Annotated[Path, typer.Option(help="Annotated image (template).")]
+Templates = Annotated[
+    list[Path],
+    typer.Option(
+        "--template",
+        help="Annotated image (template); may be repeated. Of a folder or a manifest, the images with landmarks.",
+    ),
+]
 TemplateLandmarks = Annotated[
-    Path, typer.Option(help="Landmark file of the template (CSV, Slicer, JSON, COCO, DICOM SR) or a folder.")
+    Path,
+    typer.Option(help="Landmark file of all templates (CSV, Slicer, JSON, COCO, DICOM SR), or a folder of such files."),
 ]
 MatchingBundle = Annotated[
     str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from medpixcl.cli.console import say, say_log
-from medpixcl.cli.options import Device, Settings, Spacing, TemplateImage, TemplateLandmarks, Trust, chosen_bundle
+from medpixcl.cli.options import Device, Settings, Spacing, TemplateLandmarks, Templates, Trust, chosen_bundle
 
 BUNDLE = "xray_landmark_selftraining"
 
 
 def selftrain(
-    template: TemplateImage,
+    template: Templates,
     landmarks: TemplateLandmarks,
     data: Annotated[Path, typer.Option(help="Manifest from `medpixcl scan` with the images to train on.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted run is resumed.")],
@@ -32,13 +32,13 @@ def selftrain(
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
-    """Train a landmark detector from one annotated image and many unlabelled images."""
+    """Train a landmark detector from one or several annotated images and many unlabelled images."""
     from medpixcl.apps.bundles import checked_device, parse_settings, run_bundle
 
     folder = chosen_bundle(bundle, BUNDLE, trust=trust)
     say_log()
     overrides: dict[str, Any] = {
-        "template": str(template),
+        "template": [str(one) for one in template],
         "landmarks": str(landmarks),
         "data_list_file_path": str(data),
         "output_dir": str(output),

@@ -13,4 +13,5 @@ from .seeded import (
     PreparedItems as PreparedItems,
     SeededDataset as SeededDataset,
 )
+from .templates import template_items as template_items
 from .textures import PictureSources as PictureSources, ProceduralSources as ProceduralSources

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medpixcl.data.identity import is_image_of
 from medpixcl.data.manifest import Manifest
-from medpixcl.data.pixels import SpacingMM
 
 Datalist = list[dict[str, Any]]
 ITEM_KEYS = ("image", "spacing_mm", "tolerance_mm")
@@ -22,12 +20,6 @@ SOURCE = "source"
 def items_of(entries: Datalist, keys: Sequence[str] = ITEM_KEYS) -> Datalist:
     """Copy the keys that loading needs from manifest entries, by default the image and how to read it."""
     return [{key: entry[key] for key in keys if entry.get(key) is not None} for entry in entries]
-
-
-def listed_spacing(image: str | os.PathLike[str], items: Datalist) -> SpacingMM | None:
-    """Pixel size in mm that a datalist gives for an image file; None if it has no item of that file, or no size."""
-    file = Path(image).resolve()
-    return next((item.get("spacing_mm") for item in items if is_image_of(item, file)), None)
 
 
 def section_items(path: str | os.PathLike[str], section: str = "test") -> Datalist:

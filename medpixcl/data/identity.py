@@ -198,13 +198,13 @@ def first_file(item: Mapping[str, Any]) -> str:
 
 
 def is_image_of(item: Mapping[str, Any], file: Path) -> bool:
-    """True if a datalist item's image is this one file; a list of slices never is.
+    """True if a file names the image of a datalist item, see :func:`first_file`.
 
     Args:
         item: Item with ``image``.
         file: Resolved path of the file.
     """
-    return isinstance(item["image"], str) and Path(item["image"]).resolve() == file
+    return Path(first_file(item)).resolve() == file
 
 
 def unique_stems(images: Iterable[str]) -> dict[str, str]:

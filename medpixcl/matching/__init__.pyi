@@ -1,4 +1,4 @@
-from .annotated_image import AnnotatedImage as AnnotatedImage
+from .annotated_image import AnnotatedImage as AnnotatedImage, annotated_images as annotated_images
 from .inferer import MatchingInferer as MatchingInferer
 from .matcher import LandmarkMatcher as LandmarkMatcher, MatchResult as MatchResult
 from .placement import place_together as place_together

@@ -1,7 +1,8 @@
-"""The annotated image (template): read, checked and brought to the working spacing."""
+"""Annotated images (templates): read, checked, brought to the working spacing, and given to a matcher."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from medpixcl._typing import Embed
 from medpixcl.coordinates import affines_of, voxel_to_mm, working_spacing, working_voxels
+from medpixcl.data.identity import first_file
 from medpixcl.data.images import READ_FROM
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.points import LandmarkSet, outside_image
@@ -20,14 +22,15 @@ class AnnotatedImage:
     """An annotated image: read, checked and brought to the working spacing.
 
     Args:
-        image: Path of the image, or the image as :func:`medpixcl.data.images.read_image` returns it.
+        item: Item of a datalist: ``image`` is a path, the files of a series, or the image as
+            :func:`medpixcl.data.images.read_image` returns it; ``spacing_mm`` the pixel size in mm if its file does not
+            state it.
         landmarks: Landmark file (CSV, ``.mrk.json``, ``.fcsv`` or a folder), whose rows of this image are used; or the
             landmarks themselves, in voxels of the image as its file holds it.
         preprocessing: Transforms that bring every image to the network.
-        spacing_mm: Pixel size in mm of an image whose file does not state it.
 
     Attributes:
-        path: File of the image; for an image in memory its name.
+        path: File of the image, the first one of a series; for an image in memory its name.
         image: Prepared image, (1, *spatial).
         points: Landmarks in voxels of the file's image.
         voxels: Landmarks in voxels of the prepared image, (K, D), NaN where missing.
@@ -36,22 +39,18 @@ class AnnotatedImage:
         ValueError: If the image or the landmark file is bad, no landmark is given for this image, or one lies outside.
     """
 
-    def __init__(
-        self,
-        image: str | MetaTensor,
-        landmarks: str | LandmarkSet,
-        preprocessing: Compose,
-        spacing_mm: Sequence[float] | float | None,
-    ) -> None:
-        self.image: MetaTensor = preprocessing({"image": image, "spacing_mm": spacing_mm})["image"]
-        meta = self.image.meta
-        self.path = Path(image if isinstance(image, str) else str(meta["filename_or_obj"]))
+    def __init__(self, item: Mapping[str, Any], landmarks: str | LandmarkSet, preprocessing: Compose) -> None:
+        self.image: MetaTensor = preprocessing(dict(item))["image"]
+        meta, given = self.image.meta, item["image"]
+        self.path = Path(str(meta["filename_or_obj"]) if isinstance(given, MetaTensor) else first_file(item))
         if isinstance(landmarks, LandmarkSet):
             self.points, where = landmarks, "the landmarks given"
             self._check()
         else:
             affine = torch.as_tensor(meta["original_affine"])
-            file = meta.get(READ_FROM) or str(self.path)  # a report says which DICOM file it was made on
+            file = meta.get(READ_FROM) or (
+                str(self.path) if isinstance(given, MetaTensor) else given
+            )  # a report says which DICOM file it was made on
             self.points = read_landmarks(landmarks).for_image(file, affine, list(meta["spatial_shape"]))
             where = landmarks
         if bool(self.points.missing.all()):
@@ -78,13 +77,56 @@ class AnnotatedImage:
         """The landmarks in mm, RAS+, shape (K, D)."""
         return voxel_to_mm(self.voxels.double(), affines_of(self.image)[1])
 
-    def fit(self, matcher: LandmarkMatcher, embed: Embed, strides: Sequence[int]) -> None:
-        """Give a matcher the descriptors of the landmarks.
+    def voxels_of(self, names: Sequence[str]) -> Tensor:
+        """Landmarks by name in voxels of the prepared image, shape (K, D), NaN where missing."""
+        return _rows_of(self.voxels, self.points.names, names)
 
-        Args:
-            matcher: The matcher to fit.
-            embed: Embeds images; its level maps have these ``strides``.
-            strides: Strides of the levels, finest first.
-        """
-        picture = self.image.as_tensor()[None]
-        matcher.fit(embed, strides, picture, self.voxels.float(), working_spacing(self.image))
+    def mm_of(self, names: Sequence[str]) -> Tensor:
+        """Landmarks by name in mm, RAS+, shape (K, D), NaN where missing."""
+        return _rows_of(self.mm, self.points.names, names)
+
+
+def annotated_images(
+    items: Sequence[Mapping[str, Any]], landmarks: str | LandmarkSet, preprocessing: Compose
+) -> list[AnnotatedImage]:
+    """Read several annotated images whose landmarks stand in one file or folder, see :class:`AnnotatedImage`."""
+    return [AnnotatedImage(item, landmarks, preprocessing) for item in items]
+
+
+def names_of_all(templates: Sequence[AnnotatedImage]) -> tuple[str, ...]:
+    """Names of all landmarks of some annotated images, in order of first appearance."""
+    return tuple(dict.fromkeys(name for template in templates for name in template.points.names))
+
+
+def fit_to(
+    matcher: LandmarkMatcher,
+    templates: Sequence[AnnotatedImage],
+    names: Sequence[str],
+    embed: Embed,
+    strides: Sequence[int],
+) -> None:
+    """Give a matcher the descriptors of the landmarks of some annotated images.
+
+    Args:
+        matcher: The matcher to fit.
+        templates: The annotated images.
+        names: Names of the landmarks, in the order of the matcher's results.
+        embed: Embeds images; its level maps have these ``strides``.
+        strides: Strides of the levels, finest first.
+    """
+    matcher.fit(
+        embed,
+        strides,
+        [template.image.as_tensor()[None] for template in templates],
+        [template.voxels_of(names).float() for template in templates],
+        [working_spacing(template.image) for template in templates],
+    )
+
+
+def _rows_of(places: Tensor, own: Sequence[str], names: Sequence[str]) -> Tensor:
+    """Rows of named places, NaN for a name that is not among them."""
+    rows = places.new_full((len(names), places.shape[1]), torch.nan)
+    for number, name in enumerate(names):
+        if name in own:
+            rows[number] = places[own.index(name)]
+    return rows

@@ -17,7 +17,7 @@ from medpixcl.matching.population import OWN_WEIGHT, Population, adapted, observ
 from medpixcl.matching.product import ProductMap, describe
 from medpixcl.matching.reciprocity import reciprocal_windows, refinement_window
 from medpixcl.matching.search import cells_inside, product_match
-from medpixcl.matching.templates import COMBINE, Template, TemplateSet
+from medpixcl.matching.templates import Template, TemplateSet
 
 PEAKS = 8
 """Number of peaks kept for every landmark."""
@@ -63,7 +63,6 @@ class LandmarkMatcher:
             together (:func:`medpixcl.matching.place_together`), then moves each to where the query points back to the
             template (:mod:`medpixcl.matching.reciprocity`).
         levels: Indices of the levels to use, in order (0 is the finest); None uses all.
-        combine: Rule for combining the similarities to several templates: ``"mean"`` or ``"max"``.
         exclusion_mm: Radius around the found position within which no second peak counts; None means 10 cells of the
             finest level of the query.
         min_score: Score below which a landmark is unsure.
@@ -80,7 +79,6 @@ class LandmarkMatcher:
         *,
         mode: str = "consistent",
         levels: Sequence[int] | None = None,
-        combine: str = "mean",
         exclusion_mm: float | None = None,
         min_score: float = 0.1,
         max_ratio: float = 1.0,
@@ -89,9 +87,7 @@ class LandmarkMatcher:
     ) -> None:
         if mode not in ("argmax", "consistent"):
             raise ValueError(f"mode must be 'argmax' or 'consistent', found {mode!r}")
-        if combine not in COMBINE:
-            raise ValueError(f"combine must be 'mean' or 'max', found {combine!r}")
-        self.mode, self.levels, self.combine_by = mode, levels, combine
+        self.mode, self.levels = mode, levels
         self.exclusion_mm, self.max_cycle_mm = exclusion_mm, max_cycle_mm
         self.min_score, self.max_ratio, self.max_deviations = min_score, max_ratio, max_deviations
 
@@ -133,7 +129,7 @@ class LandmarkMatcher:
             levels = self._levels(image)
             grid = self._grid(levels, image.shape[2:], steps)
             templates.append(Template(levels, self.strides, grid, points.to(levels[0])))
-        self.templates = self.annotated = TemplateSet(templates, self.combine_by)
+        self.templates = self.annotated = TemplateSet(templates)
         return self
 
     @torch.no_grad()
@@ -195,11 +191,20 @@ class LandmarkMatcher:
         Raises:
             ValueError: If the query has other dimensions than the templates.
         """
-        templates = self.templates
         if shape is None and isinstance(query, Tensor):
             shape = query.shape[2:]
         levels = self._levels(query)
-        grid = self._grid(levels, shape, templates.templates[0].grid.spacing if spacing is None else spacing)
+        step = self.templates.templates[0].grid.spacing if spacing is None else spacing
+        return self.search(levels, self._grid(levels, shape, step))
+
+    def search(self, levels: list[Tensor], grid: CellGrid) -> MatchResult:
+        """Find the landmarks as :meth:`match` does, in level maps that are chosen and checked already.
+
+        Args:
+            levels: Maps (E, *cells) of the levels that the matcher uses, finest first.
+            grid: Cells of the finest level inside the image.
+        """
+        templates = self.templates
         product = ProductMap(templates.vectors, levels, self.strides)
         peaks, peak_scores = self._peaks(product, grid)
         placement = self._place(product, peaks, peak_scores, levels, grid)
@@ -240,7 +245,7 @@ class LandmarkMatcher:
         found = []
         for first in range(0, count, at_once):
             rows = self.templates.rows_of(first, first + at_once)
-            maps = self.templates.combine(product.full(rows)[inside], rows)
+            maps = self.templates.mean(product.full(rows)[inside], rows)
             found.append(local_peaks(maps, PEAKS, radius=PEAK_RADIUS))
         peaks, scores = zip(*found, strict=True)
         return torch.cat(peaks), torch.cat(scores)
@@ -249,7 +254,7 @@ class LandmarkMatcher:
         """Similarity of each landmark in its window, shape (K, *size)."""
         templates = self.templates
         rows = torch.arange(len(templates.owner), device=starts.device)
-        return templates.combine(product.windows(rows, starts[templates.owner], size))
+        return templates.mean(product.windows(rows, starts[templates.owner], size))
 
     def _spread(self, product: ProductMap, cells: Tensor, grid: CellGrid) -> Tensor:
         """Covariance in mm^2 of the upper half of the similarity, from the least to the greatest in a window."""
@@ -284,11 +289,19 @@ class LandmarkMatcher:
                 grid,
                 weight=weight,
             )
-        starts, size = refinement_window(grid, place.cells)
-        rows = reciprocal_windows(self.templates.around, self.templates.owner, levels, self.strides, starts, size)
         expected = grid.to_mm(first) if len(first) == 1 else place.predicted_mm
-        cells = peak_near(self.templates.combine(rows), starts, grid, expected, place.deviation_mm, weight)
+        refined = self._refined(levels, grid, Placement(place.cells, expected, place.deviation_mm), weight)
+        rows = torch.arange(len(refined), device=refined.device)
+        scores = product.windows(rows, refined.round().long(), [1] * len(grid.shape)).flatten()
+        cells = self.templates.mean(refined, weights=scores.clamp_min(FLOOR).square())
         return Placement(cells, place.predicted_mm, place.deviation_mm)
+
+    def _refined(self, levels: list[Tensor], grid: CellGrid, place: Placement, weight: float) -> Float[Tensor, "r d"]:
+        """Cell position that each row of the templates finds near its landmark's place, in both directions."""
+        owner = self.templates.owner
+        starts, size = refinement_window(grid, place.cells)
+        logs = reciprocal_windows(self.templates.around, owner, levels, self.strides, starts, size)
+        return peak_near(logs, starts[owner], grid, place.predicted_mm[owner], place.deviation_mm[owner], weight)
 
     def _cycle(self, levels: list[Tensor], voxels: Tensor) -> Tensor:
         """Distance in mm from each landmark to where its template looks most like the found place; the least of all."""

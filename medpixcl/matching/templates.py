@@ -12,8 +12,6 @@ from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.product import describe
 from medpixcl.matching.reciprocity import surroundings
 
-COMBINE = ("mean", "max")
-
 
 @dataclass(frozen=True)
 class Template:
@@ -42,7 +40,6 @@ class TemplateSet:
 
     Args:
         templates: At least one template; all have the same K landmarks.
-        combine: Rule for combining the values of a landmark from several templates: ``"mean"`` or ``"max"``.
 
     Attributes:
         there: True for landmarks that at least one template has, shape (K,). The attributes below leave out the others.
@@ -53,9 +50,8 @@ class TemplateSet:
         shape_mm: Mean shape of the templates, aligned to the first one, from the landmarks that they have.
     """
 
-    def __init__(self, templates: Sequence[Template], combine: str) -> None:
+    def __init__(self, templates: Sequence[Template]) -> None:
         self.templates = list(templates)
-        self.combine_by = combine
         has = torch.stack([~template.voxels.isnan().any(dim=1) for template in templates])
         self.there = has.any(dim=0)
         landmark, self.source = has.T.nonzero().unbind(1)
@@ -76,13 +72,21 @@ class TemplateSet:
         bounds = torch.searchsorted(self.owner, torch.tensor([first, end], device=self.owner.device)).tolist()
         return slice(*bounds)
 
-    def combine(self, values: Shaped[Tensor, "r ..."], rows: slice = slice(None)) -> Shaped[Tensor, "k ..."]:
-        """One value per landmark from those of some rows (all rows of each landmark among them)."""
+    def mean(
+        self, values: Shaped[Tensor, "r ..."], rows: slice = slice(None), weights: Float[Tensor, " r"] | None = None
+    ) -> Shaped[Tensor, "k ..."]:
+        """Mean value of each landmark over its rows.
+
+        Args:
+            values: Values of the rows, shape (R, ...).
+            rows: The rows that the values belong to, all rows of a landmark among them; by default all.
+            weights: Weight of each row above 0, shape (R,); None weights all alike.
+        """
         owner = self.owner[rows] - self.owner[rows][0]
         count = int(owner[-1]) + 1
         if count == len(owner):
             return values
-        spread_owner = owner.view(-1, *[1] * (values.ndim - 1)).expand_as(values)
-        how = "amax" if self.combine_by == "max" else "mean"
+        weights = torch.ones_like(owner, dtype=values.dtype) if weights is None else weights.to(values.dtype)
+        share = weights / weights.new_zeros(count).index_add_(0, owner, weights)[owner]
         empty = values.new_zeros(count, *values.shape[1:])
-        return empty.scatter_reduce_(0, spread_owner, values, how, include_self=False)
+        return empty.index_add_(0, owner, values * share.view(-1, *[1] * (values.ndim - 1)))

@@ -41,8 +41,8 @@ class MatchReport:
 
     Attributes:
         title: Heading of the page.
-        template_name: File name of the annotated image.
-        template_picture: Annotated image with its landmarks (the reference of ``landmark_overlay``).
+        template_names: File names of the annotated images.
+        template_pictures: Annotated images with their landmarks (the reference of ``landmark_overlay``).
         facts: Facts about the run by name: command, version, weights, template, date.
         landmark_table: Rows of :func:`medpixcl.reports.tables.landmark_summary_rows`.
         metrics: Metrics against a reference, see :func:`medpixcl.landmarks.metrics.summarise_errors`; None without one.
@@ -56,8 +56,8 @@ class MatchReport:
     """
 
     title: str
-    template_name: str
-    template_picture: Picture | None = None
+    template_names: Sequence[str]
+    template_pictures: Sequence[Picture] = ()
     facts: Mapping[str, str]
     landmark_table: Sequence[Sequence[str]]
     metrics: Mapping[str, Any] | None = None
@@ -84,8 +84,7 @@ def write_match_report(path: Path | str, report: MatchReport) -> None:
 
 def render_match_report(report: MatchReport) -> str:
     """Render the report as HTML text; see :func:`write_match_report`."""
-    template = [] if report.template_picture is None else [report.template_picture]
-    groups = {"template": template, "plots": report.plots, "best": report.best, "worst": report.worst}
+    groups = {"templates": report.template_pictures, "plots": report.plots, "best": report.best, "worst": report.worst}
     return render_page(
         "match.html.j2",
         groups,

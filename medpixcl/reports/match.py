@@ -1,6 +1,7 @@
 """Build the report of a matching run from its numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ def match_report(
     draw: Callable[[str], "matplotlib.figure.Figure | bytes"],
     facts: Mapping[str, str],
     metrics: Mapping[str, Any] | None = None,
-    template_picture: Picture | None = None,
+    template_pictures: Sequence[Picture] = (),
     rejected: Mapping[str, str] = MappingProxyType({}),
     warnings: Sequence[str] = (),
     comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
@@ -44,7 +45,7 @@ def match_report(
     Args:
         title: Heading of the page.
         templates: Paths of the annotated images; none for a detection.
-        images: Paths of the N matched images, without the template.
+        images: Paths of the N matched images, without the templates.
         names: Names of the K landmarks.
         scores: Confidence of each landmark, shape (N, K), NaN where it was not found.
         unsure: Flags of unsure landmarks, shape (N, K).
@@ -53,7 +54,7 @@ def match_report(
             shown images only.
         facts: Facts about the run by name, shown as given.
         metrics: Result of :func:`~medpixcl.data.landmarks.comparison.evaluate_positions` with the keys ``images``.
-        template_picture: The template with its landmarks.
+        template_pictures: Pictures of the templates with their landmarks, in the order of ``templates``.
         rejected: Mapping from images left out to the reason.
         warnings: Warnings to the reader, shown as given.
         comparisons: Name and metrics of other methods.
@@ -80,8 +81,11 @@ def match_report(
     }
     return MatchReport(
         title=title,
-        template_name=", ".join(known[one] for one in templates),
-        template_picture=template_picture,
+        template_names=[known[one] for one in templates],
+        template_pictures=[
+            replace(picture, caption=f"{known[one]} with its landmarks")
+            for one, picture in zip(templates, template_pictures, strict=True)
+        ],
         facts=facts,
         landmark_table=landmark_summary_rows(names, confidence, flags, metrics),
         metrics=metrics,

@@ -46,8 +46,8 @@ from .self_training import (
     Relabelling as Relabelling,
     TemplateMatching as TemplateMatching,
     template_landmark_names as template_landmark_names,
-    with_template as with_template,
-    without_template as without_template,
+    with_templates as with_templates,
+    without_templates as without_templates,
 )
 from .settings_file import SettingsFile as SettingsFile
 from .similarity import PositiveSimilarity as PositiveSimilarity

@@ -9,7 +9,6 @@ weights of the pseudo-landmarks, their correction by the shape, and the rounds a
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -17,13 +16,14 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from medpixcl.coordinates import spacing_of, voxel_to_mm, working_affine, working_spacing
-from medpixcl.data.datalist import Datalist, listed_spacing
-from medpixcl.data.identity import is_image_of
+from medpixcl.data.datalist import Datalist
+from medpixcl.data.identity import first_file
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.seeded import SeededDataset
+from medpixcl.landmarks.geometry import mean_shape
 from medpixcl.landmarks.pseudo import PseudoLandmarks
 from medpixcl.matching import LandmarkMatcher
-from medpixcl.matching.annotated_image import AnnotatedImage
+from medpixcl.matching.annotated_image import AnnotatedImage, fit_to
 from medpixcl.matching.trust import Relabelled, match_weights, relabel
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel, LandmarkInferer
@@ -32,31 +32,28 @@ from medpixcl.networks.weights import load_weights
 log = logging.getLogger(__name__)
 
 
-def with_template(template: str, spacing_mm: Sequence[float] | float | None, items: Datalist, repeats: int) -> Datalist:
-    """Datalist of the unlabelled images without the template, plus the template several times.
+def with_templates(templates: Datalist, items: Datalist, repeats: int) -> Datalist:
+    """Datalist of the unlabelled images without the templates, plus the templates several times.
 
     Args:
-        template: Path of the annotated image.
-        spacing_mm: Pixel size in mm of the template if its file does not state it; None takes it from ``items``.
-        items: Datalist of the images; the template may be among them.
-        repeats: Number of times that the template is shown per epoch.
+        templates: Items of the annotated images.
+        items: Datalist of the images; templates may be among them.
+        repeats: Number of times that templates are shown per epoch: each of them alike, and at least once.
 
     Raises:
         ValueError: If no other image is left.
     """
-    path = Path(template).resolve()
-    others = [item for item in items if not is_image_of(item, path)]
+    others = without_templates(templates, items)
     if not others:
-        raise ValueError(f"there is no image to train on beside the template {template}: add images to the manifest")
-    size = listed_spacing(template, items) if spacing_mm is None else spacing_mm
-    own: dict[str, Any] = {"image": template} | ({} if size is None else {"spacing_mm": size})
-    return [own] * repeats + others
+        named = "the template " + first_file(templates[0]) if len(templates) == 1 else f"the {len(templates)} templates"
+        raise ValueError(f"there is no image to train on beside {named}: add images to the manifest")
+    return templates * max(1, round(repeats / len(templates))) + others
 
 
-def without_template(template: str, items: Datalist) -> Datalist:
-    """Datalist without the template."""
-    path = Path(template).resolve()
-    return [item for item in items if not is_image_of(item, path)]
+def without_templates(templates: Datalist, items: Datalist) -> Datalist:
+    """Datalist without the images that are templates."""
+    own = {Path(first_file(item)).resolve() for item in templates}
+    return [item for item in items if Path(first_file(item)).resolve() not in own]
 
 
 def template_landmark_names(path: str, default: Sequence[str]) -> list[str]:
@@ -74,14 +71,30 @@ def pictures_of(*datasets: SeededDataset) -> dict[str, MetaTensor]:
     return found
 
 
-class TemplateMatching:
-    """Matches the template's landmarks in all images at the start of a training without pseudo-landmarks.
+def keep_marks(labels: PseudoLandmarks, templates: Sequence[AnnotatedImage]) -> None:
+    """Set the landmarks that were marked in annotated images, with the weight 1; what they lack stays as it was."""
+    for template in templates:
+        name, marks = _source(template), template.mm_of(labels.names)
+        marked = ~marks.isnan().any(dim=1)
+        before = labels.points(name, marks.shape[1]).to(marks)
+        labels.set(name, torch.where(marked[:, None], marks, before), torch.where(marked, 1.0, labels.weights(name)))
 
-    The template's own landmarks get the weight 1.
+
+def without_complete(templates: Sequence[AnnotatedImage], pictures: dict[str, MetaTensor]) -> dict[str, MetaTensor]:
+    """Prepared images by file name, without the annotated ones that lack no landmark of the others."""
+    marked = {name for template in templates for name in _marked(template)}
+    complete = {_source(template) for template in templates if marked == _marked(template)}
+    return {name: image for name, image in pictures.items() if name not in complete}
+
+
+class TemplateMatching:
+    """Matches the templates' landmarks in all images at the start of a training without pseudo-landmarks.
+
+    The templates' own landmarks get the weight 1. A landmark that one of them lacks is matched there.
 
     Args:
         labels: Store of pseudo-landmarks to fill.
-        template: Annotated image.
+        templates: Annotated images.
         matcher: Matcher that finds the landmarks.
         network: Embedding network of the matcher.
         weights: Weights of the embedding network; None leaves it unchanged.
@@ -93,14 +106,14 @@ class TemplateMatching:
     def __init__(
         self,
         labels: PseudoLandmarks,
-        template: AnnotatedImage,
+        templates: Sequence[AnnotatedImage],
         matcher: LandmarkMatcher,
         network: LevelsNet,
         weights: str | None,
         datasets: Sequence[SeededDataset],
         learn: bool = True,
     ) -> None:
-        self.labels, self.template, self.matcher = labels, template, matcher
+        self.labels, self.templates, self.matcher = labels, list(templates), matcher
         self.network, self.weights, self.datasets, self.learn = network, weights, list(datasets), learn
 
     def attach(self, engine: Engine) -> None:
@@ -115,23 +128,29 @@ class TemplateMatching:
         if self.weights is not None:
             load_weights(self.network, self.weights)
         embed = EmbeddingModel(self.network, engine.state.device)
-        self.template.fit(self.matcher, embed, embed.strides)
+        fit_to(self.matcher, self.templates, self.labels.names, embed, embed.strides)
 
         def embedded(image: MetaTensor) -> tuple[list[Tensor], Sequence[int], list[float]]:
             return embed(image.as_tensor()[None]), image.shape[1:], working_spacing(image)
 
-        own = str(self.template.image.meta["filename_or_obj"])
-        missing = {name: pictures[name] for name in self.labels.missing_among(pictures) if name != own}
+        missing = {name: pictures[name] for name in self.labels.missing_among(pictures)}
         if self.learn:
-            self.matcher.adapt(self.matcher.learn(embedded(image) for image in missing.values()))
-        for name, image in missing.items():
+            own = {_source(template) for template in self.templates}
+            self.matcher.adapt(self.matcher.learn(embedded(missing[name]) for name in missing if name not in own))
+        searched = without_complete(self.templates, missing)
+        for name, image in searched.items():
             levels, shape, spacing = embedded(image)
             found = self.matcher.match(levels, shape, spacing)
             weights = match_weights(found, min(spacing) * min(embed.strides))
             self.labels.set(name, voxel_to_mm(found.voxels.double().cpu(), working_affine(image)), weights.cpu())
-        self.labels.set(own, self.template.mm, torch.ones(len(self.template.voxels)))
+        keep_marks(self.labels, self.templates)
         self.network.cpu()
-        log.info("matched the template in %d images, mean weight %.2f", len(pictures) - 1, _mean_weight(self.labels))
+        log.info(
+            "matched %d template(s) in %d images, mean weight %.2f",
+            len(self.templates),
+            len(searched),
+            _mean_weight(self.labels),
+        )
 
 
 class Relabelling:
@@ -141,7 +160,7 @@ class Relabelling:
 
     Args:
         labels: Store of pseudo-landmarks to update.
-        template: Annotated image, whose landmarks are kept.
+        templates: Annotated images, whose own landmarks are kept.
         teacher: Network that finds the landmarks: a moving average of the one in training.
         inferer: Inferer that finds the landmarks in views of an image.
         dataset: Dataset of the training images.
@@ -151,13 +170,13 @@ class Relabelling:
     def __init__(
         self,
         labels: PseudoLandmarks,
-        template: AnnotatedImage,
+        templates: Sequence[AnnotatedImage],
         teacher: nn.Module,
         inferer: LandmarkInferer,
         dataset: SeededDataset,
         interval: int,
     ) -> None:
-        self.labels, self.template, self.teacher = labels, template, teacher
+        self.labels, self.templates, self.teacher = labels, list(templates), teacher
         self.inferer, self.dataset, self.interval = inferer, dataset, interval
 
     def attach(self, engine: Engine) -> None:
@@ -171,10 +190,10 @@ class Relabelling:
             self.relabel(engine.state.device)
 
     def relabel(self, device: torch.device) -> None:
-        """Find the landmarks of all training images except the template."""
-        own = str(self.template.image.meta["filename_or_obj"])
-        pictures = {name: image for name, image in pictures_of(self.dataset).items() if name != own}
-        there = ~self.template.points.missing
+        """Find the landmarks of all training images that the templates do not give."""
+        shape = mean_shape([template.mm_of(self.labels.names) for template in self.templates])
+        there = ~shape.isnan().any(dim=1)
+        pictures = without_complete(self.templates, pictures_of(self.dataset))
         found = {name: self._find(image, device) for name, image in pictures.items()}
         points, confidence, spread = (torch.stack(column)[:, there] for column in zip(*found.values(), strict=True))
         dims = points.shape[2]
@@ -182,14 +201,15 @@ class Relabelling:
             torch.stack([self.labels.points(name, dims) for name in found])[:, there],
             torch.stack([self.labels.weights(name) for name in found])[:, there],
         )
-        affine = working_affine(self.template.image)
+        affine = working_affine(self.templates[0].image)
         cell = float(spacing_of(affine).min()) * self.inferer.definition.stride
-        after = relabel(points, confidence, spread, before, self.template.mm[there], cell)
+        after = relabel(points, confidence, spread, before, shape[there], cell)
         for number, name in enumerate(found):
             places = torch.full((len(there), dims), torch.nan, dtype=torch.float64)
             weights = torch.zeros(len(there))
             places[there], weights[there] = after.points[number], after.weights[number]
             self.labels.set(name, places, weights)
+        keep_marks(self.labels, self.templates)
         self.labels.round += 1
         log.info("round %d: mean weight of the landmarks %.2f", self.labels.round, _mean_weight(self.labels))
 
@@ -199,6 +219,17 @@ class Relabelling:
             found = self.inferer(image.as_tensor()[None].to(device), self.teacher.eval())
         points = voxel_to_mm(found["points"][0].double().cpu(), working_affine(image))
         return points, found["confidence"][0].cpu(), found["spread_mm"][0].cpu()
+
+
+def _source(template: AnnotatedImage) -> str:
+    """File name of an annotated image, as the datasets' images have it."""
+    return str(template.image.meta["filename_or_obj"])
+
+
+def _marked(template: AnnotatedImage) -> set[str]:
+    """Names of the landmarks with a position in an annotated image."""
+    names, missing = template.points.names, template.points.missing.tolist()
+    return {name for name, lacking in zip(names, missing, strict=True) if not lacking}
 
 
 def _mean_weight(labels: PseudoLandmarks) -> float:

@@ -125,6 +125,12 @@ def test_several_templates(folder: Path) -> None:
     matcher = Matcher.from_bundle(MATCHING, device="cpu").fit(images, folder / "landmarks.csv", spacing_mm=1.0)
     results = matcher.match(folder / "images", spacing_mm=1.0)
     assert [one.image for one in results.landmarks] == ["phantom_002.png"], "templates are left out"
+    again = Matcher.from_bundle(MATCHING, device="cpu").fit(images, folder / "landmarks.csv", spacing_mm=0.5)
+    items = [{"image": str(image), "spacing_mm": 0.5} for image in images]
+    for other in (items, [images[0], images[1], images[0]]):
+        matcher.fit(other, folder / "landmarks.csv", spacing_mm=0.5)
+        assert matcher.files == again.files, "an image named twice is one template"
+    assert len(matcher.fit(folder, folder / "landmarks.csv", spacing_mm=0.5).files) == 3, "all that have landmarks"
     twice = Matcher.from_bundle(MATCHING, device="cpu")
     twice.fit([images[0]] * 2, [folder / "landmarks.csv"] * 2, spacing_mm=1.0)
     alone = fitted(folder).match(folder / "images", spacing_mm=1.0)
@@ -256,8 +262,10 @@ def test_bad_templates() -> None:
         matcher.fit([image, image], [MARKS_INSIDE], spacing_mm=1.0)
     with pytest.raises(ValueError, match="the landmarks given has no landmark with a position in image_000"):
         matcher.fit(image, {"left": (np.nan, np.nan)}, spacing_mm=1.0)
-    with pytest.raises(ValueError, match="a landmark 'other' that the first template lacks"):
-        matcher.fit([image, image], [MARKS_INSIDE, {"other": (1, 1)}], spacing_mm=1.0)
+    with pytest.raises(ValueError, match="found 2 templates and landmarks of 1"):
+        matcher.fit([image, image], MARKS_INSIDE, spacing_mm=1.0)
+    with pytest.raises(ValueError, match="a template is a mapping without the path of an image"):
+        matcher.fit({"picture": "a.png"}, MARKS_INSIDE, spacing_mm=1.0)
     with pytest.raises(ValueError, match="images is no setting of a bundle here"):
         Matcher.from_bundle(MATCHING, settings={"images": "folder"})
     with pytest.raises(

@@ -67,7 +67,7 @@ class TestExampleErrors:
         scene = Scene(dims, [0.0, 0.0, 0.0])
         via, target = (match_image(scene.matcher, scene.embed, scene.image(number)) for number in (1, 2))
         via.result.voxels[:, 0] += 12  # 6 mm, all alike, so that the shape has nothing to object
-        moved = detour_errors(scene.matcher, STRIDES, via, target)
+        moved = detour_errors(scene.matcher, STRIDES, [via], target)
         assert moved.median().item() == pytest.approx(6 * 1.02 / 1.01, abs=0.5)
 
     def test_the_matcher_keeps_its_template(self, dims: int) -> None:

@@ -97,7 +97,9 @@ def test_template_at_the_working_spacing(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((60, 50), dtype=np.uint8)).save(tmp_path / "native.png")
     table = tmp_path / "landmarks.csv"
     table.write_text("image,landmark,x_px,y_px\nnative.png,sella,12,25\nnative.png,nasion,,\n")
-    template = AnnotatedImage(str(tmp_path / "native.png"), str(table), preprocessing([0.5, 0.5]), 0.1)
+    template = AnnotatedImage(
+        {"image": str(tmp_path / "native.png"), "spacing_mm": 0.1}, str(table), preprocessing([0.5, 0.5])
+    )
     assert template.points.names == ("sella", "nasion")
     row, column = template.voxels[0].tolist()
     origin = working_voxels(torch.zeros(1, 2), template.image)[0].tolist()
@@ -109,5 +111,6 @@ def test_template_without_a_position(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((60, 50), dtype=np.uint8)).save(tmp_path / "native.png")
     table = tmp_path / "landmarks.csv"
     table.write_text("image,landmark,x_px,y_px\nnative.png,sella,,\nother.png,sella,1,1\n")
+    item = {"image": str(tmp_path / "native.png"), "spacing_mm": 0.1}
     with pytest.raises(ValueError, match=r"has no landmark with a position in native\.png; mark at least one"):
-        AnnotatedImage(str(tmp_path / "native.png"), str(table), preprocessing([0.5, 0.5]), 0.1)
+        AnnotatedImage(item, str(table), preprocessing([0.5, 0.5]))

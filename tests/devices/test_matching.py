@@ -57,7 +57,7 @@ def match(scene: dict[str, Any], learn: bool = False, population: Population | N
 @DIMS
 @pytest.mark.parametrize("mode", ["argmax", "consistent"])
 def test_matcher(dims: int, mode: str) -> None:
-    found = assert_same(match, scene(dims), mode=mode, combine="max" if dims == 2 else "mean")
+    found = assert_same(match, scene(dims), mode=mode)
     assert found["voxels"].device.type == NAME
 
 

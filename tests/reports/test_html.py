@@ -80,7 +80,7 @@ def report(dims: int | None = None, *, reference: bool = True, **changes: object
         draw=lambda _: overlay(dims) if dims else square(),
         facts={"command": "medpixcl match", "weights": "none"},
         metrics=evaluate_positions(predicted, truth) if reference else None,
-        template_picture=Picture(image=overlay(dims) if dims else square(), caption="the template"),
+        template_pictures=[Picture(image=overlay(dims) if dims else square(), caption="the template")],
         rejected={"/data/jane doe/bad.png": "cannot read /data/jane doe/bad.png: not an image"},
         warnings=["mind the gap"],
         cases=2,
@@ -144,7 +144,7 @@ class TestPage:
         assert "/data" not in page.replace("data:image", "")
 
     def test_nearly_empty(self) -> None:
-        empty = MatchReport(title="T", template_name="t.png", facts={}, landmark_table=[["landmark"]])
+        empty = MatchReport(title="T", template_names=["t.png"], facts={}, landmark_table=[["landmark"]])
         page = Page(render_match_report(empty))
         assert page.all("img") == []
         assert "Examples" not in page.text
@@ -155,7 +155,7 @@ class TestPage:
             render_match_report(
                 report(
                     title=evil,
-                    template_name=evil,
+                    template_names=[evil],
                     facts={evil: evil},
                     landmark_table=[[evil, evil], [evil, evil]],
                     best=[Picture(image=square(), caption=evil, alt=f'"{evil}')],

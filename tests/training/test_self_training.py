@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from medpixcl.networks import LandmarkNet
 from medpixcl.networks.inferers import LandmarkInferer
 from medpixcl.training.detection import LandmarkError
 from medpixcl.training.handlers import ResumeHandler
-from medpixcl.training.self_training import with_template, without_template
+from medpixcl.training.self_training import with_templates, without_templates
 from tests.tiny import ROOT, assert_identical, checkpoint, medpixcl
 
 BUNDLE = ROOT / "bundles" / "xray_landmark_selftraining"
@@ -52,18 +53,20 @@ def phantoms(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def train(data: Path, output: Path, **changes: Any) -> Any:
+def train(data: Path, output: Path, templates: Sequence[str] = ("phantom_000.png",), **changes: Any) -> Any:
     output.mkdir(parents=True, exist_ok=True)
     config = output / "tiny.json"
     config.write_text(json.dumps({**TINY, **changes}))
     places = {
-        "template": data / "phantom_000.png",
         "landmarks": data / "landmarks.csv",
         "data_list_file_path": data / "manifest.json",
         "output_dir": output,
         "ckpt_dir": output / "models",
     }
-    return run_bundle(BUNDLE, "train", {key: str(value) for key, value in places.items()}, extra_configs=[config])
+    overrides: dict[str, Any] = {key: str(value) for key, value in places.items()} | {
+        "template": [str(data / one) for one in templates]
+    }
+    return run_bundle(BUNDLE, "train", overrides, extra_configs=[config])
 
 
 def truth(data: Path) -> dict[str, torch.Tensor]:
@@ -152,6 +155,25 @@ def test_resume_equals_an_undisturbed_run(phantoms: Path, tmp_path: Path, monkey
     assert_identical(parts, whole)
 
 
+def test_several_templates(phantoms: Path, tmp_path: Path) -> None:
+    """Their own marks stay through all rounds; a landmark that one lacks is found in it by the others."""
+    table = phantoms / "landmarks.csv"
+    lines = table.read_text().splitlines()
+    lacking = next(line for line in lines if line.startswith("phantom_001.png,2,"))
+    table.write_text("\n".join(line for line in lines if line != lacking))
+    true = truth(phantoms)
+    templates = ["phantom_000.png", "phantom_001.png"]
+    train(phantoms, tmp_path / "run", templates, rounds=2, max_epochs=2)
+    labels = checkpoint(tmp_path / "run")["labels"]
+    assert labels["round"] == 1
+    complete, partial = (str(phantoms / name) for name in templates)
+    first, second = labels["weights"][complete], labels["weights"][partial]
+    assert first.tolist() == [1.0] * 4
+    assert [weight == 1.0 for weight in second.tolist()] == [True, False, True, True]
+    torch.testing.assert_close(labels["points"][complete], true["phantom_000.png"])
+    assert not labels["points"][partial].isnan().any()
+
+
 def test_commands(phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """`selftrain`, then `detect` with what it wrote: the names and the network of the training."""
     run, out = tmp_path / "run", tmp_path / "out"
@@ -220,10 +242,15 @@ def test_validation_without_a_landmark(caplog: pytest.LogCaptureFixture) -> None
             assert "no validation image has a landmark" in caplog.text
 
 
-def test_template_among_the_images(tmp_path: Path) -> None:
-    items = [{"image": str(tmp_path / name), "spacing_mm": [1.0, 1.0]} for name in ("a.png", "b.png")]
-    template = str(tmp_path / "a.png")
-    assert with_template(template, None, items, 2) == [items[0], items[0], items[1]]
-    assert without_template(template, items) == items[1:]
+def test_templates_among_the_images(tmp_path: Path) -> None:
+    """All templates are shown alike, about so many times together; no other image is left out."""
+    items = [{"image": str(tmp_path / name), "spacing_mm": [1.0, 1.0]} for name in ("a.png", "b.png", "c.png")]
+    first = [{"image": str(tmp_path / "folder" / ".." / "a.png")}]
+    assert with_templates(first, items, 2) == [*first, *first, *items[1:]]
+    assert with_templates(items[:2], items, 4) == [*items[:2], *items[:2], items[2]]
+    assert with_templates(items[:2], items, 1) == items
+    assert without_templates(first, items) == items[1:]
     with pytest.raises(ValueError, match="no image to train on beside the template"):
-        with_template(template, None, items[:1], 2)
+        with_templates(first, items[:1], 2)
+    with pytest.raises(ValueError, match="no image to train on beside the 3 templates"):
+        with_templates(items, items, 2)

@@ -80,12 +80,14 @@ def test_an_image_in_memory_is_the_file_that_it_was_read_from(tmp_path: Path, na
     for source in (own, other):
         image = loaded_image(read_image(source), name="a.dcm" if named else "")
         if source == own:
-            assert AnnotatedImage(image, str(path), Compose([]), None).points.voxels.tolist() == FLAT.voxels.tolist()
+            assert (
+                AnnotatedImage({"image": image}, str(path), Compose([])).points.voxels.tolist() == FLAT.voxels.tolist()
+            )
         else:
             with pytest.raises(ValueError, match=r"was marked on another DICOM image than a\.dcm"):
-                AnnotatedImage(image, str(path), Compose([]), None)
+                AnnotatedImage({"image": image}, str(path), Compose([]))
     bare = loaded_image(np.asarray(read_image(own)), name="a", spacing_mm=0.5)  # nothing says which file it was
-    assert len(AnnotatedImage(bare, str(path), Compose([]), None).points.names) == 2
+    assert len(AnnotatedImage({"image": bare}, str(path), Compose([])).points.names) == 2
 
 
 def test_a_report_of_another_frame_is_refused(tmp_path: Path) -> None:
