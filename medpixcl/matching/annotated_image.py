@@ -48,9 +48,8 @@ class AnnotatedImage:
             self._check()
         else:
             affine = torch.as_tensor(meta["original_affine"])
-            file = meta.get(READ_FROM) or (
-                str(self.path) if isinstance(given, MetaTensor) else given
-            )  # a report says which DICOM file it was made on
+            own = str(self.path) if isinstance(given, MetaTensor) else given
+            file = meta.get(READ_FROM) or own  # a report says which DICOM file it was made on
             self.points = read_landmarks(landmarks).for_image(file, affine, list(meta["spatial_shape"]))
             where = landmarks
         if bool(self.points.missing.all()):
