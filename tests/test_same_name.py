@@ -16,7 +16,7 @@ from medpixcl.data.images import read_image
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.phantoms import write_phantoms
 from medpixcl.data.scan import scan
-from medpixcl.training import without_template
+from medpixcl.training import without_templates
 from tests.reports.test_html import Page
 from tests.test_bad_input import RANDOM
 from tests.test_cli_measure import face, rows, write_pictures, write_table
@@ -94,8 +94,22 @@ def test_training_reads_the_landmarks_of_each_image(folder: Path) -> None:
         image = read_image(item["image"], spacing_mm=item["spacing_mm"])
         points = target_points(item["landmarks"], None, ["left"], item["image"], image.affine, image.shape[1:])
         assert points[0].abs().tolist() == [10.0 + number, 20.0]
-    template = str(folder / "images" / "p2" / "ceph.png")
-    assert [Path(item["image"]).parent.name for item in without_template(template, items)] == ["p1", "p3"]
+    template = [{"image": str(folder / "images" / "p2" / "ceph.png")}]
+    assert [Path(item["image"]).parent.name for item in without_templates(template, items)] == ["p1", "p3"]
+
+
+def test_templates_of_two_patients(folder: Path) -> None:
+    """Named one by one or by their folder: each with its own marks, each left out, both in the report."""
+    images, output = folder / "images", folder / "out"
+    each = ["--template", images / "p1" / "ceph.png", "--template", images / "p2" / "ceph.png"]
+    words = ["--bundle", MATCHING, "--spacing-mm", 1, *RANDOM, "--landmarks", images / "landmarks.csv"]
+    assert medpixcl("match", *words, *each, "--images", folder / "lists" / "m.jsonl", "-o", output) == 0
+    with (output / "landmarks.csv").open(newline="") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {"p3/ceph.png"}
+    page = (output / "report.html").read_text()
+    assert "the 2 templates p1/ceph.png, p2/ceph.png" in page
+    assert page.count("ceph.png with its landmarks") >= 2
+    assert medpixcl("match", *words, "--template", images, "--images", folder / "lists" / "m.jsonl", "-o", output) == 2
 
 
 def test_measure_draws_each_patient(tmp_path: Path) -> None:

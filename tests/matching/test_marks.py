@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose
 from torch import Tensor
 
-from medpixcl.matching import LandmarkMatcher
-from medpixcl.matching.marks import contradicted_marks
+from medpixcl.landmarks.points import LandmarkSet
+from medpixcl.matching import AnnotatedImage, LandmarkMatcher
+from medpixcl.matching.marks import contradicted_marks, mark_warnings
 from tests.matching.fields import WaveField
 from tests.matching.test_matcher import SHAPES, STRIDES, landmarks
 
@@ -48,3 +51,19 @@ def test_what_cannot_be_compared_is_not_named(generator: torch.Generator) -> Non
     for other in (marks[0], marks[2]):
         other[4] = torch.nan
     assert contradicted_marks(fitted(marks)).isnan().all()
+
+
+def test_sentences(generator: torch.Generator) -> None:
+    """They name image and landmark, two images of one name by their folders."""
+    marks, names = readings(3, generator), tuple(f"point {number}" for number in range(9))
+    marks[1][4, 0] += AWAY
+    marks[2][7] = torch.nan
+    templates = []
+    for number, points in enumerate(marks):
+        meta = {"filename_or_obj": f"/p{number}/ceph.png", "spatial_shape": SHAPES[2], "original_affine": torch.eye(4)}
+        image = MetaTensor(torch.zeros(1, *SHAPES[2]), affine=torch.eye(4), meta=meta)
+        templates.append(AnnotatedImage({"image": image}, LandmarkSet(names, points.double()), Compose([])))
+    checked, lacking = mark_warnings(fitted(marks), templates, names)
+    assert checked.startswith("check the mark 'point 4' of p1/ceph.png: it lies 1")
+    assert checked.endswith("mm from where the 2 other templates place it")
+    assert lacking == "of the 3 templates, not all have these landmarks: 'point 7' in 2"
