@@ -41,6 +41,10 @@ def match(
     unlabelled_limit: Annotated[
         int, typer.Option(min=1, help="Maximum number of images to learn from, drawn at random.")
     ] = 50,
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="Weights from `medpixcl selftrain`; the mean of matching and detection is taken."),
+    ] = None,
     formats: Formats = None,
     keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
@@ -48,12 +52,21 @@ def match(
     trust: Trust = False,
 ) -> None:
     """Find the landmarks of one or several annotated images in other images."""
+    from medpixcl.apps.detect import Detector
+
     matcher = chosen_matcher(bundle, weights, settings, trust=trust)
     folder = matcher.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
     matcher.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     if unlabelled is not None:
         matcher.learn(unlabelled, limit=unlabelled_limit, spacing_mm=spacing_mm)
-    results = matcher.match(images, spacing_mm=spacing_mm, reference=reference, calibration=calibration, output=folder)
+    results = matcher.match(
+        images,
+        spacing_mm=spacing_mm,
+        reference=reference,
+        calibration=calibration,
+        detector=None if detector is None else Detector.from_bundle(weights=detector, device=matcher.device),
+        output=folder,
+    )
     not_written = folder.write(results)
     if matcher.unlabelled is not None:
         matcher.write_population(output / "population.pt")

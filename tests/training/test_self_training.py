@@ -21,7 +21,8 @@ from medpixcl.networks.inferers import LandmarkInferer
 from medpixcl.training.detection import LandmarkError
 from medpixcl.training.handlers import ResumeHandler
 from medpixcl.training.self_training import with_templates, without_templates
-from tests.tiny import ROOT, assert_identical, checkpoint, medpixcl
+from tests.test_bad_input import RANDOM
+from tests.tiny import MATCHING, ROOT, assert_identical, checkpoint, medpixcl
 
 BUNDLE = ROOT / "bundles" / "xray_landmark_selftraining"
 TINY: dict[str, Any] = {
@@ -196,6 +197,10 @@ def test_commands(phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
     assert len(list((out / "markups").glob("*.mrk.json"))) == 16
     assert json.loads((out / "metrics.json").read_text())["images"] == 16
     assert medpixcl("detect", "--images", tmp_path / "none", "-o", out, *common) == 2
+    both = ["match", *template, "--images", phantoms, "--spacing-mm", 1, "--bundle", MATCHING, *RANDOM]
+    assert medpixcl(*both, "--detector", run / "models" / "model.pt", "-o", tmp_path / "both") == 0
+    assert "mean of matching and detection" in (tmp_path / "both" / "report.html").read_text()
+    assert len(list((tmp_path / "both" / "overlays").iterdir())) == 15, "the template is left out"
     capsys.readouterr()
 
 

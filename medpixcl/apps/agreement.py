@@ -1,0 +1,77 @@
+"""Landmarks found in two independent ways: the mean of both, and doubt where they differ."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medpixcl.apps.radii import Radii
+from medpixcl.apps.results import Landmarks, Results
+from medpixcl.landmarks.points import LandmarkSet
+
+MAX_DIFFERENCE_MM = 2.0
+"""Distance between both positions above which a landmark is unsure."""
+
+
+def mean_of_both(first: Results, second: Results, *, max_difference_mm: float = MAX_DIFFERENCE_MM) -> Results:
+    """Average the landmarks that two finders found in the same images.
+
+    A landmark is unsure if both finders doubt it, if their positions differ by more than ``max_difference_mm``, or if
+    one of them did not find it; then the other's position is taken. Scores are averaged, and half the difference
+    between the positions widens the covariance.
+
+    Args:
+        first: Results whose names, templates, facts and reference the mean keeps.
+        second: Results of another finder on the same images, with all landmarks of the first.
+        max_difference_mm: Distance between both positions above which a landmark is unsure.
+
+    Returns:
+        The results, without radii, since those of one finder do not fit the mean.
+    """
+    others = {one.source: _in_order(one, first.names) for one in second.landmarks}
+    pairs = [(one, others[one.source]) for one in first.landmarks if one.source in others]
+    merged = [_merged(*pair, max_difference_mm) for pair in pairs]
+    away = torch.cat([torch.zeros(0, dtype=torch.float64), *[_difference_mm(*pair) for pair in pairs]])
+    results = replace(first, landmarks=merged, radii=Radii(None, first.names), metrics=None, facts=dict(first.facts))
+    results.facts["positions"] = (
+        f"mean of matching and detection, which differ by {float(away.nanmedian()):.1f} mm in the median, and by more "
+        f"than {max_difference_mm:g} mm at {100 * float((away > max_difference_mm).double().mean()):.0f} % of the "
+        "landmarks"
+    )
+    results.measure()
+    return results
+
+
+def _in_order(one: Landmarks, names: tuple[str, ...]) -> Landmarks:
+    """The landmarks of an image in another order, perhaps fewer."""
+    order = [one.names.index(name) for name in names]
+    points = LandmarkSet(names, one.voxels[order], one.scores[order], tuple(one.flags[number] for number in order))
+    return replace(one, points=points, covariance_mm2=None if one.covariance_mm2 is None else one.covariance_mm2[order])
+
+
+def _difference_mm(one: Landmarks, other: Landmarks) -> Float[Tensor, " k"]:
+    """Distance between both positions of each landmark, NaN where one is missing."""
+    return torch.linalg.vector_norm(one.mm - other.mm, dim=1)
+
+
+def _merged(one: Landmarks, other: Landmarks, max_difference_mm: float) -> Landmarks:
+    """Mean of the landmarks of one image."""
+    voxels = torch.stack([one.voxels, other.voxels]).nanmean(dim=0)
+    scores = torch.stack([one.scores, other.scores]).nanmean(dim=0)
+    far = ~(_difference_mm(one, other) <= max_difference_mm)
+    flags = tuple(map(_flag, one.flags, other.flags, far.tolist(), voxels.isnan().any(dim=1).tolist()))
+    half = (one.mm - other.mm).nan_to_num(0) / 2
+    spread = None
+    if one.covariance_mm2 is not None and other.covariance_mm2 is not None:
+        spread = torch.stack([one.covariance_mm2, other.covariance_mm2]).nanmean(dim=0)
+        spread = spread + half[:, :, None] * half[:, None, :]
+    points = LandmarkSet(one.names, voxels, scores, flags)
+    return replace(one, points=points, extras=(), covariance_mm2=spread, radii_mm=None)
+
+
+def _flag(one: str, other: str, far: bool, missing: bool) -> str:
+    """Flag of a landmark from those of both finders."""
+    if missing:
+        return "missing"
+    return "unsure" if far or (one == other == "unsure") else ""
