@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medpixcl.landmarks.cephalometry import cephalometric_values, landmark_roles, measurements
+from medpixcl.landmarks.cephalometry import cephalometric_values, half_intervals, landmark_roles, measurements
 from medpixcl.landmarks.cephalometry.definitions import measurement
 from tests.reports.test_html import Page
 from tests.reports.test_tracing import ROLES, XY
@@ -60,6 +60,32 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def expected(points: torch.Tensor) -> dict[str, float]:
     return dict(zip(NAMES, cephalometric_values(points[None] * SPACING, ROLES)[0].tolist(), strict=True))
+
+
+def test_intervals_and_doubts(tmp_path: Path) -> None:
+    """Radii and flags of the landmark file reach the angles, the classes and the page; the columns of before stay."""
+    lines = ["image,landmark,x_px,y_px,spacing_mm,flag,radius_mm"]
+    for number, (x, y) in enumerate(face(0).tolist()):
+        lines.append(f"a.png,{number + 1},{x},{y},{SPACING},{'unsure' if number == 1 else ''},{3.0 + 0.1 * number}")
+    (tmp_path / "landmarks.csv").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    assert medpixcl("measure", tmp_path / "landmarks.csv", "-o", tmp_path / "out") == 0
+    table = rows(tmp_path / "out" / "measurements.csv")
+    assert list(table[0])[:8] == ["image", "group", "measurement", "value", "unit", "norm", "deviation_sd", "remark"]
+    found = {row["measurement"]: row for row in table}
+    radii = torch.tensor([[3.0 + 0.1 * number for number in range(19)]])
+    halves = half_intervals(face(0)[None] * SPACING, ROLES, radii)[0].tolist()
+    value, half = float(found["ANB"]["value"]), halves[NAMES.index("ANB")]
+    assert float(found["ANB"]["low"]) == pytest.approx(value - half, abs=2e-3)
+    assert float(found["ANB"]["high"]) == pytest.approx(value + half, abs=2e-3)
+    assert found["ANB"]["remark"] == "unsure: landmark N"
+    assert found["FMA"]["remark"] == ""
+    classes = {row["classification"]: row["class"] for row in rows(tmp_path / "out" / "classes.csv")}
+    assert " or " in classes["Skeletal class (ANB)"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "90 %, from the error radii of the landmarks" in page
+    assert classes["Skeletal class (ANB)"] in page
+    (tmp_path / "landmarks.csv").write_text("\n".join([*lines[:1], "a.png,1,1,1,1,,-2", ""]), encoding="utf-8")
+    assert medpixcl("measure", tmp_path / "landmarks.csv", "-o", tmp_path / "out") == 2
 
 
 def test_tables_tracings_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

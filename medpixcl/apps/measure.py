@@ -79,6 +79,7 @@ def measure(
     names: Mapping[str, str] | None = None,
     spacing_mm: float | None = None,
     exclude: Sequence[str] = (),
+    coverage: float = 0.9,
     progress: Progress = lambda done, total: None,
 ) -> MeasurementRun:
     """Measure cephalometric angles, lengths and ratios from landmarks.
@@ -94,6 +95,8 @@ def measure(
         names: Anatomical name of each landmark, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
         spacing_mm: Pixel size in mm for positions in pixels whose file does not state it.
         exclude: Images to leave out, as the file names them, or their file names.
+        coverage: Probability with which the column ``radius_mm`` of the landmark file, if it has one, holds the true
+            positions, and the intervals the true measurements.
         progress: Function called after every tracing.
 
     Raises:
@@ -105,15 +108,15 @@ def measure(
     drawn_on = None if images is None else checked_path(images, "the folder of the pictures")
     pictures = {} if drawn_on is None else find_pictures(read_landmarks(file), drawn_on)
     options = {"names": names, "spacing_mm": spacing_mm, "exclude": exclude, "pictures": pictures}
-    measured = measure_file(file, **options)  # type: ignore[arg-type]
+    measured = measure_file(file, coverage=coverage, **options)  # type: ignore[arg-type]
     readers = [measure_file(path, names=names, spacing_mm=spacing_mm) for path in others]
     run = MeasurementRun(measured, compare_files(measured, readers) if readers else [], folder)
     run.warnings = copies_among(run.comparisons)
     named = named_images(exclude, measured.file.images)
     run.not_found = [line for line in exclude if line not in named]
     tables = {
-        "measurements.csv": measurement_table(measured.images, measured.values, measured.reasons),
-        "classes.csv": class_table(measured.images, measured.values),
+        "measurements.csv": measurement_table(measured.images, measured.values, measured.halves, measured.remarks),
+        "classes.csv": class_table(measured.images, measured.values, measured.halves),
     }
     if run.comparisons:
         tables["agreement.csv"] = agreement_table(run.comparisons)
@@ -122,12 +125,15 @@ def measure(
         write_csv(folder / name, table)
     shown = _draw_tracings(run, pictures, spacing_mm, progress)
     facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": file.name}
+    if not bool(measured.halves.isnan().all()):
+        facts["intervals"] = f"{100 * coverage:g} %, from the error radii of the landmarks"
     if others:
         facts["compared with"] = ", ".join(telling_names(map(str, others)).values())
     report = MeasurementReport(
         facts=facts,
         images=measured.images,
         values=measured.values,
+        halves=measured.halves,
         reasons=measured.reasons,
         comparisons=run.comparisons,
         tracings=shown,

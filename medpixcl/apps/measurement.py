@@ -1,6 +1,7 @@
 """Cephalometric measurements of a landmark file, and comparison between the files of readers."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,9 @@ from medpixcl.landmarks.cephalometry import (
     ReaderComparison,
     cephalometric_values,
     compare_readers,
+    half_intervals,
     landmark_roles,
+    measurements,
     why_not,
 )
 from medpixcl.landmarks.points import OFF_PLANE_MM
@@ -47,6 +50,7 @@ class Measured:
         roles: Abbreviation of each of the K landmarks; None for a landmark without a known role.
         points: Landmarks (x, y) in mm, shape (N, K, 2), NaN where missing.
         values: Values of the M measurements, shape (N, M), see :func:`medpixcl.landmarks.cephalometry.measure`.
+        halves: Half the length of the interval around each value, shape (N, M), NaN where the landmarks have no radius.
     """
 
     file: LandmarkFile
@@ -54,6 +58,7 @@ class Measured:
     roles: tuple[str | None, ...]
     points: Float[Tensor, "n k 2"]
     values: Float[Tensor, "n m"]
+    halves: Float[Tensor, "n m"]
 
     @cached_property
     def short_names(self) -> dict[str, str]:
@@ -65,6 +70,23 @@ class Measured:
         """Reason why each measurement of an image cannot be computed; empty if it can."""
         return why_not(self.points, self.roles)
 
+    @cached_property
+    def remarks(self) -> list[list[str]]:
+        """Why a measurement of an image cannot be computed, or which of its landmarks are flagged as unsure."""
+        doubtful = [self._doubtful(image) for image in self.images]
+        return [
+            [
+                reason or _doubt([role for role in one.landmarks if role in of_image])
+                for reason, one in zip(row, measurements(), strict=True)
+            ]
+            for row, of_image in zip(self.reasons, doubtful, strict=True)
+        ]
+
+    def _doubtful(self, image: str) -> set[str | None]:
+        """Abbreviations of the landmarks of an image that are flagged as unsure."""
+        rows = [self.file.row(image, name) for name in self.file.names]
+        return {role for role, row in zip(self.roles, rows, strict=True) if row is not None and row.unsure}
+
 
 def measure_file(
     path: Path,
@@ -73,6 +95,7 @@ def measure_file(
     spacing_mm: float | None = None,
     exclude: Sequence[str] = (),
     pictures: Mapping[str, ListedPicture] | None = None,
+    coverage: float = 0.9,
 ) -> Measured:
     """Measure all images of a landmark file.
 
@@ -82,6 +105,7 @@ def measure_file(
         spacing_mm: Pixel size in mm for positions in pixels whose file does not state it.
         exclude: Images to leave out, by their name in the landmark file or their file name.
         pictures: Picture of each image; it gives the pixel size if the landmark file does not.
+        coverage: Probability with which the radii of the landmark file, if it has any, hold the true positions.
 
     Raises:
         ValueError: If the landmarks are unknown or not 2D, pixels have no size, or no image is left.
@@ -93,7 +117,8 @@ def measure_file(
     if not images:
         raise ValueError(f"{path}: all of its {len(file.images)} images are excluded; there is nothing to measure.")
     points = _positions(file, images, spacing_mm, pictures or {})
-    return Measured(file, images, roles, points, cephalometric_values(points, roles))
+    halves = half_intervals(points, roles, _radii(file, images), coverage=coverage)
+    return Measured(file, images, roles, points, cephalometric_values(points, roles), halves)
 
 
 def compare_files(measured: Measured, references: Sequence[Measured]) -> list[ReaderComparison]:
@@ -193,6 +218,17 @@ def _positions(
             if name in known[image]:
                 points[row, column] = _flat(file, image, known[image][name])
     return points
+
+
+def _radii(file: LandmarkFile, images: Sequence[str]) -> Float[Tensor, "n k"]:
+    """Error radius of each landmark in mm, NaN where the file has none."""
+    rows = [[file.row(image, name) for name in file.names] for image in images]
+    radii = [[math.nan if one is None or one.radius_mm is None else one.radius_mm for one in row] for row in rows]
+    return torch.tensor(radii, dtype=torch.float64)
+
+
+def _doubt(roles: Sequence[str]) -> str:
+    return f"unsure: landmark{'s' if len(roles) > 1 else ''} {', '.join(roles)}" if roles else ""
 
 
 def _flat(file: LandmarkFile, image: str, position: tuple[float, ...]) -> Tensor:

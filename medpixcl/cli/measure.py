@@ -23,6 +23,9 @@ def measure(
         Path | None, typer.Option(help="CSV with the columns landmark and name, to identify the landmarks of the file.")
     ] = None,
     exclude: Exclude = None,
+    coverage: Annotated[
+        float, typer.Option(help="Probability with which the column radius_mm holds the true positions.")
+    ] = 0.9,
     spacing_mm: Spacing = None,
 ) -> None:
     """Measure cephalometric angles, lengths and ratios from landmarks, with norms, classes and tracings."""
@@ -39,6 +42,7 @@ def measure(
             names=None if names is None else read_names(names),
             spacing_mm=spacing_mm,
             exclude=excluded_images(exclude),
+            coverage=coverage,
             progress=partial(show, "drawing"),
         )
     for path, reason in run.rejected.items():
@@ -54,7 +58,7 @@ def measure(
         print_table(agreement_rows(run.comparisons), title="Mean absolute difference ± SD of the difference")
         print_table(class_agreement_rows(run.comparisons), title="Same class")
     elif len(values) == 1:
-        print_table(row[:5] for row in single_rows(values[0]))
+        print_table(row[:5] for row in single_rows(values[0], run.measured.halves[0]))
     else:
         print_table(summary_rows(values))
     say(f"report: {output / 'report.html'}; measurements: {output / 'measurements.csv'}")

@@ -14,9 +14,9 @@ from medpixcl.landmarks.cephalometry import (
     Measurement,
     ReaderComparison,
     classifications,
-    classify,
     deviations,
     measurements,
+    possible_classes,
 )
 from medpixcl.landmarks.cephalometry.definitions import UNITS
 from medpixcl.reports.html import Picture, render_page
@@ -38,6 +38,7 @@ class MeasurementReport:
         facts: Facts about the run by name; keep folders and patient data out.
         images: Paths of the N images; their folders are not shown.
         values: Measurements, shape (N, M).
+        halves: Half the length of the interval around each measurement, shape (N, M), NaN where unknown.
         reasons: Reason why a measurement cannot be computed, for each image and measurement; empty where it can.
         comparisons: Comparisons with other readers.
         tracings: Pictures of the tracings.
@@ -48,6 +49,7 @@ class MeasurementReport:
     facts: Mapping[str, str]
     images: Sequence[str]
     values: Float[Tensor, "n m"]
+    halves: Float[Tensor, "n m"]
     reasons: Sequence[Sequence[str]]
     comparisons: Sequence[ReaderComparison] = ()
     tracings: Sequence[Picture] = ()
@@ -67,8 +69,8 @@ def render_measurement_report(report: MeasurementReport) -> str:
         {"tracings": report.tracings},
         report=report,
         summary=summary_rows(report.values),
-        single=single_rows(report.values[0]) if len(report.images) == 1 else [],
-        rows=image_rows(report.images, report.values),
+        single=single_rows(report.values[0], report.halves[0]) if len(report.images) == 1 else [],
+        rows=image_rows(report.images, report.values, report.halves),
         agreement=agreement_rows(report.comparisons),
         class_agreement=class_agreement_rows(report.comparisons),
         absent=absent_rows(report.reasons),
@@ -76,27 +78,34 @@ def render_measurement_report(report: MeasurementReport) -> str:
     )
 
 
-def measurement_table(images: Sequence[str], values: Float[Tensor, "n m"], reasons: Sequence[Sequence[str]]) -> Table:
-    """One row per image and measurement: value, unit, norm, deviation in SD, or why it is not computable.
+def measurement_table(
+    images: Sequence[str],
+    values: Float[Tensor, "n m"],
+    halves: Float[Tensor, "n m"],
+    remarks: Sequence[Sequence[str]],
+) -> Table:
+    """One row per image and measurement: value, unit, norm, deviation in SD, remark and the ends of the interval.
 
     Args:
         images: Names of the N images.
         values: Measurements, shape (N, M).
-        reasons: Reason why a measurement cannot be computed, for each image and measurement; empty where it can.
+        halves: Half the length of the interval around each measurement, shape (N, M), NaN where unknown.
+        remarks: Remark on each measurement of each image, such as why it is not computable; may be empty.
     """
-    table = [["image", "group", "measurement", "value", "unit", "norm", "deviation_sd", "remark"]]
-    for image, row, away, why in zip(images, values.tolist(), deviations(values).tolist(), reasons, strict=True):
-        for one, value, deviation, reason in zip(measurements(), row, away, why, strict=True):
+    table = [["image", "group", "measurement", "value", "unit", "norm", "deviation_sd", "remark", "low", "high"]]
+    columns = (values, deviations(values), values - halves, values + halves)
+    for image, why, *rows in zip(images, remarks, *[column.tolist() for column in columns], strict=True):
+        for one, remark, value, deviation, low, high in zip(measurements(), why, *rows, strict=True):
             norm = "" if one.norm is None else str(one.norm)
-            cells = [_number(value, 3), one.unit, norm, _number(deviation, 2), reason]
-            table.append([image, one.group, one.name, *cells])
+            cells = [_number(value, 3), one.unit, norm, _number(deviation, 2), remark]
+            table.append([image, one.group, one.name, *cells, _number(low, 3), _number(high, 3)])
     return table
 
 
-def class_table(images: Sequence[str], values: Float[Tensor, "n m"]) -> Table:
-    """One row per image and classification; the class is empty where it is not computable."""
+def class_table(images: Sequence[str], values: Float[Tensor, "n m"], halves: Float[Tensor, "n m"]) -> Table:
+    """One row per image and classification: every class that the interval touches, such as ``I or II``."""
     table = [["image", "classification", "measurement", "class"]]
-    for image, classes in zip(images, _labels(values), strict=True):
+    for image, classes in zip(images, possible_classes(values, halves), strict=True):
         table += [
             [image, one.name, one.measurement, label] for one, label in zip(classifications(), classes, strict=True)
         ]
@@ -138,25 +147,28 @@ def summary_rows(values: Float[Tensor, "n m"]) -> Table:
     return table
 
 
-def single_rows(values: Float[Tensor, " m"]) -> Table:
-    """Value, norm and deviation of every measurement that one image has."""
+def single_rows(values: Float[Tensor, " m"], halves: Float[Tensor, " m"]) -> Table:
+    """Value with its interval, norm and deviation of every measurement that one image has."""
     table = [["measurement", "value", "", "usual", "deviation (SD)", "what"]]
+    within = dict(zip([one.name for one in measurements()], halves.tolist(), strict=True))
     away = dict(zip([one.name for one in measurements()], deviations(values[None])[0].tolist(), strict=True))
     for one, column in _present(values[None]):
         value = float(column[0])
         arrow = {1: "▲", -1: "▼", 0: ""}[outside(one, value)]
         deviation = away[one.name]
         shown = "" if deviation != deviation else f"{deviation:+.1f}"
-        table.append([one.name, _with_unit(value, one), arrow, _norm(one), shown, one.about])
+        half = within[one.name]
+        interval = "" if half != half else f" ({value - half:.1f} to {value + half:.1f})"
+        table.append([one.name, _with_unit(value, one) + interval, arrow, _norm(one), shown, one.about])
     return table
 
 
-def image_rows(images: Sequence[str], values: Float[Tensor, "n m"]) -> Table:
-    """One row per image: the most used measurements and the classes."""
+def image_rows(images: Sequence[str], values: Float[Tensor, "n m"], halves: Float[Tensor, "n m"]) -> Table:
+    """One row per image: the most used measurements and the classes that their intervals touch."""
     shown, known = telling_names(images), [one.name for one in measurements()]
     classes = [one.name for one in classifications()]
     table = [["image", *MAIN_MEASUREMENTS, *MAIN_CLASSES]]
-    for image, row, labels in zip(images[:_MANY], values.tolist(), _labels(values), strict=False):
+    for image, row, labels in zip(images[:_MANY], values.tolist(), possible_classes(values, halves), strict=False):
         numbers = [_number(row[known.index(name)], 1) for name in MAIN_MEASUREMENTS]
         table.append([shown[image], *numbers, *[labels[classes.index(name)] for name in MAIN_CLASSES]])
     return table
@@ -199,13 +211,6 @@ def absent_rows(reasons: Sequence[Sequence[str]]) -> Table:
 def _present(values: Float[Tensor, "n m"]) -> list[tuple[Measurement, Tensor]]:
     columns = zip(measurements(), values.mT, strict=True)
     return [(one, column) for one, column in columns if not bool(column.isnan().all())]
-
-
-def _labels(values: Float[Tensor, "n m"]) -> list[list[str]]:
-    return [
-        ["" if place < 0 else one.labels[place] for one, place in zip(classifications(), row, strict=True)]
-        for row in classify(values).tolist()
-    ]
 
 
 def _titles(comparisons: Sequence[ReaderComparison]) -> list[str]:

@@ -1,9 +1,9 @@
 """Read and write landmarks as CSV, one row per image and landmark.
 
 Columns: ``image`` (or ``volume``), ``landmark``, and pixels ``x_px,y_px[,z_px]`` or millimetres ``x_mm,y_mm[,z_mm]``,
-or both; ``spacing_mm``, ``score``, ``flag`` are optional. Pixels count from 0 at the centre of the first one: x is the
-column and y the row of a picture; x, y, z are i, j, k of a volume. Millimetres are LPS+. Empty cells are a missing
-landmark.
+or both; ``spacing_mm``, ``score``, ``flag`` and ``radius_mm`` are optional. Pixels count from 0 at the centre of the
+first one: x is the column and y the row of a picture; x, y, z are i, j, k of a volume. Millimetres are LPS+. Empty
+cells are a missing landmark.
 """
 
 import csv
@@ -124,6 +124,9 @@ def _row(path: Path, record: dict[str, str], line: str, image: str, axes: dict[s
     spacing = _numbers(path, record, line, ["spacing_mm"]) if record.get("spacing_mm") else None
     if spacing is not None and spacing[0] <= 0:
         raise ValueError(f"{path}: {line}: spacing_mm is {record['spacing_mm']}; expected a positive size in mm.")
+    radius = _numbers(path, record, line, ["radius_mm"]) if record.get("radius_mm") else None
+    if radius is not None and radius[0] < 0:
+        raise ValueError(f"{path}: {line}: radius_mm is {record['radius_mm']}; expected a radius in mm of 0 or more.")
     return LandmarkRow(
         image=record[image].replace("\\", "/"),
         landmark=record["landmark"],
@@ -132,6 +135,8 @@ def _row(path: Path, record: dict[str, str], line: str, image: str, axes: dict[s
         mm=_numbers(path, record, line, axes.get("mm", [])),
         spacing_mm=None if spacing is None else spacing[0],
         scored=bool(record.get("score")),
+        radius_mm=None if radius is None else radius[0],
+        unsure=record.get("flag") == "unsure",
     )
 
 

@@ -74,7 +74,16 @@ def _number(cell: str) -> float | str | None:
 
 def _row(image: str, record: dict[str, Any], line: str) -> LandmarkRow:
     px, mm = (None if record[unit] is None else tuple(float(value) for value in record[unit]) for unit in ("px", "mm"))
-    if not all(math.isfinite(value) for value in (*(px or ()), *(mm or ()))):
+    radius = None if record.get("radius_mm") is None else float(record["radius_mm"])
+    if not all(math.isfinite(value) for value in (*(px or ()), *(mm or ()), radius or 0.0)):
         raise ValueError
-    scored = record.get("score") is not None
-    return LandmarkRow(image=image, landmark=str(record["landmark"]), line=line, px=px, mm=mm, scored=scored)
+    return LandmarkRow(
+        image=image,
+        landmark=str(record["landmark"]),
+        line=line,
+        px=px,
+        mm=mm,
+        scored=record.get("score") is not None,
+        radius_mm=radius,
+        unsure=record.get("flag") == "unsure",
+    )

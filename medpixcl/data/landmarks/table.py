@@ -33,6 +33,8 @@ class LandmarkRow:
         spacing_mm: Size in mm of a pixel of ``px``.
         marked_on: What the file says about the image that the landmark was marked on.
         scored: True if the file gives a score, which a program gives to what it found.
+        radius_mm: Radius in mm that holds the true position with the probability of a calibration.
+        unsure: True if a program flagged the landmark as unsure.
     """
 
     image: str
@@ -43,6 +45,8 @@ class LandmarkRow:
     spacing_mm: float | None = None
     marked_on: MarkedOn | None = None
     scored: bool = False
+    radius_mm: float | None = None
+    unsure: bool = False
 
 
 def positions_px(points: LandmarkSet) -> Float[Tensor, "k d"]:
@@ -187,6 +191,10 @@ class LandmarkFile:
         if note is not None:
             warnings.warn(f"{self.path}: {key}: {note}", stacklevel=2)
         return points
+
+    def row(self, image: str, landmark: str) -> LandmarkRow | None:
+        """Row of a landmark of an image, one of :attr:`images`; None if it has none."""
+        return self._rows[image].get(landmark)
 
     def in_voxels(self, image: str) -> bool:
         """True if a landmark of an image, one of :attr:`images`, is given in pixels or voxels."""

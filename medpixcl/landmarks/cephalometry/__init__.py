@@ -19,6 +19,7 @@ from medpixcl.landmarks.cephalometry.definitions import (
     classifications,
     measurements,
 )
+from medpixcl.landmarks.cephalometry.intervals import half_intervals, possible_classes
 from medpixcl.landmarks.cephalometry.measuring import cephalometric_values, classify, deviations, why_not
 from medpixcl.landmarks.cephalometry.roles import landmark_roles
 
@@ -36,7 +37,9 @@ __all__ = [
     "compare_measurements",
     "compare_readers",
     "deviations",
+    "half_intervals",
     "landmark_roles",
     "measurements",
+    "possible_classes",
     "why_not",
 ]

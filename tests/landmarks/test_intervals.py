@@ -1,0 +1,49 @@
+"""Intervals of measurements against drawn errors, and the classes that they touch."""
+
+import pytest
+import torch
+
+from medpixcl.landmarks.cephalometry import cephalometric_values, half_intervals, measurements, possible_classes
+from tests.landmarks.test_cephalometry import build_face
+
+NAMES = [one.name for one in measurements()]
+ROLES, POINTS = zip(*build_face().items(), strict=True)
+FACE = torch.tensor(POINTS, dtype=torch.float64)[None]
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.9])
+def test_as_wide_as_those_of_drawn_errors(coverage: float) -> None:
+    """Every landmark is drawn 40,000 times with a normal error, the share ``coverage`` of which lies in its radius."""
+    generator = torch.Generator().manual_seed(0)
+    deviation = 0.2 + torch.rand(FACE.shape[1], generator=generator)
+    draws = deviation[:, None] * torch.randn(40_000, *FACE.shape[1:], generator=generator).double()
+    radii = torch.linalg.vector_norm(draws, dim=2).quantile(coverage, dim=0)
+    values = cephalometric_values(FACE + draws, ROLES)
+    away = (values - cephalometric_values(FACE, ROLES)).abs()
+    halves = half_intervals(FACE, ROLES, radii[None], coverage=coverage)[0]
+    within = (away <= halves).double().mean(dim=0)
+    there = ~halves.isnan()
+    assert int(there.sum()) > 30
+    assert (within[there] - coverage).abs().max() < 0.02
+
+
+def test_a_landmark_without_a_radius_takes_the_intervals_that_need_it() -> None:
+    radii = torch.ones(1, FACE.shape[1])
+    radii[0, ROLES.index("N")] = NAN
+    halves = dict(zip(NAMES, half_intervals(FACE, ROLES, radii)[0].tolist(), strict=True))
+    assert halves["SNA"] != halves["SNA"]
+    assert halves["FMA"] > 0, "needs no nasion"
+    exact = half_intervals(FACE, ROLES, torch.zeros(1, FACE.shape[1]))[0]
+    assert exact[~exact.isnan()].eq(0).all()
+    with pytest.raises(ValueError, match=r"coverage is 1\.0; expected a probability between 0 and 1"):
+        half_intervals(FACE, ROLES, radii, coverage=1.0)
+
+
+def test_possible_classes() -> None:
+    """ANB 4.2 with a limit of 4: class II alone if it is exact, I or II within 0.9 degrees, all within 5."""
+    values = torch.full((4, len(NAMES)), NAN)
+    values[:3, NAMES.index("ANB")] = 4.2
+    halves = torch.full_like(values, NAN)
+    halves[1, NAMES.index("ANB")], halves[2, NAMES.index("ANB")] = 0.9, 5.0
+    assert [row[0] for row in possible_classes(values, halves)] == ["II", "I or II", "III or I or II", ""]
