@@ -11,6 +11,7 @@ from monai.transforms import Compose
 from PIL import Image
 
 from medpixcl.apps import Detector, Output
+from medpixcl.landmarks.points import outside_image
 from medpixcl.matching import ShapeStatistics
 from medpixcl.transforms import LoadImageMMd
 
@@ -83,3 +84,20 @@ def test_without_a_shape_of_its_own_landmarks(images: list[Path]) -> None:
     results = detector([off] * 3, [f"other {name}" for name in NAMES]).detect(images, spacing_mm=1.0)
     assert [one.flags for one in results.landmarks] == [("",) * len(NAMES)] * 3
     assert results.warnings == []
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("bundle", ["cephalometric_landmark_detection", "xray_landmark_selftraining"])
+def test_shipped_detectors_know_a_wrong_image(bundle: str, data_dir: Path, tmp_path: Path) -> None:
+    """A cephalogram as it is; then mirrored, with twice its pixel size, and a chest radiograph."""
+    right = data_dir / "ceph_isbi2015" / "images" / "160.png"
+    mirrored, chest = tmp_path / "mirrored.png", next((data_dir / "cxr_nih" / "images").glob("*.png"))
+    Image.open(right).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored)
+    shipped = Detector.from_bundle(bundle)
+    assert shipped.detect(right, spacing_mm=0.5).landmarks[0].flags.count("") >= 17
+    for file, spacing_mm in ((mirrored, 0.5), (right, 1.0), (chest, 1.0)):
+        results = shipped.detect(file, spacing_mm=spacing_mm)
+        (one,) = results.landmarks
+        assert set(one.flags) <= {"unsure", "missing"}
+        assert not outside_image(one.voxels, one.shape).any()
+        assert len(results.warnings) == 1
