@@ -1,5 +1,6 @@
 """Landmark detection: a trained network finds its landmarks in images."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,13 @@ class Detector(LandmarkFinder):
         results = super().start(images, **choices)
         results.trained_on = self.trained_on
         return results
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights, and of the shape of the landmarks if there is one."""
+        if self.shape is None:
+            return super().digest
+        return hashlib.sha256(f"{super().digest} {self.shape.to_data()}".encode()).hexdigest()
 
     def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
         """``"unsure"`` for landmarks of low confidence or large spread between views, else empty."""

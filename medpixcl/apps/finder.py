@@ -84,7 +84,7 @@ class LandmarkFinder(ABC):
 
     @property
     def digest(self) -> str:
-        """Digest of the weights, stored in calibrations, which hold for these weights only."""
+        """Digest of the weights, stored in calibrations, which hold for these alone."""
         fine = getattr(self.inferer, "fine", None)
         return weights_digest(self.network, *([fine] if isinstance(fine, nn.Module) else []))
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medpixcl.apps.readers import read_readers
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import pair_images
+from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.difficulty import difficulty, image_difficulty, widened
 from medpixcl.landmarks.regions import RegionCalibration, calibrate_regions, coverage_report, region_size, semi_axes
 from medpixcl.reports.tables import write_metrics_json
@@ -61,7 +61,10 @@ class Regions:
                 )
             return
         if self.calibration.weights != results.digest:
-            raise ValueError(f"{self.path} was calibrated with other weights than these: calibrate the regions again")
+            raise ValueError(
+                f"{self.path} was calibrated with other weights or another shape of the landmarks: calibrate the "
+                "regions again"
+            )
         self.calibration.regions_of(results.names, torch.eye(2).expand(len(results.names), 2, 2))
 
     def judge(self, one: Landmarks) -> Landmarks:
@@ -73,6 +76,7 @@ class Regions:
         if self.calibration is None:
             return one
         regions = self.calibration.regions_of(one.names, _covariance(one))
+        regions = regions.masked_fill(one.points.missing[:, None, None], torch.nan)
         return replace(one, regions_mm2=regions).with_flags(self.calibration.unsure(regions).tolist())
 
     def warning(self, landmarks: Sequence[Landmarks]) -> str:
@@ -99,8 +103,8 @@ class Regions:
 
     def _calibrated(self, results: Results, reference: TruePositions) -> RegionCalibration:
         """Calibration on the reference, or on the marks of each reader."""
-        marks = list(read_readers(self.readers).values()) or [reference]
-        examples = [_examples(results, positions) for positions in marks]
+        readers: list[TruePositions] = [read_landmarks(path).positions_mm() for path in self.readers.values()]
+        examples = [_examples(results, positions) for positions in readers or [reference]]
         found = [one for images, _ in examples for one in images]
         return calibrate_regions(
             torch.cat([away for _, away in examples]),

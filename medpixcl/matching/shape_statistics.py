@@ -37,6 +37,8 @@ SIZE_SD = 0.1
 """Standard deviation of the logarithm of the size before any image was seen."""
 SIZE_IMAGES = 3
 """Number of images for which ``SIZE_SD`` counts."""
+LEAST_SPREAD_MM = 1e-3
+"""Spread below which landmarks lie at one place, as in a blank image."""
 START = 0.1
 """Standard deviation of landmarks around the fitted mean shape, in units of its spread, for the first weights."""
 
@@ -116,11 +118,12 @@ class ShapeStatistics:
         Args:
             found_mm: Landmarks in mm, RAS+ or LPS+, shape (K, D); NaN where missing.
         """
-        there = ~found_mm.isnan().any(dim=1)
-        nothing = torch.full_like(found_mm[:, 0], torch.nan, dtype=torch.float64)
-        if int(there.sum()) < LEAST_LANDMARKS:
-            return ShapeJudgement(nothing, math.nan, there)
         found = found_mm.double()
+        there = found.isfinite().all(dim=1)
+        if int(there.sum()) < LEAST_LANDMARKS:
+            return ShapeJudgement(torch.full_like(found[:, 0], torch.nan), math.nan, there)
+        if spread(found[there]) < LEAST_SPREAD_MM:
+            return ShapeJudgement(torch.where(there, torch.inf, torch.nan).double(), 0.0, torch.zeros_like(there))
         weights = self._first_weights(found, there)
         known = torch.where(there[:, None], found, self.mean_mm)
         judged = self._distribution().judge(known[None], weights[None])

@@ -85,6 +85,18 @@ def test_one_image_is_a_shape_and_two_landmarks_are_none(dims: int) -> None:
     assert shape.judge(torch.full((COUNT, dims), torch.nan)).deviations.isnan().all()
 
 
+def test_landmarks_at_one_place(known: tuple[ShapeStatistics, torch.Tensor]) -> None:
+    """In a blank image all may be found in one pixel: none fits, and what is missing or endless is not judged."""
+    shape, others = known
+    one_place = torch.full_like(others[0], 7.0)
+    one_place[2], one_place[3] = torch.nan, torch.inf
+    judged = shape.judge(one_place)
+    assert not judged.fits.any()
+    assert judged.deviations.isnan().tolist() == [number in (2, 3) for number in range(COUNT)]
+    line = torch.arange(COUNT)[:, None] * torch.ones(others.shape[2])
+    assert not shape.judge(line).fits.any()
+
+
 def test_no_shape(known: tuple[ShapeStatistics, torch.Tensor]) -> None:
     data = known[0].to_data()
     for fault in ({"mean_mm": "far"}, {"names": ["a"]}, {"modes_mm": [[1.0]]}, {"size_sd": None}):
