@@ -1,6 +1,9 @@
 """Landmark detection: a trained network finds its landmarks in images."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +18,12 @@ from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import Images
 from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
-from medpixcl.apps.results import Results
+from medpixcl.apps.results import Landmarks, Results
 from medpixcl.data.manifest import SECTIONS
 from medpixcl.data.paths import checked_path, checked_paths
 from medpixcl.data.pixels import SpacingMM
+from medpixcl.landmarks.points import outside_image
+from medpixcl.matching import ShapeStatistics
 from medpixcl.training.config_data import as_data
 from medpixcl.training.settings_file import read_settings
 
@@ -41,6 +46,9 @@ class Detector(LandmarkFinder):
         trained_on: Facts on the training for the metrics: number of ``images`` and name of the ``start`` weights.
         min_confidence: Confidence below which a landmark is flagged as unsure.
         max_spread_mm: Spread between views, in mm, above which a landmark is flagged as unsure.
+        shape: Shape of the training landmarks as the training writes it
+            (:class:`medpixcl.matching.ShapeStatistics`), by which landmarks that contradict the others are flagged as
+            unsure; one of other landmarks is not used. None judges by confidence and spread alone.
 
     Example:
         >>> detector = Detector.from_bundle("cephalometric_landmark_detection")  # doctest: +SKIP
@@ -64,6 +72,7 @@ class Detector(LandmarkFinder):
         trained_on: Mapping[str, Any] | None = None,
         min_confidence: float = 0.2,
         max_spread_mm: float = 4.0,
+        shape: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             network,
@@ -76,6 +85,8 @@ class Detector(LandmarkFinder):
         )
         self.landmark_names, self.trained_on = tuple(landmark_names), trained_on
         self.min_confidence, self.max_spread_mm = min_confidence, max_spread_mm
+        known = None if shape is None else ShapeStatistics.from_data(shape)
+        self.shape = known if known is not None and known.names == self.landmark_names else None
 
     @classmethod
     def from_bundle(
@@ -93,7 +104,8 @@ class Detector(LandmarkFinder):
         Args:
             bundle: Name or folder of the bundle; ``xray_landmark_selftraining`` by default.
             weights: Weights of a training; the bundle's own by default. An ``inference.json`` next to them, written by
-                the training, gives the landmark names and the shape of the network; it is read as plain data.
+                the training, gives the landmark names, the settings of the network and the shape of the landmarks; it
+                is read as plain data.
             device: Device such as ``"cuda:1"``; ``"auto"`` leaves the choice to the bundle, which takes a GPU if there
                 is one.
             config: A config file merged over the bundle's, such as its ``inference_refine.json``, or a list of several;
@@ -106,11 +118,13 @@ class Detector(LandmarkFinder):
             ValueError: If the weights do not fit, or the device does not work.
         """
         beside = None if weights is None else checked_path(weights, "the file of weights").parent / SETTINGS_FILE
-        written = [as_data(read_settings(beside))] if beside is not None and beside.is_file() else []
+        # The bundle's shape is that of its own weights; settings of earlier versions have none.
+        written: list[Mapping[str, Any]] = [] if weights is None else [{"shape": None}]
+        written += [as_data(read_settings(beside))] if beside is not None and beside.is_file() else []
         files = checked_paths(config, "a config file")
         for file in files:
             check_config(file, trust=trust)
-        configs = [*written, *files]
+        configs: list[Path | Mapping[str, Any]] = [*written, *files]
         return read_finder(cls, bundle, weights=weights, device=device, settings=settings, trust=trust, configs=configs)
 
     @property
@@ -150,8 +164,25 @@ class Detector(LandmarkFinder):
         results.trained_on = self.trained_on
         return results
 
+    @property
+    def digest(self) -> str:
+        """Digest of the weights, and of the shape of the landmarks if there is one."""
+        if self.shape is None:
+            return super().digest
+        return hashlib.sha256(f"{super().digest} {self.shape.to_data()}".encode()).hexdigest()
+
     def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
         """``"unsure"`` for landmarks of low confidence or large spread between views, else empty."""
         confidence, spread = (prediction[key][number].cpu() for key in ("confidence", "spread_mm"))
         doubtful = (confidence < self.min_confidence) | ~(spread <= self.max_spread_mm)
         return tuple("unsure" if doubt else "" for doubt in doubtful.tolist())
+
+    def judge(self, one: Landmarks) -> Landmarks:
+        """Drop positions outside the image, flag landmarks that contradict the shape of the others, add the regions."""
+        outside = outside_image(one.voxels, one.shape)
+        one = replace(one, points=replace(one.points, voxels=one.voxels.masked_fill(outside[:, None], torch.nan)))
+        doubtful = torch.zeros_like(outside)
+        if self.shape is not None:
+            judged = self.shape.judge(one.mm)
+            one, doubtful = replace(one, deviations=judged.deviations), ~judged.fits
+        return super().judge(one.with_flags(doubtful.tolist()))

@@ -28,7 +28,7 @@ from medpixcl.data.manifest import SECTIONS
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
 from medpixcl.landmarks.points import LandmarkSet
-from medpixcl.networks.weights import load_weights
+from medpixcl.networks.weights import load_weights, weights_digest
 
 TYPED = {"template", "landmarks", "images", "calibration", "reference", "unlabelled", "unlabelled_limit", "pixel_mm"}
 """Config ids for which calls have an argument, so that a setting would have no effect."""
@@ -78,6 +78,16 @@ class LandmarkFinder(ABC):
     def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
         """Word for each landmark of one image of a batch, empty where all is well."""
 
+    def judge(self, one: Landmarks) -> Landmarks:
+        """Add the confidence regions to the landmarks of one image, and flag those whose region is too large."""
+        return one if self.output.regions is None else self.output.regions.judge(one)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights, stored in calibrations, which hold for these alone."""
+        fine = getattr(self.inferer, "fine", None)
+        return weights_digest(self.network, *([fine] if isinstance(fine, nn.Module) else []))
+
     @property
     def device(self) -> torch.device:
         """Device of the network."""
@@ -112,6 +122,7 @@ class LandmarkFinder(ABC):
             facts=dict(self.facts),
             reference=true,
             radii=radii,
+            digest=self.digest if self.output.regions is not None else "",
         )
         if output is None:
             images.check()
@@ -151,7 +162,7 @@ class LandmarkFinder(ABC):
     def collect(self, results: Results, images: MetaTensor, prediction: Prediction, output: Output | None) -> None:
         """Add the landmarks of a batch of prepared images to the results, and draw them where an output is given."""
         for number, image in enumerate(decollate_batch(images)):
-            one = self._landmarks(results, image, prediction, number)
+            one = self.judge(self._landmarks(results, image, prediction, number))
             results.landmarks.append(one)
             if output is not None:
                 output.draw(one, image)

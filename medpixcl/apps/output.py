@@ -6,13 +6,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.data import MetaTensor
 
 from medpixcl.apps.few_shot import few_shot_report, read_earlier_runs
 from medpixcl.apps.images import Images
 from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.regions import Regions
-from medpixcl.apps.results import Landmarks, Results, rejected_rows
+from medpixcl.apps.results import Landmarks, Results, lps_axes, rejected_rows
 from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.reading import REJECTED_TABLE
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
@@ -99,7 +100,7 @@ class Output:
         if self._earlier() and results.reference is None:
             raise ValueError("earlier_runs are compared by their error, and there is no reference to measure; give one")
         if self.regions is not None:
-            self.regions.check(results.names, results.reference)
+            self.regions.check(results)
         results.images.check()
         if "sr" in self.formats and not _has_dicom(results.images):
             raise ValueError("no image to search is DICOM, and a DICOM SR refers to one; leave out sr.")
@@ -108,8 +109,9 @@ class Output:
         """Draw the landmarks of one prepared image (1, *spatial)."""
         if self.overlays:
             save_png(one.overlay(image), self._picture(one, "overlays"))
-            if self.regions is not None and self.regions.calibration is not None:
-                save_png(self.regions.overlay(one, image), self._picture(one, "regions"))
+            if one.regions_mm2 is not None:
+                to_array = torch.linalg.inv(lps_axes(image))
+                save_png(one.overlay(image, to_array @ one.regions_mm2 @ to_array.T), self._picture(one, "regions"))
 
     def write(self, results: Results) -> list[NotWritten]:
         """Write the landmarks, the tables and the report of a run.

@@ -1,7 +1,7 @@
 """Landmarks found in images, by matching or by detection: positions, scores, errors, tables, files and a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from medpixcl.data.landmarks.writing import NotWritten
 from medpixcl.data.paths import checked_file
 from medpixcl.matching.annotated_image import AnnotatedImage
 from medpixcl.matching.key_points import template_warning
+from medpixcl.matching.shape_statistics import misfit_warning
 from medpixcl.reports.figures import landmark_overlay
 from medpixcl.reports.html import Picture, write_match_report
 from medpixcl.reports.match import match_report
@@ -52,12 +53,18 @@ class Landmarks(ImageLandmarks):
             is more reliable than its size, see :mod:`medpixcl.landmarks.regions`.
         radii_mm: Radius in mm around each position, (K,), that holds the true position with the calibration's
             probability; NaN where unknown. None without a calibration.
+        deviations: Distance of each position from the one that the other landmarks predict, in standard deviations of
+            the training landmarks, (K,); NaN where unknown. None if the detector knows no shape.
+        regions_mm2: Region around each position along the axes of :attr:`mm`, (K, D, D), see
+            :mod:`medpixcl.landmarks.regions`; NaN where unknown. None without a calibration of regions.
     """
 
     stem: str = ""
     source: str = ""
     covariance_mm2: Float[Tensor, "k d d"] | None = None
     radii_mm: Float[Tensor, " k"] | None = None
+    deviations: Float[Tensor, " k"] | None = None
+    regions_mm2: Float[Tensor, "k d d"] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,21 +91,36 @@ class Landmarks(ImageLandmarks):
         """One word per landmark: ``"unsure"``, ``"missing"``, ``"no geometry"``, or empty where all is well."""
         return self.points.flags or ("",) * len(self.names)
 
+    @property
+    def unsure(self) -> tuple[bool, ...]:
+        """True for each landmark that is flagged as unsure."""
+        return tuple(flag == "unsure" for flag in self.flags)
+
+    def with_flags(self, doubtful: Sequence[bool]) -> "Landmarks":
+        """Copy these landmarks with other flags.
+
+        Args:
+            doubtful: Landmarks that become ``"unsure"``; the others keep their flags, except that those without a
+                position become ``"missing"``.
+        """
+        given = zip(self.flags, doubtful, self.points.missing.tolist(), strict=True)
+        words = tuple("missing" if gone else "unsure" if doubt else flag for flag, doubt, gone in given)
+        return replace(self, points=replace(self.points, flags=words))
+
     def overlay(
-        self, image: MetaTensor, regions_mm2: Float[Tensor, "k d d"] | None = None, unsure: Sequence[bool] | None = None
+        self, image: MetaTensor, regions_mm2: Float[Tensor, "k d d"] | None = None
     ) -> "matplotlib.figure.Figure":
-        """Draw the landmarks on their prepared image.
+        """Draw the landmarks on their prepared image; those flagged as unsure are hollow.
 
         Args:
             image: The image, (1, *spatial), at any spacing.
             regions_mm2: Matrices of the regions around the landmarks, along the array axes of the image.
-            unsure: Landmarks to draw hollow; those flagged as unsure by default.
         """
         return landmark_overlay(
             image.as_tensor()[0].cpu(),
             working_voxels(self.voxels, image),
             names=self.names,
-            unsure=[flag == "unsure" for flag in self.flags] if unsure is None else unsure,
+            unsure=self.unsure,
             radii_mm=self.radii_mm if regions_mm2 is None else None,
             regions_mm2=regions_mm2,
             affine=affines_of(image)[1] if image.ndim == 4 else None,
@@ -122,6 +144,7 @@ class Results:
         trained_on: Number of ``images`` that the detector was trained on and name of the ``start`` weights.
         reference: True positions by image and landmark, LPS+ mm; None without a reference.
         radii: Error radii of a calibration, or none.
+        digest: Digest of the weights that confidence regions are calibrated for; empty without regions.
         landmarks: Landmarks of each image, in the order of the run.
         metrics: Errors against the reference, see :func:`medpixcl.landmarks.metrics.evaluate_positions`; None without.
     """
@@ -137,6 +160,7 @@ class Results:
     trained_on: Mapping[str, Any] | None = None
     reference: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None
     radii: Radii = field(default_factory=lambda: Radii(None, ()))
+    digest: str = ""
     landmarks: list[Landmarks] = field(default_factory=list)
     metrics: dict[str, Any] | None = None
 
@@ -147,9 +171,11 @@ class Results:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings about the results, such as that a template fits the images poorly."""
-        warning = template_warning([one.flags for one in self.landmarks]) if self.templates else ""
-        return [*self.template_warnings, *([warning] if warning else [])]
+        """Warnings about the results, such as that a template or a detector fits the images poorly."""
+        flags, regions = [one.flags for one in self.landmarks], self.output.regions
+        fit = template_warning(flags) if self.templates else misfit_warning(flags)
+        unlike = regions.warning(self.landmarks) if regions else ""
+        return [*self.template_warnings, *[text for text in (fit, unlike) if text]]
 
     def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
         """Positions (x, y[, z]) in mm, LPS+, by image and landmark, as ``landmarks.csv`` holds them: to 0.0001 mm."""
@@ -251,7 +277,7 @@ class Results:
             images=list(by_name),
             names=self.names,
             scores=torch.stack([one.scores for one in self.landmarks]),
-            unsure=torch.tensor([[flag == "unsure" for flag in one.flags] for one in self.landmarks]),
+            unsure=torch.tensor([one.unsure for one in self.landmarks]),
             draw=lambda name: by_name[name].overlay(self.read(by_name[name])),
             facts=self.facts | versions,
             metrics=self.metrics,

@@ -1,6 +1,5 @@
 """Unlabelled images from which matching learns the landmarks' appearance before it starts."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from medpixcl.apps.images import SHOWN, ImageList, Images
 from medpixcl.coordinates import spacing_of, working_affine
 from medpixcl.data.identity import first_file
 from medpixcl.matching import LandmarkMatcher, Population
+from medpixcl.networks.weights import weights_digest
 
 SUFFIX = ".pt"
 """Suffix of a file with a learnt population."""
@@ -135,21 +135,12 @@ class UnlabelledImages:
             yield image.as_tensor()[None], list(image.shape[1:]), spacing_of(affine).tolist()
 
 
-def fingerprint(network: nn.Module) -> str:
-    """Digest of a network's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def write_population(path: Path, population: Population, names: Sequence[str], network: nn.Module) -> None:
     """Write a population with its landmark names and the network's digest; the file holds no image data."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "names": list(names),
-        "network": fingerprint(network),
+        "network": weights_digest(network),
         "vectors": [rows.cpu() for rows in population.vectors],
         "around": [rows.cpu() for rows in population.around],
         "weights": population.weights.cpu(),
@@ -169,7 +160,7 @@ def read_population(path: str, names: Sequence[str], network: nn.Module | None =
     known = list(content["names"])
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"{path} has no landmark {unknown[0]!r}: learn it again with this template")
-    if network is not None and content["network"] != fingerprint(network):
+    if network is not None and content["network"] != weights_digest(network):
         raise ValueError(f"{path} was learnt with other weights: learn it again with these")
     order = [known.index(name) for name in names]
     return Population(

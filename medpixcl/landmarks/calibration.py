@@ -114,7 +114,9 @@ def calibrate_radii(
     """Compute radii from example errors: one quantile for every landmark and group (sure, unsure).
 
     If a landmark has too few examples in a group for a finite quantile, the quantile of all landmarks of the group is
-    used; if they are too few together, there is no radius.
+    used. If they are too few together, an unsure landmark takes the quantile of its examples of both groups, or the
+    largest error of any unsure example if that is larger: these radii hold at least as much as a sure landmark's, but
+    not a known share. The radius of an unsure landmark is never smaller than that of the same landmark if sure.
 
     Args:
         errors_mm: Errors in mm, shape (N examples, K landmarks), NaN where there is none.
@@ -122,15 +124,25 @@ def calibrate_radii(
         names: Names of the K landmarks.
         coverage: Probability that a true place lies within the radius.
     """
-    radii, examples = {}, {}
-    for group, members in zip(GROUPS, (~unsure, unsure), strict=True):
-        scores = torch.where(members, errors_mm, torch.nan)
-        pooled = conformal_quantile(scores.flatten(), coverage)
-        each = conformal_quantile(scores, coverage)
-        each = torch.where(each.isfinite(), each, pooled)
-        radii[group] = tuple(value if math.isfinite(value) else None for value in each.tolist())
-        examples[group] = tuple((~scores.isnan()).sum(dim=0).tolist())
-    return RadiusCalibration(tuple(names), coverage, radii, examples)
+    sure_errors, unsure_errors = (torch.where(members, errors_mm, torch.nan) for members in (~unsure, unsure))
+    sure, doubtful = _quantiles(sure_errors, coverage), _quantiles(unsure_errors, coverage)
+    largest = unsure_errors.nan_to_num(nan=-torch.inf).amax()
+    fallback = torch.maximum(_quantiles(errors_mm, coverage), largest)
+    doubtful = torch.where(doubtful.isfinite(), doubtful, fallback)
+    doubtful = torch.where(sure.isfinite(), torch.maximum(doubtful, sure), doubtful)
+    radii = dict(zip(GROUPS, (_known(sure), _known(doubtful)), strict=True))
+    rows = (tuple((~errors.isnan()).sum(dim=0).tolist()) for errors in (sure_errors, unsure_errors))
+    return RadiusCalibration(tuple(names), coverage, radii, dict(zip(GROUPS, rows, strict=True)))
+
+
+def _quantiles(errors_mm: Float[Tensor, "n k"], coverage: float) -> Float[Tensor, " k"]:
+    """Quantile of each landmark, or of all together if it has too few examples; infinite if they are too few."""
+    each, pooled = conformal_quantile(errors_mm, coverage), conformal_quantile(errors_mm.flatten(), coverage)
+    return torch.where(each.isfinite(), each, pooled)
+
+
+def _known(radii_mm: Float[Tensor, " k"]) -> tuple[float | None, ...]:
+    return tuple(value if math.isfinite(value) else None for value in radii_mm.tolist())
 
 
 def with_readers(

@@ -15,7 +15,7 @@ group); Johnstone and Cox, Conformal uncertainty sets for robust optimization, C
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ from medpixcl.landmarks.calibration import conformal_quantile
 
 MIN_SD_MM = 1e-3
 """Least standard deviation in mm along any direction of a covariance that has a shape."""
+UNLIKE_SHARE = 0.1
+"""Share of the examples whose difficulty a new image must exceed to count as unlike them."""
+LEAST_UNLIKE, LEAST_UNLIKE_SHARE = 3, 0.3
+"""Least number and share of unlike images of a warning."""
 MAX_ELONGATION = 100.0
 """Largest ratio of length to width of a covariance that has a shape."""
 
@@ -88,20 +92,25 @@ class RegionCalibration:
         coverage: Probability that a region holds the true place.
         scales: Number of standard deviations that a region reaches, per landmark; None with too few examples.
         radii_mm: Radius in mm for covariances without a shape, per landmark; None with too few examples.
-        unsure_above_mm: Size in mm (see :func:`region_size`), per landmark, above which a region marks the landmark as
-            unsure; None without examples.
+        unsure_above_mm: Size in mm (see :func:`region_size`) above which a region marks its landmark as unsure; None
+            without examples.
         examples: Numbers of examples with and without a shape, per landmark.
+        difficulty_above: Difficulty of an image (:func:`medpixcl.landmarks.difficulty.image_difficulty`) that
+            ``UNLIKE_SHARE`` of the examples exceed; None if unknown.
+        weights: Digest of the weights that the examples were found with; empty if unknown.
     """
 
     names: tuple[str, ...]
     coverage: float
     scales: tuple[float | None, ...]
     radii_mm: tuple[float | None, ...]
-    unsure_above_mm: tuple[float | None, ...]
+    unsure_above_mm: float | None
     examples: tuple[tuple[int, int], ...]
+    difficulty_above: float | None = None
+    weights: str = ""
 
     def __post_init__(self) -> None:
-        rows = (self.scales, self.radii_mm, self.unsure_above_mm, self.examples)
+        rows = (self.scales, self.radii_mm, self.examples)
         if any(len(row) != len(self.names) for row in rows):
             raise ValueError(f"a calibration of regions needs {len(self.names)} values of each kind, one per landmark.")
 
@@ -122,9 +131,27 @@ class RegionCalibration:
         region = torch.where(has_shape(spread)[..., None, None], spread * scales.square()[:, None, None], ball)
         return torch.where(missing, torch.nan, region)
 
-    def unsure(self, names: Sequence[str], regions: Float[Tensor, "*n k d d"]) -> Bool[Tensor, "*n k"]:
-        """True for landmarks whose region is larger than nearly all regions of the examples, or unknown."""
-        return ~(region_size(regions) <= self._values(names, self.unsure_above_mm).to(regions.device))
+    def unsure(self, regions: Float[Tensor, "*n d d"]) -> Bool[Tensor, "*n"]:
+        """True for regions that are larger than nearly all regions of the examples' landmarks, or unknown."""
+        return ~(region_size(regions) <= (math.nan if self.unsure_above_mm is None else self.unsure_above_mm))
+
+    def warning(self, difficulties: Float[Tensor, " n"]) -> str:
+        """Warn if images look unlike the examples: so many are difficult that chance does not explain it; else empty.
+
+        Args:
+            difficulties: Difficulty of each image, shape (N,); NaN counts as difficult.
+        """
+        if self.difficulty_above is None:
+            return ""
+        count, hard = len(difficulties), int((~(difficulties <= self.difficulty_above)).sum())
+        chance = count * UNLIKE_SHARE + 3 * math.sqrt(count * UNLIKE_SHARE * (1 - UNLIKE_SHARE))
+        if hard < max(LEAST_UNLIKE, LEAST_UNLIKE_SHARE * count, chance):
+            return ""
+        return (
+            f"{hard} of {count} images are harder than {100 * (1 - UNLIKE_SHARE):g} % of those that the regions were "
+            f"calibrated on: the regions may hold fewer true places than {100 * self.coverage:g} %; calibrate on "
+            "images like these"
+        )
 
     def _values(self, names: Sequence[str], row: Sequence[float | None]) -> Float[Tensor, " k"]:
         if unknown := sorted(set(names) - set(self.names)):
@@ -149,11 +176,16 @@ class RegionCalibration:
         """
         try:
             record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-            scales, radii, limits = (tuple(record[key]) for key in ("scales", "radii_mm", "unsure_above_mm"))
+            scales, radii = (tuple(record[key]) for key in ("scales", "radii_mm"))
             examples = tuple((int(shaped), int(other)) for shaped, other in record["examples"])
-            return cls(tuple(record["names"]), float(record["coverage"]), scales, radii, limits, examples)
+            above, weights = record["difficulty_above"], str(record["weights"])
+            names, coverage = tuple(record["names"]), float(record["coverage"])
+            limit = record["unsure_above_mm"]
+            return cls(names, coverage, scales, radii, _number(limit), examples, _number(above), weights)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{path} is no calibration of regions; give a file made by RegionCalibration.") from None
+            raise ValueError(
+                f"{path} is no calibration of regions, or one of an earlier version; calibrate the regions again."
+            ) from None
 
 
 def calibrate_regions(
@@ -162,7 +194,9 @@ def calibrate_regions(
     names: Sequence[str],
     *,
     coverage: float = 0.9,
-    sure_share: float = 0.95,
+    sure_share: float = 0.98,
+    difficulty: Float[Tensor, " n"] | None = None,
+    weights: str = "",
 ) -> RegionCalibration:
     """Calibrate regions on examples: images with known landmarks that were not used in the training.
 
@@ -175,7 +209,9 @@ def calibrate_regions(
         covariance: Covariances of the heatmaps' peaks in mm^2, along the same axes, shape (N, K, D, D).
         names: Names of the K landmarks.
         coverage: Probability that a true place lies within its region.
-        sure_share: Share of the examples' regions that count as sure.
+        sure_share: Share of the examples' regions, of all landmarks together, that count as sure.
+        difficulty: Difficulty of each example, shape (N,), by which unlike images are told later; None if unknown.
+        weights: Digest of the weights that the examples were found with.
 
     Raises:
         ValueError: If the numbers of landmarks differ, or a share is not between 0 and 1.
@@ -192,12 +228,18 @@ def calibrate_regions(
         coverage,
         _quantiles(scores, coverage),
         _quantiles(others, coverage),
-        (None,) * len(names),
+        None,
         tuple((int(one), int(other)) for one, other in counts),
+        None if difficulty is None else float(difficulty.double().nanquantile(1 - UNLIKE_SHARE)),
+        weights,
     )
     known = torch.where(found[..., None, None], covariance.double(), torch.nan)
-    limits = _quantiles(region_size(calibration.regions_of(names, known)), sure_share)
-    return RegionCalibration(**{**vars(calibration), "unsure_above_mm": limits})
+    sizes = region_size(calibration.regions_of(names, known)).flatten()
+    sizes = sizes[~sizes.isnan()]
+    if not len(sizes):
+        return calibration
+    limit = torch.minimum(conformal_quantile(sizes, sure_share), sizes.max())
+    return replace(calibration, unsure_above_mm=float(limit))
 
 
 def _quantiles(scores: Float[Tensor, "n k"], share: float) -> tuple[float | None, ...]:
@@ -205,6 +247,10 @@ def _quantiles(scores: Float[Tensor, "n k"], share: float) -> tuple[float | None
     each, pooled = conformal_quantile(scores, share), conformal_quantile(scores.flatten(), share)
     chosen = torch.where(each.isfinite(), each, pooled)
     return tuple(value if math.isfinite(value) else None for value in chosen.tolist())
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def covered(away_mm: Float[Tensor, "*n d"], regions: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n"]:
@@ -222,29 +268,29 @@ def covered(away_mm: Float[Tensor, "*n d"], regions: Float[Tensor, "*n d d"]) ->
 
 
 def coverage_report(
-    calibration: RegionCalibration,
+    target: float,
     names: Sequence[str],
     away_mm: Float[Tensor, "n k d"],
-    covariance: Float[Tensor, "n k d d"],
+    regions: Float[Tensor, "n k d d"],
+    unsure: Bool[Tensor, "n k"],
 ) -> dict[str, Any]:
     """Measure how many true places lie in their regions, on images that the calibration has not seen.
 
     Args:
-        calibration: Calibration that covers these landmarks.
+        target: Probability with which the regions are meant to hold the true places.
         names: Names of the K landmarks.
         away_mm: True minus found position in mm, shape (N, K, D).
-        covariance: Covariances of the heatmaps' peaks in mm^2, shape (N, K, D, D).
+        regions: Regions in mm^2, shape (N, K, D, D).
+        unsure: Flags of unsure landmarks, shape (N, K).
 
     Returns:
         ``target``, and both over all landmarks and for each under ``landmarks``: ``coverage`` (None without examples),
         its 95 % ``interval`` (Wilson's; the one over all landmarks is too narrow, since the landmarks of an image are
         correlated), ``examples``, the median ``size_mm`` of the regions, and the ``unsure`` share.
     """
-    regions = calibration.regions_of(names, covariance)
     hits, sizes = covered(away_mm, regions), region_size(regions)
-    unsure = calibration.unsure(names, regions)
     each = {name: _summary(hits[:, number], sizes[:, number], unsure[:, number]) for number, name in enumerate(names)}
-    return {"target": calibration.coverage, **_summary(hits, sizes, unsure), "landmarks": each}
+    return {"target": target, **_summary(hits, sizes, unsure), "landmarks": each}
 
 
 def _summary(hits: Tensor, sizes: Tensor, unsure: Tensor) -> dict[str, Any]:

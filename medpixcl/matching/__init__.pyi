@@ -5,3 +5,4 @@ from .placement import place_together as place_together
 from .population import Population as Population
 from .product import ProductMap as ProductMap, describe as describe
 from .search import best_match as best_match, product_match as product_match
+from .shape_statistics import ShapeStatistics as ShapeStatistics, read_shape as read_shape

@@ -79,6 +79,14 @@ class PointDistribution:
             total = inner.T @ inner + spread_of.sum(dim=0) + PRIOR_IMAGES * prior
             self.covariance = total / (len(found) + PRIOR_IMAGES)
 
+    @classmethod
+    def known(cls, mean: Float[Tensor, "k d"], covariance: Float[Tensor, "n n"]) -> "PointDistribution":
+        """Make a distribution of a mean shape and a covariance that are known already, both in mm."""
+        made = cls.__new__(cls)
+        made.mean, made.covariance = mean.double(), covariance.double()
+        made.noise = float(NOISE * spread(made.mean)) ** 2
+        return made
+
     def judge(self, found: Float[Tensor, "n k d"], weights: Float[Tensor, "n k"]) -> Judgement:
         """Judge found landmarks (N, K, D) with weights (N, K) by the shape."""
         found, weights = found.double(), weights.double()

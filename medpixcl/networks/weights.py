@@ -1,5 +1,6 @@
 """Load weights from a file into a network, with a report of which tensors fitted."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,23 @@ class TransferReport:
                 rest = f", and {len(names) - shown} more" if len(names) > shown else ""
                 lines.append(f"  {kind}: {', '.join(names[:shown])}{rest}")
         return "\n".join(lines)
+
+
+def weights_digest(*networks: nn.Module) -> str:
+    """Compute a digest of the weights of one or several networks, which tells a file made with them from others.
+
+    Args:
+        networks: Networks on any device; their names of tensors and the bytes of the values count.
+
+    Returns:
+        SHA-256, 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, tensor in network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

@@ -5,7 +5,11 @@ from .batches import PixelPairsPrepareBatch as PixelPairsPrepareBatch
 from .classification import ClassificationScore as ClassificationScore
 from .controls import ExogenousControl as ExogenousControl
 from .correspondence import PixelCorrespondence as PixelCorrespondence
-from .detection import LandmarkError as LandmarkError, LandmarkPrepareBatch as LandmarkPrepareBatch
+from .detection import (
+    LandmarkError as LandmarkError,
+    LandmarkPrepareBatch as LandmarkPrepareBatch,
+    annotated_shape as annotated_shape,
+)
 from .handlers import (
     BestMetricState as BestMetricState,
     BestWeights as BestWeights,

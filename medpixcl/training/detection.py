@@ -9,6 +9,8 @@ from ignite.exceptions import NotComputableError
 from monai.engines import PrepareBatch
 from torch import Tensor
 
+from medpixcl.data import SeededDataset
+from medpixcl.matching import ShapeStatistics
 from medpixcl.training.batches import plain_tensor
 from medpixcl.training.ratio import RatioOfSums
 
@@ -31,6 +33,22 @@ class LandmarkPrepareBatch(PrepareBatch):
             return plain_tensor(batchdata[key], device, non_blocking)
 
         return moved("image"), {key: moved(key) for key in ("points", "weights")}
+
+
+def annotated_shape(dataset: SeededDataset, names: Sequence[str]) -> dict[str, Any] | None:
+    """Compute the shape of the training landmarks, by which a detector judges what it finds.
+
+    Args:
+        dataset: Training images, prepared with their landmarks in mm (``points``).
+        names: Names of the landmarks.
+
+    Returns:
+        Data of :class:`medpixcl.matching.ShapeStatistics`; None for fewer than three landmarks, or where no image has
+        all of them.
+    """
+    prepared = dataset.prepared
+    shape = ShapeStatistics.of(torch.stack([prepared[n]["points"] for n in range(len(dataset.data))]), names)
+    return None if shape is None else shape.to_data()
 
 
 class LandmarkError(RatioOfSums):

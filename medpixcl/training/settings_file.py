@@ -28,6 +28,8 @@ _LAYER = {
 }
 """A layer by its name, or as MONAI takes it: ``["group", {"num_groups": 8}]``."""
 _NUMBERS = {"type": ["number", "array", "null"], "items": {"type": "number"}}
+_NUMBER = {"type": "number"}
+_ROWS = {"type": "array", "items": {"type": "array", "items": _NUMBER}}
 SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -41,6 +43,17 @@ SCHEMA = {
         **dict.fromkeys(("working_spacing_mm", "fine_spacing_mm", "window"), _NUMBERS),
         "fine_shape_mm": {"type": ["array", "null"], "items": _NUMBERS},
         "window_overlap": _NUMBERS,
+        "shape": {
+            "type": ["object", "null"],
+            "additionalProperties": False,
+            "required": ["names", "images", "mean_mm", "modes_mm", "rest_mm", "size_sd"],
+            "properties": {
+                "names": _TEXTS,
+                "images": {"type": "integer"},
+                **dict.fromkeys(("mean_mm", "modes_mm"), _ROWS),
+                **dict.fromkeys(("rest_mm", "size_sd"), _NUMBER),
+            },
+        },
         "trained_on": {
             "type": ["object", "null"],
             "additionalProperties": False,

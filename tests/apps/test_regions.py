@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from medpixcl.apps import Detector, Output, Regions
 from medpixcl.apps.results import lps_axes
 from medpixcl.coordinates import image_affine
 from medpixcl.landmarks.regions import RegionCalibration
+from medpixcl.networks.weights import weights_digest
 from medpixcl.transforms import LoadImageMMd
 
 NAMES = ["a", "b"]
 SPACING = [0.5, 0.8]
+NETWORK = torch.nn.Linear(1, 1)
 
 
 class Known(Inferer):
@@ -38,12 +42,17 @@ class Known(Inferer):
 
 
 def run(
-    regions: Regions, files: list[str], reference: Path, points: torch.Tensor, covariance: torch.Tensor, folder: Path
+    regions: Regions,
+    files: list[str],
+    reference: Path | None,
+    points: torch.Tensor,
+    covariance: torch.Tensor,
+    folder: Path,
 ) -> None:
     """A detection that finds these points, written with regions."""
     output = Output(formats=["csv"], regions=regions)
     prepare = Compose([LoadImageMMd(keys="image")])
-    detector = Detector(torch.nn.Linear(1, 1), Known(points, covariance), prepare, NAMES, output=output)
+    detector = Detector(NETWORK, Known(points, covariance), prepare, NAMES, output=output)
     into = output.into(folder)
     into.write(detector.detect(files, spacing_mm=SPACING, reference=reference, output=into))
 
@@ -123,23 +132,51 @@ def test_calibrates_then_stores_draws_and_counts(tmp_path: Path) -> None:
     assert [float(first[f"axis{n}_mm"]) for n in (1, 2)] == pytest.approx([2.0, 1.0], rel=2e-3)
     assert abs(float(first["axis1_y"])) == pytest.approx(1.0), "the long axis runs down the rows"
     assert float(first["size_mm"]) == pytest.approx(2**0.5, rel=2e-3)
-    assert first["unsure"] == ""
-    assert (missing["x_mm"], missing["size_mm"], missing["unsure"]) == ("", "", "unsure")
-    assert large["unsure"] == "unsure"
+    assert first["flag"] == ""
+    assert (missing["x_mm"], missing["size_mm"], missing["flag"]) == ("", "", "missing")
+    assert large["flag"] == "unsure"
+    with (tmp_path / "out" / "landmarks.csv").open(newline="") as file:
+        assert [row["flag"] for row in csv.DictReader(file)] == [row["flag"] for row in rows]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('id="flagged"') :].partition("</section>")[0]
+    assert re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', section) == [("023.png", "a, b")]
+    assert "matched" not in page
     report = json.loads((tmp_path / "out" / "region_coverage.json").read_text())
     assert (report["examples"], report["coverage"]) == (7, pytest.approx(6 / 7))
     assert report["landmarks"]["a"]["coverage"] == pytest.approx(3 / 4)
     assert len(list((tmp_path / "out" / "regions").glob("*.png"))) == 4
 
 
+def test_calibrates_on_the_marks_of_each_reader(tmp_path: Path) -> None:
+    """One reader marks 1 mm, the other 3 mm beside what is found: half the examples each, the mean is no example."""
+    images, found = pictures(tmp_path, 20), 10 + 20 * torch.rand(20, 2, 2)
+    readers = {}
+    for name, away_mm in (("near", 1.0), ("far", 3.0)):
+        marks = found.clone()
+        marks[..., 0] += away_mm / SPACING[0]
+        readers[name] = str(write_truth(tmp_path / f"{name}.csv", marks))
+    mean = found.clone()
+    mean[..., 0] += 2.0 / SPACING[0]
+    reference, spread = write_truth(tmp_path / "mean.csv", mean), torch.eye(2).expand(20, 2, 2, 2)
+    for coverage, scale in ((0.4, 1.0), (0.9, 3.0)):
+        run(Regions(coverage=coverage, readers=readers), images, reference, found, spread, tmp_path / "out")
+        made = RegionCalibration.read(tmp_path / "out" / "region_calibration.json")
+        assert made.scales == pytest.approx([scale, scale], rel=1e-3)
+        assert made.examples == ((40, 0), (40, 0))
+
+
 def test_bad_arguments(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="regions need a calibration, or a reference"):
-        Regions().check(NAMES, None)
-    made = RegionCalibration(("a",), 0.9, (1.0,), (1.0,), (1.0,), ((9, 0),))
+    images, found, spread = pictures(tmp_path, 2), torch.ones(2, 2, 2), torch.eye(2).expand(2, 2, 2, 2)
+    made = RegionCalibration(("a",), 0.9, (1.0,), (1.0,), 1.0, ((9, 0),), weights=weights_digest(NETWORK))
     (tmp_path / "made.json").write_text(made.to_json())
-    with pytest.raises(ValueError, match="the calibration has no landmark 'b'"):
-        Regions(str(tmp_path / "made.json")).check(NAMES, None)
-    images, found = pictures(tmp_path, 2), torch.ones(2, 2, 2)
+    (tmp_path / "other.json").write_text(replace(made, weights="0").to_json())
+    for regions, said in (
+        (Regions(), "regions need a calibration, or a reference"),
+        (Regions(str(tmp_path / "made.json")), "the calibration has no landmark 'b'"),
+        (Regions(str(tmp_path / "other.json")), r"other\.json was calibrated with other weights"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            run(regions, images, None, found, spread, tmp_path / "out")
     reference = tmp_path / "truth.csv"
     reference.write_text("image,landmark,x_mm,y_mm\nother.png,a,1,1\n")
     with pytest.raises(ValueError, match="none of the 2 predicted images is among the 1 reference images"):

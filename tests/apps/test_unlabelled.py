@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from medpixcl.apps.unlabelled import UnlabelledImages, fingerprint, read_population, write_population
+from medpixcl.apps.unlabelled import UnlabelledImages, read_population, write_population
 from medpixcl.data.phantoms import write_phantoms
 from medpixcl.matching import Population
 from tests.tiny import MATCHING, NETWORK, medpixcl
@@ -132,14 +132,3 @@ class TestFile:
             read_population(str(path), ("a",))
         with pytest.raises(ValueError, match="no population at"):
             read_population(str(tmp_path / "none.pt"), ("a",))
-
-
-def test_fingerprint_sees_every_weight() -> None:
-    """Also of half precision, of counters and of a changed last bit."""
-    network = torch.nn.Sequential(torch.nn.Linear(3, 2).bfloat16(), torch.nn.BatchNorm1d(2))
-    before = fingerprint(network)
-    assert fingerprint(network) == before
-    network[1].num_batches_tracked += 1
-    counted = fingerprint(network)
-    network[0].weight.data[1, 2] *= 1.01
-    assert len({before, counted, fingerprint(network)}) == 3

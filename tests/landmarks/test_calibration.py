@@ -68,6 +68,24 @@ class TestGroups:
                 assert made.radii_mm[group][number] == quantile(own, Fraction(9, 10))
                 assert made.examples[group][number] == len(own)
 
+    def test_unsure_landmarks_have_a_radius_no_smaller_than_sure_ones(self, generator: torch.Generator) -> None:
+        """Without unsure examples that of all examples; with three the largest of them; and never the smaller one."""
+        errors = torch.rand(20, 2, generator=generator)
+        nowhere = torch.zeros(20, 2, dtype=torch.bool)
+        made = calibrate_radii(errors, nowhere, ["a", "b"], coverage=0.9)
+        assert made.radii_mm["unsure"] == made.radii_mm["sure"]
+        assert None not in made.radii_mm["sure"]
+        few = nowhere.clone()
+        few[:3, 1] = True
+        errors[:3, 1] = torch.tensor([4.0, 9.0, 5.0])
+        made = calibrate_radii(errors, few, ["a", "b"], coverage=0.9)
+        assert made.radii_mm["unsure"] == (9.0, 9.0)
+        many = nowhere.clone()
+        many[10:] = True
+        errors = torch.where(many, 0.1, 1.0) * torch.ones(20, 2)
+        made = calibrate_radii(errors, many, ["a", "b"], coverage=0.9)
+        assert made.radii_mm == {"sure": (1.0, 1.0), "unsure": (1.0, 1.0)}
+
     def test_few_examples_take_the_group_as_a_whole(self) -> None:
         errors = torch.arange(1.0, 21.0).view(10, 2)
         unsure = torch.zeros(10, 2, dtype=torch.bool)

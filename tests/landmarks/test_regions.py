@@ -1,5 +1,6 @@
 """Conformal ellipses and ellipsoids against scipy and exact ranks, and their coverage of fresh draws."""
 
+import json
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -169,9 +170,9 @@ def test_large_regions_are_unsure(dims: int) -> None:
     away[..., 0] = sizes[:, None]  # each exactly one standard deviation off
     made = calibrate_regions(away, spread, ["a"], sure_share=0.95)
     assert made.scales == pytest.approx([1.0])
-    assert made.unsure_above_mm == pytest.approx([19.0])
+    assert made.unsure_above_mm == pytest.approx(19.0)
     new = torch.stack([spread[-1], 1.01 * spread[-1], torch.full_like(spread[-1], NAN)])
-    assert made.unsure(["a"], made.regions_of(["a"], new)).flatten().tolist() == [False, True, True]
+    assert made.unsure(made.regions_of(["a"], new)).flatten().tolist() == [False, True, True]
 
 
 def test_too_few_examples_have_no_region() -> None:
@@ -182,18 +183,20 @@ def test_too_few_examples_have_no_region() -> None:
 
 def test_report() -> None:
     """Hand-counted: of landmark a two of three lie inside, of b the only one; c is never known."""
-    made = RegionCalibration(("a", "b", "c"), 0.9, (2.0, 1.0, None), (1.0, 1.0, None), (5.0, 0.5, None), ((9, 0),) * 3)
+    made = RegionCalibration(("a", "b", "c"), 0.9, (2.0, 1.0, None), (1.0, 1.0, None), 1.5, ((9, 0),) * 3)
     away = torch.zeros(3, 3, 2)
     away[:, 0, 0] = torch.tensor([1.9, 2.1, 0.0])
     away[1:, 1] = NAN
     spread = torch.eye(2).expand(3, 3, 2, 2)
-    report = coverage_report(made, ["a", "b", "c"], away, spread)
+    names = ["a", "b", "c"]
+    regions = made.regions_of(names, spread)
+    report = coverage_report(0.9, names, away, regions, made.unsure(regions))
     assert report["target"] == 0.9
-    assert (report["coverage"], report["examples"], report["unsure"]) == (0.75, 4, 0.25)
+    assert (report["coverage"], report["examples"], report["unsure"]) == (0.75, 4, 0.75)
     of_a, of_b, of_c = (report["landmarks"][name] for name in "abc")
-    assert (of_a["coverage"], of_a["examples"], of_a["unsure"]) == (pytest.approx(2 / 3), 3, 0.0)
+    assert (of_a["coverage"], of_a["examples"], of_a["unsure"]) == (pytest.approx(2 / 3), 3, 1.0)
     assert of_a["size_mm"] == pytest.approx(2.0)
-    assert (of_b["coverage"], of_b["examples"], of_b["unsure"]) == (1.0, 1, 1.0)
+    assert (of_b["coverage"], of_b["examples"], of_b["unsure"]) == (1.0, 1, 0.0)
     assert (of_c["coverage"], of_c["examples"], of_c["size_mm"]) == (None, 0, None)
 
 
@@ -209,20 +212,41 @@ def test_from_heatmap_to_region(cells: tuple[int, ...], spacing: list[float]) ->
     points = torch.tensor([[[n / 2 + 0.3 for n in cells], [3.0] * len(cells)]], dtype=torch.float64)
     maps = encode_heatmaps(points, cells, stride=1, sigma_mm=1.5, spacing_mm=spacing)
     maps[0, 1] = torch.where(maps[0, 1] == maps[0, 1].max(), 1.0, 0.0)
-    made = RegionCalibration(("a", "b"), 0.9, (2.0, 2.0), (7.0, 7.0), (None, None), ((9, 9), (9, 9)))
+    made = RegionCalibration(("a", "b"), 0.9, (2.0, 2.0), (7.0, 7.0), None, ((9, 9), (9, 9)))
     spread = heatmap_covariance(maps, stride=1, spacing_mm=spacing, radius=14)
     lengths, _ = semi_axes(made.regions_of(["a", "b"], spread))
     torch.testing.assert_close(lengths[0, 0], torch.full_like(lengths[0, 0], 3.0), rtol=1e-3, atol=0)
     torch.testing.assert_close(lengths[0, 1], torch.full_like(lengths[0, 1], 7.0))
 
 
+def test_warns_of_unlike_images_only() -> None:
+    """Ten of the hundred examples exceed the limit: as many new ones are like them, most of a set are not."""
+    spread = covariances(100, 1, 2)
+    made = calibrate_regions(draws(spread), spread, ["a"], difficulty=torch.arange(100.0))
+    assert made.difficulty_above == pytest.approx(89.1)
+    assert made.warning(torch.arange(100.0)) == ""
+    assert made.warning(torch.tensor([95.0, 95.0])) == "", "two images are too few to tell"
+    said = made.warning(torch.tensor([NAN, 95.0, 95.0, 0.0]))
+    assert said.startswith("3 of 4 images are harder than 90 % of those that the regions were calibrated on")
+    assert calibrate_regions(draws(spread), spread, ["a"]).warning(torch.full((9,), NAN)) == ""
+
+
 class TestFile:
     def test_written_and_read(self, tmp_path: Path) -> None:
         spread = covariances(30, 2, 2)
-        made = calibrate_regions(draws(spread), spread, ["a", "b"])
+        made = calibrate_regions(draws(spread), spread, ["a", "b"], difficulty=torch.arange(30.0), weights="abc")
         path = tmp_path / "regions.json"
         path.write_text(made.to_json(), encoding="utf-8")
         assert RegionCalibration.read(path) == made
+
+    def test_of_an_earlier_version(self, tmp_path: Path) -> None:
+        """A file without the digest of the weights is not taken for any weights."""
+        spread = covariances(30, 2, 2)
+        record = json.loads(calibrate_regions(draws(spread), spread, ["a", "b"]).to_json())
+        del record["weights"]
+        (tmp_path / "old.json").write_text(json.dumps(record), encoding="utf-8")
+        with pytest.raises(ValueError, match=r"old\.json is no calibration of regions, or one of an earlier version"):
+            RegionCalibration.read(tmp_path / "old.json")
 
     @pytest.mark.parametrize("text", ["", "[]", '{"names": ["a"]}', '{"names": ["a"], "coverage": 0.9, "scales": []}'])
     def test_another_file(self, text: str, tmp_path: Path) -> None:
@@ -239,4 +263,4 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="the calibration has no landmark 'c'"):
         calibrate_regions(draws(spread), spread, ["a", "b"]).regions_of(["a", "c"], spread[0])
     with pytest.raises(ValueError, match="needs 2 values of each kind"):
-        RegionCalibration(("a", "b"), 0.9, (1.0,), (1.0, 1.0), (1.0, 1.0), ((1, 1), (1, 1)))
+        RegionCalibration(("a", "b"), 0.9, (1.0,), (1.0, 1.0), 1.0, ((1, 1), (1, 1)))

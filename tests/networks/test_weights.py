@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from medpixcl.networks import load_weights
+from medpixcl.networks.weights import weights_digest
 
 
 def network(width: int = 3) -> nn.Module:
@@ -112,3 +113,14 @@ class TestErrors:
     def test_no_state_dict(self, path, content):
         torch.save(content, path)
         assert "holds no state dict of a network" in self.refused(path)
+
+
+def test_digest_sees_every_weight() -> None:
+    """Also of half precision, of counters and of a changed last bit."""
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2).bfloat16(), torch.nn.BatchNorm1d(2))
+    before = weights_digest(network)
+    assert weights_digest(network) == before
+    network[1].num_batches_tracked += 1
+    counted = weights_digest(network)
+    network[0].weight.data[1, 2] *= 1.01
+    assert len({before, counted, weights_digest(network)}) == 3
