@@ -189,6 +189,8 @@ class Matcher(LandmarkFinder):
         spacing_mm: SpacingMM | None = None,
         reference: AnyPath | None = None,
         calibration: AnyPath | None = None,
+        corrections: AnyPath | None = None,
+        habit: AnyPath | None = None,
         output: Output | None = None,
     ) -> Results:
         """Find the templates' landmarks in images.
@@ -200,6 +202,9 @@ class Matcher(LandmarkFinder):
             spacing_mm: Voxel size in mm of arrays along their axes, or of images whose file does not state it.
             reference: Landmark file with true positions, to measure the error.
             calibration: File from ``medpixcl calibrate``; adds an error radius to each landmark.
+            corrections: Landmark file or folder in which a reader corrected some of the images; the reader's offset of
+                each landmark is learnt from them and applied to all other images, see :attr:`Results.reading`.
+            habit: File ``habit.json`` of an earlier run with corrections, to apply the offsets of that reader.
             output: Folder to draw overlays into during the run; otherwise :meth:`Results.write` reads the images again.
 
         Returns:
@@ -214,6 +219,8 @@ class Matcher(LandmarkFinder):
             exclude=self.files,
             reference=reference,
             calibration=calibration,
+            corrections=corrections,
+            habit=habit,
             output=output,
         )
 

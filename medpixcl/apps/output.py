@@ -22,7 +22,7 @@ from medpixcl.reports.figures import save_png
 from medpixcl.reports.html import Picture
 from medpixcl.reports.tables import write_metrics_json
 
-METRICS_FILE = "metrics.json"
+METRICS_FILE, HABIT_FILE = "metrics.json", "habit.json"
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,11 @@ class Output:
             if self.regions is not None and self.regions.calibration is not None:
                 save_png(self.regions.overlay(one, image), self._picture(one, "regions"))
 
+    def draw_all(self, results: Results) -> None:
+        """Read every image of a run again and draw its landmarks."""
+        for one in results.landmarks if self.overlays else ():
+            self.draw(one, results.read(one))
+
     def write(self, results: Results) -> list[NotWritten]:
         """Write the landmarks, the tables and the report of a run.
 
@@ -121,6 +126,8 @@ class Output:
         write_csv(self.folder / REJECTED_TABLE, rejected_rows(results.rejected, not_written))
         if results.metrics is not None:
             write_metrics_json(self.folder / METRICS_FILE, results.metrics)
+        if results.reading is not None:
+            results.reading.write(self.folder / HABIT_FILE)
         if self.regions is not None:
             self.regions.write(self.folder, results)
         compared, between_readers_mm = self._compare(results)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import medpixcl
 from medpixcl.apps.bundles import own_errors
+from medpixcl.apps.habit_file import ReadingHabit
 from medpixcl.apps.images import Images
 from medpixcl.apps.radii import Radii
 from medpixcl.coordinates import affines_of, flip_ras_lps, spacing_of, working_affine, working_spacing, working_voxels
@@ -25,6 +26,7 @@ from medpixcl.matching.key_points import template_warning
 from medpixcl.reports.figures import landmark_overlay
 from medpixcl.reports.html import Picture, write_match_report
 from medpixcl.reports.match import match_report
+from medpixcl.reports.tables import habit_rows
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     import medpixcl.apps.output
 
 TRAINED_ON = "trained_on"
+CORRECTED = "corrected"
+"""Flag of a landmark that lies where a reader put it."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Landmarks(ImageLandmarks):
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """One word per landmark: ``"unsure"``, ``"missing"``, ``"no geometry"``, or empty where all is well."""
+        """One word per landmark: ``unsure``, ``missing``, ``no geometry``, ``corrected``, or empty if all is well."""
         return self.points.flags or ("",) * len(self.names)
 
     def overlay(
@@ -123,6 +127,10 @@ class Results:
         radii: Error radii of a calibration, or none.
         landmarks: Landmarks of each image, in the order of the run.
         metrics: Errors against the reference, see :func:`medpixcl.landmarks.metrics.evaluate_positions`; None without.
+        reading: Reading habit by which landmarks were moved; None without one.
+        corrected: Names of the images that keep the positions of a reader; no error is measured on them.
+        moved_mm: Mean distance in mm by which the habit moved each landmark, (K,); None without a habit.
+        notes: Sentences on the corrections that a reader should know.
     """
 
     title: str
@@ -137,6 +145,10 @@ class Results:
     radii: Radii = field(default_factory=lambda: Radii(None, ()))
     landmarks: list[Landmarks] = field(default_factory=list)
     metrics: dict[str, Any] | None = None
+    reading: ReadingHabit | None = None
+    corrected: tuple[str, ...] = ()
+    moved_mm: Float[Tensor, " k"] | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def rejected(self) -> dict[str, str]:
@@ -145,9 +157,9 @@ class Results:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings about the results, such as that a template fits the images poorly."""
+        """Warnings about the results, such as that a template fits the images poorly, and notes on corrections."""
         warning = template_warning([one.flags for one in self.landmarks]) if self.templates else ""
-        return [warning] if warning else []
+        return [*([warning] if warning else []), *self.notes]
 
     def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
         """Positions (x, y[, z]) in mm, LPS+, by image and landmark, as ``landmarks.csv`` holds them: to 0.0001 mm."""
@@ -163,7 +175,7 @@ class Results:
     def measure(self) -> None:
         """Fill :attr:`metrics` from the reference, if any, with the share of true positions that the radii hold."""
         if self.reference is not None:
-            self.metrics = evaluate_positions(self.positions_mm(), self.reference)
+            self.metrics = evaluate_positions(self.positions_mm(), self.reference, exclude=self.corrected)
             self.metrics |= {TRAINED_ON: dict(self.trained_on)} if self.trained_on else {}
         self.facts |= self.radii.measure({one.image: one.flags for one in self.landmarks}, self.metrics)
 
@@ -209,8 +221,7 @@ class Results:
         """
         output = self.output.into(folder, formats, overlays=overlays, keep_patient=keep_patient)
         not_written = output.write(self)
-        for one in self.landmarks if output.overlays else ():
-            output.draw(one, self.read(one))
+        output.draw_all(self)
         return not_written
 
     @own_errors()
@@ -257,6 +268,7 @@ class Results:
             comparisons=[*comparisons, ("this run", self.metrics or {})] if comparisons else (),
             pictures=pictures,
             warnings=[*self.warnings, *warnings],
+            habit_table=[] if self.reading is None else habit_rows(self.reading.habit.of(self.names), self.moved_mm),
         )
         write_match_report(path, page)
 

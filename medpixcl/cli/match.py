@@ -7,10 +7,12 @@ import typer
 
 from medpixcl.cli.console import say_left_out, say_results
 from medpixcl.cli.options import (
+    Corrected,
     Formats,
     KeepPatient,
     MatchingBundle,
     MatchingWeights,
+    ReaderHabit,
     Settings,
     Spacing,
     TemplateImage,
@@ -35,6 +37,8 @@ def match(
     calibration: Annotated[
         Path | None, typer.Option(help="File from `medpixcl calibrate`, to add error radii.")
     ] = None,
+    corrections: Corrected = None,
+    habit: ReaderHabit = None,
     unlabelled: Annotated[
         Path | None, typer.Option(help="Images to learn from before matching: a folder, a manifest or a population.pt.")
     ] = None,
@@ -53,7 +57,15 @@ def match(
     matcher.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     if unlabelled is not None:
         matcher.learn(unlabelled, limit=unlabelled_limit, spacing_mm=spacing_mm)
-    results = matcher.match(images, spacing_mm=spacing_mm, reference=reference, calibration=calibration, output=folder)
+    results = matcher.match(
+        images,
+        spacing_mm=spacing_mm,
+        reference=reference,
+        calibration=calibration,
+        corrections=corrections,
+        habit=habit,
+        output=folder,
+    )
     not_written = folder.write(results)
     if matcher.unlabelled is not None:
         matcher.write_population(output / "population.pt")
