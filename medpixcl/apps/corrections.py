@@ -207,9 +207,10 @@ def _placed(one: Landmarks, moved: Float[Tensor, "k d"], read: Float[Tensor, "k 
     given = torch.zeros(len(moved), dtype=torch.bool) if read is None else ~read.isnan().any(dim=1)
     places = moved if read is None else torch.where(given[:, None], read, moved)
     voxels = mm_to_voxel(flip_ras_lps(places), spatial_affine(one.affine, one.points.dims))
-    end = torch.tensor(one.shape, dtype=torch.float64) - 0.5
+    least = one.voxels.clamp_max(-0.5)  # what was found outside of the image may stay there
+    most = one.voxels.maximum(torch.tensor(one.shape, dtype=torch.float64) - 0.5)
     flags = tuple(CORRECTED if mine else flag for mine, flag in zip(given.tolist(), one.flags, strict=True))
-    points = replace(one.points, voxels=voxels.clamp_min(-0.5).minimum(end), flags=flags)
+    points = replace(one.points, voxels=torch.where(given[:, None], voxels, voxels.clamp(least, most)), flags=flags)
     if one.radii_mm is None or not bool(given.any()):
         return replace(one, points=points)
     extras = [row | {"radius_mm": ""} if mine else row for row, mine in zip(one.extras, given.tolist(), strict=True)]
