@@ -10,7 +10,6 @@ from torch import Tensor
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.habit_file import ReadingHabit
-from medpixcl.apps.images import Images
 from medpixcl.apps.measurement import image_folder
 from medpixcl.apps.results import CORRECTED, Landmarks, Results
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine
@@ -20,6 +19,13 @@ from medpixcl.landmarks.habit import learn_habit
 
 UNCHANGED_MM = 0.01
 """Distance in mm below which a landmark counts as left in place: files round their positions."""
+ORIGINS = {
+    "finder": "another kind of finder",
+    "bundle": "another bundle",
+    "weights": "other weights",
+    "template": "another template",
+}
+"""What may differ between the run that a habit was learnt in and this one."""
 SHOWN = 5
 """Number of names that a sentence lists."""
 
@@ -39,23 +45,23 @@ class Corrections:
 
     def __init__(self, path: AnyPath) -> None:
         self.file = read_landmarks(path)
-        self.notes: list[str] = []
 
     @property
     def name(self) -> str:
         """Name of the file or folder, which names the habit."""
         return image_stem(self.file.path.resolve().name)
 
-    def check(self, names: Sequence[str], images: Images) -> None:
+    def check(self, results: Results, found_by: Mapping[str, str]) -> None:
         """Check before the search whether the corrections belong to the run; note what does not.
 
         Args:
-            names: Names of the landmarks to find.
-            images: Images to search.
+            results: Results of the run, still empty.
+            found_by: What finds the landmarks, see :func:`medpixcl.apps.habit_file.found_by`.
 
         Raises:
             ValueError: If no image or no landmark of the file is in the run, or a name stands for several images.
         """
+        names, images = results.names, results.images
         unknown = [name for name in self.file.names if name not in names]
         if len(unknown) == len(self.file.names):
             raise ValueError(
@@ -70,11 +76,11 @@ class Corrections:
                 "corrections of some of them, under the names that landmarks.csv has"
             )
         if unknown:
-            self.notes.append(f"the corrections also hold landmarks that are not searched: {_some(unknown)}")
+            results.notes.append(f"the corrections also hold landmarks that are not searched: {_some(unknown)}")
         if absent:
-            self.notes.append(f"the corrections also hold images that are not searched: {_some(absent)}")
+            results.notes.append(f"the corrections also hold images that are not searched: {_some(absent)}")
 
-    def learn(self, results: Results, found_by: Mapping[str, str]) -> None:
+    def apply(self, results: Results, found_by: Mapping[str, str]) -> None:
         """Learn the habit from the corrected images of a run, and apply it to the others.
 
         Corrected images keep the positions of the reader. They are left out of every measured error, as the habit is
@@ -85,13 +91,12 @@ class Corrections:
             found_by: What found them, see :func:`medpixcl.apps.habit_file.found_by`.
         """
         read = self._read(results)
-        results.notes += self.notes
-        if not read:
+        there = [one for one in results.landmarks if one.image in read]
+        if all((read[one.image] - one.mm).isnan().any(dim=1).all() for one in there):
             results.notes.append("nothing was learnt: no corrected image can be used; all landmarks are as found")
             return
-        there = [one for one in results.landmarks if one.image in read]
-        found = torch.stack([one.mm for one in there])
-        habit = learn_habit(results.names, found, torch.stack([read[one.image] for one in there]))
+        found, given = torch.stack([one.mm for one in there]), torch.stack([read[one.image] for one in there])
+        habit = learn_habit(results.names, found, given)
         move_landmarks(results, ReadingHabit(self.name, habit, len(read), found_by), read)
 
     def _read(self, results: Results) -> dict[str, Float[Tensor, "k d"]]:
@@ -103,17 +108,18 @@ class Corrections:
             try:
                 places = self._positions(one, keys[one.image])
             except ValueError as error:
-                self.notes.append(f"the corrections of {one.image} are not used: {error}")
+                results.notes.append(f"the corrections of {one.image} are not used: {error}")
                 continue
             moved = torch.linalg.vector_norm(places - one.mm, dim=1)
-            if bool((moved > UNCHANGED_MM).any()):
+            added = one.points.missing & ~places.isnan().any(dim=1)
+            if bool((added | (moved > UNCHANGED_MM)).any()):
                 read[one.image] = places
             else:
                 unchanged.append(one.image)
         if unchanged:
-            self.notes.append(
-                f"{len(unchanged)} images of the corrections have every landmark where it was found, so that nobody "
-                f"seems to have read them; they teach nothing: {_some(list(telling_names(unchanged).values()))}"
+            results.notes.append(
+                "images of the corrections that have every landmark where it was found teach nothing, as nobody seems "
+                f"to have read them: {_some(list(telling_names(unchanged).values()))}"
             )
         return read
 
@@ -129,32 +135,61 @@ class Corrections:
         return pair_images(images, self.file.images)
 
 
-def check_habit(known: ReadingHabit, names: Sequence[str], found_by: Mapping[str, str]) -> list[str]:
-    """Check whether a habit of an earlier run fits this one; return what the user should know.
+class KnownHabit:
+    """The habit of an earlier run, to apply to this one.
 
     Args:
-        known: The habit.
-        names: Names of the landmarks to find.
-        found_by: What finds them, see :func:`medpixcl.apps.habit_file.found_by`.
+        path: File that a run with corrections wrote.
 
     Raises:
-        ValueError: If it has none of the landmarks.
+        ValueError: If the file holds no habit.
     """
-    without = [name for name in names if name not in known.habit.names]
-    if len(without) == len(names):
-        raise ValueError(
-            f"the reading habit {known.name!r} has the landmarks {_some(known.habit.names)}, and this run finds "
-            f"{_some(names)}; give a habit of these landmarks"
-        )
-    notes = [f"the reading habit {known.name!r} does not know {_some(without)}: they stay as found"] if without else []
-    words = {"finder": "kind of finder", "bundle": "bundle", "weights": "weights", "template": "template"}
-    other = [word for key, word in words.items() if known.found_by.get(key, "") != found_by.get(key, "")]
-    if other:
-        notes.append(
-            f"the reading habit {known.name!r} was learnt with another {' and another '.join(other)}; an offset is the "
-            "reader's less that of what found the landmarks, so correct a few images of this run to be sure"
-        )
-    return notes
+
+    def __init__(self, path: AnyPath) -> None:
+        self.known = ReadingHabit.read(path)
+
+    def check(self, results: Results, found_by: Mapping[str, str]) -> None:
+        """Check before the search whether the habit fits the run; note what the user should know.
+
+        Args:
+            results: Results of the run, still empty.
+            found_by: What finds the landmarks, see :func:`medpixcl.apps.habit_file.found_by`.
+
+        Raises:
+            ValueError: If it has none of the landmarks.
+        """
+        name, landmarks = self.known.name, self.known.habit.names
+        without = [one for one in results.names if one not in landmarks]
+        if len(without) == len(results.names):
+            raise ValueError(
+                f"the reading habit {name!r} has the landmarks {_some(landmarks)}, and this run finds "
+                f"{_some(results.names)}; give a habit of these landmarks"
+            )
+        if without:
+            results.notes.append(f"the reading habit {name!r} does not know {_some(without)}: they stay as found")
+        other = [word for key, word in ORIGINS.items() if self.known.found_by.get(key, "") != found_by.get(key, "")]
+        if other:
+            results.notes.append(
+                f"the reading habit {name!r} was learnt with {' and '.join(other)}; an offset is the reader's less "
+                "that of what found the landmarks, so correct a few images of this run to be sure"
+            )
+
+    def apply(self, results: Results, found_by: Mapping[str, str]) -> None:
+        """Move the landmarks of all images."""
+        move_landmarks(results, self.known)
+
+
+def reader_of(corrections: AnyPath | None, habit: AnyPath | None) -> Corrections | KnownHabit | None:
+    """Read the corrections or the habit that a call gives; None without either.
+
+    Raises:
+        ValueError: If both are given, or the file is bad.
+    """
+    if corrections is not None and habit is not None:
+        raise ValueError("found corrections and a reading habit; give one of the two, as either gives the offsets")
+    if corrections is not None:
+        return Corrections(corrections)
+    return None if habit is None else KnownHabit(habit)
 
 
 def move_landmarks(
@@ -185,8 +220,8 @@ def move_landmarks(
     ]
     results.reading, results.corrected = known, tuple(one.image for one in results.landmarks if one.image in read)
     results.moved_mm = torch.stack(lengths).nanmean(dim=0) if lengths else torch.full((len(habit.names),), torch.nan)
-    origin = f"{len(read)} corrected images of this run" if read else f"{known.images} corrected images of another run"
-    results.facts["reading habit"] = f"{known.name}, learnt from {origin}"
+    run = "this" if read else "another"
+    results.facts["reading habit"] = f"{known.name}, learnt from {_corrected(known.images)} of {run} run"
     if read:
         _leave_out(results, read)
 
@@ -197,7 +232,7 @@ def _leave_out(results: Results, read: Mapping[str, Tensor]) -> None:
         return
     fitted = set(pair_images(read, results.reference).values())
     results.reference = {image: places for image, places in results.reference.items() if image not in fitted} or None
-    results.facts["measured"] = f"without the {len(fitted)} corrected images of the reference"
+    results.facts["measured"] = f"without {_corrected(len(fitted))} of the reference"
     if results.reference is None:
         results.notes.append("no error is measured: all images of the reference were corrected and learnt from")
 
@@ -220,6 +255,10 @@ def _placed(one: Landmarks, moved: Float[Tensor, "k d"], read: Float[Tensor, "k 
 def _source(image: str | list[str] | MetaTensor) -> str:
     """Name under which an image list knows an item's image."""
     return str(image.meta["filename_or_obj"]) if isinstance(image, MetaTensor) else first_file({"image": image})
+
+
+def _corrected(images: int) -> str:
+    return f"{images} corrected image{'' if images == 1 else 's'}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundle_search import find_bundle
 from medpixcl.apps.bundles import checked_device, own_errors, read_bundle
-from medpixcl.apps.corrections import Corrections, check_habit, move_landmarks
-from medpixcl.apps.habit_file import ReadingHabit, found_by
+from medpixcl.apps.corrections import reader_of
+from medpixcl.apps.habit_file import found_by
 from medpixcl.apps.images import Images
 from medpixcl.apps.loaded_images import Searchable, image_list
 from medpixcl.apps.output import Output
@@ -139,30 +139,22 @@ class LandmarkFinder(ABC):
         Raises:
             ValueError: If the input is bad; one sentence that names the file.
         """
-        if corrections is not None and habit is not None:
-            raise ValueError("found corrections and a reading habit; give one of the two, as either gives the offsets")
-        read = None if corrections is None else Corrections(corrections)
-        known = None if habit is None else ReadingHabit.read(habit)
+        reader = reader_of(corrections, habit)
         listed = image_list(
             images, spacing_mm=spacing_mm, exclude=exclude, spatial_dims=self.spatial_dims, sections=self.sections
         )
         results = self.start(listed, reference=reference, calibration=calibration, output=output)
-        origin = {} if read is known is None else found_by(self.title, self.facts, self.network, results.templates)
-        if read is not None:
-            read.check(results.names, results.images)
-        if known is not None:
-            results.notes += check_habit(known, results.names, origin)
-        drawn = output if read is known is None else None
+        origin = {} if reader is None else found_by(self.title, self.facts, self.network, results.templates)
+        if reader is not None:
+            reader.check(results, origin)
         loader = DataLoader(Dataset(results.images.datalist, self.preprocessing), batch_size=1, num_workers=0)
         self.network.eval()
         for batch in tqdm(loader, desc=self.title, unit="image", leave=False, disable=None):
-            self.collect(results, batch["image"], self.find(batch), drawn)
-        if read is not None:
-            read.learn(results, origin)
-        if known is not None:
-            move_landmarks(results, known)
-        if output is not None and drawn is None:
-            output.draw_all(results)
+            self.collect(results, batch["image"], self.find(batch), output if reader is None else None)
+        if reader is not None:
+            reader.apply(results, origin)
+            if output is not None:
+                output.draw_all(results)
         results.measure()
         return results
 

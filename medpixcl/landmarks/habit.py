@@ -30,7 +30,7 @@ SCATTER = 0.026
 """Expected scatter of a landmark along an axis, in units of the landmarks' spread (1.2 mm on a cephalogram)."""
 SCATTER_FREEDOM = 4.0
 """Degrees of freedom of the landmarks' variances around their average: the fewer, the more landmarks differ."""
-HABIT = 0.25
+HABIT = 0.3
 """Typical variance of a habit in units of the variance of its landmark."""
 HABIT_FREEDOM = 4.0
 """Degrees of freedom of the habits: the fewer, the more of them are large."""
