@@ -13,7 +13,7 @@ from medpixcl.apps.habit_file import ReadingHabit
 from medpixcl.apps.measurement import image_folder
 from medpixcl.apps.results import CORRECTED, Landmarks, Results
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine
-from medpixcl.data.identity import first_file, image_stem, pair_images, telling_names
+from medpixcl.data.identity import first_file, image_stem, pair_images, short_name, telling_names
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.habit import learn_habit
 
@@ -48,8 +48,9 @@ class Corrections:
 
     @property
     def name(self) -> str:
-        """Name of the file or folder, which names the habit."""
-        return image_stem(self.file.path.resolve().name)
+        """Name of the habit: that of the file or folder, unless it is named after an image, as a patient may be."""
+        name = image_stem(self.file.path.resolve().name)
+        return "corrections" if name in {image_stem(short_name(key)) for key in self.file.images} else name
 
     def check(self, results: Results, found_by: Mapping[str, str]) -> None:
         """Check before the search whether the corrections belong to the run; note what does not.

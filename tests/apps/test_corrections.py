@@ -178,6 +178,11 @@ def test_two_images_of_one_name(matcher: Matcher, folder: Path, found: Results, 
     file = shutil.copy(read / "phantom_001.mrk.json", tmp_path / "read" / "p1" / "ceph.mrk.json")
     results = matcher.match(tmp_path / "images", spacing_mm=1.0, corrections=tmp_path / "read")
     assert results.corrected == ("p1/ceph.png",)
+    assert results.reading is not None
+    assert results.reading.name == "read"
+    alone = matcher.match(tmp_path / "images" / "p1", spacing_mm=1.0, corrections=file)
+    assert alone.reading is not None
+    assert alone.reading.name == "corrections", "the file bears the name of an image, which may be a patient's"
     torch.testing.assert_close(results.landmarks[0].mm, found.landmarks[0].mm + STEP, rtol=0, atol=1e-3)
     with pytest.raises(ValueError, match="'ceph' stands for 2 predicted and 1 reference images"):
         matcher.match(tmp_path / "images", spacing_mm=1.0, corrections=file)
@@ -259,8 +264,8 @@ def test_the_commands(folder: Path, found: Results, read: Path, tmp_path: Path, 
     for place, true in zip(table["phantom_001.png"].values(), found.landmarks[0].mm + STEP, strict=True):
         assert place == pytest.approx(true.tolist(), abs=1e-3)
     assert (out / "overlays" / "phantom_002.png").is_file()
+    assert "reading habit: St. <b>Mary, learnt from 1 corrected image of this run" in capsys.readouterr().out
     assert ReadingHabit.read(out / "habit.json").images == 1
-    capsys.readouterr()
     assert medpixcl("detect", "--images", images, "--spacing-mm", 1, "--habit", out / "habit.json", "-o", out) == 0
     assert "was learnt with another kind of finder and another bundle and other weights" in capsys.readouterr().out
 
