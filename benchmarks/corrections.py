@@ -110,8 +110,12 @@ def find_positions(data: Path, images: Sequence[str], templates: Sequence[str], 
         detected = detect(picture, detector)
         found["detector"].append(mm * detected["points"][0].double())
         confidence["detector"].append(detected["confidence"][0])
-    stacked = [{key: torch.stack(rows) for key, rows in one.items()} for one in (found, confidence, true)]
-    return Positions(*stacked, torch.tensor(scales, dtype=torch.float64))
+    sizes = torch.tensor(scales, dtype=torch.float64)
+    return Positions(*map(_stacked, (found, confidence, true)), scales=sizes)
+
+
+def _stacked(rows: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.stack(list(some)) for key, some in rows.items()}
 
 
 def kept(path: Path, find: Callable[[], Positions]) -> Positions:
@@ -254,14 +258,15 @@ def main() -> None:
             options.positions / f"train{'_turned' if options.turned else ''}.pt",
             lambda: find_positions(options.data, training, (), turn=options.turned),
         )
-    results: dict[str, object] = {"split": name, "draws": DRAWS, "matching": measure(positions, templates, TARGETS[0])}
-    show(f"matching, {name}, {len(images)} images", results["matching"])
+    matched = measure(positions, templates, TARGETS[0])
+    show(f"matching, {name}, {len(images)} images", matched)
+    results: dict[str, object] = {"split": name, "draws": DRAWS, "matching": matched}
     for reader in TARGETS[1:]:
-        results[f"detector, {reader}"] = measure(detected, ["detector"], reader)
-        show(f"detector against {reader}, {len(detected.scales)} images", results[f"detector, {reader}"])
+        results[f"detector, {reader}"] = table = measure(detected, ["detector"], reader)
+        show(f"detector against {reader}, {len(detected.scales)} images", table)
     if options.active:
-        results["choices"] = measure_choices(positions, templates, TARGETS[0])
-        for title, row in results["choices"].items():
+        results["choices"] = choices = measure_choices(positions, templates, TARGETS[0])
+        for title, row in choices.items():
             print(f"images chosen, {title} first: " + "  ".join(f"{value:.3f}" for value in row.values()))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
