@@ -111,7 +111,7 @@ def find_positions(data: Path, images: Sequence[str], templates: Sequence[str], 
         found["detector"].append(mm * detected["points"][0].double())
         confidence["detector"].append(detected["confidence"][0])
     sizes = torch.tensor(scales, dtype=torch.float64)
-    return Positions(*map(_stacked, (found, confidence, true)), scales=sizes)
+    return Positions(_stacked(found), _stacked(confidence), _stacked(true), sizes)
 
 
 def _stacked(rows: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
