@@ -1,11 +1,13 @@
 """Landmarks found in two independent ways: the mean of both, and doubt where they differ."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medpixcl._typing import AnyPath
 from medpixcl.apps.radii import Radii
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.landmarks.points import LandmarkSet
@@ -39,8 +41,26 @@ def mean_of_both(first: Results, second: Results, *, max_difference_mm: float = 
         f"than {max_difference_mm:g} mm at {100 * float((away > max_difference_mm).double().mean()):.0f} % of the "
         "landmarks"
     )
-    results.measure()
     return results
+
+
+def require_fitting(names: Sequence[str], found: Sequence[str], calibration: AnyPath | None) -> None:
+    """Check whether the mean of two finders can be taken.
+
+    Args:
+        names: Landmarks of the first finder.
+        found: Landmarks of the second finder.
+        calibration: Error radii that are asked for, if any.
+
+    Raises:
+        ValueError: If the second finder lacks a landmark, or there is a calibration, which holds for one finder.
+    """
+    if calibration is not None:
+        raise ValueError("a calibration holds for matching alone; leave out the calibration or the detector")
+    if unknown := [name for name in names if name not in found]:
+        raise ValueError(
+            f"the detector has no landmark {unknown[0]!r}; give one that was trained on the templates' landmarks"
+        )
 
 
 def _in_order(one: Landmarks, names: tuple[str, ...]) -> Landmarks:

@@ -138,6 +138,8 @@ class Detector(LandmarkFinder):
         *,
         spacing_mm: SpacingMM | None = None,
         reference: AnyPath | None = None,
+        corrections: AnyPath | None = None,
+        habit: AnyPath | None = None,
         output: Output | None = None,
     ) -> Results:
         """Find the landmarks in images.
@@ -148,6 +150,9 @@ class Detector(LandmarkFinder):
                 names to them.
             spacing_mm: Voxel size in mm of arrays along their axes, or of images whose file does not state it.
             reference: Landmark file with true positions, to measure the error.
+            corrections: Landmark file or folder in which a reader corrected some of the images; the reader's offset of
+                each landmark is learnt from them and applied to all other images, see :attr:`Results.reading`.
+            habit: File ``habit.json`` of an earlier run with corrections, to apply the offsets of that reader.
             output: Folder to draw overlays into during the run; otherwise :meth:`Results.write` reads the images again.
 
         Returns:
@@ -156,7 +161,14 @@ class Detector(LandmarkFinder):
         Raises:
             ValueError: If the input is bad; one sentence that names the file.
         """
-        return self.run(images, spacing_mm=spacing_mm, reference=reference, output=output)
+        return self.run(
+            images,
+            spacing_mm=spacing_mm,
+            reference=reference,
+            corrections=corrections,
+            habit=habit,
+            output=output,
+        )
 
     def start(self, images: Images, **choices: Any) -> Results:
         """Start as :meth:`LandmarkFinder.start` does; add the facts on the training."""

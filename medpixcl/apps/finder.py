@@ -15,8 +15,11 @@ from torch import nn
 from tqdm import tqdm
 
 from medpixcl._typing import AnyPath
+from medpixcl.apps.agreement import mean_of_both, require_fitting
 from medpixcl.apps.bundle_search import find_bundle
 from medpixcl.apps.bundles import checked_device, own_errors, read_bundle
+from medpixcl.apps.corrections import reader_of
+from medpixcl.apps.habit_file import found_by
 from medpixcl.apps.images import Images
 from medpixcl.apps.loaded_images import Searchable, image_list
 from medpixcl.apps.output import Output
@@ -139,17 +142,40 @@ class LandmarkFinder(ABC):
         exclude: Sequence[str] = (),
         reference: AnyPath | None = None,
         calibration: AnyPath | None = None,
+        second: "LandmarkFinder | None" = None,
+        corrections: AnyPath | None = None,
+        habit: AnyPath | None = None,
         output: Output | None = None,
     ) -> Results:
-        """Find the landmarks in all images, one image in memory at a time."""
+        """Find the landmarks in all images, one image in memory at a time.
+
+        Then take the mean with a second finder, if any, and move the landmarks by a reading habit, if any.
+
+        Raises:
+            ValueError: If the input is bad; one sentence that names the file.
+        """
+        reader = reader_of(corrections, habit)
+        if second is not None:
+            require_fitting(self.names, second.names, calibration)
         listed = image_list(
             images, spacing_mm=spacing_mm, exclude=exclude, spatial_dims=self.spatial_dims, sections=self.sections
         )
         results = self.start(listed, reference=reference, calibration=calibration, output=output)
+        title = self.title if second is None else f"{self.title} and {second.title}"
+        origin = {} if reader is None else found_by(title, self.facts, self.digest, results.templates)
+        at_once = reader is None and second is None
+        if reader is not None:
+            reader.check(results, origin)
         loader = DataLoader(Dataset(results.images.datalist, self.preprocessing), batch_size=1, num_workers=0)
         self.network.eval()
         for batch in tqdm(loader, desc=self.title, unit="image", leave=False, disable=None):
-            self.collect(results, batch["image"], self.find(batch), output)
+            self.collect(results, batch["image"], self.find(batch), output if at_once else None)
+        if second is not None:
+            results = mean_of_both(results, second.run(results.images))
+        if reader is not None:
+            reader.apply(results, origin)
+        if output is not None and not at_once:
+            output.draw_all(results)
         results.measure()
         return results
 

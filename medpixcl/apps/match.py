@@ -11,7 +11,6 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from medpixcl._typing import AnyPath, Array
-from medpixcl.apps.agreement import mean_of_both
 from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.detect import Detector
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
@@ -186,6 +185,8 @@ class Matcher(LandmarkFinder):
         reference: AnyPath | None = None,
         calibration: AnyPath | None = None,
         detector: Detector | None = None,
+        corrections: AnyPath | None = None,
+        habit: AnyPath | None = None,
         output: Output | None = None,
     ) -> Results:
         """Find the templates' landmarks in images.
@@ -199,6 +200,9 @@ class Matcher(LandmarkFinder):
             calibration: File from ``medpixcl calibrate``; adds an error radius to each landmark.
             detector: Detector of the same landmarks, such as one from ``medpixcl selftrain``: the mean of both
                 positions is taken, and a landmark at which they differ is unsure (:mod:`medpixcl.apps.agreement`).
+            corrections: Landmark file or folder in which a reader corrected some of the images; the reader's offset of
+                each landmark is learnt from them and applied to all other images, see :attr:`Results.reading`.
+            habit: File ``habit.json`` of an earlier run with corrections, to apply the offsets of that reader.
             output: Folder to draw overlays into during the run; otherwise :meth:`Results.write` reads the images again.
 
         Returns:
@@ -207,27 +211,17 @@ class Matcher(LandmarkFinder):
         Raises:
             ValueError: If no template was given, or the input is bad; one sentence that names the file.
         """
-        if detector is None:
-            return self.run(
-                images,
-                spacing_mm=spacing_mm,
-                exclude=self.files,
-                reference=reference,
-                calibration=calibration,
-                output=output,
-            )
-        if calibration is not None:
-            raise ValueError("a calibration holds for matching alone; leave out the calibration or the detector")
-        if unknown := [name for name in self.names if name not in detector.names]:
-            raise ValueError(
-                f"the detector has no landmark {unknown[0]!r}; give one that was trained on the templates' landmarks"
-            )
-        found = self.run(images, spacing_mm=spacing_mm, exclude=self.files, reference=reference)
-        results = mean_of_both(found, detector.run(found.images))
-        if output is not None:
-            for one in results.landmarks:
-                output.draw(one, results.read(one))
-        return results
+        return self.run(
+            images,
+            spacing_mm=spacing_mm,
+            exclude=self.files,
+            reference=reference,
+            calibration=calibration,
+            second=detector,
+            corrections=corrections,
+            habit=habit,
+            output=output,
+        )
 
     def start(self, images: Images, **choices: Any) -> Results:
         """Start as :meth:`LandmarkFinder.start` does; add the templates and the learnt population."""

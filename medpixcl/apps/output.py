@@ -23,7 +23,7 @@ from medpixcl.reports.figures import save_png
 from medpixcl.reports.html import Picture
 from medpixcl.reports.tables import write_metrics_json
 
-METRICS_FILE = "metrics.json"
+METRICS_FILE, HABIT_FILE = "metrics.json", "habit.json"
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,11 @@ class Output:
                 to_array = torch.linalg.inv(lps_axes(image))
                 save_png(one.overlay(image, to_array @ one.regions_mm2 @ to_array.T), self._picture(one, "regions"))
 
+    def draw_all(self, results: Results) -> None:
+        """Read every image of a run again and draw its landmarks."""
+        for one in results.landmarks if self.overlays else ():
+            self.draw(one, results.read(one))
+
     def write(self, results: Results) -> list[NotWritten]:
         """Write the landmarks, the tables and the report of a run.
 
@@ -123,6 +128,8 @@ class Output:
         write_csv(self.folder / REJECTED_TABLE, rejected_rows(results.rejected, not_written))
         if results.metrics is not None:
             write_metrics_json(self.folder / METRICS_FILE, results.metrics)
+        if results.reading is not None:
+            results.reading.write(self.folder / HABIT_FILE)
         if self.regions is not None:
             self.regions.write(self.folder, results)
         compared, between_readers_mm = self._compare(results)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import medpixcl
 from medpixcl.apps.bundles import own_errors
+from medpixcl.apps.habit_file import ReadingHabit
 from medpixcl.apps.images import Images
 from medpixcl.apps.radii import Radii
 from medpixcl.coordinates import affines_of, flip_ras_lps, spacing_of, working_affine, working_spacing, working_voxels
@@ -26,6 +27,7 @@ from medpixcl.matching.shape_statistics import misfit_warning
 from medpixcl.reports.figures import landmark_overlay
 from medpixcl.reports.html import Picture, write_match_report
 from medpixcl.reports.match import match_report
+from medpixcl.reports.tables import habit_rows
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     import medpixcl.apps.output
 
 TRAINED_ON = "trained_on"
+CORRECTED = "corrected"
+"""Flag of a landmark that lies where a reader put it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Landmarks(ImageLandmarks):
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """One word per landmark: ``"unsure"``, ``"missing"``, ``"no geometry"``, or empty where all is well."""
+        """One word per landmark: ``unsure``, ``missing``, ``no geometry``, ``corrected``, or empty if all is well."""
         return self.points.flags or ("",) * len(self.names)
 
     @property
@@ -147,6 +151,10 @@ class Results:
         digest: Digest of the weights that confidence regions are calibrated for; empty without regions.
         landmarks: Landmarks of each image, in the order of the run.
         metrics: Errors against the reference, see :func:`medpixcl.landmarks.metrics.evaluate_positions`; None without.
+        reading: Reading habit by which landmarks were moved; None without one.
+        corrected: Names of the images that keep the positions of a reader; no error is measured on them.
+        moved_mm: Mean distance in mm by which the habit moved each landmark, (K,); None without a habit.
+        notes: Sentences on the corrections that a reader should know.
     """
 
     title: str
@@ -163,6 +171,10 @@ class Results:
     digest: str = ""
     landmarks: list[Landmarks] = field(default_factory=list)
     metrics: dict[str, Any] | None = None
+    reading: ReadingHabit | None = None
+    corrected: tuple[str, ...] = ()
+    moved_mm: Float[Tensor, " k"] | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def rejected(self) -> dict[str, str]:
@@ -171,11 +183,11 @@ class Results:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings about the results, such as that a template or a detector fits the images poorly."""
+        """Warnings about the results, such as that a template fits the images poorly, and notes on corrections."""
         flags, regions = [one.flags for one in self.landmarks], self.output.regions
         fit = template_warning(flags) if self.templates else misfit_warning(flags)
         unlike = regions.warning(self.landmarks) if regions else ""
-        return [*self.template_warnings, *[text for text in (fit, unlike) if text]]
+        return [*self.template_warnings, *[text for text in (fit, unlike) if text], *self.notes]
 
     def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
         """Positions (x, y[, z]) in mm, LPS+, by image and landmark, as ``landmarks.csv`` holds them: to 0.0001 mm."""
@@ -191,7 +203,7 @@ class Results:
     def measure(self) -> None:
         """Fill :attr:`metrics` from the reference, if any, with the share of true positions that the radii hold."""
         if self.reference is not None:
-            self.metrics = evaluate_positions(self.positions_mm(), self.reference)
+            self.metrics = evaluate_positions(self.positions_mm(), self.reference, exclude=self.corrected)
             self.metrics |= {TRAINED_ON: dict(self.trained_on)} if self.trained_on else {}
         self.facts |= self.radii.measure({one.image: one.flags for one in self.landmarks}, self.metrics)
 
@@ -237,8 +249,7 @@ class Results:
         """
         output = self.output.into(folder, formats, overlays=overlays, keep_patient=keep_patient)
         not_written = output.write(self)
-        for one in self.landmarks if output.overlays else ():
-            output.draw(one, self.read(one))
+        output.draw_all(self)
         return not_written
 
     @own_errors()
@@ -285,6 +296,7 @@ class Results:
             comparisons=[*comparisons, ("this run", self.metrics or {})] if comparisons else (),
             pictures=pictures,
             warnings=[*self.warnings, *warnings],
+            habit_table=[] if self.reading is None else habit_rows(self.reading.habit.of(self.names), self.moved_mm),
         )
         write_match_report(path, page)
 

@@ -37,6 +37,8 @@ def say_results(results: "medpixcl.apps.results.Results", not_written: Sequence[
     say_left_out(results.rejected, not_written)
     for warning in results.warnings:
         say(warning, style="yellow")
+    for fact in (name for name in ("reading habit", "measured") if name in results.facts):
+        say(f"{fact}: {results.facts[fact]}")
     if results.metrics is not None:
         print_metrics(results.metrics)
     say(f"report: {folder / 'report.html'}; landmarks: {folder / 'landmarks.csv'}")

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from medpixcl.cli.console import say_results
-from medpixcl.cli.options import Configs, Formats, KeepPatient, Settings, Spacing, Trust, asked_formats, chosen_bundle
+from medpixcl.cli.options import (
+    Configs,
+    Corrected,
+    Formats,
+    KeepPatient,
+    ReaderHabit,
+    Settings,
+    Spacing,
+    Trust,
+    asked_formats,
+    chosen_bundle,
+)
 
 
 def detect(
@@ -21,6 +32,8 @@ def detect(
     reference: Annotated[
         Path | None, typer.Option(help="Landmark file with true positions, to measure the error.")
     ] = None,
+    corrections: Corrected = None,
+    habit: ReaderHabit = None,
     formats: Formats = None,
     keep_patient: KeepPatient = False,
     config: Configs = None,
@@ -37,5 +50,7 @@ def detect(
         chosen, weights=weights, config=config or [], settings=parse_settings(settings or []), trust=True
     )
     folder = detector.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
-    results = detector.detect(images, spacing_mm=spacing_mm, reference=reference, output=folder)
+    results = detector.detect(
+        images, spacing_mm=spacing_mm, reference=reference, corrections=corrections, habit=habit, output=folder
+    )
     say_results(results, folder.write(results), output)

@@ -7,10 +7,12 @@ import typer
 
 from medpixcl.cli.console import say_left_out, say_results
 from medpixcl.cli.options import (
+    Corrected,
     Formats,
     KeepPatient,
     MatchingBundle,
     MatchingWeights,
+    ReaderHabit,
     Settings,
     Spacing,
     TemplateLandmarks,
@@ -35,6 +37,8 @@ def match(
     calibration: Annotated[
         Path | None, typer.Option(help="File from `medpixcl calibrate`, to add error radii.")
     ] = None,
+    corrections: Corrected = None,
+    habit: ReaderHabit = None,
     unlabelled: Annotated[
         Path | None, typer.Option(help="Images to learn from before matching: a folder, a manifest or a population.pt.")
     ] = None,
@@ -65,6 +69,8 @@ def match(
         reference=reference,
         calibration=calibration,
         detector=None if detector is None else Detector.from_bundle(weights=detector, device=matcher.device),
+        corrections=corrections,
+        habit=habit,
         output=folder,
     )
     not_written = folder.write(results)

@@ -51,6 +51,16 @@ KeepPatient = Annotated[
     bool,
     typer.Option("--keep-patient", help="Copy the image's patient and study data into DICOM SR; left out by default."),
 ]
+Corrected = Annotated[
+    Path | None,
+    typer.Option(
+        help="Landmark file or folder in which you corrected some of the images: the others are moved likewise, and "
+        "habit.json keeps the offsets."
+    ),
+]
+ReaderHabit = Annotated[
+    Path | None, typer.Option("--habit", help="habit.json of a run with --corrections, to apply its offsets.")
+]
 Trust = Annotated[
     bool,
     typer.Option("--trust", help="Run configurations from any folder without asking."),

@@ -130,10 +130,10 @@ def spread(points: Float[Tensor, "k d"]) -> Float[Tensor, ""]:
     return (points - points.mean(dim=0)).square().sum(dim=1).mean().sqrt()
 
 
-def robust_weights(residuals: Float[Tensor, "k d"], deviations: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
-    """Weigh landmarks by their residuals: 1 near the prediction, less further away; shape (K,)."""
-    squares = residuals.square().sum(dim=1) / deviations.square()
-    return ((FREEDOM + residuals.shape[1]) / (FREEDOM + squares)).clamp_max(1)
+def robust_weights(residuals: Float[Tensor, "*n k d"], deviations: Float[Tensor, "*k"]) -> Float[Tensor, "*n k"]:
+    """Weigh landmarks by their residuals: 1 near the prediction, less further away; shape (..., K)."""
+    squares = residuals.square().sum(dim=-1) / deviations.square()
+    return ((FREEDOM + residuals.shape[-1]) / (FREEDOM + squares)).clamp_max(1)
 
 
 def robust_similarity(

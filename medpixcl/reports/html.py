@@ -53,6 +53,7 @@ class MatchReport:
         rejected: File name of each image left out, and the reason.
         warnings: Warnings to read before using the results.
         comparisons: Name and metrics of other methods on the same images.
+        habit_table: Rows of :func:`medpixcl.reports.tables.habit_rows`; empty without a reading habit.
     """
 
     title: str
@@ -68,6 +69,7 @@ class MatchReport:
     rejected: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
     comparisons: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    habit_table: Sequence[Sequence[str]] = ()
 
 
 def write_match_report(path: Path | str, report: MatchReport) -> None:

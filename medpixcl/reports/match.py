@@ -35,6 +35,7 @@ def match_report(
     warnings: Sequence[str] = (),
     comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
     pictures: Sequence[Picture] = (),
+    habit_table: Sequence[Sequence[str]] = (),
     cases: int = 3,
 ) -> MatchReport:
     """Fill a :class:`~medpixcl.reports.html.MatchReport`: tables, plots, the best and the worst images.
@@ -59,6 +60,7 @@ def match_report(
         warnings: Warnings to the reader, shown as given.
         comparisons: Name and metrics of other methods.
         pictures: Pictures shown before the plots of the error.
+        habit_table: Rows of :func:`~medpixcl.reports.tables.habit_rows`.
         cases: Number of best and of worst images to show.
 
     Raises:
@@ -100,6 +102,7 @@ def match_report(
         rejected=[(known[path], reason.replace(path, known[path])) for path, reason in rejected.items()],
         warnings=warnings,
         comparisons=comparisons,
+        habit_table=habit_table,
     )
 
 

@@ -6,6 +6,7 @@ A table is a list of rows of text, the first one its header. ``metrics`` is the 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jaxtyping import Shaped
 from medpixcl._typing import Array
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import telling_names
+from medpixcl.landmarks.habit import Habit
 from medpixcl.reports.panels import as_array, as_flags
 
 Metrics = Mapping[str, Any]
@@ -84,6 +86,25 @@ def landmark_summary_rows(
         entry = metrics["per_landmark"].get(name, {}) if metrics else {}
         errors = [*map(entry.get, keys), *map(entry.get("sdr_percent", {}).get, limits)]
         table.append([name, str(int(found.sum())), *map(_text, [*means, *errors])])
+    return table
+
+
+def habit_rows(habit: Habit, moved_mm: Shaped[Array, " k"] | None) -> Table:
+    """One row per landmark: its corrections, the offset learnt from them, and how far it was moved.
+
+    Args:
+        habit: Reading habit of the K landmarks of the run.
+        moved_mm: Mean distance in mm by which each landmark was moved, shape (K,), NaN where none was; None if unknown.
+    """
+    axes = "xyz"[: habit.offsets_mm.shape[1]]
+    moved = [math.nan] * len(habit.names) if moved_mm is None else as_array(moved_mm).tolist()
+    table = [["landmark", "corrections", *(f"offset {axis} (mm)" for axis in axes), "SD (mm)", "moved (mm)"]]
+    rows = zip(
+        habit.names, habit.corrections, habit.offsets_mm.tolist(), habit.deviations_mm.tolist(), moved, strict=True
+    )
+    for name, count, offset, deviation, distance in rows:
+        values = [*offset, deviation, None if math.isnan(distance) else distance]
+        table.append([name, str(count), *map(_text, values)])
     return table
 
 

@@ -46,6 +46,7 @@ def test_mean_and_doubt(picture: Path) -> None:
     second = results(picture, [[12, 10], [24, 20], [5, 11], [NAN, NAN]], [0.4, 0.6, 0.9, NAN], ["", "", "", "missing"])
     first.reference = {"a.png": {"a": (5.0, 5.5), "b": (10.0, 11.0)}}  # x, y: columns and rows times 0.5 mm
     merged = mean_of_both(first, second)
+    merged.measure()
     (one,) = merged.landmarks
     assert one.voxels.tolist() == [[11, 10], [22, 20], [5, 8], [30, 8]]
     assert one.scores.tolist() == pytest.approx([0.6, 0.6, 0.9, 0.4])

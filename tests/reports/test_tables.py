@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from medpixcl.data.landmarks.comparison import evaluate_positions
+from medpixcl.landmarks.habit import Habit
 from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.reports.tables import (
     comparison_rows,
     coverage_rows,
+    habit_rows,
     landmark_summary_rows,
     overall_rows,
     write_metrics_json,
@@ -49,6 +51,15 @@ class TestLandmarkRows:
         assert table[0][4:] == ["MRE (mm)", "median (mm)", "SDR < 2 mm (%)", "SDR < 2.5 mm (%)"]
         assert table[1][4:] == ["2.00", "2.00", "50.00", "50.00"]
         assert table[2][4:] == ["–"] * 4
+
+
+def test_habit_rows() -> None:
+    offsets, shape = torch.tensor([[1.0, -2.0], [0.0, 0.0]]).double(), torch.zeros(2, 2).double()
+    habit = Habit(("sella", "never"), offsets, torch.tensor([0.5, 0.8]).double(), (3, 0), shape)
+    header, sella, never = habit_rows(habit, torch.tensor([2.1, NAN]))
+    assert header == ["landmark", "corrections", "offset x (mm)", "offset y (mm)", "SD (mm)", "moved (mm)"]
+    assert sella == ["sella", "3", "1.00", "-2.00", "0.50", "2.10"]
+    assert never == ["never", "0", "0.00", "0.00", "0.80", "–"]
 
 
 def test_coverage_rows_hide_folders_of_images_only() -> None:

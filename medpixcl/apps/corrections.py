@@ -1,0 +1,268 @@
+"""Correct a few images, improve all: what a reader corrected after a run, learnt and applied to the other images."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from monai.data import MetaTensor
+from torch import Tensor
+
+from medpixcl._typing import AnyPath
+from medpixcl.apps.habit_file import ReadingHabit
+from medpixcl.apps.measurement import image_folder
+from medpixcl.apps.results import CORRECTED, Landmarks, Results
+from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine
+from medpixcl.data.identity import first_file, image_stem, pair_images, short_name, telling_names
+from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.landmarks.habit import learn_habit
+
+UNCHANGED_MM = 0.01
+"""Distance in mm below which a landmark counts as left in place: files round their positions."""
+ORIGINS = {
+    "finder": "another kind of finder",
+    "bundle": "another bundle",
+    "weights": "other weights",
+    "template": "another template",
+}
+"""What may differ between the run that a habit was learnt in and this one."""
+SHOWN = 5
+"""Number of names that a sentence lists."""
+
+
+class Corrections:
+    """Landmarks that a reader placed in some of the images of a run.
+
+    An image counts as read if one of its landmarks at least was moved. Then all its landmarks with a position in the
+    file count, also those left in place, which the reader has confirmed.
+
+    Args:
+        path: Landmark file or folder, as :func:`medpixcl.data.landmarks.reading.read_landmarks` takes it.
+
+    Raises:
+        ValueError: If the landmarks cannot be read; the message names the file.
+    """
+
+    def __init__(self, path: AnyPath) -> None:
+        self.file = read_landmarks(path)
+
+    @property
+    def name(self) -> str:
+        """Name of the habit: that of the file or folder, unless it is named after an image, as a patient may be."""
+        name = image_stem(self.file.path.resolve().name)
+        return "corrections" if name in {image_stem(short_name(key)) for key in self.file.images} else name
+
+    def check(self, results: Results, found_by: Mapping[str, str]) -> None:
+        """Check before the search whether the corrections belong to the run; note what does not.
+
+        Args:
+            results: Results of the run, still empty.
+            found_by: What finds the landmarks, see :func:`medpixcl.apps.habit_file.found_by`.
+
+        Raises:
+            ValueError: If no image or no landmark of the file is in the run, or a name stands for several images.
+        """
+        names, images = results.names, results.images
+        unknown = [name for name in self.file.names if name not in names]
+        if len(unknown) == len(self.file.names):
+            raise ValueError(
+                f"{self.file.path} has the landmarks {_some(unknown)}, and this run finds {_some(names)}; give "
+                "corrections of landmarks of these names"
+            )
+        keys = self._keys(images.name(_source(item["image"])) for item in images.datalist)
+        absent = [key for key in self.file.images if key not in keys.values()]
+        if not keys:
+            raise ValueError(
+                f"{self.file.path} corrects {_some(absent)}, and none of these is among the images to search; give "
+                "corrections of some of them, under the names that landmarks.csv has"
+            )
+        if unknown:
+            results.notes.append(f"the corrections also hold landmarks that are not searched: {_some(unknown)}")
+        if absent:
+            results.notes.append(f"the corrections also hold images that are not searched: {_some(absent)}")
+
+    def apply(self, results: Results, found_by: Mapping[str, str]) -> None:
+        """Learn the habit from the corrected images of a run, and apply it to the others.
+
+        Corrected images keep the positions of the reader. They are left out of every measured error, as the habit is
+        fitted to them.
+
+        Args:
+            results: Landmarks as they were found; changed in place.
+            found_by: What found them, see :func:`medpixcl.apps.habit_file.found_by`.
+        """
+        read = self._read(results)
+        there = [one for one in results.landmarks if one.image in read]
+        if all((read[one.image] - one.mm).isnan().any(dim=1).all() for one in there):
+            results.notes.append("nothing was learnt: no corrected image can be used; all landmarks are as found")
+            return
+        found, given = torch.stack([one.mm for one in there]), torch.stack([read[one.image] for one in there])
+        habit = learn_habit(results.names, found, given)
+        move_landmarks(results, ReadingHabit(self.name, habit, len(read), found_by), read)
+
+    def _read(self, results: Results) -> dict[str, Float[Tensor, "k d"]]:
+        """Positions in mm, LPS+, of every image that the reader changed, NaN where the file has none."""
+        keys, read, unchanged = self._keys(one.image for one in results.landmarks), {}, []
+        for one in results.landmarks:
+            if one.image not in keys:
+                continue
+            try:
+                places = self._positions(one, keys[one.image])
+            except ValueError as error:
+                results.notes.append(f"the corrections of {one.image} are not used: {error}")
+                continue
+            moved = torch.linalg.vector_norm(places - one.mm, dim=1)
+            added = one.points.missing & ~places.isnan().any(dim=1)
+            if bool((added | (moved > UNCHANGED_MM)).any()):
+                read[one.image] = places
+            else:
+                unchanged.append(one.image)
+        if unchanged:
+            results.notes.append(
+                "images of the corrections that have every landmark where it was found teach nothing, as nobody seems "
+                f"to have read them: {_some(list(telling_names(unchanged).values()))}"
+            )
+        return read
+
+    def _positions(self, one: Landmarks, key: str) -> Float[Tensor, "k d"]:
+        files = [*one.files[:1], image_folder(self.file) / key]
+        named = next(path for path in files if self.file.find(path) == key)
+        points = self.file.for_image(named, one.affine, one.shape)
+        nowhere = torch.full((1, points.dims), torch.nan, dtype=torch.float64)
+        rows = [points.names.index(name) if name in points.names else -1 for name in one.names]
+        return replace(one, points=replace(one.points, voxels=torch.cat([points.voxels, nowhere])[rows])).mm
+
+    def _keys(self, images: Iterable[str]) -> dict[str, str]:
+        return pair_images(images, self.file.images)
+
+
+class KnownHabit:
+    """The habit of an earlier run, to apply to this one.
+
+    Args:
+        path: File that a run with corrections wrote.
+
+    Raises:
+        ValueError: If the file holds no habit.
+    """
+
+    def __init__(self, path: AnyPath) -> None:
+        self.known = ReadingHabit.read(path)
+
+    def check(self, results: Results, found_by: Mapping[str, str]) -> None:
+        """Check before the search whether the habit fits the run; note what the user should know.
+
+        Args:
+            results: Results of the run, still empty.
+            found_by: What finds the landmarks, see :func:`medpixcl.apps.habit_file.found_by`.
+
+        Raises:
+            ValueError: If it has none of the landmarks.
+        """
+        name, landmarks = self.known.name, self.known.habit.names
+        without = [one for one in results.names if one not in landmarks]
+        if len(without) == len(results.names):
+            raise ValueError(
+                f"the reading habit {name!r} has the landmarks {_some(landmarks)}, and this run finds "
+                f"{_some(results.names)}; give a habit of these landmarks"
+            )
+        if without:
+            results.notes.append(f"the reading habit {name!r} does not know {_some(without)}: they stay as found")
+        other = [word for key, word in ORIGINS.items() if self.known.found_by.get(key, "") != found_by.get(key, "")]
+        if other:
+            results.notes.append(
+                f"the reading habit {name!r} was learnt with {' and '.join(other)}; an offset is the reader's less "
+                "that of what found the landmarks, so correct a few images of this run to be sure"
+            )
+
+    def apply(self, results: Results, found_by: Mapping[str, str]) -> None:
+        """Move the landmarks of all images."""
+        move_landmarks(results, self.known)
+
+
+def reader_of(corrections: AnyPath | None, habit: AnyPath | None) -> Corrections | KnownHabit | None:
+    """Read the corrections or the habit that a call gives; None without either.
+
+    Raises:
+        ValueError: If both are given, or the file is bad.
+    """
+    if corrections is not None and habit is not None:
+        raise ValueError("found corrections and a reading habit; give one of the two, as either gives the offsets")
+    if corrections is not None:
+        return Corrections(corrections)
+    return None if habit is None else KnownHabit(habit)
+
+
+def move_landmarks(
+    results: Results, known: ReadingHabit, read: Mapping[str, Float[Tensor, "k d"]] | None = None
+) -> None:
+    """Move the landmarks of all images by a habit; images that a reader corrected get the reader's positions.
+
+    Args:
+        results: Landmarks as they were found; changed in place.
+        known: The habit.
+        read: Positions of the reader by image, (K, D), in mm, LPS+, NaN where the reader gave none.
+
+    Raises:
+        ValueError: If habit and images differ in their number of axes.
+    """
+    habit, dims = known.habit.of(results.names), known.habit.offsets_mm.shape[1]
+    if other := [one.image for one in results.landmarks if one.points.dims != dims]:
+        raise ValueError(f"the reading habit {known.name!r} has {dims} axes, and {other[0]} has others; give its own")
+    read = read or {}
+    moved = [habit.apply(one.mm) for one in results.landmarks]
+    lengths = [
+        torch.linalg.vector_norm(places - one.mm, dim=1)
+        for one, places in zip(results.landmarks, moved, strict=True)
+        if one.image not in read
+    ]
+    results.landmarks = [
+        _placed(one, places, read.get(one.image)) for one, places in zip(results.landmarks, moved, strict=True)
+    ]
+    results.reading, results.corrected = known, tuple(one.image for one in results.landmarks if one.image in read)
+    results.moved_mm = torch.stack(lengths).nanmean(dim=0) if lengths else torch.full((len(habit.names),), torch.nan)
+    run = "this" if read else "another"
+    results.facts["reading habit"] = f"{known.name}, learnt from {_corrected(known.images)} of {run} run"
+    if read:
+        _leave_out(results, read)
+
+
+def _leave_out(results: Results, read: Mapping[str, Tensor]) -> None:
+    """Take the corrected images out of the reference: what the habit was fitted to cannot measure it."""
+    if results.reference is None:
+        return
+    fitted = set(pair_images(read, results.reference).values())
+    results.reference = {image: places for image, places in results.reference.items() if image not in fitted} or None
+    results.facts["measured"] = f"without {_corrected(len(fitted))} of the reference"
+    if results.reference is None:
+        results.notes.append("no error is measured: all images of the reference were corrected and learnt from")
+
+
+def _placed(one: Landmarks, moved: Float[Tensor, "k d"], read: Float[Tensor, "k d"] | None) -> Landmarks:
+    """The landmarks of one image at new places, inside the image; those of a reader are flagged as corrected."""
+    given = torch.zeros(len(moved), dtype=torch.bool) if read is None else ~read.isnan().any(dim=1)
+    places = moved if read is None else torch.where(given[:, None], read, moved)
+    voxels = mm_to_voxel(flip_ras_lps(places), spatial_affine(one.affine, one.points.dims))
+    least = one.voxels.clamp_max(-0.5)  # what was found outside of the image may stay there
+    most = one.voxels.maximum(torch.tensor(one.shape, dtype=torch.float64) - 0.5)
+    flags = tuple(CORRECTED if mine else flag for mine, flag in zip(given.tolist(), one.flags, strict=True))
+    points = replace(one.points, voxels=torch.where(given[:, None], voxels, voxels.clamp(least, most)), flags=flags)
+    if one.radii_mm is None or not bool(given.any()):
+        return replace(one, points=points)
+    extras = [row | {"radius_mm": ""} if mine else row for row, mine in zip(one.extras, given.tolist(), strict=True)]
+    return replace(one, points=points, radii_mm=one.radii_mm.masked_fill(given, torch.nan), extras=tuple(extras))
+
+
+def _source(image: str | list[str] | MetaTensor) -> str:
+    """Name under which an image list knows an item's image."""
+    return str(image.meta["filename_or_obj"]) if isinstance(image, MetaTensor) else first_file({"image": image})
+
+
+def _corrected(images: int) -> str:
+    return f"{images} corrected image{'' if images == 1 else 's'}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are more."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
