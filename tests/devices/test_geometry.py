@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medpixcl import correspondence, views
 from medpixcl.informativeness import classify_informativeness, local_entropy, sampling_weights
-from medpixcl.landmarks import heatmaps, regions
+from medpixcl.landmarks import difficulty, heatmaps, regions
 from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.mutual_information import count_vector_mutual_information, joint_mutual_information
 from medpixcl.networks import LandmarkNet, PixelEmbeddingNet
@@ -161,10 +161,11 @@ def test_regions(dims: int) -> None:
     roots = draw(30, 2, dims, dims)
     covariance, away = roots @ roots.mT + torch.eye(dims), draw(30, 2, dims, seed=1)
     assert_same(regions.mahalanobis_distance, away, covariance)
+    assert_same(difficulty.widened, covariance, difficulty.difficulty(draw(30, 2, seed=2).sigmoid(), draw(30, 2).abs()))
     calibration = regions.calibrate_regions(away, covariance, ["a", "b"])
     found = assert_same(lambda spread: calibration.regions_of(["a", "b"], spread), covariance)
     with pretend_device() as device:
-        assert calibration.unsure(["a", "b"], found).device == device
+        assert calibration.unsure(found).device == device
         regions.covered(away.to(device), found)
         assert regions.calibrate_regions(away.to(device), covariance.to(device), ["a", "b"]) == calibration
 
