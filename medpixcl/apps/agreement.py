@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.radii import Radii
-from medpixcl.apps.results import Landmarks, Results
+from medpixcl.apps.results import CORRECTED, Landmarks, Results
 from medpixcl.landmarks.points import LandmarkSet
 
 MAX_DIFFERENCE_MM = 2.0
@@ -94,4 +94,6 @@ def _flag(one: str, other: str, far: bool, missing: bool) -> str:
     """Flag of a landmark from those of both finders."""
     if missing:
         return "missing"
+    if one == other == CORRECTED:
+        return CORRECTED
     return "unsure" if far or (one == other == "unsure") else ""

@@ -211,20 +211,29 @@ def move_landmarks(
         raise ValueError(f"the reading habit {known.name!r} has {dims} axes, and {other[0]} has others; give its own")
     read = read or {}
     moved = [habit.apply(one.mm) for one in results.landmarks]
-    lengths = [
-        torch.linalg.vector_norm(places - one.mm, dim=1)
-        for one, places in zip(results.landmarks, moved, strict=True)
-        if one.image not in read
-    ]
     results.landmarks = [
         _placed(one, places, read.get(one.image)) for one, places in zip(results.landmarks, moved, strict=True)
     ]
     results.reading, results.corrected = known, tuple(one.image for one in results.landmarks if one.image in read)
-    results.moved_mm = torch.stack(lengths).nanmean(dim=0) if lengths else torch.full((len(habit.names),), torch.nan)
     run = "this" if read else "another"
     results.facts["reading habit"] = f"{known.name}, learnt from {_corrected(known.images)} of {run} run"
     if read:
         _leave_out(results, read)
+
+
+def mean_moves(results: Results, found_mm: Mapping[str, Float[Tensor, "k d"]]) -> Float[Tensor, " k"]:
+    """Mean distance in mm, over the images that were not corrected, between each landmark and where it was found first.
+
+    Args:
+        results: Landmarks after the habit was applied.
+        found_mm: Positions in mm, LPS+, as they were found, (K, D), by :attr:`Landmarks.source`.
+
+    Returns:
+        Shape (K,); NaN where no image has the landmark.
+    """
+    others = [one for one in results.landmarks if one.image not in results.corrected]
+    moves = [torch.linalg.vector_norm(one.mm - found_mm[one.source], dim=1) for one in others]
+    return torch.stack(moves).nanmean(dim=0) if moves else torch.full((len(results.names),), torch.nan)
 
 
 def _leave_out(results: Results, read: Mapping[str, Tensor]) -> None:

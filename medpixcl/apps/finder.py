@@ -18,7 +18,7 @@ from medpixcl._typing import AnyPath
 from medpixcl.apps.agreement import mean_of_both, require_fitting
 from medpixcl.apps.bundle_search import find_bundle
 from medpixcl.apps.bundles import checked_device, own_errors, read_bundle
-from medpixcl.apps.corrections import reader_of
+from medpixcl.apps.corrections import mean_moves, reader_of
 from medpixcl.apps.habit_file import found_by
 from medpixcl.apps.images import Images
 from medpixcl.apps.loaded_images import Searchable, image_list
@@ -161,22 +161,38 @@ class LandmarkFinder(ABC):
             images, spacing_mm=spacing_mm, exclude=exclude, spatial_dims=self.spatial_dims, sections=self.sections
         )
         results = self.start(listed, reference=reference, calibration=calibration, output=output)
-        title = self.title if second is None else f"{self.title} and {second.title}"
-        origin = {} if reader is None else found_by(title, self.facts, self.digest, results.templates)
+        origin = {} if reader is None else found_by(self.title, self.facts, self.digest, results.templates)
         at_once = reader is None and second is None
         if reader is not None:
             reader.check(results, origin)
-        loader = DataLoader(Dataset(results.images.datalist, self.preprocessing), batch_size=1, num_workers=0)
-        self.network.eval()
-        for batch in tqdm(loader, desc=self.title, unit="image", leave=False, disable=None):
-            self.collect(results, batch["image"], self.find(batch), output if at_once else None)
-        if second is not None:
-            results = mean_of_both(results, second.run(results.images))
+        self.search(results, results.images.datalist, output if at_once else None)
         if reader is not None:
+            found = {one.source: one.mm for one in results.landmarks}
             reader.apply(results, origin)
+            results = self.search_again(results)
+            results.moved_mm = None if results.reading is None else mean_moves(results, found)
+        if second is not None:
+            results = mean_of_both(results, second.run(results.images, corrections=corrections, habit=habit))
         if output is not None and not at_once:
             output.draw_all(results)
         results.measure()
+        return results
+
+    def search(self, results: Results, items: Sequence[Mapping[str, Any]], output: Output | None = None) -> None:
+        """Find the landmarks in some images and add them to the results, one image in memory at a time.
+
+        Args:
+            results: Results to extend.
+            items: Items of the images, see :attr:`Images.datalist`.
+            output: Folder to draw overlays into; None draws nothing.
+        """
+        loader = DataLoader(Dataset(items, self.preprocessing), batch_size=1, num_workers=0)
+        self.network.eval()
+        for batch in tqdm(loader, desc=self.title, unit="image", leave=False, disable=None):
+            self.collect(results, batch["image"], self.find(batch), output)
+
+    def search_again(self, results: Results) -> Results:
+        """Find the landmarks anew with what a reader corrected; here they stay as they are."""
         return results
 
     @torch.no_grad()

@@ -1,6 +1,8 @@
 """One-shot landmark matching: the landmarks of annotated images, found in other images."""
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from typing import Any, TypeAlias
@@ -17,7 +19,7 @@ from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.images import ImageList, Images
 from medpixcl.apps.loaded_images import Searchable, loaded_image, not_finite
 from medpixcl.apps.output import Output
-from medpixcl.apps.results import Landmarks, Results
+from medpixcl.apps.results import CORRECTED, Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.paths import checked_path
@@ -235,6 +237,26 @@ class Matcher(LandmarkFinder):
                 results.facts |= self.unlabelled.facts(self.population, images)
         return results
 
+    def search_again(self, results: Results) -> Results:
+        """Match the other images once more, with the images that a reader corrected as further templates."""
+        read = [one for one in results.landmarks if one.image in results.corrected]
+        others = [one for one in results.landmarks if one.image not in results.corrected]
+        if not read or not others:
+            return results
+        items = [results.images.entry(one.source) for one in read]
+        given = [AnnotatedImage(*pair, self.preprocessing) for pair in zip(items, map(_read_points, read), strict=True)]
+        more = copy.copy(self)
+        more.inferer = copy.copy(self.inferer)
+        more.inferer.matcher = copy.copy(self.inferer.matcher)
+        fit_to(more.inferer.matcher, [*self.templates, *given], self.names, self.model, self.network.strides)
+        if self.population is not None:
+            more.inferer.matcher.adapt(self.population)
+        fresh = replace(results, landmarks=[])
+        more.search(fresh, [results.images.entry(one.source) for one in others])
+        found = {one.source: one for one in fresh.landmarks}
+        facts = results.facts | {"templates": f"{len(self.templates)} given, and {len(read)} that the reader corrected"}
+        return replace(results, landmarks=[found.get(one.source, one) for one in results.landmarks], facts=facts)
+
     def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
         """Flags of the landmarks, see :class:`medpixcl.matching.MatchResult`."""
         return tuple(prediction["flags"][number])
@@ -290,6 +312,12 @@ class TemplateFitting:
         """Write what was learnt from unlabelled images."""
         if self.unlabelled is not None and self.population is not None:
             self.finder.write_population(self.population)
+
+
+def _read_points(one: Landmarks) -> LandmarkSet:
+    """Landmarks of an image that a reader placed; the others are missing."""
+    mine = torch.tensor([flag == CORRECTED for flag in one.flags])
+    return LandmarkSet(one.names, one.voxels.masked_fill(~mine[:, None], torch.nan))
 
 
 def _each(one_or_several: Any) -> list[Any]:
