@@ -4,7 +4,7 @@ from pathlib import Path
 
 from medpixcl._typing import Number
 from medpixcl.data.dicom_header import Header, read_whole
-from medpixcl.data.dicom_pixels import frame_count
+from medpixcl.data.dicom_pixel_bytes import frame_count
 from medpixcl.data.multiframe import frame_headers, read_multiframe
 from medpixcl.data.pixels import ImageFileError, Pixels, SpacingMM, row_column_spacing
 from medpixcl.data.radiograph import read_radiograph

@@ -36,7 +36,7 @@ HEADER_TAGS = (
 """Elements that decide what an image is and where it lies."""
 _HARMLESS = re.compile(r"[0-9.,+\-eE\\ ]{0,40}[A-Za-z]{0,2}")
 """Damaged numbers that a message may repeat: too few letters for a name."""
-
+_UID = re.compile(r"[0-9.]{1,64}")
 _TEXTS = frozenset(("CS", "UI", "LO", "SH", "PN"))
 _AMBIGUOUS = "US or SS"
 _DECIMALS = frozenset(("DS", "IS"))
@@ -239,10 +239,16 @@ def read_dataset(path: Path, **options: object) -> "Dataset":
         raise ImageFileError(path, "is not DICOM; expected a DICOM file.")
     with readable(path, "is damaged DICOM"):
         dataset = pydicom.dcmread(path, force=True, **options)
-        if "TransferSyntaxUID" not in dataset.file_meta:
+        if not (syntax := dataset.file_meta.get("TransferSyntaxUID")):
             implicit, little = dataset.original_encoding
             uncompressed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else uncompressed
+        elif not syntax.is_transfer_syntax:
+            name = f" {syntax}" if _UID.fullmatch(syntax) else ""
+            raise ImageFileError(
+                path,
+                f"states a transfer syntax{name} that DICOM does not define; convert it to Explicit VR Little Endian.",
+            )
         return dataset
 
 

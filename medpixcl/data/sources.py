@@ -13,10 +13,9 @@ from medpixcl.data.dicom_elements import read_elements
 from medpixcl.data.dicom_geometry import SliceGeometry, slice_geometry
 from medpixcl.data.dicom_groups import series_of, volumes_of
 from medpixcl.data.dicom_header import read_header
-from medpixcl.data.dicom_pixels import WITHOUT_PIXELS
 from medpixcl.data.images import image_format, why_no_image
 from medpixcl.data.pixels import ImageFileError
-from medpixcl.data.series import dicom_files, has_pixels
+from medpixcl.data.series import check_size, dicom_files
 from medpixcl.data.unusable import Unusable, unusable
 from medpixcl.data.volumes import detached_data, is_header
 
@@ -164,19 +163,27 @@ def group_slices(slices: Sequence[SliceGeometry]) -> tuple[list[Source], list[Un
         Volumes, and the slices that are set aside, with reasons and the digests of their series.
     """
     series = {one.path: series_digest(one) for one in slices}
-    slices, empty = _without_empty_copies(slices)
+    slices, incomplete = _without_incomplete_copies(slices)
     volumes, aside = volumes_of(slices)
-    refused = [replace(unusable(error.path, error), series=series[error.path]) for error in (*empty, *aside)]
-    return [_series_source(volume) for volume in volumes], refused
+    refused = [*incomplete, *(unusable(error.path, error) for error in aside)]
+    return [_series_source(volume) for volume in volumes], [replace(one, series=series[one.path]) for one in refused]
 
 
-def _without_empty_copies(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry], list[ImageFileError]]:
-    """Slices without the files that share their instance with another one and hold no pixels."""
+def _without_incomplete_copies(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry], list[Unusable]]:
+    """Slices without the files that share their instance with another one and do not hold all pixels."""
     files = {(one.instance, one.path) for one in slices if one.instance}
     numbers = Counter(instance for instance, _ in files)
-    empty = {path for instance, path in files if numbers[instance] > 1 and not has_pixels(path)}
-    errors = [ImageFileError(path, WITHOUT_PIXELS) for path in sorted(empty)]
-    return [one for one in slices if one.path not in empty], errors
+    copies = sorted(path for instance, path in files if numbers[instance] > 1)
+    incomplete = {path: found for path in copies if (found := _why_incomplete(path)) is not None}
+    return [one for one in slices if one.path not in incomplete], list(incomplete.values())
+
+
+def _why_incomplete(path: Path) -> Unusable | None:
+    try:
+        check_size(path)
+    except Exception as error:  # a damaged header makes the readers raise any kind of error
+        return unusable(path, error)
+    return None
 
 
 def series_digest(one: SliceGeometry) -> str:
