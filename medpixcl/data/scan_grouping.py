@@ -13,7 +13,15 @@ from medpixcl.data.known_series import SettledVolume
 from medpixcl.data.parallel_reading import ParallelReading
 from medpixcl.data.scan_inputs import ScanInputs
 from medpixcl.data.scan_rejections import Rejections
-from medpixcl.data.sources import FileSource, Source, attached_files, group_slices, series_digest, visible_names
+from medpixcl.data.sources import (
+    FileSource,
+    SeriesSource,
+    Source,
+    attached_files,
+    group_slices,
+    series_digest,
+    visible_names,
+)
 from medpixcl.data.unusable import Unusable, unusable
 from medpixcl.data.volumes import has_header_name
 
@@ -95,9 +103,9 @@ class _Found:
     def images(self) -> Iterator[str | Source]:
         return (kind for kind in self.kinds if isinstance(kind, str | Source))
 
-    def place(self, source: Source, files: Iterable[str | Path]) -> None:
+    def place(self, source: Source, files: Iterable[str]) -> None:
         """Put a volume where the first of its slices is."""
-        self.kinds[min(self.numbers[str(file)] for file in files)] = source
+        self.kinds[min(self.numbers[file] for file in files)] = source
 
 
 def _listed(inputs: ScanInputs, known: KnownImages) -> list[str]:
@@ -147,7 +155,7 @@ def _recognised(
     for number, name, one in zip(numbers, names, reading.recognise(names), strict=True):
         found.kinds[number] = False
         if isinstance(one, SliceGeometry):
-            slices.append(shared.of(one))
+            slices.append(shared.of(one, name))
             found.numbers[name] = number
         elif isinstance(one, Unusable):
             rejections.add_file(one)
@@ -162,7 +170,8 @@ class _SharedValues:
     def __init__(self) -> None:
         self._met: dict[Any, Any] = {}
 
-    def of(self, one: SliceGeometry) -> SliceGeometry:
+    def of(self, one: SliceGeometry, file: str) -> SliceGeometry:
+        """The slice of a file with shared values; its path is the text that is held already."""
         shared = {
             name: self._met.setdefault((name, value), value)
             for name in ("series", "modality", "size", "spacing", "scan", "image_type")
@@ -170,7 +179,7 @@ class _SharedValues:
         }
         shared["orientation"] = self._met.setdefault(one.orientation.tobytes(), one.orientation)
         shared["acquisition"] = self._met.setdefault(tuple(one.acquisition.items()), one.acquisition)
-        return replace(one, **shared)
+        return replace(one, file=file, **shared)
 
 
 def _take_volume(
@@ -185,8 +194,7 @@ def _take_volume(
     if volume.number is None:
         rejections.take_over(volume.record)
         return
-    files = tuple(map(Path, one.files))
-    source = Source(Path(volume.folder) if volume.folder else list(files), files, volume.series)
+    source: Source = SeriesSource(one.files, volume.series, volume.folder)
     if volume.made and resampling is not None:
         source = resampling.known(source, Path(volume.made), volume.modality)
     known.settle(volume.number)
@@ -196,6 +204,6 @@ def _take_volume(
 def _place_volume(source: Source, found: _Found, rejections: Rejections, resampling: TiltResampling | None) -> None:
     """A volume of slices that were looked at, resampled if its gantry is tilted."""
     try:
-        found.place(source if resampling is None else resampling(source), source.files)
+        found.place(source if resampling is None else resampling(source), source.names)
     except Exception as error:  # damaged slices make the readers raise any kind of error
         rejections.add_image(source, unusable(source.place, error))
