@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from medpixcl._typing import Progress
 from medpixcl.data.dicom_geometry import SliceGeometry
 from medpixcl.data.gantry_tilt import TiltResampling
 from medpixcl.data.known_images import KnownImages
@@ -47,7 +48,13 @@ class ImageList:
         return ImageList(held for held, one in zip(self._images, self, strict=True) if chosen(one))
 
 
-def find_images(inputs: ScanInputs, known: KnownImages, reading: ParallelReading, rejections: Rejections) -> ImageList:
+def find_images(
+    inputs: ScanInputs,
+    known: KnownImages,
+    reading: ParallelReading,
+    rejections: Rejections,
+    progress: Progress | None = None,
+) -> ImageList:
     """Find the images in the order of their first files, and reject the other files.
 
     Args:
@@ -55,6 +62,7 @@ def find_images(inputs: ScanInputs, known: KnownImages, reading: ParallelReading
         known: What an earlier scan found.
         reading: Processes that look at the other files.
         rejections: Takes the files that are no images.
+        progress: Function called with (done, total) after each file that was looked at.
     """
     names = _listed(inputs, known)
     found = _Found(names)
@@ -63,11 +71,13 @@ def find_images(inputs: ScanInputs, known: KnownImages, reading: ParallelReading
         None if inputs.resampled is None else TiltResampling(inputs.resampled, inputs.folder, inputs.tolerance_mm)
     )
     settled = _settled_series(found, known)
-    slices = _recognised(found, found.undecided(), reading, rejections)
+    undecided = found.undecided()
+    slices = _recognised(found, undecided, reading, rejections, progress)
     opened = {series_digest(one) for one in slices}
     opened |= {one.volume.series for one in settled if _is_elsewhere(one, inputs)}
     files = [name for one in settled if one.volume.series in opened for name in one.files]
-    slices += _recognised(found, [found.numbers[name] for name in files], reading, rejections)
+    again = [found.numbers[name] for name in files]
+    slices += _recognised(found, again, reading, rejections, progress, before=len(undecided))
     for one in settled:
         if one.volume.series not in opened:
             _take_volume(one, found, known, rejections, resampling)
@@ -147,12 +157,19 @@ def _is_elsewhere(one: SettledVolume, inputs: ScanInputs) -> bool:
 
 
 def _recognised(
-    found: _Found, numbers: Sequence[int], reading: ParallelReading, rejections: Rejections
+    found: _Found,
+    numbers: Sequence[int],
+    reading: ParallelReading,
+    rejections: Rejections,
+    progress: Progress | None,
+    *,
+    before: int = 0,
 ) -> list[SliceGeometry]:
-    """Look at files; return the slices among them, whose images are not known yet."""
+    """Look at files, some of them ``before``; return the slices among them, whose images are not known yet."""
     names = [found.names[number] for number in numbers]
     slices, shared = [], _SharedValues()
-    for number, name, one in zip(numbers, names, reading.recognise(names), strict=True):
+    looked_at = zip(numbers, names, reading.recognise(names), strict=True)
+    for done, (number, name, one) in enumerate(looked_at, start=before + 1):
         found.kinds[number] = False
         if isinstance(one, SliceGeometry):
             slices.append(shared.of(one, name))
@@ -161,6 +178,8 @@ def _recognised(
             rejections.add_file(one)
         else:
             found.kinds[number] = name if isinstance(one, FileSource) else one
+        if progress is not None:
+            progress(done, before + len(numbers))
     return slices
 
 

@@ -106,9 +106,17 @@ def test_what_is_listed_can_be_read_from_the_written_manifest(mixed: Path, tmp_p
 
 
 def test_progress_is_told(mixed: Path) -> None:
-    told: list[tuple[int, int]] = []
-    scan(mixed, spacing_mm=0.5, progress=lambda done, total: told.append((done, total)))
-    assert told == [(done, 10) for done in range(1, 11)]
+    """First of the files, then of the images among them."""
+    told: list[tuple[str, int, int]] = []
+    scan(
+        mixed,
+        spacing_mm=0.5,
+        header_progress=lambda done, total: told.append(("files", done, total)),
+        progress=lambda done, total: told.append(("images", done, total)),
+    )
+    files = sum(path.is_file() and "/." not in str(path) and path.name != "vol.raw" for path in mixed.rglob("*"))
+    assert told[:files] == [("files", done, files) for done in range(1, files + 1)]
+    assert told[files:] == [("images", done, 10) for done in range(1, 11)]
 
 
 def test_pictures_without_spacing_are_rejected(tmp_path: Path) -> None:
