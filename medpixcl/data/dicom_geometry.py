@@ -107,7 +107,7 @@ def slice_geometry(header: Header, frame: int = 0) -> SliceGeometry:
     return SliceGeometry(
         file=str(header.path),
         series=header.text("SeriesInstanceUID"),
-        modality=header.text("Modality"),
+        modality=header.code("Modality"),
         size=(header.whole("Rows") or 0, header.whole("Columns") or 0),
         spacing=slice_spacing(header),
         orientation=orientation,

@@ -64,6 +64,10 @@ class Header:
         except ImageFileError:
             return ""
 
+    def code(self, keyword: str) -> str:
+        """Coded value in capital letters, as the standard has them; empty like :meth:`text`."""
+        return self.text(keyword).upper()
+
     def texts(self, keyword: str) -> tuple[str, ...]:
         """Values as text, none where the element is absent."""
         value = self._value(keyword)

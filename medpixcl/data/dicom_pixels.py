@@ -18,6 +18,8 @@ from medpixcl.data.dicom_pixel_bytes import (
 )
 from medpixcl.data.pixels import ImageFileError
 
+_RLE = "1.2.840.10008.1.2.5"
+"""Transfer syntax that packs the bytes as they stand, with all bits of a pixel where they were."""
 _EXACT_BITS = 16
 """float32 holds products of integers up to this size without a loss that matters."""
 
@@ -40,7 +42,7 @@ def stored_values(header: Header, native: bytes | None = None) -> np.ndarray:
         values, aligned = _native(header, keyword, data), False
     else:
         check_compressed(header, data)
-        values, aligned = _decoded(header), True
+        values, aligned = _decoded(header), header.dataset.file_meta.TransferSyntaxUID != _RLE
     return values if values.dtype.kind == "f" else _stored_bits(header, values, aligned=aligned)
 
 
@@ -136,6 +138,8 @@ def _native(header: Header, keyword: str, data: bytes) -> np.ndarray:
 
 
 def _decoded(header: Header) -> np.ndarray:
+    from pydicom.pixels import pixel_array
+
     syntax = header.dataset.file_meta.TransferSyntaxUID
     bits = header.whole("BitsStored") or 8
     needs = missing_decoder(syntax, bits)
@@ -144,14 +148,14 @@ def _decoded(header: Header) -> np.ndarray:
         raise ImageFileError(header.path, f"is compressed as {syntax.name} ({bits} bits); {advice}.")
     shape = frame_shape(header)
     with readable(header.path, "has pixel data that cannot be decoded"):
-        values = np.asarray(header.dataset.pixel_array)
+        values = np.asarray(pixel_array(header.dataset, correct_unused_bits=False))
     if values.size != np.prod(shape):
         raise another_size(header, values.size / (shape[1] * shape[2]))
     return values.reshape(shape)
 
 
 def _stored_bits(header: Header, values: np.ndarray, *, aligned: bool) -> np.ndarray:
-    """Keep the bits that hold the pixel; decoders of compressed data have ``aligned`` them to the lowest bit."""
+    """Keep the bits that hold the pixel; JPEG decoders have ``aligned`` them to the lowest bit."""
     allocated = values.dtype.itemsize * 8
     stored = header.whole("BitsStored") or allocated
     high = stored - 1 if aligned else header.whole("HighBit")
