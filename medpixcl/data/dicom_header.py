@@ -141,7 +141,10 @@ class Header:
         return hashlib.blake2b(named.encode(), digest_size=8).hexdigest()
 
     def _value(self, keyword: str, count: int | None = None) -> Any:
-        element = self.dataset.get_item(_tag(keyword))
+        try:
+            element = self.dataset.get_item(_tag(keyword))
+        except Exception:  # pydicom reads an element of unknown length here, and finds no kind of value that it knows
+            raise ImageFileError(self.path, f"has a damaged {keyword}; export it again.") from None
         if element is None:
             return None
         if element.is_raw and isinstance(element.value, bytes):

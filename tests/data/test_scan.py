@@ -126,6 +126,21 @@ def test_pictures_without_spacing_are_rejected(tmp_path: Path) -> None:
     assert reasons(manifest) == {"a.png": "has no pixel spacing; give spacing_mm."}
 
 
+@pytest.mark.parametrize("value", [0, 7, 255])
+@pytest.mark.parametrize(("name", "size"), [("a.png", (24, 32)), ("a.bmp", (1, 1)), ("a.tif", (1, 9))])
+def test_pictures_of_one_value_are_rejected(tmp_path: Path, name: str, size: tuple[int, int], value: int) -> None:
+    """Also one that is transparent everywhere, and a volume of one such slice."""
+    Image.fromarray(np.full(size, value, np.uint8)).save(tmp_path / name)
+    Image.new("RGBA", (8, 5), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    nibabel.save(nibabel.Nifti1Image(np.full((4, 5, 1), value, np.int16), np.eye(4)), tmp_path / "slice.nii")
+    manifest = scan(tmp_path, spacing_mm=1)
+    assert not manifest.training
+    told = f"shows nothing: all of its pixels have the value {value}."
+    assert reasons(manifest) == {
+        name: told, "clear.png": "shows nothing: all of its pixels have the value 0.", "slice.nii": told
+    }  # fmt: skip
+
+
 def test_several_paths_and_single_files(tmp_path: Path) -> None:
     one, two = picture(tmp_path / "x" / "a.png", 1), picture(tmp_path / "y" / "b.png", 2)
     manifest = scan([one, two.parent, two], spacing_mm=1)
