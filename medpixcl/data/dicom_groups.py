@@ -88,11 +88,15 @@ def _scans(slices: Sequence[SliceGeometry]) -> list[Slices]:
 
 
 def _by_scan(slices: Slices) -> list[Slices]:
-    """Split by patient, study, frame of reference and series number; one that differs in every slice names no scan."""
+    """Split by patient, study, frame of reference and series number.
+
+    One that differs in every slice names no scan. One that is missing in some slices of a series was lost there.
+    """
+    lost = {""} if slices[0].series else set()
     names = {one.scan[:1] for one in slices}
     telling = [0] if len(names) > 1 else []
     for place in range(1, len(slices[0].scan)):
-        if 1 < len({one.scan[place] for one in slices}) < len(slices):
+        if 1 < len({one.scan[place] for one in slices} - lost) < len(slices):
             telling.append(place)
     return _by(slices, lambda one: (one.modality, *(one.scan[place] for place in telling)))
 
@@ -183,7 +187,8 @@ def _by_repeat(slices: Slices, places: Sequence[int]) -> list[Slices]:
     """The first slice of every place in the order of their numbers, the second of every place, and so on."""
     counts = set(Counter(places).values())
     numbers = [one.number for one in slices]
-    if len(counts) != 1 or counts == {1} or None in numbers or len(set(numbers)) != len(numbers):
+    unsure = None in numbers or len(set(numbers)) != len(numbers)
+    if len(counts) != 1 or counts == {1} or unsure or len(set(places)) < MINIMUM_SLICES:
         return [slices]
     volumes: list[Slices] = [[] for _ in range(counts.pop())]
     for place in sorted(set(places)):

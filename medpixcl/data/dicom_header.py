@@ -136,8 +136,12 @@ class Header:
         return keyword_for_tag(value) if isinstance(value, int) else ""
 
     def patient(self) -> str:
-        """Digest that is the same for all files of a patient, and does not tell who that is."""
-        named = "\0".join(self.text(keyword) for keyword in ("PatientID", "PatientName"))
+        """Digest that is the same for all files of a patient, and does not tell who that is.
+
+        Capital letters, spaces and empty parts of the name do not count, as one program or another writes them.
+        """
+        name = " ".join(self.text("PatientName").casefold().replace("^", " ").split())
+        named = f"{self.text('PatientID')}\0{name}"
         return hashlib.blake2b(named.encode(), digest_size=8).hexdigest()
 
     def _value(self, keyword: str, count: int | None = None) -> Any:
