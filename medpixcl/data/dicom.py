@@ -31,8 +31,10 @@ def why_unusable(header: Header) -> str | None:
     photometric = header.code("PhotometricInterpretation")
     if not photometric:
         return "has no PhotometricInterpretation, so that black and white are unknown; add it to the header."
-    if (header.whole("SamplesPerPixel") or 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         return f"is a colour image ({photometric}); expected one grey value per pixel."
+    if (samples := header.whole("SamplesPerPixel") or 1) != 1:
+        return f"has SamplesPerPixel {samples} and is {photometric}; expected one grey value per pixel."
     if (frames := frame_count(header)) > 1 and "PerFrameFunctionalGroupsSequence" not in header:
         return f"is a multi-frame DICOM image of {frames} frames; convert it to NIfTI or to single-frame DICOM."
     return None

@@ -70,7 +70,7 @@ def sample_type(header: Header, keyword: str = PIXELS[0]) -> np.dtype:
     """Type of an uncompressed pixel in the byte order of the file.
 
     Raises:
-        ImageFileError: If it is an integer of a size other than 8, 16 or 32 bits.
+        ImageFileError: If it is an integer of a size other than 8, 16 or 32 bits, or its sign is unknown.
     """
     order = "<" if header.dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
     if keyword in _FLOATS:
@@ -78,8 +78,10 @@ def sample_type(header: Header, keyword: str = PIXELS[0]) -> np.dtype:
     allocated = header.whole("BitsAllocated")
     if allocated not in (8, 16, 32):
         raise ImageFileError(header.path, f"has BitsAllocated {allocated}; expected 8, 16 or 32 bits for a grey value.")
-    kind = "i" if header.whole("PixelRepresentation") == _SIGNED else "u"
-    return np.dtype(f"{order}{kind}{allocated // 8}")
+    representation = header.whole("PixelRepresentation") or 0
+    if representation not in (0, _SIGNED):
+        raise ImageFileError(header.path, f"has PixelRepresentation {representation}; expected 0, or 1 for signed.")
+    return np.dtype(f"{order}{'i' if representation == _SIGNED else 'u'}{allocated // 8}")
 
 
 def check_native(header: Header, size: int, keyword: str = PIXELS[0]) -> None:

@@ -26,7 +26,7 @@ _PLAIN, _DEFLATE, _BY_LIBTIFF = 1, (8, 32946), (5, 32773, 34925, 50000)
 _DIFFERENCE, _FLOAT_DIFFERENCE = 2, 3
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED, _ALPHA = 1, 2
-_PHOTOMETRIC = 262
+_WIDTH, _PHOTOMETRIC = 256, 262
 _SEPARATE = 2
 _SIMPLE = 8
 """Bits of a sample up to which Pillow reads all that has its channels together."""
@@ -93,7 +93,7 @@ def read_tiff(path: Path, file: BinaryIO) -> tuple[Float32[np.ndarray, "rows col
     if found is None:
         return None
     tags, order = found
-    if _PHOTOMETRIC not in tags:
+    if _WIDTH in tags and _PHOTOMETRIC not in tags:
         raise ImageFileError(
             path, "has no PhotometricInterpretation, so that black and white are unknown; save it as a grey PNG."
         )

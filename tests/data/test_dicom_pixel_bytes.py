@@ -1,5 +1,6 @@
 """Pixel data that are empty, cut off, of another number of frames, or not what the transfer syntax says: the reason."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -203,3 +204,17 @@ def test_a_slice_without_pixels_costs_its_series(tmp_path: Path) -> None:
         compressed(file, [packed(frame, RLELossless)], RLELossless)
     compressed(files[2], [], RLELossless)
     assert reasons(scan(tmp_path)) == {"CT": f"slice {files[2].name} {EMPTY}"}
+
+
+@pytest.mark.parametrize(
+    ("elements", "sentence"),
+    [
+        ({"SamplesPerPixel": 2}, "has SamplesPerPixel 2 and is MONOCHROME2; expected one grey value"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, r"is a colour image \(RGB\)"),
+        ({"PixelRepresentation": 2}, "has PixelRepresentation 2; expected 0, or 1 for signed"),
+        ({"BitsAllocated": 12}, "has BitsAllocated 12; expected 8, 16 or 32 bits"),
+        ({"BitsStored": 17}, "has BitsStored 17"),
+    ],
+)
+def test_headers_that_do_not_say_what_a_pixel_is(tmp_path: Path, elements: dict[str, Any], sentence: str) -> None:
+    assert re.search(sentence, reason(film(tmp_path, **elements)))
