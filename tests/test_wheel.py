@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,12 +14,12 @@ import pytest
 from medpixcl.data.phantoms import write_phantoms
 from tests.tiny import ROOT
 
-WITH_WEIGHTS = {
-    "cephalometric_landmark_detection",
-    "volume_landmark_detection",
-    "xray_landmark_matching",
-    "xray_landmark_selftraining",
-}
+
+def documented_weights() -> set[str]:
+    """Bundles whose weights are installed, as the guide says."""
+    guide = (ROOT / "docs" / "guide" / "bundles.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"The weights of ([^.]*) come along", guide)
+    return set(re.findall(r"`(\w+)`", sentence))
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +33,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_contents(wheel: Path) -> None:
-    """All configurations, documents and licences; the weights of matching and detection; within the size allowed."""
+    """All configurations, documents and licences; the weights that the guide names; within the size allowed."""
     assert wheel.stat().st_size < 90e6
     with zipfile.ZipFile(wheel) as file:
         packed = {name.removeprefix("medpixcl/") for name in file.namelist() if name.startswith("medpixcl/bundles/")}
     tracked = [path.relative_to(ROOT) for path in (ROOT / "bundles").rglob("*") if path.is_file()]
     expected = {path.as_posix() for path in tracked if path.parts[2] in ("configs", "docs", "LICENSE")}
-    assert packed == expected | {f"bundles/{name}/models/model.pt" for name in WITH_WEIGHTS}
+    assert packed == expected | {f"bundles/{name}/models/model.pt" for name in documented_weights()}
 
 
 def test_match_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
@@ -60,6 +61,8 @@ def test_match_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     assert {line.strip() for line in listed if line.strip().startswith(str(place))} == {
         str(folder) for folder in (place / "medpixcl" / "bundles").iterdir()
     }, "it is the installed package that runs"
+    with_weights = {line.split()[0] for line in listed if line.endswith("weights: yes")}
+    assert with_weights == documented_weights()
     assert list(empty.iterdir()) == []
 
     write_phantoms(tmp_path / "images", 1, (96, 80), seed=1)

@@ -18,7 +18,7 @@ class BundleFacts:
         version: Version of the bundle.
         task: Task of the bundle in a few words.
         place: Folder of the bundle.
-        weights: Whether the folder contains trained weights.
+        weights: Whether the folder contains the weights that the commands take, ``models/model.pt``.
     """
 
     name: str
@@ -75,4 +75,4 @@ def _facts(place: Path) -> BundleFacts:
         version, task = str(told["version"]), str(told["task"])
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{file} is no metadata of a bundle ({error}); give it a version and a task") from None
-    return BundleFacts(place.name, version, task, place, any((place / "models").glob("*.pt")))
+    return BundleFacts(place.name, version, task, place, (place / "models" / "model.pt").is_file())

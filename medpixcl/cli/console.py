@@ -63,24 +63,11 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class RateColumn(ProgressColumn):
-    """Column of a progress bar with the number of items finished per second.
-
-    Args:
-        unit: Plural of the items.
-    """
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
+    """Column of a progress bar with the number of items finished per second; the task's field ``unit`` names them."""
 
     def render(self, task: Task) -> Text:
         """Show the rate."""
-        return Text(rate_of(task, self.unit))
-
-
-def rate_of(task: Task, unit: str = "images") -> str:
-    """Number of items finished per second, as text."""
-    return f"{task.completed / task.elapsed:.1f} {unit}/s" if task.elapsed else ""
+        return Text(f"{task.completed / task.elapsed:.1f} {task.fields['unit']}/s" if task.elapsed else "")
 
 
 class ProgressLines:

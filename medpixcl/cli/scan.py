@@ -1,12 +1,13 @@
 """`medpixcl scan`."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
-from medpixcl.cli.console import ProgressLines, RateColumn, console, print_table, rate_of, say
+from medpixcl.cli.console import ProgressLines, RateColumn, console, print_table, say
 from medpixcl.cli.options import Spacing
 
 _EXAMPLES = {
@@ -72,15 +73,9 @@ def scan(
     from medpixcl.data.scan import scan_to_file
 
     table = None if classes is None else ClassTable(classes, class_column, group_column)
-    with Progress(*Progress.get_default_columns(), RateColumn("images"), console=console, transient=True) as progress:
-        task = progress.add_task("Reading images", total=None)
-        lines = ProgressLines("read", "images")
-
-        def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-            if not console.is_terminal:
-                lines(done, total)
-
+    with Progress(*Progress.get_default_columns(), RateColumn(), console=console, transient=True) as bars:
+        headers, images = _Phase(bars, "looked at", "files"), _Phase(bars, "read", "images")
+        start = time.monotonic()
         summary = scan_to_file(
             paths,
             output,
@@ -95,10 +90,11 @@ def scan(
             exogenous=dict(_named_folder("exogenous", text) for text in exogenous or []),
             labels=_label_folders(labels or []),
             resample_tilt=output.with_name(f"{output.stem}_resampled") if resample_tilt else None,
-            progress=show,
+            header_progress=headers,
+            progress=images,
         )
-        taken = progress.tasks[task]
-        say(f"read {taken.completed:.0f} images in {taken.elapsed or 0:.1f} s, {rate_of(taken)}")
+        seconds = time.monotonic() - start
+        say(f"read {images.done} images in {seconds:.1f} s, {images.done / max(seconds, 1e-9):.1f} images/s")
     if table is not None:
         manifest = Manifest.read(output)
         table.add_to(manifest)
@@ -110,6 +106,32 @@ def scan(
         say(f"not used: {summary.rejected}; the reasons are in {output} under rejected")
     if not summary.images:
         raise ValueError(f"nothing usable found in {', '.join(map(str, paths))}: the reasons are in {output}")
+
+
+class _Phase:
+    """Shows one phase of a scan from its first file on: a bar in a terminal, else a line now and then.
+
+    Args:
+        bars: Progress bars of the command.
+        what: What is done with the files, such as ``read``.
+        unit: Plural of the files.
+    """
+
+    def __init__(self, bars: Progress, what: str, unit: str) -> None:
+        self.done = 0
+        self._bars, self._what, self._unit = bars, what, unit
+        self._shown: tuple[TaskID, ProgressLines] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show the number of finished files."""
+        if self._shown is None:
+            task = self._bars.add_task(f"{self._what} {self._unit}", unit=self._unit)
+            self._shown = task, ProgressLines(self._what, self._unit)
+        task, lines = self._shown
+        self.done = done
+        self._bars.update(task, completed=done, total=total)
+        if not console.is_terminal:
+            lines(done, total)
 
 
 def _reader_files(texts: list[str]) -> str | dict[str, str] | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medpixcl._typing import PointsMM
 from medpixcl.coordinates import spatial_affine, voxel_to_mm
-from medpixcl.data.datalist import Datalist, hold_out, items_of
+from medpixcl.data.datalist import ITEM_KEYS, Datalist, hold_out, items_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import Manifest
@@ -24,7 +24,7 @@ Files = str | Mapping[str, str]
 """A landmark file, or the file of each reader by name."""
 Target = str | Mapping[str, float | int] | None
 """Name of a reader; ``mean`` of all; or the weight of each."""
-ANNOTATED_KEYS = ("image", "spacing_mm", "landmarks")
+ANNOTATED_KEYS = (*ITEM_KEYS, "landmarks")
 MEAN = "mean"
 
 
@@ -44,7 +44,7 @@ def split_annotated(
         images: Number of training images to draw, including those held out; None uses all.
 
     Returns:
-        ``training`` and ``validation``: items with image, spacing and landmark file (or files by reader).
+        ``training`` and ``validation``: items with image, how to read it, and landmark file (or files by reader).
 
     Raises:
         ValueError: If the training section has no annotated image, or fewer than ``images``, or ``fraction`` is not

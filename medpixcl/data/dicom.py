@@ -4,7 +4,7 @@ from pathlib import Path
 
 from medpixcl._typing import Number
 from medpixcl.data.dicom_header import Header, read_whole
-from medpixcl.data.dicom_pixels import frame_count
+from medpixcl.data.dicom_pixel_bytes import frame_count
 from medpixcl.data.multiframe import frame_headers, read_multiframe
 from medpixcl.data.pixels import ImageFileError, Pixels, SpacingMM, row_column_spacing
 from medpixcl.data.radiograph import read_radiograph
@@ -21,18 +21,20 @@ def why_unusable(header: Header) -> str | None:
     Raises:
         ImageFileError: If the header is malformed.
     """
-    modality = header.text("Modality")
+    modality = header.code("Modality")
     if header.text("SOPClassUID").startswith(_SEGMENTATION) or modality in _NO_IMAGES:
         return f"is a DICOM {_NO_IMAGES.get(modality, _NO_IMAGES['SEG'])}; expected an image."
     if not header.whole("Rows") or not header.whole("Columns"):
         if "Image Storage" in _class_name(header):
             return f"is a DICOM image ({modality or 'no modality'}) without Rows and Columns: damaged or cut off."
         return f"is a DICOM object without pixels ({modality or 'no modality'}); expected an image."
-    photometric = header.text("PhotometricInterpretation")
+    photometric = header.code("PhotometricInterpretation")
     if not photometric:
         return "has no PhotometricInterpretation, so that black and white are unknown; add it to the header."
-    if (header.whole("SamplesPerPixel") or 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         return f"is a colour image ({photometric}); expected one grey value per pixel."
+    if (samples := header.whole("SamplesPerPixel") or 1) != 1:
+        return f"has SamplesPerPixel {samples} and is {photometric}; expected one grey value per pixel."
     if (frames := frame_count(header)) > 1 and "PerFrameFunctionalGroupsSequence" not in header:
         return f"is a multi-frame DICOM image of {frames} frames; convert it to NIfTI or to single-frame DICOM."
     return None
@@ -45,9 +47,9 @@ def is_volume(header: Header) -> bool:
 
 def is_slice(header: Header) -> bool:
     """True if the image is a slice of a volume, false if it is a picture of its own, as a radiograph is."""
-    if header.text("Modality") in _PROJECTIONS:
+    if header.code("Modality") in _PROJECTIONS:
         return False
-    return header.text("Modality") in _SLICES or "ImageOrientationPatient" in header
+    return header.code("Modality") in _SLICES or "ImageOrientationPatient" in header
 
 
 def slice_header(header: Header) -> Header:

@@ -1,5 +1,6 @@
 """Where a DICOM slice lies, and whether several form one volume on a regular grid."""
 
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,12 +34,12 @@ _SPLITTING = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SliceGeometry:
     """Position and size of one slice (DICOM, LPS+, mm), and what tells its scan from others.
 
     Attributes:
-        path: Path of the file.
+        file: Path of the file as text: many paths are large.
         series: SeriesInstanceUID; it groups slices and is never shown, like all identifiers here.
         modality: DICOM modality.
         size: Number of rows and columns.
@@ -53,7 +54,7 @@ class SliceGeometry:
         acquisition: Values by attribute that may tell acquisitions, time points or echoes apart.
     """
 
-    path: Path
+    file: str
     series: str
     modality: str
     size: tuple[int, int]
@@ -66,6 +67,16 @@ class SliceGeometry:
     number: int | None = None
     instance: str = ""
     acquisition: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """Path of the file."""
+        return Path(self.file)
+
+    @property
+    def folder(self) -> str:
+        """Folder of the file as text."""
+        return os.path.dirname(self.file)  # noqa: PTH120 - a hundred thousand times
 
     @property
     def normal(self) -> Float64[np.ndarray, "3"]:
@@ -94,9 +105,9 @@ def slice_geometry(header: Header, frame: int = 0) -> SliceGeometry:
         raise ImageFileError(header.path, "has an ImageOrientationPatient that is not two perpendicular unit vectors.")
     study = (header.text(keyword) for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber"))
     return SliceGeometry(
-        path=header.path,
+        file=str(header.path),
         series=header.text("SeriesInstanceUID"),
-        modality=header.text("Modality"),
+        modality=header.code("Modality"),
         size=(header.whole("Rows") or 0, header.whole("Columns") or 0),
         spacing=slice_spacing(header),
         orientation=orientation,

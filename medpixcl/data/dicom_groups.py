@@ -88,11 +88,15 @@ def _scans(slices: Sequence[SliceGeometry]) -> list[Slices]:
 
 
 def _by_scan(slices: Slices) -> list[Slices]:
-    """Split by patient, study, frame of reference and series number; one that differs in every slice names no scan."""
+    """Split by patient, study, frame of reference and series number.
+
+    One that differs in every slice names no scan. One that is missing in some slices of a series was lost there.
+    """
+    lost = {""} if slices[0].series else set()
     names = {one.scan[:1] for one in slices}
     telling = [0] if len(names) > 1 else []
     for place in range(1, len(slices[0].scan)):
-        if 1 < len({one.scan[place] for one in slices}) < len(slices):
+        if 1 < len({one.scan[place] for one in slices} - lost) < len(slices):
             telling.append(place)
     return _by(slices, lambda one: (one.modality, *(one.scan[place] for place in telling)))
 
@@ -101,19 +105,19 @@ def _without_copies(slices: Slices) -> tuple[Slices, list[tuple[SliceGeometry, S
     """Set aside files of an instance that was met already; whole copies in folders of their own stay, as volumes."""
     met: dict[Hashable, SliceGeometry] = {}
     copies = []
-    sizes = Counter(one.path.parent for one in slices)
-    for one in sorted(slices, key=lambda one: -sizes[one.path.parent]):  # the fullest folder keeps its slices
+    sizes = Counter(one.folder for one in slices)
+    for one in sorted(slices, key=lambda one: -sizes[one.folder]):  # the fullest folder keeps its slices
         key = (one.instance, one.frame, *one.position.round(3))
         if met.setdefault(key, one) is not one:
             copies.append((one, met[key]))
     unique = {one.instance for one in slices if one.instance}
     if not copies or len(unique) != len(met):
         return slices, []
-    folders = _by(slices, lambda one: one.path.parent)
+    folders = _by(slices, lambda one: one.folder)
     if len(folders) > 1 and all(len({one.instance for one in part}) == len(part) == len(met) for part in folders):
         return slices, []
-    aside = {one.path for one, _ in copies}
-    return [one for one in slices if one.path not in aside], copies
+    aside = {one.file for one, _ in copies}
+    return [one for one in slices if one.file not in aside], copies
 
 
 def _is_localizer(one: SliceGeometry) -> bool:
@@ -151,7 +155,7 @@ def _split(slices: Slices) -> list[Slices]:
         return [slices]
     names = list(dict.fromkeys(name for one in slices for name in one.acquisition))
     ways: list[Callable[[SliceGeometry], Hashable]] = [_value_of(name) for name in names]
-    for way in (*ways, lambda one: one.path.parent):
+    for way in (*ways, lambda one: one.folder):
         parts = _by(slices, way)
         if len(parts) > 1 and _resolves(parts, slices, shared):
             return [stack for part in parts for stack in _split(part)]
@@ -183,7 +187,8 @@ def _by_repeat(slices: Slices, places: Sequence[int]) -> list[Slices]:
     """The first slice of every place in the order of their numbers, the second of every place, and so on."""
     counts = set(Counter(places).values())
     numbers = [one.number for one in slices]
-    if len(counts) != 1 or counts == {1} or None in numbers or len(set(numbers)) != len(numbers):
+    unsure = None in numbers or len(set(numbers)) != len(numbers)
+    if len(counts) != 1 or counts == {1} or unsure or len(set(places)) < MINIMUM_SLICES:
         return [slices]
     volumes: list[Slices] = [[] for _ in range(counts.pop())]
     for place in sorted(set(places)):

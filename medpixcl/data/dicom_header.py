@@ -36,7 +36,7 @@ HEADER_TAGS = (
 """Elements that decide what an image is and where it lies."""
 _HARMLESS = re.compile(r"[0-9.,+\-eE\\ ]{0,40}[A-Za-z]{0,2}")
 """Damaged numbers that a message may repeat: too few letters for a name."""
-
+_UID = re.compile(r"[0-9.]{1,64}")
 _TEXTS = frozenset(("CS", "UI", "LO", "SH", "PN"))
 _AMBIGUOUS = "US or SS"
 _DECIMALS = frozenset(("DS", "IS"))
@@ -63,6 +63,10 @@ class Header:
             return str(self._value(keyword) or "").strip()
         except ImageFileError:
             return ""
+
+    def code(self, keyword: str) -> str:
+        """Coded value in capital letters, as the standard has them; empty like :meth:`text`."""
+        return self.text(keyword).upper()
 
     def texts(self, keyword: str) -> tuple[str, ...]:
         """Values as text, none where the element is absent."""
@@ -132,12 +136,19 @@ class Header:
         return keyword_for_tag(value) if isinstance(value, int) else ""
 
     def patient(self) -> str:
-        """Digest that is the same for all files of a patient, and does not tell who that is."""
-        named = "\0".join(self.text(keyword) for keyword in ("PatientID", "PatientName"))
+        """Digest that is the same for all files of a patient, and does not tell who that is.
+
+        Capital letters, spaces and empty parts of the name do not count, as one program or another writes them.
+        """
+        name = " ".join(self.text("PatientName").casefold().replace("^", " ").split())
+        named = f"{self.text('PatientID')}\0{name}"
         return hashlib.blake2b(named.encode(), digest_size=8).hexdigest()
 
     def _value(self, keyword: str, count: int | None = None) -> Any:
-        element = self.dataset.get_item(_tag(keyword))
+        try:
+            element = self.dataset.get_item(_tag(keyword))
+        except Exception:  # pydicom reads an element of unknown length here, and finds no kind of value that it knows
+            raise ImageFileError(self.path, f"has a damaged {keyword}; export it again.") from None
         if element is None:
             return None
         if element.is_raw and isinstance(element.value, bytes):
@@ -239,10 +250,16 @@ def read_dataset(path: Path, **options: object) -> "Dataset":
         raise ImageFileError(path, "is not DICOM; expected a DICOM file.")
     with readable(path, "is damaged DICOM"):
         dataset = pydicom.dcmread(path, force=True, **options)
-        if "TransferSyntaxUID" not in dataset.file_meta:
+        if not (syntax := dataset.file_meta.get("TransferSyntaxUID")):
             implicit, little = dataset.original_encoding
             uncompressed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else uncompressed
+        elif not syntax.is_transfer_syntax:
+            name = f" {syntax}" if _UID.fullmatch(syntax) else ""
+            raise ImageFileError(
+                path,
+                f"states a transfer syntax{name} that DICOM does not define; convert it to Explicit VR Little Endian.",
+            )
         return dataset
 
 

@@ -6,22 +6,22 @@ import numpy as np
 from jaxtyping import Float32
 
 from medpixcl.data.dicom_header import Header, readable
+from medpixcl.data.dicom_pixel_bytes import (
+    PIXELS,
+    another_size,
+    check_compressed,
+    check_native,
+    frame_shape,
+    is_compressed,
+    pixel_element,
+    sample_type,
+)
 from medpixcl.data.pixels import ImageFileError
 
-_SIGNED = 1
-PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-"""Elements of which one holds the pixels."""
-WITHOUT_PIXELS = "has no pixel data: it is cut off, or was exported without them."
+_RLE = "1.2.840.10008.1.2.5"
+"""Transfer syntax that packs the bytes as they stand, with all bits of a pixel where they were."""
 _EXACT_BITS = 16
 """float32 holds products of integers up to this size without a loss that matters."""
-
-
-def frame_count(header: Header) -> int:
-    """Number of frames that the header states, one where it states none."""
-    frames = header.whole("NumberOfFrames")
-    if frames is not None and frames < 0:
-        raise ImageFileError(header.path, f"has NumberOfFrames {frames}; expected a positive number.")
-    return frames or 1
 
 
 def stored_values(header: Header, native: bytes | None = None) -> np.ndarray:
@@ -37,18 +37,13 @@ def stored_values(header: Header, native: bytes | None = None) -> np.ndarray:
     Raises:
         ImageFileError: If a decoder is missing, or the pixel data are absent, cut off or of another size.
     """
-    shape = (frame_count(header), header.whole("Rows") or 0, header.whole("Columns") or 0)
-    if native is None and not any(keyword in header for keyword in PIXELS):
-        raise ImageFileError(header.path, WITHOUT_PIXELS)
-    encapsulated = native is None and header.dataset.file_meta.TransferSyntaxUID.is_encapsulated
-    if native is None and (encapsulated or "PixelData" not in header):
-        values = _decoded(header)
-        if values.size != np.prod(shape):
-            raise _another_size(header, values.size / (shape[1] * shape[2]), shape[0])
-        values = values.reshape(shape)
+    keyword, data = pixel_element(header) if native is None else (PIXELS[0], native)
+    if native is not None or not is_compressed(header, keyword, data):
+        values, aligned = _native(header, keyword, data), False
     else:
-        values = _native(header, header.raw_bytes("PixelData") or b"" if native is None else native, shape)
-    return values if values.dtype.kind == "f" else _stored_bits(header, values, aligned=encapsulated)
+        check_compressed(header, data)
+        values, aligned = _decoded(header), header.dataset.file_meta.TransferSyntaxUID != _RLE
+    return values if values.dtype.kind == "f" else _stored_bits(header, values, aligned=aligned)
 
 
 def modality_values(
@@ -128,41 +123,39 @@ def missing_decoder(syntax: Any, bits: int = 8) -> str | None:
     return "; ".join(needs).replace("gdcm>", "python-gdcm>")
 
 
-def _native(header: Header, data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    allocated = header.whole("BitsAllocated")
-    if allocated not in (8, 16, 32):
-        raise ImageFileError(header.path, f"has BitsAllocated {allocated}; expected 8, 16 or 32 bits for a grey value.")
+def _native(header: Header, keyword: str, data: bytes) -> np.ndarray:
+    check_native(header, len(data), keyword)
+    shape, kind = frame_shape(header), sample_type(header, keyword)
     count = int(np.prod(shape))
-    expected = count * allocated // 8
-    if len(data) < expected:
-        raise ImageFileError(
-            header.path,
-            f"has pixel data that cannot be decoded: {len(data)} bytes, expected {expected}; it is cut off.",
-        )
-    frame = expected // shape[0]
-    if len(data) - expected >= frame and any(data[expected:]):
-        raise _another_size(header, len(data) / frame, shape[0])
-    little = header.dataset.file_meta.TransferSyntaxUID.is_little_endian
-    if allocated == 8 and not little and header.dataset["PixelData"].VR == "OW":
+    beyond, frame = data[count * kind.itemsize :], count // shape[0] * kind.itemsize
+    if len(beyond) >= frame and any(beyond):
+        raise another_size(header, len(data) / frame)
+    big_endian = not header.dataset.file_meta.TransferSyntaxUID.is_little_endian
+    if kind.itemsize == 1 and big_endian and header.dataset[keyword].VR == "OW":
         data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
-    kind = "i" if header.whole("PixelRepresentation") == _SIGNED else "u"
-    values = np.frombuffer(data, f"{'<' if little else '>'}{kind}{allocated // 8}", count).reshape(shape)
-    return values if little else values.astype(values.dtype.newbyteorder("="))
+    values = np.frombuffer(data, kind, count).reshape(shape)
+    return values.astype(kind.newbyteorder("=")) if big_endian else values
 
 
 def _decoded(header: Header) -> np.ndarray:
+    from pydicom.pixels import pixel_array
+
     syntax = header.dataset.file_meta.TransferSyntaxUID
     bits = header.whole("BitsStored") or 8
-    needs = missing_decoder(syntax, bits) if syntax.is_encapsulated else None
+    needs = missing_decoder(syntax, bits)
     if needs is not None:
         advice = f"to decode it, install one of: {needs}" if needs else "no package here decodes it; convert the file"
         raise ImageFileError(header.path, f"is compressed as {syntax.name} ({bits} bits); {advice}.")
+    shape = frame_shape(header)
     with readable(header.path, "has pixel data that cannot be decoded"):
-        return np.asarray(header.dataset.pixel_array)
+        values = np.asarray(pixel_array(header.dataset, correct_unused_bits=False))
+    if values.size != np.prod(shape):
+        raise another_size(header, values.size / (shape[1] * shape[2]))
+    return values.reshape(shape)
 
 
 def _stored_bits(header: Header, values: np.ndarray, *, aligned: bool) -> np.ndarray:
-    """Keep the bits that hold the pixel; decoders of compressed data have ``aligned`` them to the lowest bit."""
+    """Keep the bits that hold the pixel; JPEG decoders have ``aligned`` them to the lowest bit."""
     allocated = values.dtype.itemsize * 8
     stored = header.whole("BitsStored") or allocated
     high = stored - 1 if aligned else header.whole("HighBit")
@@ -191,14 +184,6 @@ def _entries(table: Header, count: int) -> np.ndarray:
         if len(data) >= count * np.dtype(kind).itemsize:
             return np.frombuffer(data, kind, count)
     raise ImageFileError(table.path, f"has a lookup table of {len(data)} bytes; expected {count} entries.")
-
-
-def _another_size(header: Header, found: float, stated: int) -> ImageFileError:
-    return ImageFileError(
-        header.path,
-        f"is a multi-frame DICOM image: its pixel data hold {found:.6g} frames of {header.whole('Rows')} x "
-        f"{header.whole('Columns')}, and its header states {stated}; correct NumberOfFrames, or split it.",
-    )
 
 
 def decoders() -> list[tuple[str, str | None]]:

@@ -103,6 +103,8 @@ def _usable(task: Examination) -> Usable:
     values, affine = image[0].numpy(), torch.as_tensor(image.affine, dtype=torch.float64)
     if not values.size:
         raise ImageFileError(task.source.place, f"has the shape {values.shape}, so it holds no voxel.")
+    if values.ndim == 2 and values.min() == values.max():
+        raise ImageFileError(task.source.place, f"shows nothing: all of its pixels have the value {values.min():g}.")
     for one in task.maps:
         _check_map(task.source.place, one, Grid(tuple(values.shape), affine))
     return Usable(

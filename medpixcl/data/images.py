@@ -1,6 +1,7 @@
 """Read an image of any supported format as a MONAI image."""
 
 import logging
+import re
 from collections.abc import Sequence
 from functools import cache
 from os import PathLike
@@ -33,6 +34,16 @@ from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX, read_itk, read_minc
 
 READ_FROM = "read_from"
 """Key in the metadata of an image in memory: path of the file that it was read from, empty if it was not."""
+_PACKED = {
+    "ZIP": rb"PK\x03\x04(?!.{26}(?:\[Content_Types\]|mimetype|META-INF))",  # no document of an office program
+    "gzip": rb"\x1f\x8b", "bzip2": rb"BZh\d", "xz": rb"\xfd7zXZ", "RAR": rb"Rar!",
+    "7-Zip": rb"7z\xbc\xaf", "tar": rb".{257}ustar",
+}  # fmt: skip
+_NAMED_OTHERWISE = {
+    "NIfTI": (rb"(?:\x5c\x01\0\0|\0\0\x01\x5c).{340}n\+1\0|(?:\x1c\x02\0\0|\0\0\x02\x1c)n\+2\0", ".nii"),
+    "NRRD": (rb"NRRD\d{4}", ".nrrd"),
+    "MetaImage": (rb"ObjectType *=", ".mha (.mhd if its voxels lie in another file)"),
+}
 ImagePath = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
@@ -161,7 +172,14 @@ def why_no_image(path: Path) -> str:
     if path.suffix.lower() in (".hdr", ".img"):
         return f"is a format that is not read here ({path.suffix}); convert it to .nii.gz."
     with path.open("rb") as file:
-        other = other_format(file.read(16))
+        start = file.read(348)
+    for name, pattern in _PACKED.items():
+        if re.match(pattern, start, re.DOTALL):
+            return f"is packed ({name}); unpack it."
+    for name, (pattern, suffix) in _NAMED_OTHERWISE.items():
+        if re.match(pattern, start, re.DOTALL):
+            return f"is {name}, but not named so; name it {suffix}."
+    other = other_format(start[:16])
     return "is not an image." if other is None else f"{other}."
 
 

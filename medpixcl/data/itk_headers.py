@@ -22,6 +22,8 @@ _MM_PER_UNIT = {
     "cm": 10.0, "centimeter": 10.0,
     "m": 1000.0, "meter": 1000.0,
 }  # fmt: skip
+_SPATIAL_KINDS = ("domain", "space", "time", "none", "???")
+"""Kinds of axes that ITK takes as axes of the image; along the others lie the values of one voxel."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class ItkHeader:
     """Facts of a NRRD or MetaImage header.
 
     Attributes:
-        sizes: Voxel size along each array axis as the file states it, in its unit; NaN where it states none.
+        sizes: Voxel size along each axis of the image as the file states it, in its unit; NaN where it states none.
         mm_per_unit: Length in mm of the unit along each axis of space.
         data_file: Name of the file that holds the voxels; None if it is this file.
     """
@@ -70,6 +72,8 @@ def _nrrd(path: Path, text: str) -> ItkHeader:
     found = {key.strip().lower().replace(" ", ""): value.strip() for key, _, value in fields}
     dims = _numbers(found.get("sizes", ""))
     _check_axes(path, dims)
+    kinds = [*found.get("kinds", "").split(), *["domain"] * len(dims)][: len(dims)]
+    spatial = np.array([kind.lower() in _SPATIAL_KINDS for kind in kinds])
     vectors = re.findall(r"none|\([^)]*\)", found.get("spacedirections", ""))
     if vectors:
         sizes = _stated([float(np.linalg.norm(_numbers(one) or [np.nan])) for one in vectors], len(dims))
@@ -77,8 +81,11 @@ def _nrrd(path: Path, text: str) -> ItkHeader:
     else:
         sizes = _stated(_numbers(found.get("spacings", "")), len(dims))
         units = re.findall(r'"([^"]*)"', found.get("units", ""))
-    factors = [_mm(path, unit) for unit in [*units, *["mm"] * len(dims)][: len(dims)]]
-    return ItkHeader(sizes, np.array(factors), _one_data_file(path, found.get("datafile", "")))
+        units = [one for one, kept in zip(units, spatial, strict=False) if kept]
+    factors = [_mm(path, unit) for unit in [*units, *["mm"] * len(dims)][: spatial.sum()]]
+    return ItkHeader(
+        sizes[spatial], np.array(factors, dtype=np.float64), _one_data_file(path, found.get("datafile", ""))
+    )
 
 
 def _numbers(text: str) -> list[float]:

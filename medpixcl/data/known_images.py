@@ -28,9 +28,9 @@ def stamp_of(source: Source, maps: Sequence[MapFile] = ()) -> str:
     Raises:
         OSError: If a file is gone.
     """
-    image = files_stamp(source.files)
+    image = files_stamp(source.names)
     if source.made_from is not None:
-        image += _FROM + files_stamp(source.made_from.files)
+        image += _FROM + files_stamp(source.made_from.names)
     return f"{image}{_MAPS}{files_stamp([one.path for one in maps])}" if maps else image
 
 

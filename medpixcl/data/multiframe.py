@@ -8,7 +8,8 @@ import numpy as np
 from medpixcl._typing import Number
 from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
 from medpixcl.data.dicom_header import Header
-from medpixcl.data.dicom_pixels import frame_count, modality_values, stored_values
+from medpixcl.data.dicom_pixel_bytes import frame_count
+from medpixcl.data.dicom_pixels import modality_values, stored_values
 from medpixcl.data.frame_dimensions import frame_dimensions, stacks_of_frames, what_tells_apart
 from medpixcl.data.padding import VolumePadding
 from medpixcl.data.pixels import ImageFileError, Pixels

@@ -73,6 +73,10 @@ def _chosen_form(header: Any, sizes: Float64[np.ndarray, "3"]) -> tuple[Float64[
     sform, qform = _sform(header), _qform(header, np.nan_to_num(sizes, nan=1.0))
     if sform is None or qform is None:
         return _only_form(qform if sform is None else sform)
+    for form, other, name in ((qform, sform, "sform"), (sform, qform, "qform")):
+        if not np.isfinite(other).all():
+            kept, notices = _only_form(form)
+            return kept, (f"has a {name} with numbers that are not finite; the other form is taken.", *notices)
     apart = _apart(sform, qform, header["dim"][1:4])
     scanner = int(header["sform_code"]) == _SCANNER
     if not apart > _APART * np.linalg.norm(qform[:3, :3], axis=0).min():

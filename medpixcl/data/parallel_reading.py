@@ -16,7 +16,7 @@ from medpixcl.data.examination import Examination, Usable, examine
 from medpixcl.data.reading_process import ReadingProcess, Task, answer_to, answers_apart, close_all
 from medpixcl.data.sources import Source
 from medpixcl.data.unusable import Unusable
-from medpixcl.data.volumes import ITK_SUFFIXES
+from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX
 
 if TYPE_CHECKING:
     import distributed
@@ -90,7 +90,7 @@ def _are_small(tasks: Iterable[Examination]) -> bool:
 def _may_crash(task: Examination) -> bool:
     """True for readers in C++ that damaged files bring down: ITK, and the decoders of compressed DICOM."""
     files = (task.source.files[0], *(one.path for one in task.maps))
-    return any(file.name.lower().endswith(ITK_SUFFIXES) or is_compressed_dicom(file) for file in files)
+    return any(file.name.lower().endswith((*ITK_SUFFIXES, MINC_SUFFIX)) or is_compressed_dicom(file) for file in files)
 
 
 class _Processes:

@@ -16,6 +16,8 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PICTURE_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", *_TIFF, b"BM")
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+_SEVERAL_JPEG = "MPO"
+"""Several JPEG pictures in one file, as telephones write: the first is the photograph, which all viewers show."""
 _OTHERS = {
     "WebP": rb"RIFF....WEBP",
     "GIF": rb"GIF8[79]a",
@@ -64,7 +66,7 @@ def _read(path: Path, file: BinaryIO, start: bytes) -> Float32[np.ndarray, "rows
             return _turned(*found)
         file.seek(0)
         with Image.open(file, formats=_FORMATS) as picture:
-            if (pages := getattr(picture, "n_frames", 1)) > 1:
+            if (pages := getattr(picture, "n_frames", 1)) > 1 and picture.format != _SEVERAL_JPEG:
                 raise ImageFileError(path, f"holds {pages} pages; expected one picture, split the file.")
             values = _deep_colour(path, picture) if _is_deep_colour(picture) else _grey_values(picture)
             return _turned(values, picture.getexif().get(_ORIENTATION, 1))  # Pillow has turned a TIFF
@@ -76,9 +78,8 @@ def _read(path: Path, file: BinaryIO, start: bytes) -> Float32[np.ndarray, "rows
     except UnidentifiedImageError:
         raise ImageFileError(path, _why_unknown(start)) from None
     except Exception as error:  # Pillow's readers raise many kinds on damaged files
-        raise ImageFileError(
-            path, f"not readable as a picture ({type(error).__name__}), damaged or cut off."
-        ) from error
+        what = f"not readable as a picture ({type(error).__name__}): damaged or cut off, or stored in a way that is not"
+        raise ImageFileError(path, f"{what} read here; save it as a grey PNG.") from error
 
 
 def _turned(values: Float32[np.ndarray, "r c"], orientation: int) -> Float32[np.ndarray, "rows columns"]:

@@ -37,7 +37,7 @@ def read_radiograph(header: Header, *, spacing_mm: PixelSize | None = None) -> P
     seen = _seen(header, modality_values(header, stored), ~padding if not padding.all() else np.ones_like(padding))
     spacing, source = radiograph_spacing(header, spacing_mm)
     affine = None if spacing is None else image_affine(spacing).numpy()
-    return Pixels(seen, affine, source, header.text("Modality"))
+    return Pixels(seen, affine, source, header.code("Modality"))
 
 
 def radiograph_spacing(header: Header, given: PixelSize | None = None) -> tuple[PixelSize | None, str]:
@@ -63,7 +63,7 @@ def _seen(header: Header, grey: Grey, anatomy: Bool[np.ndarray, "rows columns"])
     if np.ptp(grey[anatomy]) == 0:
         raise ImageFileError(header.path, f"shows nothing: all of its pixels have the value {grey[anatomy][0]:g}.")
     shown = next((one for one in _windowed(header, grey) if _shows(one[anatomy], grey[anatomy])), grey)
-    if header.text("PhotometricInterpretation") == "MONOCHROME1" or header.text("PresentationLUTShape") == "INVERSE":
+    if header.code("PhotometricInterpretation") == "MONOCHROME1" or header.code("PresentationLUTShape") == "INVERSE":
         shown = shown[anatomy].max() - shown
     return np.where(anatomy, shown, shown[anatomy].min()).astype(np.float32, copy=False)
 
@@ -84,7 +84,7 @@ def _windowed(header: Header, grey: Grey) -> Iterator[Grey]:
     centres, widths = header.numbers("WindowCenter") or (), header.numbers("WindowWidth") or ()
     low, high = _output_range(header)
     for centre, width in zip(centres, widths, strict=False):
-        share = _window_share(header.text("VOILUTFunction") or "LINEAR", grey, centre, width)
+        share = _window_share(header.code("VOILUTFunction") or "LINEAR", grey, centre, width)
         if share is not None:
             yield (share * (high - low) + low).astype(np.float32)
 

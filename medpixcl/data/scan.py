@@ -58,6 +58,7 @@ def scan(
     scheduler: str | None = None,
     known: AnyPath | None = None,
     check_content: bool = False,
+    header_progress: Progress | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """List the images under some folders.
@@ -87,6 +88,8 @@ def scan(
         scheduler: Address of a Dask scheduler whose workers read the images, such as ``tcp://10.0.0.1:8786``.
         known: Manifest of an earlier scan; images whose size and time of change are as in it are not read again.
         check_content: Compare the checksums of the files with those in ``known``, not size and time of change.
+        header_progress: Function called with (done, total) after each file of which the scan found out what it is,
+            before the first image is read.
         progress: Function called with (done, total) after each image.
 
     Returns:
@@ -109,7 +112,7 @@ def scan(
         known=known,
         check_content=check_content,
     )
-    with _Scan(inputs, workers, scheduler, progress) as found:
+    with _Scan(inputs, workers, scheduler, header_progress, progress) as found:
         records = list(found.records())
         groups = iter(found.groups())
     for section, entry in records:
@@ -125,6 +128,7 @@ def scan_to_file(
     *,
     workers: int | None = None,
     scheduler: str | None = None,
+    header_progress: Progress | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> ManifestSummary:
@@ -137,6 +141,7 @@ def scan_to_file(
         output: Manifest to write; with the suffix ``.jsonl`` as JSON Lines.
         workers: Number of processes that read the images, see :func:`scan`.
         scheduler: Address of a Dask scheduler, see :func:`scan`.
+        header_progress: Function called with (done, total) after each file, before the first image is read.
         progress: Function called with (done, total) after each image.
         options: Further options of :func:`scan`.
 
@@ -150,14 +155,15 @@ def scan_to_file(
     if not is_manifest(output):
         raise ValueError(f"the manifest {output} has no suffix of one; expected {' or '.join(MANIFEST_SUFFIXES)}")
     if output.suffix != LINES_SUFFIX:
-        manifest = scan(paths, workers=workers, scheduler=scheduler, progress=progress, **{"known": output} | options)
+        options = {"known": output, "header_progress": header_progress, "progress": progress} | options
+        manifest = scan(paths, workers=workers, scheduler=scheduler, **options)
         manifest.write(output)
         return manifest.summarised()
     inputs = ScanInputs.checked(paths, base_dir=output.parent, **{"known": output} | options)
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace", dir=output.parent) as spool,
-        _Scan(inputs, workers, scheduler, progress) as found,
+        _Scan(inputs, workers, scheduler, header_progress, progress) as found,
     ):
         summary = _spooled(found.records(), spool)
         groups = found.groups()
@@ -172,9 +178,15 @@ class _Scan:
     """A scan of some inputs: :meth:`records` finds and reads the images, :meth:`groups` then compares them."""
 
     def __init__(
-        self, inputs: ScanInputs, workers: int | None, scheduler: str | None, progress: Progress | None
+        self,
+        inputs: ScanInputs,
+        workers: int | None,
+        scheduler: str | None,
+        header_progress: Progress | None,
+        progress: Progress | None,
     ) -> None:
-        self._inputs, self._progress = inputs, _checked_progress(progress)
+        self._inputs, self._progress = inputs, _checked_progress("progress", progress)
+        self._header_progress = _checked_progress("header_progress", header_progress)
         self.manifest = inputs.empty_manifest()
         self._rejections = Rejections(inputs.base_dir)
         self._prints = FingerprintTable()
@@ -195,7 +207,7 @@ class _Scan:
 
     def records(self) -> Iterator[Record]:
         """Read the images; yield their entries in order, then the rejected files by path."""
-        images = find_images(self._inputs, self._known, self._reading, self._rejections)
+        images = find_images(self._inputs, self._known, self._reading, self._rejections, self._header_progress)
         tables, maps = ScanTables(self._inputs, images), ImageMaps(self._inputs, images)
         changed = bytearray()  # for each usable image
         images = images.where(lambda source: self._is_usable(source, maps, changed))
@@ -250,9 +262,9 @@ class _Scan:
         return Examination(source, self._inputs.spacing_mm, maps.of(source), self._inputs.tolerance_mm)
 
 
-def _checked_progress(progress: Any) -> Callable[[int, int], None] | None:
+def _checked_progress(name: str, progress: Any) -> Callable[[int, int], None] | None:
     if progress is not None and not callable(progress):
-        raise ValueError(f"progress is {shown_value(progress)}; expected a function of (done, total).")
+        raise ValueError(f"{name} is {shown_value(progress)}; expected a function of (done, total).")
     return progress
 
 

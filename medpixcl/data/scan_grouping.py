@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from medpixcl._typing import Progress
 from medpixcl.data.dicom_geometry import SliceGeometry
 from medpixcl.data.gantry_tilt import TiltResampling
 from medpixcl.data.known_images import KnownImages
@@ -13,7 +14,15 @@ from medpixcl.data.known_series import SettledVolume
 from medpixcl.data.parallel_reading import ParallelReading
 from medpixcl.data.scan_inputs import ScanInputs
 from medpixcl.data.scan_rejections import Rejections
-from medpixcl.data.sources import FileSource, Source, attached_files, group_slices, series_digest, visible_names
+from medpixcl.data.sources import (
+    FileSource,
+    SeriesSource,
+    Source,
+    attached_files,
+    group_slices,
+    series_digest,
+    visible_names,
+)
 from medpixcl.data.unusable import Unusable, unusable
 from medpixcl.data.volumes import has_header_name
 
@@ -39,7 +48,13 @@ class ImageList:
         return ImageList(held for held, one in zip(self._images, self, strict=True) if chosen(one))
 
 
-def find_images(inputs: ScanInputs, known: KnownImages, reading: ParallelReading, rejections: Rejections) -> ImageList:
+def find_images(
+    inputs: ScanInputs,
+    known: KnownImages,
+    reading: ParallelReading,
+    rejections: Rejections,
+    progress: Progress | None = None,
+) -> ImageList:
     """Find the images in the order of their first files, and reject the other files.
 
     Args:
@@ -47,6 +62,7 @@ def find_images(inputs: ScanInputs, known: KnownImages, reading: ParallelReading
         known: What an earlier scan found.
         reading: Processes that look at the other files.
         rejections: Takes the files that are no images.
+        progress: Function called with (done, total) after each file that was looked at.
     """
     names = _listed(inputs, known)
     found = _Found(names)
@@ -55,11 +71,13 @@ def find_images(inputs: ScanInputs, known: KnownImages, reading: ParallelReading
         None if inputs.resampled is None else TiltResampling(inputs.resampled, inputs.folder, inputs.tolerance_mm)
     )
     settled = _settled_series(found, known)
-    slices = _recognised(found, found.undecided(), reading, rejections)
+    undecided = found.undecided()
+    slices = _recognised(found, undecided, reading, rejections, progress)
     opened = {series_digest(one) for one in slices}
     opened |= {one.volume.series for one in settled if _is_elsewhere(one, inputs)}
     files = [name for one in settled if one.volume.series in opened for name in one.files]
-    slices += _recognised(found, [found.numbers[name] for name in files], reading, rejections)
+    again = [found.numbers[name] for name in files]
+    slices += _recognised(found, again, reading, rejections, progress, before=len(undecided))
     for one in settled:
         if one.volume.series not in opened:
             _take_volume(one, found, known, rejections, resampling)
@@ -95,9 +113,9 @@ class _Found:
     def images(self) -> Iterator[str | Source]:
         return (kind for kind in self.kinds if isinstance(kind, str | Source))
 
-    def place(self, source: Source, files: Iterable[str | Path]) -> None:
+    def place(self, source: Source, files: Iterable[str]) -> None:
         """Put a volume where the first of its slices is."""
-        self.kinds[min(self.numbers[str(file)] for file in files)] = source
+        self.kinds[min(self.numbers[file] for file in files)] = source
 
 
 def _listed(inputs: ScanInputs, known: KnownImages) -> list[str]:
@@ -139,20 +157,29 @@ def _is_elsewhere(one: SettledVolume, inputs: ScanInputs) -> bool:
 
 
 def _recognised(
-    found: _Found, numbers: Sequence[int], reading: ParallelReading, rejections: Rejections
+    found: _Found,
+    numbers: Sequence[int],
+    reading: ParallelReading,
+    rejections: Rejections,
+    progress: Progress | None,
+    *,
+    before: int = 0,
 ) -> list[SliceGeometry]:
-    """Look at files; return the slices among them, whose images are not known yet."""
+    """Look at files, some of them ``before``; return the slices among them, whose images are not known yet."""
     names = [found.names[number] for number in numbers]
     slices, shared = [], _SharedValues()
-    for number, name, one in zip(numbers, names, reading.recognise(names), strict=True):
+    looked_at = zip(numbers, names, reading.recognise(names), strict=True)
+    for done, (number, name, one) in enumerate(looked_at, start=before + 1):
         found.kinds[number] = False
         if isinstance(one, SliceGeometry):
-            slices.append(shared.of(one))
+            slices.append(shared.of(one, name))
             found.numbers[name] = number
         elif isinstance(one, Unusable):
             rejections.add_file(one)
         else:
             found.kinds[number] = name if isinstance(one, FileSource) else one
+        if progress is not None:
+            progress(done, before + len(numbers))
     return slices
 
 
@@ -162,7 +189,8 @@ class _SharedValues:
     def __init__(self) -> None:
         self._met: dict[Any, Any] = {}
 
-    def of(self, one: SliceGeometry) -> SliceGeometry:
+    def of(self, one: SliceGeometry, file: str) -> SliceGeometry:
+        """The slice of a file with shared values; its path is the text that is held already."""
         shared = {
             name: self._met.setdefault((name, value), value)
             for name in ("series", "modality", "size", "spacing", "scan", "image_type")
@@ -170,7 +198,7 @@ class _SharedValues:
         }
         shared["orientation"] = self._met.setdefault(one.orientation.tobytes(), one.orientation)
         shared["acquisition"] = self._met.setdefault(tuple(one.acquisition.items()), one.acquisition)
-        return replace(one, **shared)
+        return replace(one, file=file, **shared)
 
 
 def _take_volume(
@@ -185,8 +213,7 @@ def _take_volume(
     if volume.number is None:
         rejections.take_over(volume.record)
         return
-    files = tuple(map(Path, one.files))
-    source = Source(Path(volume.folder) if volume.folder else list(files), files, volume.series)
+    source: Source = SeriesSource(one.files, volume.series, volume.folder)
     if volume.made and resampling is not None:
         source = resampling.known(source, Path(volume.made), volume.modality)
     known.settle(volume.number)
@@ -196,6 +223,6 @@ def _take_volume(
 def _place_volume(source: Source, found: _Found, rejections: Rejections, resampling: TiltResampling | None) -> None:
     """A volume of slices that were looked at, resampled if its gantry is tilted."""
     try:
-        found.place(source if resampling is None else resampling(source), source.files)
+        found.place(source if resampling is None else resampling(source), source.names)
     except Exception as error:  # damaged slices make the readers raise any kind of error
         rejections.add_image(source, unusable(source.place, error))

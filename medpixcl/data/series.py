@@ -10,8 +10,9 @@ from medpixcl.data.dicom import is_slice, slice_header, why_unusable
 from medpixcl.data.dicom_elements import Elements, read_elements
 from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
 from medpixcl.data.dicom_groups import why_mixed
-from medpixcl.data.dicom_header import Header, is_dicom, read_dataset, read_header, read_whole
-from medpixcl.data.dicom_pixels import PIXELS, modality_values, stored_values
+from medpixcl.data.dicom_header import Header, is_dicom, read_header, read_whole
+from medpixcl.data.dicom_pixel_bytes import check_compressed, check_native, is_compressed, pixel_element
+from medpixcl.data.dicom_pixels import modality_values, stored_values
 from medpixcl.data.padding import VolumePadding
 from medpixcl.data.pixels import ImageFileError, Pixels
 
@@ -70,12 +71,21 @@ def dicom_files(folder: Path) -> list[Path]:
     return [path for path in files if is_dicom(path)]
 
 
-def has_pixels(path: Path) -> bool:
-    """True if a DICOM file holds pixel data that are not empty."""
+def check_size(path: Path) -> None:
+    """Check that a DICOM file holds as many pixels as its header states, without decoding them.
+
+    Raises:
+        ImageFileError: If it does not.
+    """
     if (elements := read_elements(path)) is not None:
-        return elements.length > 0
-    dataset = read_dataset(path, specific_tags=[*PIXELS], defer_size=1024)
-    return any(len(dataset.get_item(keyword).value or b"") > 0 for keyword in PIXELS if keyword in dataset)
+        check_native(elements.header, min(elements.length, path.stat().st_size - elements.pixels))
+        return
+    header = read_whole(path)
+    keyword, data = pixel_element(header)
+    if is_compressed(header, keyword, data):
+        check_compressed(header, data)
+    else:
+        check_native(header, len(data), keyword)
 
 
 def _native_pixels(elements: Elements | None) -> bytes | None:

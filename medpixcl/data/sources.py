@@ -13,10 +13,9 @@ from medpixcl.data.dicom_elements import read_elements
 from medpixcl.data.dicom_geometry import SliceGeometry, slice_geometry
 from medpixcl.data.dicom_groups import series_of, volumes_of
 from medpixcl.data.dicom_header import read_header
-from medpixcl.data.dicom_pixels import WITHOUT_PIXELS
 from medpixcl.data.images import image_format, why_no_image
 from medpixcl.data.pixels import ImageFileError
-from medpixcl.data.series import dicom_files, has_pixels
+from medpixcl.data.series import check_size, dicom_files
 from medpixcl.data.unusable import Unusable, unusable
 from medpixcl.data.volumes import detached_data, is_header
 
@@ -59,7 +58,7 @@ class Source:
     @property
     def is_series(self) -> bool:
         """True for a DICOM series."""
-        return not isinstance(self, FileSource) and self.image != self.files[0]
+        return isinstance(self, SeriesSource)
 
 
 class FileSource(Source):
@@ -86,6 +85,37 @@ class FileSource(Source):
     def names(self) -> tuple[str, ...]:
         """The one file as text."""
         return (self.key,)
+
+
+class SeriesSource(Source):
+    """A volume of slices, whose paths are held as text until they are asked for.
+
+    Args:
+        names: Paths of the slices, in their order.
+        series: Digest of the series.
+        folder: Folder that is the volume's alone, or empty.
+    """
+
+    _names: tuple[str, ...]
+    _folder: str
+
+    def __init__(self, names: Iterable[str], series: str = "", folder: str = "") -> None:
+        self.__dict__.update(_names=tuple(names), series=series, _folder=folder)
+
+    @property
+    def image(self) -> Path | list[Path]:
+        """The folder, or the list of the slices."""
+        return Path(self._folder) if self._folder else list(self.files)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The slices."""
+        return tuple(map(Path, self._names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The slices as text."""
+        return self._names
 
 
 def visible_files(roots: Iterable[Path], *, list_closed: bool = False) -> list[Path]:
@@ -163,20 +193,28 @@ def group_slices(slices: Sequence[SliceGeometry]) -> tuple[list[Source], list[Un
     Returns:
         Volumes, and the slices that are set aside, with reasons and the digests of their series.
     """
-    series = {one.path: series_digest(one) for one in slices}
-    slices, empty = _without_empty_copies(slices)
-    volumes, aside = volumes_of(slices)
-    refused = [replace(unusable(error.path, error), series=series[error.path]) for error in (*empty, *aside)]
-    return [_series_source(volume) for volume in volumes], refused
+    whole, incomplete = _without_incomplete_copies(slices)
+    volumes, aside = volumes_of(whole)
+    refused = [*incomplete, *(unusable(error.path, error) for error in aside)]
+    series = {one.file: series_digest(one) for one in slices} if refused else {}
+    return [_series_source(one) for one in volumes], [replace(one, series=series[str(one.path)]) for one in refused]
 
 
-def _without_empty_copies(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry], list[ImageFileError]]:
-    """Slices without the files that share their instance with another one and hold no pixels."""
-    files = {(one.instance, one.path) for one in slices if one.instance}
+def _without_incomplete_copies(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry], list[Unusable]]:
+    """Slices without the files that share their instance with another one and do not hold all pixels."""
+    files = {(one.instance, one.file) for one in slices if one.instance}
     numbers = Counter(instance for instance, _ in files)
-    empty = {path for instance, path in files if numbers[instance] > 1 and not has_pixels(path)}
-    errors = [ImageFileError(path, WITHOUT_PIXELS) for path in sorted(empty)]
-    return [one for one in slices if one.path not in empty], errors
+    copies = sorted(file for instance, file in files if numbers[instance] > 1)
+    incomplete = {file: found for file in copies if (found := _why_incomplete(Path(file))) is not None}
+    return [one for one in slices if one.file not in incomplete], list(incomplete.values())
+
+
+def _why_incomplete(path: Path) -> Unusable | None:
+    try:
+        check_size(path)
+    except Exception as error:  # a damaged header makes the readers raise any kind of error
+        return unusable(path, error)
+    return None
 
 
 def series_digest(one: SliceGeometry) -> str:
@@ -220,9 +258,8 @@ def _recognised(path: Path) -> Source | SliceGeometry:
     return slice_geometry(slice_header(header))
 
 
-def _series_source(slices: Sequence[SliceGeometry]) -> Source:
+def _series_source(slices: Sequence[SliceGeometry]) -> SeriesSource:
     """The folder stands for a series that has it for its own, so that the manifest stays short."""
-    files = [one.path for one in slices]
-    folder = files[0].parent
-    alone = {file.parent for file in files} == {folder} and len(dicom_files(folder)) == len(files)
-    return Source(folder if alone else files, tuple(files), series_digest(slices[0]))
+    folder = slices[0].folder
+    alone = {one.folder for one in slices} == {folder} and len(dicom_files(Path(folder))) == len(slices)
+    return SeriesSource((one.file for one in slices), series_digest(slices[0]), folder if alone else "")

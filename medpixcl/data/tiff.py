@@ -26,6 +26,7 @@ _PLAIN, _DEFLATE, _BY_LIBTIFF = 1, (8, 32946), (5, 32773, 34925, 50000)
 _DIFFERENCE, _FLOAT_DIFFERENCE = 2, 3
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED, _ALPHA = 1, 2
+_WIDTH, _PHOTOMETRIC = 256, 262
 _SEPARATE = 2
 _SIMPLE = 8
 """Bits of a sample up to which Pillow reads all that has its channels together."""
@@ -92,6 +93,10 @@ def read_tiff(path: Path, file: BinaryIO) -> tuple[Float32[np.ndarray, "rows col
     if found is None:
         return None
     tags, order = found
+    if _WIDTH in tags and _PHOTOMETRIC not in tags:
+        raise ImageFileError(
+            path, "has no PhotometricInterpretation, so that black and white are unknown; save it as a grey PNG."
+        )
     layout = _layout(tags, order)
     if layout is None and max(_numbers(tags, 258, 1)) > _SIMPLE:
         raise ImageFileError(path, "stores more than 8 bits in a way that is not read here; save it as a grey PNG.")
@@ -118,7 +123,7 @@ def _directory(file: BinaryIO) -> tuple[ImageFileDirectory_v2, str] | None:
 
 def _layout(tags: ImageFileDirectory_v2, order: str) -> _Layout | None:
     bits, kinds = set(_numbers(tags, 258, 1)), set(_numbers(tags, 339, 1))
-    compression, photometric = _numbers(tags, 259, 1)[0], _numbers(tags, 262, -1)[0]
+    compression, photometric = _numbers(tags, 259, 1)[0], _numbers(tags, _PHOTOMETRIC)[0]
     kind = _KINDS.get(next(iter(kinds))) if len(kinds) == 1 else None
     known = compression in (_PLAIN, *_DEFLATE, *_BY_LIBTIFF) and photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
     if kind is None or len(bits) != 1 or (bit := bits.pop()) not in _SIZES[kind] or not known:

@@ -34,7 +34,9 @@ def read_itk(path: Path, spacing_mm: SpacingMM | None = None) -> Pixels:
     except RuntimeError as error:
         if np.isnan(header.sizes).any() and "spacing" in str(error):
             raise ImageFileError(path, "states a voxel size of 0; correct the size in its header.") from error
-        raise ImageFileError(path, "not readable as NRRD or MetaImage (damaged or cut off).") from error
+        raise ImageFileError(
+            path, "not readable as NRRD or MetaImage (damaged or cut off, or of a kind that ITK refuses)."
+        ) from error
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise ImageFileError(path, f"holds {image.GetNumberOfComponentsPerPixel()} channels; expected one.")
     dims = image.GetDimension()

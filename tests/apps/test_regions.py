@@ -61,7 +61,9 @@ def pictures(folder: Path, count: int) -> list[str]:
     """Different pictures in the order of their names."""
     files = [folder / f"{number:03}.png" for number in range(count)]
     for number, file in enumerate(files):
-        Image.new("L", (44, 40), number).save(file)
+        picture = Image.new("L", (44, 40), number)
+        picture.putpixel((0, 0), number + 1)
+        picture.save(file)
     return [str(file) for file in files]
 
 

@@ -85,6 +85,43 @@ def test_two_scans_under_one_identifier_never_alternate(
         assert len({Path(file).name[0] for file in one["image"]}) == 1
 
 
+@pytest.mark.parametrize("lost", ["SeriesNumber", "StudyInstanceUID", "FrameOfReferenceUID"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_identifier_that_some_slices_lost_splits_no_series(tmp_path: Path, lost: str, number: int) -> None:
+    common = {"SeriesNumber": 1, "StudyInstanceUID": "1.8", "FrameOfReferenceUID": "1.8"}
+    one_scan(tmp_path, steps(4), "a", **common)
+    one_scan(tmp_path, steps(number, 4 * STEP), "b", [5, 6, 7][:number], **{**common, lost: None})
+    manifest = scan(tmp_path)
+    assert found(manifest) == [(4 + number, 2.5)], reasons(manifest)
+
+
+@pytest.mark.parametrize("lost", ["SeriesNumber", "StudyInstanceUID", "FrameOfReferenceUID"])
+def test_without_a_series_a_lost_identifier_still_tells_scans_apart(tmp_path: Path, lost: str) -> None:
+    common = {"SeriesNumber": 1, "StudyInstanceUID": "1.8", "FrameOfReferenceUID": "1.8", "SeriesInstanceUID": None}
+    one_scan(tmp_path, steps(5), "a", [0] * 5, **common)
+    one_scan(tmp_path, steps(5, 1.25), "b", [0] * 5, **{**common, lost: None})
+    assert found(scan(tmp_path)) == [(5, 2.5), (5, 2.5)]
+
+
+@pytest.mark.parametrize("name", ["SECRET^PATIENT", "Secret^Patient^^^", "Secret  Patient"])
+def test_spellings_of_a_name_are_one_patient(tmp_path: Path, name: str) -> None:
+    one_scan(tmp_path, steps(4), "a", PatientName="Secret^Patient", PatientID="7")
+    one_scan(tmp_path, steps(3, 4 * STEP), "b", [5, 6, 7], PatientName=name, PatientID="7")
+    assert found(scan(tmp_path)) == [(7, 2.5)]
+
+
+def test_slices_of_one_place_are_refused_for_that(tmp_path: Path) -> None:
+    """A slice that was taken again and again, as to watch contrast agent come, and two such places."""
+    one_scan(tmp_path / "one", [0.0] * 5)
+    one_scan(tmp_path / "two", [0.0, 2.5] * 4, SeriesInstanceUID="1.9")
+    manifest = scan(tmp_path)
+    assert not manifest.training
+    told = {one["path"]: one["reason"] for one in manifest.rejected}
+    assert told.keys() == {"one", "two"}
+    assert "4 slice(s) lie where another one lies" in told["one"]
+    assert "6 slice(s) lie where another one lies" in told["two"]
+
+
 def test_two_scans_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
     """Their numbers repeat in turns: no scanner numbers one volume so."""
     one_scan(tmp_path, steps(5), "a")

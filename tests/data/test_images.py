@@ -1,7 +1,9 @@
 """Pictures and volumes: values, position in space, and what is refused."""
 
+import shutil
+import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
@@ -218,6 +220,37 @@ def test_other_file_is_refused(tmp_path: Path, name: str, content: bytes, senten
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ImageFileError, match=sentence):
         read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image, "nrrd", "mha"])
+@pytest.mark.parametrize("name", ["volume", "volume.img.bak"])
+def test_a_volume_without_its_suffix_is_named(tmp_path: Path, kind: Any, name: str) -> None:
+    if isinstance(kind, str):
+        suffix = f".{kind}"
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(ramp((3, 4, 5))), str(tmp_path / f"a{suffix}"))
+    else:
+        suffix = ".nii"
+        nibabel.save(kind(ramp((3, 4, 5)), np.eye(4)), tmp_path / "a.nii")
+    (tmp_path / f"a{suffix}").rename(tmp_path / name)
+    with pytest.raises(ImageFileError, match=f"is (NIfTI|NRRD|MetaImage), but not named so; name it {suffix}"):
+        read_image(tmp_path / name)
+    (tmp_path / name).rename(tmp_path / f"a{suffix}")
+    assert read_image(tmp_path / f"a{suffix}").shape[0] == 1
+
+
+@pytest.mark.parametrize(("kind", "name"), [("zip", "ZIP"), ("tar", "tar"), ("gztar", "gzip"), ("bztar", "bzip2"),
+                                            ("xztar", "xz")])  # fmt: skip
+def test_an_archive_is_named(tmp_path: Path, kind: str, name: str) -> None:
+    """Patients' discs come so."""
+    (tmp_path / "disc").mkdir()
+    (tmp_path / "disc" / "IM0001").write_bytes(b"\0" * 500)
+    path = shutil.make_archive(str(tmp_path / "disc"), kind, tmp_path / "disc")
+    with pytest.raises(ImageFileError, match=rf"is packed \({name}\); unpack it"):
+        read_image(path)
+    with zipfile.ZipFile(tmp_path / "table.xlsx", "w") as document:
+        document.writestr("[Content_Types].xml", "<Types/>")
+    with pytest.raises(ImageFileError, match="is not an image"):
+        read_image(tmp_path / "table.xlsx")
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -79,6 +79,22 @@ def test_contradicting_forms_are_read_as_itk_does_or_refused(
     assert (caplog.text != "") == contradicts
 
 
+@pytest.mark.parametrize("codes", [(1, 1), (1, 2), (4, 1)])
+@pytest.mark.parametrize(("place", "broken"), [(280, "sform"), (304, "sform"), (324, "sform"), (268, "qform")])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_form_that_is_no_number_is_passed_over(
+    tmp_path: Path, codes: tuple[int, int], place: int, broken: str, number: float
+) -> None:
+    path = write(tmp_path / "a.nii", None, None, codes)
+    path.write_bytes(patched(path.read_bytes(), place, np.float32(number)))
+    image = read_image(path)
+    np.testing.assert_allclose(image.affine, matrix(), atol=1e-5)
+    assert image.meta["notice"] == f"has a {broken} with numbers that are not finite; the other form is taken."
+    path.write_bytes(patched(path.read_bytes(), 252 if broken == "sform" else 254, np.int16(0)))  # the only form
+    with pytest.raises(ImageFileError, match=r"affine that cannot be inverted|axes are not perpendicular"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("signs", [(-1, 1, 1), (1, -1, 1), (-1, -1, 1)])
 def test_forms_that_mirror_each_other_are_refused(tmp_path: Path, signs: tuple[int, ...]) -> None:
     """ITK compares the axes without their signs and takes the sform: left and right depend on the program."""

@@ -58,6 +58,48 @@ def test_rotation_tag_is_followed(tmp_path: Path, name: str, orientation: int) -
     np.testing.assert_allclose(pixels(tmp_path / name), shown(values, orientation), atol=2.5 if "jpg" in name else 0)
 
 
+XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+ONE_TAG = b"II*\0\x08\0\0\0\x01\0\x12\x01"
+"""A directory of EXIF in little-endian order with the tag Orientation alone, whose type and value follow."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"},
+        {"exif": b"Exif\0\0" + ONE_TAG + b"\x04\0\x01\0\0\0\x06\0\0\0\0\0\0\0"},
+        {"exif": b"Exif\0\0" + ONE_TAG + b"\x03\0\x02\0\0\0\x06\0\x06\0\0\0\0\0"},
+        {"xmp": XMP.encode()},
+    ],
+    ids=["big-endian", "of 32 bits", "of two values", "in XMP"],
+)
+def test_other_ways_to_write_the_rotation(tmp_path: Path, options: dict[str, bytes]) -> None:
+    large = np.kron(STORED, np.ones((8, 8), np.uint8))
+    Image.fromarray(large).save(tmp_path / "a.jpg", quality=100, **options)
+    np.testing.assert_allclose(pixels(tmp_path / "a.jpg"), shown(large, 6), atol=4)
+
+
+def test_a_rotation_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
+    write_turned(tmp_path / "a.png", STORED, 6)
+    content = (tmp_path / "a.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    chunk = content[start : start + 12 + int.from_bytes(content[start : start + 4])]
+    end = content.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(content[:start] + content[start + len(chunk) : end] + chunk + content[end:])
+    np.testing.assert_array_equal(pixels(tmp_path / "a.png"), shown(STORED, 6))
+
+
+def test_of_several_jpeg_pictures_the_photograph_is_read(tmp_path: Path) -> None:
+    """Telephones store previews and light maps behind it (CIPA DC-007); pages of other files are refused."""
+    photograph, preview = (Image.fromarray(np.full((16, 24), value, np.uint8)) for value in (200, 90))
+    photograph.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    assert pixels(tmp_path / "a.jpg").tolist() == [[200.0] * 24] * 16
+    photograph.save(tmp_path / "a.png", save_all=True, append_images=[preview])
+    with pytest.raises(ImageFileError, match="holds 2 pages"):
+        read_image(tmp_path / "a.png", spacing_mm=1)
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_a_rotation_that_is_not_defined_is_none(tmp_path: Path, orientation: int) -> None:
     write_turned(tmp_path / "a.png", STORED, orientation)

@@ -1,14 +1,16 @@
 """Radiographs as a person sees them, with the best pixel size; expected values are those of DICOM PS3.3 by hand."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from medpixcl.data.images import ImageFileError, MissingSpacingError, read_image
 from medpixcl.data.scan import scan
@@ -274,6 +276,47 @@ def test_bits_outside_of_those_stored_are_no_pixels(tmp_path: Path, signed: bool
     words[2:4, 2:4] |= np.uint16(1 << 15)
     path = radiograph(tmp_path, words, HighBit=high, PixelRepresentation=int(signed))
     np.testing.assert_array_equal(read_image(path)[0].numpy(), values)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("high", [11, 12, 14])
+def test_bits_outside_of_those_stored_after_rle(tmp_path: Path, signed: bool, high: int) -> None:
+    """RLE packs the bytes as they stand, so that the pixel stays where HighBit says."""
+    values = RAMP.astype(np.int32) - (1880 if signed else 0)
+    words = ((values & 0xFFF) << (high - 11)).astype(np.uint16)
+    words[2:4, 2:4] |= np.uint16(1 << 15)
+    path = radiograph(tmp_path, words, HighBit=high, PixelRepresentation=int(signed))
+    dataset = pydicom.dcmread(path)
+    dataset.compress(RLELossless, encoding_plugin="pydicom")
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read_image(path)[0].numpy(), values)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize("stream", [0, 1])
+@pytest.mark.parametrize("header", [0, 1])
+def test_the_sign_is_that_of_the_header_as_in_itk(tmp_path: Path, syntax: UID, stream: int, header: int) -> None:
+    """Also where the compressed stream says otherwise."""
+    values = np.tile(RAMP.astype(np.int32) - (1880 if stream else 0), (12, 8))
+    path = radiograph(tmp_path, (values & 0xFFF).astype(np.uint16), PixelRepresentation=stream)
+    dataset = pydicom.dcmread(path)
+    dataset.compress(syntax)
+    dataset.PixelRepresentation = header
+    dataset.save_as(path)
+    expected = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))[0]
+    np.testing.assert_array_equal(read_image(path)[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("elements", [
+    {"PhotometricInterpretation": "monochrome1"}, {"Modality": "dx", "PresentationLUTShape": "Inverse"},
+    {"Modality": "cr", "PhotometricInterpretation": "Monochrome1", "ImageOrientationPatient": [1.0, 0, 0, 0, 1, 0]},
+])  # fmt: skip
+def test_small_letters_say_the_same(tmp_path: Path, elements: dict) -> None:
+    """Some exports write coded values so, against PS3.5 6.2."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydicom, which writes them
+        found = seen(tmp_path, **elements)
+    np.testing.assert_array_equal(found, RAMP.max() - RAMP.astype(np.float32))
 
 
 @pytest.mark.parametrize("bits", [12, 10])

@@ -106,9 +106,17 @@ def test_what_is_listed_can_be_read_from_the_written_manifest(mixed: Path, tmp_p
 
 
 def test_progress_is_told(mixed: Path) -> None:
-    told: list[tuple[int, int]] = []
-    scan(mixed, spacing_mm=0.5, progress=lambda done, total: told.append((done, total)))
-    assert told == [(done, 10) for done in range(1, 11)]
+    """First of the files, then of the images among them."""
+    told: list[tuple[str, int, int]] = []
+    scan(
+        mixed,
+        spacing_mm=0.5,
+        header_progress=lambda done, total: told.append(("files", done, total)),
+        progress=lambda done, total: told.append(("images", done, total)),
+    )
+    files = sum(path.is_file() and "/." not in str(path) and path.name != "vol.raw" for path in mixed.rglob("*"))
+    assert told[:files] == [("files", done, files) for done in range(1, files + 1)]
+    assert told[files:] == [("images", done, 10) for done in range(1, 11)]
 
 
 def test_pictures_without_spacing_are_rejected(tmp_path: Path) -> None:
@@ -116,6 +124,21 @@ def test_pictures_without_spacing_are_rejected(tmp_path: Path) -> None:
     manifest = scan(tmp_path)
     assert not manifest.training
     assert reasons(manifest) == {"a.png": "has no pixel spacing; give spacing_mm."}
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+@pytest.mark.parametrize(("name", "size"), [("a.png", (24, 32)), ("a.bmp", (1, 1)), ("a.tif", (1, 9))])
+def test_pictures_of_one_value_are_rejected(tmp_path: Path, name: str, size: tuple[int, int], value: int) -> None:
+    """Also one that is transparent everywhere, and a volume of one such slice."""
+    Image.fromarray(np.full(size, value, np.uint8)).save(tmp_path / name)
+    Image.new("RGBA", (8, 5), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    nibabel.save(nibabel.Nifti1Image(np.full((4, 5, 1), value, np.int16), np.eye(4)), tmp_path / "slice.nii")
+    manifest = scan(tmp_path, spacing_mm=1)
+    assert not manifest.training
+    told = f"shows nothing: all of its pixels have the value {value}."
+    assert reasons(manifest) == {
+        name: told, "clear.png": "shows nothing: all of its pixels have the value 0.", "slice.nii": told
+    }  # fmt: skip
 
 
 def test_several_paths_and_single_files(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("licence", 5, "licence is 5; expected text"),
     ("licence", ["CC0"], "licence is of type list; expected text"),
     ("progress", 5, "progress is 5; expected a function"),
+    ("header_progress", 5, "header_progress is 5; expected a function"),
     ("progress", "yes", "progress is 'yes'; expected a function"),
     ("check_content", 1, "check_content is 1; expected True or False"),
     ("check_content", "no", "check_content is 'no'; expected True or False"),

@@ -15,7 +15,7 @@ from medpixcl.data.class_labels import ClassTable
 from medpixcl.data.gantry_tilt import TiltResampling
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.scan import scan, scan_to_file
-from medpixcl.data.sources import Source
+from medpixcl.data.sources import SeriesSource
 from tests.data.dicom_files import write_series
 from tests.data.scanned import reasons
 
@@ -99,7 +99,7 @@ def full_disk(limit: int) -> Iterator[None]:
 def test_a_full_disk_leaves_the_old_volume(tmp_path: Path) -> None:
     volume = np.random.default_rng(0).integers(0, 4000, (5, 64, 64))
     files = write_series(tmp_path / "ct", volume, step=(0, 0.6, 2.5))
-    source, resampling = Source(tmp_path / "ct", tuple(files)), TiltResampling(tmp_path / "new", tmp_path)
+    source, resampling = SeriesSource(map(str, files)), TiltResampling(tmp_path / "new", tmp_path)
     old = tmp_path / "new" / "ct.nii.gz"
     old.parent.mkdir()
     old.write_bytes(b"old")

@@ -10,6 +10,7 @@ import SimpleITK
 from typer.testing import CliRunner
 
 from medpixcl.cli.program import app
+from medpixcl.data.annotated import split_annotated
 from medpixcl.data.datalist import items_of
 from medpixcl.data.images import ImageFileError, read_image
 from medpixcl.data.manifest import Manifest
@@ -87,6 +88,14 @@ def test_the_manifest_keeps_the_tolerance_of_its_dicom_volumes(tmp_path: Path) -
     loaded = [LoadImageMMd("image")(item) for item in items]
     assert [tuple(one["image"].shape) for one in loaded] == [(1, 5, 4, 12)] * 2
     assert all("tolerance_mm" not in one for one in loaded)  # items of one batch have the same keys
+
+
+def test_an_annotated_series_is_trained_on_with_its_tolerance(tmp_path: Path) -> None:
+    positions(tmp_path / "shaky", along(1.5 * np.arange(12) + SHAKY))
+    (tmp_path / "points.csv").write_text("image,landmark,x_px,y_px,z_px\nshaky,apex,2,1,5\n")
+    scan(tmp_path, tolerance_mm=0.3, landmarks=tmp_path / "points.csv").write(tmp_path / "m.json")
+    (item,) = split_annotated(tmp_path / "m.json", fraction=0)["training"]
+    assert LoadImageMMd("image")(item)["image"].shape == (1, 5, 4, 12)
 
 
 def test_the_command_passes_the_tolerance_on(tmp_path: Path) -> None:

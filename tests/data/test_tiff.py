@@ -121,6 +121,32 @@ def write_tiff(path: Path, strip: bytes, tags: dict[int, int]) -> None:
     path.write_bytes(struct.pack("<2sHI", b"II", 42, 8 + len(strip)) + strip + directory)
 
 
+@pytest.mark.parametrize(("bits", "photometric"), [(4, 0), (4, 1), (8, 0), (8, 1)])
+@pytest.mark.parametrize("fill_order", [1, 2])
+def test_few_bits_in_either_order_and_polarity(tmp_path: Path, bits: int, photometric: int, fill_order: int) -> None:
+    """TIFF 6.0: pixels from the high bits of a byte to the low ones, or the bits of each byte in the other order."""
+    levels = np.random.default_rng(0).integers(0, 2**bits, (4, 6))
+    packed = levels[:, ::2] << 4 | levels[:, 1::2] if bits == 4 else levels
+    strip = [int(f"{byte:08b}"[::-1], 2) if fill_order == 2 else byte for byte in packed.ravel().tolist()]
+    tags = {256: 6, 257: 4, 258: bits, 259: 1, 262: photometric, 266: fill_order, 277: 1, 278: 4}
+    write_tiff(tmp_path / "a.tif", bytes(strip), tags)
+    if (bits, photometric, fill_order) == (8, 0, 2):
+        with pytest.raises(ImageFileError, match="or stored in a way that is not read here"):
+            read_image(tmp_path / "a.tif", spacing_mm=1)
+        return
+    bright = levels * 255 // (2**bits - 1)
+    np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), bright if photometric else 255 - bright)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_polarity_that_is_not_stated_is_never_guessed(tmp_path: Path, bits: int) -> None:
+    """Pillow takes white for 0, libtiff black."""
+    tags = {256: 4, 257: 4, 258: bits, 259: 1, 277: 1, 278: 4}
+    write_tiff(tmp_path / "a.tif", bytes(range(2 * bits)), tags)
+    with pytest.raises(ImageFileError, match="has no PhotometricInterpretation, so that black and white are unknown"):
+        read_image(tmp_path / "a.tif", spacing_mm=1)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_turned_deep_colour_is_that_of_its_grey(tmp_path: Path, orientation: int) -> None:
     values = np.random.default_rng(0).integers(0, 65536, (4, 5)).astype(np.uint16)

@@ -62,6 +62,33 @@ def test_a_size_that_is_not_stated_is_never_guessed(tmp_path: Path, name: str) -
     assert image[0, :, 0, 0].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "kinds", "directions"),
+    [
+        ("1 3 4 5", "vector domain domain domain", "none (1.5,0,0) (0,2,0) (0,0,4)"),
+        ("3 4 5 1", "space space space list", "(1.5,0,0) (0,2,0) (0,0,4) none"),
+        ("1 3 4 5", "scalar domain domain domain", None),
+    ],
+)
+def test_an_axis_of_values_has_no_size(tmp_path: Path, sizes: str, kinds: str, directions: str | None) -> None:
+    """One value a voxel on an axis of its own, which NRRD may put first: the sizes are those of the other axes."""
+    fields = ["spacings: nan 1.5 2 4"] if directions is None else ["space: LPS", f"space directions: {directions}"]
+    image = read_image(nrrd(tmp_path / "a.nrrd", *fields, f"kinds: {kinds}", sizes=sizes), spacing_mm=9)
+    assert image.shape == (1, 3, 4, 5)
+    assert image.pixdim.tolist() == pytest.approx([1.5, 2.0, 4.0])
+    assert image.meta["spacing_source"] == "file"
+
+
+@pytest.mark.parametrize("unit", ["um", "cm"])
+def test_an_axis_of_values_has_no_unit(tmp_path: Path, unit: str) -> None:
+    units = f'units: "" "{unit}" "{unit}" "{unit}"'
+    path = nrrd(
+        tmp_path / "a.nrrd", "spacings: nan 1 2 3", units, "kinds: vector domain domain domain", sizes="1 3 4 5"
+    )
+    factor = {"um": 1e-3, "cm": 10.0}[unit]
+    np.testing.assert_allclose(read_image(path).pixdim, np.array([1, 2, 3]) * factor)
+
+
 @pytest.mark.parametrize(("writer", "field"), [(nrrd, "spacings: 0 2 2"), (metaimage, "ElementSpacing = 0 2 2")])
 def test_a_size_of_zero_is_named(tmp_path: Path, writer: Any, field: str) -> None:
     path = writer(tmp_path / ("a.nrrd" if writer is nrrd else "a.mha"), field)

@@ -83,8 +83,17 @@ def read_coco_rows(path: Path) -> list[LandmarkRow]:
 
 def _size(image: dict[str, Any]) -> MarkedOn | None:
     """Size of an annotated image, None if the file does not say it."""
-    size = tuple(one for one in (image.get("height"), image.get("width")) if isinstance(one, int) and one > 0)
-    return MarkedOn(shape=size) if len(size) == 2 else None
+    shape = tuple(_pixels(image.get(side)) for side in ("height", "width"))
+    return None if shape == (None, None) else MarkedOn(shape=shape)
+
+
+def _pixels(length: Any) -> int | None:
+    """Length of a side that programs write as a whole number, with a point or as text; None if it says nothing."""
+    try:
+        found = 0.0 if isinstance(length, bool) else float(length)
+    except (TypeError, ValueError):
+        return None
+    return int(found) if found > 0 and found.is_integer() else None
 
 
 def _annotation(number: int, one: ImageLandmarks, names: Sequence[str]) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _numbers(path: Path, record: dict[str, str], line: str, columns: list[str]) 
     if not any(cells.values()):
         return None
     try:
-        values = tuple(float(cell) for cell in cells.values())
+        values = tuple(float(cell.replace("_", "?")) for cell in cells.values())  # Python reads 1_0 as 10
     except ValueError:
         values = (float("nan"),)
     if not all(abs(value) < float("inf") for value in values):

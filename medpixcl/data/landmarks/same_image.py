@@ -14,13 +14,13 @@ class MarkedOn:
     """What a file says about the image that a landmark was marked on; empty where it says nothing.
 
     Attributes:
-        shape: Spatial shape of the image.
+        shape: Spatial shape of the image; None for an axis whose length the file does not say.
         instance: SOP Instance UID of the DICOM image.
         frames: Numbers, from 1, of the frames of that image.
         frame_of_reference: Frame of Reference UID of the DICOM series.
     """
 
-    shape: tuple[int, ...] = ()
+    shape: tuple[int | None, ...] = ()
     instance: str = ""
     frames: tuple[int, ...] = ()
     frame_of_reference: str = ""
@@ -34,8 +34,8 @@ def why_another_image(marked_on: MarkedOn, image: Path, shape: tuple[int, ...]) 
         image: File of the image, or folder of the series; one that does not exist is not compared.
         shape: Spatial shape of the image.
     """
-    if marked_on.shape and marked_on.shape != shape:
-        sizes = [" x ".join(map(str, one)) for one in (marked_on.shape, shape)]
+    if marked_on.shape and not _may_be(marked_on.shape, shape):
+        sizes = [" x ".join("?" if size is None else str(size) for size in one) for one in (marked_on.shape, shape)]
         return f"was marked on an image of {sizes[0]} pixels, and {image.name} has {sizes[1]}; use the same image."
     if not (marked_on.instance or marked_on.frame_of_reference) or not image.exists():
         return None
@@ -52,3 +52,7 @@ def why_another_image(marked_on: MarkedOn, image: Path, shape: tuple[int, ...]) 
         shown = ", ".join(map(str, marked_on.frames))
         return f"was marked on frame {shown} of {image.name}, of which only the first frame is read."
     return None
+
+
+def _may_be(stated: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
+    return len(stated) == len(shape) and all(one in (None, other) for one, other in zip(stated, shape, strict=True))

@@ -50,7 +50,23 @@ def test_coco_of_another_size_is_refused(tmp_path: Path, width: int, height: int
         scan(tmp_path / "a.png", spacing_mm=0.5, landmarks=path)
 
 
-@pytest.mark.parametrize("size", [{"width": 48, "height": 64}, {}, {"width": 0, "height": 0}, {"width": None}])
+@pytest.mark.parametrize(
+    "size", [{"width": 96}, {"height": 128}, {"width": "96", "height": "128"}, {"width": 96.0, "height": 64.0},
+             {"width": 48, "height": "32"}, {"width": "", "height": 65}],
+)  # fmt: skip
+def test_coco_of_another_side_is_refused(tmp_path: Path, size: dict[str, Any]) -> None:
+    """Also where the file states one side alone, or as text or with a point."""
+    points = read_landmarks(coco(tmp_path / "c.json", **size))
+    with pytest.raises(
+        ValueError, match=r"was marked on an image of (\d+|\?) x (\d+|\?) pixels, and a\.png has 64 x 48"
+    ):
+        points.for_image("a.png", AFFINE, (64, 48))
+
+
+@pytest.mark.parametrize(
+    "size", [{"width": 48, "height": 64}, {}, {"width": 0, "height": 0}, {"width": None}, {"height": 64},
+             {"width": "48", "height": 64.0}, {"width": "wide", "height": -64}, {"width": True, "height": [64]}],
+)  # fmt: skip
 def test_coco_of_the_same_or_no_size_is_read(tmp_path: Path, size: dict[str, Any]) -> None:
     points = read_landmarks(coco(tmp_path / "c.json", **size)).for_image("a.png", AFFINE, (64, 48))
     assert points.voxels.tolist() == [[5.0, 10.0]]
@@ -137,6 +153,9 @@ def test_a_report_of_a_series_needs_its_frame_of_reference(tmp_path: Path, frame
         "image,landmark,x_px,y_px,z_px,flag,score\na.png,s,10,5,20,5,30",
         "image,landmark,x_px,y_px\na.png,s,10,5,20,5",
         'image,landmark,x_px,y_px\na.png,s,"10,5","20,5"',
+        'image,landmark,x_px,y_px\na.png,s,"1,000",20',
+        "image,landmark,x_px,y_px\na.png,s,1_0,20",
+        "image,landmark,x_px,y_px\na.png,s,0x10,20",
     ],
 )
 def test_decimal_commas_in_a_csv_are_refused(tmp_path: Path, rows: str) -> None:
