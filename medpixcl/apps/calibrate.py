@@ -12,7 +12,7 @@ between readers: pass the readers' standard deviation if it is known, or the rad
 import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -213,4 +213,5 @@ def calibrate(
     )
     errors = torch.hypot(examples.detour_mm, shape_errors(examples.found_mm, examples.unsure, marks))
     errors = with_readers(errors, reader_mm, marks.shape[1], torch.Generator().manual_seed(seed))
-    return calibrate_radii(errors, examples.unsure, matcher.names, coverage=coverage), found.rejected
+    made = calibrate_radii(errors, examples.unsure, matcher.names, coverage=coverage)
+    return replace(made, made_for=matcher.digest), found.rejected

@@ -86,10 +86,15 @@ class LandmarkFinder(ABC):
         return one if self.output.regions is None else self.output.regions.judge(one)
 
     @property
-    def digest(self) -> str:
-        """Digest of the weights, stored in calibrations, which hold for these alone."""
+    def weights_digest(self) -> str:
+        """Digest of the weights."""
         fine = getattr(self.inferer, "fine", None)
         return weights_digest(self.network, *([fine] if isinstance(fine, nn.Module) else []))
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that finds the landmarks, stored in calibrations, which hold for it alone."""
+        return self.weights_digest
 
     @property
     def device(self) -> torch.device:
@@ -114,7 +119,7 @@ class LandmarkFinder(ABC):
                 f"output is {output!r}; give what output.into(folder) of this {type(self).__name__} returns"
             )
         file = None if calibration is None else checked_path(calibration, "the calibration")
-        radii = Radii(None if file is None else str(file), self.names)
+        radii = Radii(None, self.names) if file is None else Radii(str(file), self.names, self.digest)
         true = None if reference is None else read_landmarks(reference).positions_mm()
         results = Results(
             title=self.title,
@@ -161,7 +166,7 @@ class LandmarkFinder(ABC):
             images, spacing_mm=spacing_mm, exclude=exclude, spatial_dims=self.spatial_dims, sections=self.sections
         )
         results = self.start(listed, reference=reference, calibration=calibration, output=output)
-        origin = {} if reader is None else found_by(self.title, self.facts, self.digest, results.templates)
+        origin = {} if reader is None else found_by(self.title, self.facts, self.weights_digest, results.templates)
         at_once = reader is None and second is None
         if reader is not None:
             reader.check(results, origin)

@@ -1,6 +1,5 @@
 """The reading habit of a clinic as a small JSON file: landmarks, offsets, and what had found the positions."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.landmarks.text import utf8_text
 from medpixcl.data.paths import checked_file, checked_path
 from medpixcl.landmarks.habit import Habit
-from medpixcl.matching.annotated_image import AnnotatedImage
+from medpixcl.matching.annotated_image import AnnotatedImage, templates_digest
 
 FORMAT = "medpixcl reading habit"
 _TEXT = {"type": "string"}
@@ -130,11 +129,7 @@ def found_by(title: str, facts: Mapping[str, str], weights: str, templates: Sequ
     known = {"finder": title, "bundle": facts.get("bundle", ""), "weights": weights}
     if not templates:
         return known
-    digest = hashlib.sha256()
-    for template in templates:
-        for tensor in (template.image.as_tensor(), template.voxels):
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return known | {"template": digest.hexdigest()}
+    return known | {"template": templates_digest(templates)}
 
 
 def _checked(file: Path) -> dict[str, Any]:

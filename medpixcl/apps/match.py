@@ -1,6 +1,7 @@
 """One-shot landmark matching: the landmarks of annotated images, found in other images."""
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -27,7 +28,7 @@ from medpixcl.data.pixels import SpacingMM
 from medpixcl.data.templates import listed_item, template_items
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.matching import AnnotatedImage, LandmarkMatcher, MatchingInferer, Population
-from medpixcl.matching.annotated_image import fit_to, names_of_all
+from medpixcl.matching.annotated_image import fit_to, names_of_all, templates_digest
 from medpixcl.matching.marks import mark_warnings
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel
@@ -89,6 +90,12 @@ class Matcher(LandmarkFinder):
     def model(self) -> EmbeddingModel:
         """Embedding network as a function from images (B, C, *spatial) to level maps."""
         return EmbeddingModel(self.network, self.device, self.inferer.levels)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights and of the templates, stored in calibrations, which hold for these alone."""
+        both = f"{self.weights_digest} {templates_digest(self._fitted())}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
     @property
     def files(self) -> list[str]:

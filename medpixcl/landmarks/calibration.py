@@ -57,12 +57,14 @@ class RadiusCalibration:
         coverage: Probability that a radius holds the true place.
         radii_mm: K radii in mm for each group (sure, unsure); None where there were too few examples.
         examples: Number of examples of each landmark for each group (sure, unsure).
+        made_for: Digest of the weights and the templates that the examples were matched with; empty if unknown.
     """
 
     names: tuple[str, ...]
     coverage: float
     radii_mm: dict[str, tuple[float | None, ...]]
     examples: dict[str, tuple[int, ...]]
+    made_for: str = ""
 
     def __post_init__(self) -> None:
         for what, table in (("radii_mm", self.radii_mm), ("examples", self.examples)):
@@ -103,9 +105,11 @@ class RadiusCalibration:
             tables = {
                 what: {group: tuple(row) for group, row in record[what].items()} for what in ("radii_mm", "examples")
             }
-            return cls(tuple(record["names"]), float(record["coverage"]), **tables)
+            return cls(tuple(record["names"]), float(record["coverage"]), made_for=str(record["made_for"]), **tables)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{path} is no calibration; give a file written by medpixcl calibrate.") from None
+            raise ValueError(
+                f"{path} is no calibration, or one of an earlier version; give a file that medpixcl calibrate writes"
+            ) from None
 
 
 def calibrate_radii(

@@ -1,5 +1,6 @@
 """Annotated images (templates): read, checked, brought to the working spacing, and given to a matcher."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,19 @@ def annotated_images(
 def names_of_all(templates: Sequence[AnnotatedImage]) -> tuple[str, ...]:
     """Names of all landmarks of some annotated images, in order of first appearance."""
     return tuple(dict.fromkeys(name for template in templates for name in template.points.names))
+
+
+def templates_digest(templates: Sequence[AnnotatedImage]) -> str:
+    """Digest by which templates are known again: sizes of their images, names and positions of their landmarks.
+
+    It leaves out the pixels, which another processor may resample with another rounding.
+    """
+    digest = hashlib.sha256()
+    for template in templates:
+        size = [int(length) for length in template.image.meta["spatial_shape"]]
+        places = [[f"{value:.3f}" for value in place] for place in template.points.voxels.tolist()]
+        digest.update(repr((size, template.points.names, places)).encode())
+    return digest.hexdigest()
 
 
 def fit_to(

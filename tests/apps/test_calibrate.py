@@ -164,7 +164,7 @@ def places(tmp_path: Path) -> dict[str, Path]:
     return {"template": tmp_path / "template.png", "landmarks": table, "images": tmp_path / "images"}
 
 
-def test_calibrate_then_match(places: dict[str, Path], tmp_path: Path) -> None:
+def test_calibrate_then_match(places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command writes a calibration that ``match`` takes; the same words twice give the same file."""
     words = [word for key, value in places.items() for word in (f"--{key}", value)]
     words += ["--bundle", MATCHING, "--spacing-mm", 0.5, *SMALL, "--set", "weights=null"]
@@ -178,6 +178,12 @@ def test_calibrate_then_match(places: dict[str, Path], tmp_path: Path) -> None:
     assert made.coverage == 0.9
     torch.manual_seed(0)
     assert medpixcl("match", *words, "--calibration", files[0], "-o", tmp_path / "out") == 0
+    torch.manual_seed(1)
+    assert medpixcl("match", *words, "--calibration", files[0], "-o", tmp_path / "other") == 2, "other weights"
+    assert "was made for other weights or templates; run medpixcl calibrate again" in capsys.readouterr().err
+    places["landmarks"].write_text(places["landmarks"].read_text().replace("a,12,30", "a,13,30"), encoding="utf-8")
+    torch.manual_seed(0)
+    assert medpixcl("match", *words, "--calibration", files[0], "-o", tmp_path / "other") == 2, "another template"
     with (tmp_path / "out" / "landmarks.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[-2:] == ["flag", "radius_mm"]
