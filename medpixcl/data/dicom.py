@@ -79,6 +79,7 @@ def read_dicom(path: Path, *, spacing_mm: SpacingMM | None = None, tolerance_mm:
 
 
 def _class_name(header: Header) -> str:
+    from pydicom.config import IGNORE
     from pydicom.uid import UID
 
-    return UID(header.text("SOPClassUID")).name
+    return UID(header.text("SOPClassUID"), validation_mode=IGNORE).name  # it would warn, and repeat what it was given

@@ -3,6 +3,7 @@
 Nothing is decoded here: frames of compressed data are counted by their fragments (PS3.5 A.4).
 """
 
+import math
 import re
 
 import numpy as np
@@ -66,26 +67,8 @@ def is_compressed(header: Header, keyword: str, data: bytes) -> bool:
     return stated
 
 
-def sample_type(header: Header, keyword: str = PIXELS[0]) -> np.dtype:
-    """Type of an uncompressed pixel in the byte order of the file.
-
-    Raises:
-        ImageFileError: If it is an integer of a size other than 8, 16 or 32 bits, or its sign is unknown.
-    """
-    order = "<" if header.dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
-    if keyword in _FLOATS:
-        return np.dtype(f"{order}{_FLOATS[keyword]}")
-    allocated = header.whole("BitsAllocated")
-    if allocated not in (8, 16, 32):
-        raise ImageFileError(header.path, f"has BitsAllocated {allocated}; expected 8, 16 or 32 bits for a grey value.")
-    representation = header.whole("PixelRepresentation") or 0
-    if representation not in (0, _SIGNED):
-        raise ImageFileError(header.path, f"has PixelRepresentation {representation}; expected 0, or 1 for signed.")
-    return np.dtype(f"{order}{'i' if representation == _SIGNED else 'u'}{allocated // 8}")
-
-
-def check_native(header: Header, size: int, keyword: str = PIXELS[0]) -> None:
-    """Check the size of uncompressed pixel data.
+def native_layout(header: Header, size: int, keyword: str = PIXELS[0]) -> tuple[tuple[int, int, int], np.dtype]:
+    """Shape (frames, rows, columns) of uncompressed pixels, and their type in the byte order of the file.
 
     Args:
         header: Header of the file.
@@ -93,15 +76,18 @@ def check_native(header: Header, size: int, keyword: str = PIXELS[0]) -> None:
         keyword: Element that holds them.
 
     Raises:
-        ImageFileError: If there are none, or too few for the frames of the header.
+        ImageFileError: If there are no bytes, or too few for the frames of the header, or it does not say what a pixel
+            is.
     """
     if not size:
         raise ImageFileError(header.path, _WITHOUT_PIXELS)
-    expected = int(np.prod(frame_shape(header))) * sample_type(header, keyword).itemsize
+    shape, kind = frame_shape(header), _sample_type(header, keyword)
+    expected = math.prod(shape) * kind.itemsize
     if size < expected:
         raise ImageFileError(
             header.path, f"has pixel data that cannot be decoded: {size} bytes, expected {expected}; it is cut off."
         )
+    return shape, kind
 
 
 def check_compressed(header: Header, data: bytes) -> None:
@@ -143,3 +129,16 @@ def _fragments(data: bytes) -> list[bytes]:
         at = start + int.from_bytes(data[at + 4 : start], "little")
         found.append(data[start:at])
     return [one for number, one in enumerate(found) if one and (number or _FRAME_START.match(one))]
+
+
+def _sample_type(header: Header, keyword: str) -> np.dtype:
+    order = "<" if header.dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    if keyword in _FLOATS:
+        return np.dtype(f"{order}{_FLOATS[keyword]}")
+    allocated = header.whole("BitsAllocated")
+    if allocated not in (8, 16, 32):
+        raise ImageFileError(header.path, f"has BitsAllocated {allocated}; expected 8, 16 or 32 bits for a grey value.")
+    representation = header.whole("PixelRepresentation") or 0
+    if representation not in (0, _SIGNED):
+        raise ImageFileError(header.path, f"has PixelRepresentation {representation}; expected 0, or 1 for signed.")
+    return np.dtype(f"{order}{'i' if representation == _SIGNED else 'u'}{allocated // 8}")

@@ -1,5 +1,6 @@
 """Decode the pixel data of DICOM files, and bring them to their physical values."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,10 @@ from medpixcl.data.dicom_pixel_bytes import (
     PIXELS,
     another_size,
     check_compressed,
-    check_native,
     frame_shape,
     is_compressed,
+    native_layout,
     pixel_element,
-    sample_type,
 )
 from medpixcl.data.pixels import ImageFileError
 
@@ -124,9 +124,8 @@ def missing_decoder(syntax: Any, bits: int = 8) -> str | None:
 
 
 def _native(header: Header, keyword: str, data: bytes) -> np.ndarray:
-    check_native(header, len(data), keyword)
-    shape, kind = frame_shape(header), sample_type(header, keyword)
-    count = int(np.prod(shape))
+    shape, kind = native_layout(header, len(data), keyword)
+    count = math.prod(shape)
     beyond, frame = data[count * kind.itemsize :], count // shape[0] * kind.itemsize
     if len(beyond) >= frame and any(beyond):
         raise another_size(header, len(data) / frame)

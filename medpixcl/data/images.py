@@ -1,7 +1,6 @@
 """Read an image of any supported format as a MONAI image."""
 
 import logging
-import re
 from collections.abc import Sequence
 from functools import cache
 from os import PathLike
@@ -17,8 +16,9 @@ from medpixcl.data.dicom import read_dicom
 from medpixcl.data.dicom_geometry import checked_tolerance
 from medpixcl.data.dicom_header import is_dicom_start
 from medpixcl.data.nifti import NIFTI_SUFFIXES, read_nifti
+from medpixcl.data.other_files import why_no_image
 from medpixcl.data.paths import checked_path, checked_paths
-from medpixcl.data.pictures import PICTURE_SIGNATURES, PICTURE_SUFFIXES, other_format, read_picture
+from medpixcl.data.pictures import PICTURE_SIGNATURES, PICTURE_SUFFIXES, read_picture
 from medpixcl.data.pixels import (
     NO_SPACING,
     ImageFileError,
@@ -34,16 +34,6 @@ from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX, read_itk, read_minc
 
 READ_FROM = "read_from"
 """Key in the metadata of an image in memory: path of the file that it was read from, empty if it was not."""
-_PACKED = {
-    "ZIP": rb"PK\x03\x04(?!.{26}(?:\[Content_Types\]|mimetype|META-INF))",  # no document of an office program
-    "gzip": rb"\x1f\x8b", "bzip2": rb"BZh\d", "xz": rb"\xfd7zXZ", "RAR": rb"Rar!",
-    "7-Zip": rb"7z\xbc\xaf", "tar": rb".{257}ustar",
-}  # fmt: skip
-_NAMED_OTHERWISE = {
-    "NIfTI": (rb"(?:\x5c\x01\0\0|\0\0\x01\x5c).{340}n\+1\0|(?:\x1c\x02\0\0|\0\0\x02\x1c)n\+2\0", ".nii"),
-    "NRRD": (rb"NRRD\d{4}", ".nrrd"),
-    "MetaImage": (rb"ObjectType *=", ".mha (.mhd if its voxels lie in another file)"),
-}
 ImagePath = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
@@ -161,26 +151,6 @@ def image_format(path: Path) -> Literal["nifti", "itk", "minc", "dicom", "pictur
     if name.endswith(PICTURE_SUFFIXES) or start.startswith(PICTURE_SIGNATURES):
         return "picture"
     return "dicom" if is_dicom_start(start) else None
-
-
-def why_no_image(path: Path) -> str:
-    """Explain why :func:`image_format` finds no format."""
-    if path.stat().st_size == 0:
-        return "is empty (0 bytes)."
-    if path.suffix.lower() in (".dcm", ".ima"):
-        return "is not DICOM, whatever its name says."
-    if path.suffix.lower() in (".hdr", ".img"):
-        return f"is a format that is not read here ({path.suffix}); convert it to .nii.gz."
-    with path.open("rb") as file:
-        start = file.read(348)
-    for name, pattern in _PACKED.items():
-        if re.match(pattern, start, re.DOTALL):
-            return f"is packed ({name}); unpack it."
-    for name, (pattern, suffix) in _NAMED_OTHERWISE.items():
-        if re.match(pattern, start, re.DOTALL):
-            return f"is {name}, but not named so; name it {suffix}."
-    other = other_format(start[:16])
-    return "is not an image." if other is None else f"{other}."
 
 
 def _one_mm(dims: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from medpixcl.data.dicom_elements import Elements, read_elements
 from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
 from medpixcl.data.dicom_groups import why_mixed
 from medpixcl.data.dicom_header import Header, is_dicom, read_header, read_whole
-from medpixcl.data.dicom_pixel_bytes import check_compressed, check_native, is_compressed, pixel_element
+from medpixcl.data.dicom_pixel_bytes import check_compressed, is_compressed, native_layout, pixel_element
 from medpixcl.data.dicom_pixels import modality_values, stored_values
 from medpixcl.data.padding import VolumePadding
 from medpixcl.data.pixels import ImageFileError, Pixels
@@ -78,14 +78,14 @@ def check_size(path: Path) -> None:
         ImageFileError: If it does not.
     """
     if (elements := read_elements(path)) is not None:
-        check_native(elements.header, min(elements.length, path.stat().st_size - elements.pixels))
+        native_layout(elements.header, min(elements.length, path.stat().st_size - elements.pixels))
         return
     header = read_whole(path)
     keyword, data = pixel_element(header)
     if is_compressed(header, keyword, data):
         check_compressed(header, data)
     else:
-        check_native(header, len(data), keyword)
+        native_layout(header, len(data), keyword)
 
 
 def _native_pixels(elements: Elements | None) -> bytes | None:

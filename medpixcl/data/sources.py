@@ -13,7 +13,8 @@ from medpixcl.data.dicom_elements import read_elements
 from medpixcl.data.dicom_geometry import SliceGeometry, slice_geometry
 from medpixcl.data.dicom_groups import series_of, volumes_of
 from medpixcl.data.dicom_header import read_header
-from medpixcl.data.images import image_format, why_no_image
+from medpixcl.data.images import image_format
+from medpixcl.data.other_files import why_no_image
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.series import check_size, dicom_files
 from medpixcl.data.unusable import Unusable, unusable
