@@ -19,6 +19,8 @@ _SIGNED = 1
 _WITHOUT_PIXELS = "has no pixel data: it is cut off, or was exported without them."
 _ITEM = b"\xfe\xff\x00\xe0"
 _ITEM_HEADER = 8
+_FRAME_BY_FRAME = re.compile(r"(High-Throughput )?JPEG(?! 2000 Part 2)|RLE")
+"""Names of transfer syntaxes that pack each frame for itself; a video, or Part 2 of JPEG 2000, packs several as one."""
 _FRAME_START = re.compile(
     rb"\xff\xd8"  # JPEG, JPEG-LS
     rb"|\xff\x4f\xff\x51|\0\0\0\x0cjP  "  # JPEG 2000: a code stream, a file
@@ -103,6 +105,8 @@ def check_compressed(header: Header, data: bytes) -> None:
     fragments, stated = _fragments(data), frame_count(header)
     if not fragments:
         raise ImageFileError(header.path, _WITHOUT_PIXELS)
+    if not _FRAME_BY_FRAME.match(header.dataset.file_meta.TransferSyntaxUID.name):
+        return
     starts = sum(_FRAME_START.match(one) is not None for one in fragments)
     if starts > stated:
         raise another_size(header, starts)

@@ -145,6 +145,13 @@ def test_compressed_frames_are_counted(tmp_path: Path, syntax: UID, parts: int) 
     assert read_image(compressed(volume(tmp_path), split, syntax)).shape == (1, 40, 32, 4)
 
 
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.107", "1.2.840.10008.1.2.4.92"])
+def test_frames_that_are_packed_together_are_not_counted(tmp_path: Path, syntax: str) -> None:
+    """Of a video, or of several components of JPEG 2000: all are in one stream, which nothing here decodes."""
+    assert "no package here decodes it" in reason(compressed(volume(tmp_path), [b"\0\0\0\1" * 50], UID(syntax)))
+    assert reason(compressed(volume(tmp_path), [b""], UID(syntax))) == EMPTY
+
+
 def test_a_frame_without_content_among_others(tmp_path: Path) -> None:
     content = [packed(frame, RLELossless) for frame in FRAMES]
     content[1] = b""
