@@ -36,6 +36,7 @@ def mean_of_both(first: Results, second: Results, *, max_difference_mm: float = 
     merged = [_merged(*pair, max_difference_mm) for pair in pairs]
     away = torch.cat([torch.zeros(0, dtype=torch.float64), *[_difference_mm(*pair) for pair in pairs]])
     results = replace(first, landmarks=merged, radii=Radii(None, first.names), metrics=None, facts=dict(first.facts))
+    results.notes = list(dict.fromkeys([*first.notes, *second.notes]))
     results.facts["positions"] = (
         f"mean of matching and detection, which differ by {float(away.nanmedian()):.1f} mm in the median, and by more "
         f"than {max_difference_mm:g} mm at {100 * float((away > max_difference_mm).double().mean()):.0f} % of the "

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -81,7 +82,7 @@ class Corrections:
         if absent:
             results.notes.append(f"the corrections also hold images that are not searched: {_some(absent)}")
 
-    def apply(self, results: Results, found_by: Mapping[str, str]) -> None:
+    def apply(self, results: Results, read: Mapping[str, Float[Tensor, "k d"]], found_by: Mapping[str, str]) -> None:
         """Learn the habit from the corrected images of a run, and apply it to the others.
 
         Corrected images keep the positions of the reader. They are left out of every measured error, as the habit is
@@ -89,9 +90,9 @@ class Corrections:
 
         Args:
             results: Landmarks as they were found; changed in place.
+            read: Positions of the reader, see :meth:`read`.
             found_by: What found them, see :func:`medpixcl.apps.habit_file.found_by`.
         """
-        read = self._read(results)
         there = [one for one in results.landmarks if one.image in read]
         if all((read[one.image] - one.mm).isnan().any(dim=1).all() for one in there):
             results.notes.append("nothing was learnt: no corrected image can be used; all landmarks are as found")
@@ -100,11 +101,23 @@ class Corrections:
         habit = learn_habit(results.names, found, given)
         move_landmarks(results, ReadingHabit(self.name, habit, len(read), found_by), read)
 
-    def _read(self, results: Results) -> dict[str, Float[Tensor, "k d"]]:
-        """Positions in mm, LPS+, of every image that the reader changed, NaN where the file has none."""
+    def read(self, results: Results) -> dict[str, Float[Tensor, "k d"]]:
+        """Find the images that the reader changed, and note those that teach nothing.
+
+        Args:
+            results: Landmarks as they were found.
+
+        Returns:
+            Positions of the reader in mm, LPS+, (K, D), by image; NaN where the file has none.
+        """
         keys, read, unchanged = self._keys(one.image for one in results.landmarks), {}, []
+        known = self._corrected_before()
+        elsewhere = 0
         for one in results.landmarks:
             if one.image not in keys:
+                continue
+            if known and keys[one.image] not in known:
+                unchanged.append(one.image)
                 continue
             try:
                 places = self._positions(one, keys[one.image])
@@ -115,6 +128,7 @@ class Corrections:
             added = one.points.missing & ~places.isnan().any(dim=1)
             if bool((added | (moved > UNCHANGED_MM)).any()):
                 read[one.image] = places
+                elsewhere += bool((moved > UNCHANGED_MM).all())
             else:
                 unchanged.append(one.image)
         if unchanged:
@@ -122,7 +136,17 @@ class Corrections:
                 "images of the corrections that have every landmark where it was found teach nothing, as nobody seems "
                 f"to have read them: {_some(list(telling_names(unchanged).values()))}"
             )
+        if elsewhere > 1:
+            results.notes.append(
+                f"in {elsewhere} images of the corrections every landmark differs from where this run finds it: see "
+                "that a reader placed them, and that they are not what another run found"
+            )
         return read
+
+    def _corrected_before(self) -> set[str]:
+        """Images of the file in which a run with corrections flagged a landmark as corrected."""
+        rows = {key: [self.file.row(key, name) for name in self.file.names] for key in self.file.images}
+        return {key for key, of_image in rows.items() if any(row and row.flag == CORRECTED for row in of_image)}
 
     def _positions(self, one: Landmarks, key: str) -> Float[Tensor, "k d"]:
         files = [*one.files[:1], image_folder(self.file) / key]
@@ -175,9 +199,26 @@ class KnownHabit:
                 "that of what found the landmarks, so correct a few images of this run to be sure"
             )
 
-    def apply(self, results: Results, found_by: Mapping[str, str]) -> None:
+    def read(self, results: Results) -> dict[str, Float[Tensor, "k d"]]:
+        """Positions that a reader gave in this run: none."""
+        return {}
+
+    def apply(self, results: Results, read: Mapping[str, Float[Tensor, "k d"]], found_by: Mapping[str, str]) -> None:
         """Move the landmarks of all images."""
         move_landmarks(results, self.known)
+
+
+def require_apart(corrections: Path, output: Path) -> None:
+    """Check that the results do not overwrite the corrections.
+
+    Raises:
+        ValueError: If the corrections lie in the folder of the results.
+    """
+    if corrections.resolve().is_relative_to(output.resolve()):
+        raise ValueError(
+            f"the corrections {corrections} lie in the folder of the results, {output}, which would overwrite them; "
+            "give another folder for the results"
+        )
 
 
 def reader_of(corrections: AnyPath | None, habit: AnyPath | None) -> Corrections | KnownHabit | None:
@@ -241,7 +282,9 @@ def _leave_out(results: Results, read: Mapping[str, Tensor]) -> None:
     if results.reference is None:
         return
     fitted = set(pair_images(read, results.reference).values())
-    results.reference = {image: places for image, places in results.reference.items() if image not in fitted} or None
+    rest = {image: places for image, places in results.reference.items() if image not in fitted}
+    others = [one.image for one in results.landmarks if one.image not in read]
+    results.reference = rest if pair_images(others, rest) else None
     results.facts["measured"] = f"without {_corrected(len(fitted))} of the reference"
     if results.reference is None:
         results.notes.append("no error is measured: all images of the reference were corrected and learnt from")

@@ -197,4 +197,5 @@ class Detector(LandmarkFinder):
         if self.shape is not None:
             judged = self.shape.judge(one.mm)
             one, doubtful = replace(one, deviations=judged.deviations), ~judged.fits
-        return super().judge(one.with_flags(doubtful.tolist()))
+        one = one.with_flags(doubtful.tolist())
+        return super().judge(replace(one, misfit=2 * sum(flag != "" for flag in one.flags) > len(one.flags)))

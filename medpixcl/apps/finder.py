@@ -11,14 +11,14 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.engines import PrepareBatch, PrepareBatchDefault
 from monai.inferers import Inferer
 from monai.transforms import Compose
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.agreement import mean_of_both, require_fitting
 from medpixcl.apps.bundle_search import find_bundle
 from medpixcl.apps.bundles import checked_device, own_errors, read_bundle
-from medpixcl.apps.corrections import mean_moves, reader_of
+from medpixcl.apps.corrections import Corrections, KnownHabit, mean_moves, reader_of, require_apart
 from medpixcl.apps.habit_file import found_by
 from medpixcl.apps.images import Images
 from medpixcl.apps.loaded_images import Searchable, image_list
@@ -160,24 +160,28 @@ class LandmarkFinder(ABC):
             ValueError: If the input is bad; one sentence that names the file.
         """
         reader = reader_of(corrections, habit)
+        if corrections is not None and output is not None:
+            require_apart(checked_path(corrections, "the corrections"), output.folder)
         if second is not None:
             require_fitting(self.names, second.names, calibration)
         listed = image_list(
             images, spacing_mm=spacing_mm, exclude=exclude, spatial_dims=self.spatial_dims, sections=self.sections
         )
         results = self.start(listed, reference=reference, calibration=calibration, output=output)
-        origin = {} if reader is None else found_by(self.title, self.facts, self.weights_digest, results.templates)
         at_once = reader is None and second is None
         if reader is not None:
-            reader.check(results, origin)
+            reader.check(results, self.origin(results))
         self.search(results, results.images.datalist, output if at_once else None)
+        other = None if second is None else second.run(results.images)
         if reader is not None:
-            found = {one.source: one.mm for one in results.landmarks}
-            reader.apply(results, origin)
-            results = self.search_again(results)
-            results.moved_mm = None if results.reading is None else mean_moves(results, found)
-        if second is not None:
-            results = mean_of_both(results, second.run(results.images, corrections=corrections, habit=habit))
+            seen = results if other is None else mean_of_both(results, other)
+            read = reader.read(seen)
+            results = self.improved(results, reader, read)
+            if second is not None and other is not None:
+                reader.check(other, second.origin(other))
+                other = second.improved(other, reader, read)
+        if other is not None:
+            results = mean_of_both(results, other)
         if output is not None and not at_once:
             output.draw_all(results)
         results.measure()
@@ -195,6 +199,24 @@ class LandmarkFinder(ABC):
         self.network.eval()
         for batch in tqdm(loader, desc=self.title, unit="image", leave=False, disable=None):
             self.collect(results, batch["image"], self.find(batch), output)
+
+    def origin(self, results: Results) -> dict[str, str]:
+        """What finds the landmarks, see :func:`medpixcl.apps.habit_file.found_by`."""
+        return found_by(self.title, self.facts, self.weights_digest, results.templates)
+
+    def improved(self, results: Results, reader: Corrections | KnownHabit, read: Mapping[str, Tensor]) -> Results:
+        """Results after what a reader taught.
+
+        Args:
+            results: Landmarks as this finder found them.
+            reader: The corrections of this run, or the habit of an earlier one.
+            read: Positions that the reader gave, see :meth:`Corrections.read`.
+        """
+        found = {one.source: one.mm for one in results.landmarks}
+        reader.apply(results, read, self.origin(results))
+        results = self.search_again(results)
+        results.moved_mm = None if results.reading is None else mean_moves(results, found)
+        return results
 
     def search_again(self, results: Results) -> Results:
         """Find the landmarks anew with what a reader corrected; here they stay as they are."""

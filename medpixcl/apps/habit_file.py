@@ -14,6 +14,7 @@ from medpixcl._typing import AnyPath
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.landmarks.text import utf8_text
 from medpixcl.data.paths import checked_file, checked_path
+from medpixcl.landmarks.geometry import spread
 from medpixcl.landmarks.habit import Habit
 from medpixcl.matching.annotated_image import AnnotatedImage, templates_digest
 
@@ -152,7 +153,24 @@ def _checked(file: Path) -> dict[str, Any]:
         math.isfinite(value) for place in (*places, [one["deviation_mm"] for one in landmarks]) for value in place
     ):
         raise ValueError(f"{file} holds a number that is not finite; {expected}")
+    _check_sizes(file, landmarks, expected)
     return content
+
+
+def _check_sizes(file: Path, landmarks: Sequence[Mapping[str, Any]], expected: str) -> None:
+    """Refuse a reference shape without a size, and an offset larger than the shape, which no reader can mean."""
+    shape = [one["reference_mm"] for one in landmarks if one["reference_mm"] is not None]
+    if len(shape) < 2:
+        return
+    size = float(spread(_tensor(shape)))
+    if size == 0:
+        raise ValueError(f"{file} has all landmarks of the reference shape at one place; {expected}")
+    for one in landmarks:
+        if (length := math.hypot(*one["offset_mm"])) > size:
+            raise ValueError(
+                f"{file} moves the landmark {one['landmark']!r} by {length:.3g} mm, more than the size of the whole "
+                f"shape, {size:.3g} mm; {expected}"
+            )
 
 
 def _tensor(values: Sequence[Any]) -> Tensor:

@@ -71,21 +71,27 @@ class Measured:
         return why_not(self.points, self.roles)
 
     @cached_property
-    def remarks(self) -> list[list[str]]:
-        """Why a measurement of an image cannot be computed, or which of its landmarks are flagged as unsure."""
-        doubtful = [self._doubtful(image) for image in self.images]
+    def doubts(self) -> list[list[str]]:
+        """Landmarks flagged as unsure that a measurement of an image needs, as a sentence; empty without any."""
+        unsure = [self._doubtful(image) for image in self.images]
         return [
             [
-                reason or _doubt([role for role in one.landmarks if role in of_image])
+                "" if reason else _doubt([role for role in one.landmarks if role in of_image])
                 for reason, one in zip(row, measurements(), strict=True)
             ]
-            for row, of_image in zip(self.reasons, doubtful, strict=True)
+            for row, of_image in zip(self.reasons, unsure, strict=True)
         ]
+
+    @property
+    def remarks(self) -> list[list[str]]:
+        """Why a measurement of an image cannot be computed, or which of its landmarks are flagged as unsure."""
+        pairs = zip(self.reasons, self.doubts, strict=True)
+        return [[reason or doubt for reason, doubt in zip(*rows, strict=True)] for rows in pairs]
 
     def _doubtful(self, image: str) -> set[str | None]:
         """Abbreviations of the landmarks of an image that are flagged as unsure."""
         rows = [self.file.row(image, name) for name in self.file.names]
-        return {role for role, row in zip(self.roles, rows, strict=True) if row is not None and row.unsure}
+        return {role for role, row in zip(self.roles, rows, strict=True) if row is not None and row.flag == "unsure"}
 
 
 def measure_file(

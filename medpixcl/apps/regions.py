@@ -57,7 +57,8 @@ class Regions:
         if self.calibration is None:
             if results.reference is None:
                 raise ValueError(
-                    "regions need a calibration, or a reference with known landmarks to make one; give either"
+                    "regions need a calibration (the setting region_calibration), or a reference with known landmarks "
+                    "to make one; give either"
                 )
             return
         if self.calibration.weights != results.digest:

@@ -59,6 +59,7 @@ class Landmarks(ImageLandmarks):
             probability; NaN where unknown. None without a calibration.
         deviations: Distance of each position from the one that the other landmarks predict, in standard deviations of
             the training landmarks, (K,); NaN where unknown. None if the detector knows no shape.
+        misfit: True if most landmarks do not fit what a detector learnt, by its network and its shape.
         regions_mm2: Region around each position along the axes of :attr:`mm`, (K, D, D), see
             :mod:`medpixcl.landmarks.regions`; NaN where unknown. None without a calibration of regions.
     """
@@ -68,6 +69,7 @@ class Landmarks(ImageLandmarks):
     covariance_mm2: Float[Tensor, "k d d"] | None = None
     radii_mm: Float[Tensor, " k"] | None = None
     deviations: Float[Tensor, " k"] | None = None
+    misfit: bool = False
     regions_mm2: Float[Tensor, "k d d"] | None = None
 
     @property
@@ -185,7 +187,7 @@ class Results:
     def warnings(self) -> list[str]:
         """Warnings about the results, such as that a template fits the images poorly, and notes on corrections."""
         flags, regions = [one.flags for one in self.landmarks], self.output.regions
-        fit = template_warning(flags) if self.templates else misfit_warning(flags)
+        fit = template_warning(flags) if self.templates else misfit_warning([one.misfit for one in self.landmarks])
         unlike = regions.warning(self.landmarks) if regions else ""
         return [*self.template_warnings, *[text for text in (fit, unlike) if text], *self.notes]
 

@@ -9,6 +9,7 @@ from typing import Any
 from medpixcl._typing import AnyPath
 from medpixcl.data.datalist import Datalist, items_of
 from medpixcl.data.identity import first_file, is_image_of
+from medpixcl.data.image_keys import why_unclear
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest, is_manifest
 from medpixcl.data.paths import checked_path
@@ -42,6 +43,8 @@ def template_items(
     if not several:
         raise ValueError("no template is given; name at least one annotated image")
     found = [item for path in several for item in _items(checked_path(path, "the template"), landmarks, spacing_mm)]
+    if len(found) > 1 and landmarks is not None and Path(landmarks).exists():
+        _require_clear(found, landmarks)
     once = {Path(first_file(item)).resolve(): item for item in reversed(found)}
     return [listed_item(item, listed, spacing_mm) for item in reversed(once.values())]
 
@@ -68,6 +71,17 @@ def _marked(entries: Datalist, path: Path, landmarks: AnyPath) -> Datalist:
             "landmark file as templates"
         )
     return [entry for entry, image in zip(entries, images, strict=True) if image in keys]
+
+
+def _require_clear(items: Datalist, landmarks: AnyPath) -> None:
+    """Refuse a name in a landmark file that fits several templates."""
+    unclear = (
+        read_landmarks(landmarks)
+        .assign(list({_place(item).resolve(): _place(item) for item in items}.values()))
+        .unclear
+    )
+    for key, images in unclear.items():
+        raise ValueError(f"{landmarks} {why_unclear(key, images)}")
 
 
 def _place(entry: Mapping[str, Any]) -> Path:

@@ -188,24 +188,24 @@ def read_shape(path: str) -> dict[str, Any]:
     return content
 
 
-def misfit_warning(flags: Sequence[Sequence[str]]) -> str:
-    """Warn of images that a detector does not fit: most of their landmarks are flagged; empty if there are none.
+def misfit_warning(misfits: Sequence[bool]) -> str:
+    """Warn of images that a detector does not fit; empty if there are none.
 
     Args:
-        flags: Flags of every image and landmark, empty where all is well.
+        misfits: True for each image most of whose landmarks do not fit what the detector learnt.
 
     Example:
-        >>> misfit_warning([["", "unsure", ""], ["unsure", "", "missing"]])[:60]
+        >>> misfit_warning([False, True])[:60]
         'most landmarks of 1 of 2 images do not fit what the detector'
-        >>> misfit_warning([["", "unsure", ""]])
+        >>> misfit_warning([False])
         ''
     """
-    wrong = sum(2 * sum(flag != "" for flag in row) > len(row) for row in flags)
-    if not wrong:
+    if not any(misfits):
         return ""
     return (
-        f"most landmarks of {wrong} of {len(flags)} images do not fit what the detector learnt: check that the images "
-        "show the same view of the same part of the body, that they are not mirrored and that their pixel size is right"
+        f"most landmarks of {sum(misfits)} of {len(misfits)} images do not fit what the detector learnt: check that "
+        "the images show the same view of the same part of the body, that they are not mirrored and that their pixel "
+        "size is right; an unusual anatomy may be the cause, too"
     )
 
 

@@ -40,6 +40,7 @@ class MeasurementReport:
         values: Measurements, shape (N, M).
         halves: Half the length of the interval around each measurement, shape (N, M), NaN where unknown.
         reasons: Reason why a measurement cannot be computed, for each image and measurement; empty where it can.
+        doubtful: True for each image and measurement that needs a landmark flagged as unsure.
         comparisons: Comparisons with other readers.
         tracings: Pictures of the tracings.
         rejected: File name of each image that was not drawn, and the reason.
@@ -51,6 +52,7 @@ class MeasurementReport:
     values: Float[Tensor, "n m"]
     halves: Float[Tensor, "n m"]
     reasons: Sequence[Sequence[str]]
+    doubtful: Sequence[Sequence[bool]]
     comparisons: Sequence[ReaderComparison] = ()
     tracings: Sequence[Picture] = ()
     rejected: Sequence[tuple[str, str]] = ()
@@ -69,8 +71,8 @@ def render_measurement_report(report: MeasurementReport) -> str:
         {"tracings": report.tracings},
         report=report,
         summary=summary_rows(report.values),
-        single=single_rows(report.values[0], report.halves[0]) if len(report.images) == 1 else [],
-        rows=image_rows(report.images, report.values, report.halves),
+        single=single_rows(report.values[0], report.halves[0], report.doubtful[0]) if len(report.images) == 1 else [],
+        rows=image_rows(report.images, report.values, report.halves, report.doubtful),
         agreement=agreement_rows(report.comparisons),
         class_agreement=class_agreement_rows(report.comparisons),
         absent=absent_rows(report.reasons),
@@ -147,29 +149,36 @@ def summary_rows(values: Float[Tensor, "n m"]) -> Table:
     return table
 
 
-def single_rows(values: Float[Tensor, " m"], halves: Float[Tensor, " m"]) -> Table:
-    """Value with its interval, norm and deviation of every measurement that one image has."""
+def single_rows(values: Float[Tensor, " m"], halves: Float[Tensor, " m"], doubtful: Sequence[bool]) -> Table:
+    """Value with its interval, norm and deviation of every measurement that one image has; ``?`` if it is in doubt."""
     table = [["measurement", "value", "", "usual", "deviation (SD)", "what"]]
-    within = dict(zip([one.name for one in measurements()], halves.tolist(), strict=True))
+    within = dict(zip([one.name for one in measurements()], zip(halves.tolist(), doubtful, strict=True), strict=True))
     away = dict(zip([one.name for one in measurements()], deviations(values[None])[0].tolist(), strict=True))
     for one, column in _present(values[None]):
         value = float(column[0])
         arrow = {1: "▲", -1: "▼", 0: ""}[outside(one, value)]
         deviation = away[one.name]
         shown = "" if deviation != deviation else f"{deviation:+.1f}"
-        half = within[one.name]
-        interval = "" if half != half else f" ({value - half:.1f} to {value + half:.1f})"
+        half, doubt = within[one.name]
+        interval = ("" if half != half else f" ({value - half:.1f} to {value + half:.1f})") + " ?" * doubt
         table.append([one.name, _with_unit(value, one) + interval, arrow, _norm(one), shown, one.about])
     return table
 
 
-def image_rows(images: Sequence[str], values: Float[Tensor, "n m"], halves: Float[Tensor, "n m"]) -> Table:
-    """One row per image: the most used measurements and the classes that their intervals touch."""
+def image_rows(
+    images: Sequence[str],
+    values: Float[Tensor, "n m"],
+    halves: Float[Tensor, "n m"],
+    doubtful: Sequence[Sequence[bool]],
+) -> Table:
+    """One row per image: the most used measurements, ``?`` at those in doubt, and the classes that intervals touch."""
     shown, known = telling_names(images), [one.name for one in measurements()]
     classes = [one.name for one in classifications()]
     table = [["image", *MAIN_MEASUREMENTS, *MAIN_CLASSES]]
-    for image, row, labels in zip(images[:_MANY], values.tolist(), possible_classes(values, halves), strict=False):
-        numbers = [_number(row[known.index(name)], 1) for name in MAIN_MEASUREMENTS]
+    labels_of = possible_classes(values, halves)
+    for image, row, doubts, labels in zip(images[:_MANY], values.tolist(), doubtful, labels_of, strict=False):
+        places = [known.index(name) for name in MAIN_MEASUREMENTS]
+        numbers = [_number(row[place], 1) + " ?" * doubts[place] for place in places]
         table.append([shown[image], *numbers, *[labels[classes.index(name)] for name in MAIN_CLASSES]])
     return table
 

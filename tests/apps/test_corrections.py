@@ -215,10 +215,26 @@ def test_a_place_outside_of_the_image(match: Callable[..., Results], found: Resu
     assert results.corrected == ("phantom_001.png",)
     assert any("phantom_002.png are not used" in note and "outside the image" in note for note in results.warnings)
     assert results.reading is not None
-    far = replace(results.reading, habit=replace(results.reading.habit, offsets_mm=torch.full((4, 2), 900.0).double()))
+    far = replace(results.reading, habit=replace(results.reading.habit, offsets_mm=torch.full((4, 2), 10.0).double()))
     far.write(read / "far.json")
-    for one in match(habit=read / "far.json").landmarks:
-        torch.testing.assert_close(one.voxels, torch.tensor([63.5, 55.5]).double().expand(4, -1))
+    for one, first in zip(match(habit=read / "far.json").landmarks, found.landmarks, strict=True):
+        moved = far.habit.apply(first.mm).flip(1)  # pixels of 1 mm: x, y to row, column
+        torch.testing.assert_close(one.voxels, moved.minimum(torch.tensor([63.5, 55.5]).double()), rtol=0, atol=1e-6)
+
+
+def test_the_output_of_a_run_with_corrections(match: Callable[..., Results], read: Path, tmp_path: Path) -> None:
+    """Given as it is, its corrected image alone counts; it may not be written over."""
+    first = match(corrections=read)
+    first.write(tmp_path / "better", overlays=False)
+    for written in ("markups", "landmarks.csv", "landmarks.json"):
+        if written == "landmarks.json":
+            first.write(tmp_path / "better", ["json"], overlays=False)
+        again = match(corrections=tmp_path / "better" / written)
+        assert again.corrected == ("phantom_001.png",), written
+        for one, other in zip(again.landmarks, first.landmarks, strict=True):
+            torch.testing.assert_close(one.mm, other.mm, rtol=0, atol=1e-3)
+    with pytest.raises(ValueError, match=r"lie in the folder of the results, .* which would overwrite them"):
+        match(corrections=tmp_path / "better" / "markups", output=first.output.into(tmp_path / "better"))
 
 
 def test_images_in_memory_and_a_detector(folder: Path, tmp_path: Path) -> None:
@@ -245,6 +261,7 @@ def test_images_in_memory_and_a_detector(folder: Path, tmp_path: Path) -> None:
         (lambda file: _change_first(file, offset_mm=[1, float("inf")]), "a number that is not finite"),
         (lambda file: _change_first(file, offset_mm=[1, 2, 3]), "two and three axes"),
         (lambda file: _change_first(file, landmark="L2"), "has one twice"),
+        (lambda file: _change_first(file, offset_mm=[900, 0]), "by 900 mm, more than the size of the whole shape"),
     ],
 )
 def test_bad_habits(

@@ -69,3 +69,12 @@ def test_the_folder_of_a_series_is_one_template(tmp_path: Path) -> None:
     image = item["image"]
     assert Path(image if isinstance(image, str) else image[0]).is_relative_to(tmp_path / "series")
     assert template_items(tmp_path / "empty.png") == [{"image": str(tmp_path / "empty.png")}]
+
+
+def test_one_name_for_two_templates(folder: Path) -> None:
+    """A bare name in the landmark file must not stand for the marks of both."""
+    shutil.copy(folder / "images" / "phantom_002.png", folder / "images" / "$b" / "phantom_000.png")
+    both = [folder / "images" / "phantom_000.png", folder / "images" / "$b" / "phantom_000.png"]
+    (folder / "landmarks.csv").write_text("image,landmark,x_px,y_px\nphantom_000.png,apex,12,10\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"names 'phantom_000\.png', which fits 2 images"):
+        template_items(both, folder / "landmarks.csv")

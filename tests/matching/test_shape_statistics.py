@@ -105,5 +105,5 @@ def test_no_shape(known: tuple[ShapeStatistics, torch.Tensor]) -> None:
 
 
 def test_the_warning_counts_images() -> None:
-    assert misfit_warning([["", ""], ["unsure", ""]]) == ""
-    assert misfit_warning([["unsure", "missing", ""], ["", "", ""]]).startswith("most landmarks of 1 of 2 images")
+    assert misfit_warning([False, False]) == ""
+    assert misfit_warning([True, False]).startswith("most landmarks of 1 of 2 images")

@@ -136,7 +136,7 @@ def _row(path: Path, record: dict[str, str], line: str, image: str, axes: dict[s
         spacing_mm=None if spacing is None else spacing[0],
         scored=bool(record.get("score")),
         radius_mm=None if radius is None else radius[0],
-        unsure=record.get("flag") == "unsure",
+        flag=record.get("flag") or "",
     )
 
 

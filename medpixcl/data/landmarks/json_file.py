@@ -85,5 +85,5 @@ def _row(image: str, record: dict[str, Any], line: str) -> LandmarkRow:
         mm=mm,
         scored=record.get("score") is not None,
         radius_mm=radius,
-        unsure=record.get("flag") == "unsure",
+        flag=str(record.get("flag") or ""),
     )

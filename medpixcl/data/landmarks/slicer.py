@@ -180,7 +180,9 @@ def markup_rows(path: Path, one: dict[str, Any]) -> list[LandmarkRow]:
     for number, point in enumerate(one.get("controlPoints", []), start=1):
         defined = point.get("positionStatus", "defined") == "defined"
         row = _row(path, f"point {number}", point.get("label"), point.get("position") if defined else None, frame)
-        rows.append(replace(row, scored=str(point.get("description", "")).startswith(_SCORE)))
+        remarks = str(point.get("description", "")).split("; ")
+        scored = remarks[0].startswith(_SCORE)
+        rows.append(replace(row, scored=scored, flag=remarks[-1] if scored and len(remarks) > 1 else ""))
     return rows
 
 

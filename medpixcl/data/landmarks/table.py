@@ -34,7 +34,7 @@ class LandmarkRow:
         marked_on: What the file says about the image that the landmark was marked on.
         scored: True if the file gives a score, which a program gives to what it found.
         radius_mm: Radius in mm that holds the true position with the probability of a calibration.
-        unsure: True if a program flagged the landmark as unsure.
+        flag: Remark of a program on the landmark, such as ``unsure`` or ``corrected``; empty without one.
     """
 
     image: str
@@ -46,7 +46,7 @@ class LandmarkRow:
     marked_on: MarkedOn | None = None
     scored: bool = False
     radius_mm: float | None = None
-    unsure: bool = False
+    flag: str = ""
 
 
 def positions_px(points: LandmarkSet) -> Float[Tensor, "k d"]:
