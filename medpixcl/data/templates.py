@@ -45,8 +45,10 @@ def template_items(
     found = [item for path in several for item in _items(checked_path(path, "the template"), landmarks, spacing_mm)]
     if len(found) > 1 and landmarks is not None and Path(landmarks).exists():
         _require_clear(found, landmarks)
-    once = {Path(first_file(item)).resolve(): item for item in reversed(found)}
-    return [listed_item(item, listed, spacing_mm) for item in reversed(once.values())]
+    once: dict[Path, dict[str, Any]] = {}
+    for item in found:
+        once.setdefault(Path(first_file(item)).resolve(), item)
+    return [listed_item(item, listed, spacing_mm) for item in once.values()]
 
 
 def _items(path: Path, landmarks: AnyPath | None, spacing_mm: SpacingMM | None) -> Datalist:

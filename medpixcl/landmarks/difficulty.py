@@ -30,6 +30,7 @@ def difficulty(
             (..., K); None if no shape is known.
 
     Example:
+        >>> import torch
         >>> difficulty(torch.tensor([1.0, 0.5]), torch.tensor([0.0, 1.0]))
         tensor([0.0000, 1.0397], dtype=torch.float64)
     """

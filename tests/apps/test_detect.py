@@ -49,7 +49,9 @@ def detector(points: list[torch.Tensor], names: list[str] = NAMES) -> Detector:
 def images(tmp_path: Path) -> list[Path]:
     files = [tmp_path / f"{number}.png" for number in range(3)]
     for number, file in enumerate(files):
-        Image.new("L", (80, 90), number).save(file)
+        picture = Image.new("L", (80, 90), number)
+        picture.putpixel((40, 45), 200)  # a picture of one value is refused
+        picture.save(file)
     return files
 
 

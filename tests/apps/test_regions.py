@@ -173,7 +173,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
     (tmp_path / "made.json").write_text(made.to_json())
     (tmp_path / "other.json").write_text(replace(made, weights="0").to_json())
     for regions, said in (
-        (Regions(), "regions need a calibration, or a reference"),
+        (Regions(), r"regions need a calibration \(the setting region_calibration\), or a reference"),
         (Regions(str(tmp_path / "made.json")), "the calibration has no landmark 'b'"),
         (Regions(str(tmp_path / "other.json")), r"other\.json was calibrated with other weights"),
     ):
