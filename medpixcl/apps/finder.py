@@ -175,7 +175,7 @@ class LandmarkFinder(ABC):
         other = None if second is None else second.run(results.images)
         if reader is not None:
             seen = results if other is None else mean_of_both(results, other)
-            read = reader.read(seen)
+            read, results.notes = reader.read(seen), seen.notes
             results = self.improved(results, reader, read)
             if second is not None and other is not None:
                 reader.check(other, second.origin(other))

@@ -161,6 +161,17 @@ def test_untouched_files_teach_nothing(
     torch.testing.assert_close(nothing.landmarks[0].mm, found.landmarks[0].mm)
 
 
+def test_notes_stay_with_a_second_finder(matcher: Matcher, folder: Path, found: Results, read: Path) -> None:
+    """What is said about the corrections does not get lost when the mean of two finders is taken."""
+    shutil.copy(folder / "found" / "markups" / "phantom_002.mrk.json", read)
+    second = Matcher.from_bundle(MATCHING, device="cpu").fit(
+        folder / "images" / "phantom_000.png", folder / "images" / "landmarks.csv", spacing_mm=1.0
+    )
+    results = matcher.run(folder / "images", spacing_mm=1.0, exclude=matcher.files, second=second, corrections=read)
+    assert results.corrected == ("phantom_001.png",)
+    assert any("nobody seems to have read them: 'phantom_002.png'" in text for text in results.warnings)
+
+
 def test_some_landmarks_of_an_image(match: Callable[..., Results], found: Results, tmp_path: Path) -> None:
     """A reader who marks one landmark in a table moves that one; the file in pixels has the image's pixel size."""
     name, place = found.names[2], found.landmarks[0].px[2] + STEP
