@@ -74,7 +74,7 @@ def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Sequenc
     Returns:
         Shape (K,), NaN where a landmark is missing.
     """
-    marks = [_sure(one.result) for one in via]
+    marks = [one.result.voxels.masked_fill(one.result.unsure[:, None], torch.nan) for one in via]
     if all(bool(points.isnan().all()) for points in marks):
         return torch.full_like(target.result.scores, torch.nan).cpu()
     other, levels = copy.copy(matcher), iter([one.levels for one in via])
@@ -82,12 +82,6 @@ def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Sequenc
     through = other.match(target.levels, target.picture.shape[2:], target.spacing)
     step = through.voxels - target.result.voxels
     return torch.linalg.vector_norm(step * step.new_tensor(target.spacing), dim=1).cpu()
-
-
-def _sure(result: MatchResult) -> Tensor:
-    """Positions of the landmarks in voxels, NaN for unsure ones."""
-    doubtful = torch.tensor([flag == "unsure" for flag in result.flags], device=result.voxels.device)
-    return result.voxels.masked_fill(doubtful[:, None], torch.nan)
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,7 @@ def collect_examples(
             continue
         detours.append(detour_errors(matcher, strides, via, target))
         found.append(target.result.voxels.cpu() * torch.tensor(target.spacing))
-        unsure.append(torch.tensor([flag == "unsure" for flag in target.result.flags]))
+        unsure.append(target.result.unsure.cpu())
     return Examples(torch.stack(detours), torch.stack(found), torch.stack(unsure))
 
 

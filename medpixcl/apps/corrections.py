@@ -17,6 +17,7 @@ from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine
 from medpixcl.data.identity import first_file, image_stem, pair_images, short_name, telling_names
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.habit import learn_habit
+from medpixcl.landmarks.points import rows_by_name
 
 UNCHANGED_MM = 0.01
 """Distance in mm below which a landmark counts as left in place: files round their positions."""
@@ -152,9 +153,8 @@ class Corrections:
         files = [*one.files[:1], image_folder(self.file) / key]
         named = next(path for path in files if self.file.find(path) == key)
         points = self.file.for_image(named, one.affine, one.shape)
-        nowhere = torch.full((1, points.dims), torch.nan, dtype=torch.float64)
-        rows = [points.names.index(name) if name in points.names else -1 for name in one.names]
-        return replace(one, points=replace(one.points, voxels=torch.cat([points.voxels, nowhere])[rows])).mm
+        voxels = rows_by_name(points.voxels, points.names, one.names)
+        return replace(one, points=replace(one.points, voxels=voxels)).mm
 
     def _keys(self, images: Iterable[str]) -> dict[str, str]:
         return pair_images(images, self.file.images)

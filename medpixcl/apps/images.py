@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medpixcl._typing import AnyPath
-from medpixcl.data.datalist import items_of
+from medpixcl.data.datalist import items_of, without_files
 from medpixcl.data.identity import first_file, unique_stems
 from medpixcl.data.manifest import SECTIONS, Entry, Manifest, is_manifest
 from medpixcl.data.scan import scan
@@ -170,7 +170,7 @@ class ImageList(Images):
         entries = [entry for section in asked for entry in self.manifest.datalist(section)]
         # An image that is asked for by name is searched, be it a template.
         left_out = self.left_out - {path.resolve() for path in self.paths if path.is_file()}
-        return [entry for entry in entries if Path(first_file(entry)).resolve() not in left_out]
+        return without_files(entries, left_out)
 
     def _unusable(self, entry: Entry) -> str | None:
         dims = len(entry.get("shape") or ())

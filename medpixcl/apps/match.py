@@ -4,37 +4,30 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
-from os import PathLike
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from torch import Tensor
 
-from medpixcl._typing import AnyPath, Array
+from medpixcl._typing import AnyPath
 from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.detect import Detector
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
+from medpixcl.apps.given_templates import Marks, SingleImage, given_templates
 from medpixcl.apps.images import ImageList, Images
-from medpixcl.apps.loaded_images import Searchable, loaded_image, not_finite
+from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import CORRECTED, Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
-from medpixcl.data.templates import listed_item, template_items
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.matching import AnnotatedImage, LandmarkMatcher, MatchingInferer, Population
 from medpixcl.matching.annotated_image import fit_to, names_of_all, templates_digest
 from medpixcl.matching.marks import mark_warnings
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel
-
-SingleImage: TypeAlias = AnyPath | Array | Mapping[str, Any]
-Marks: TypeAlias = AnyPath | LandmarkSet | Landmarks | Mapping[str, Sequence[float | int] | Tensor | np.ndarray]
 
 
 class Matcher(LandmarkFinder):
@@ -52,6 +45,7 @@ class Matcher(LandmarkFinder):
     network: LevelsNet
     inferer: MatchingInferer
     templates: Sequence[AnnotatedImage] = ()
+    template_warnings: list[str] | None = None
     unlabelled: UnlabelledImages | None = None
     population: Population | None = None
 
@@ -102,11 +96,6 @@ class Matcher(LandmarkFinder):
         """Files of the templates; names of those in memory."""
         return [str(template.path) for template in self._fitted()]
 
-    @cached_property
-    def mark_warnings(self) -> list[str]:
-        """Sentences about marks that the other templates contradict, and about landmarks that some templates lack."""
-        return mark_warnings(self.inferer.matcher, self._fitted(), self.names)
-
     @own_errors()
     def fit(
         self,
@@ -137,12 +126,12 @@ class Matcher(LandmarkFinder):
         Raises:
             ValueError: If an image or its landmarks are bad, or a template has no landmark with a position.
         """
-        given = _given(images, landmarks, spacing_mm, _listed(manifest))
+        given = given_templates(images, landmarks, spacing_mm=spacing_mm, manifest=manifest)
         with own_errors():
             self.templates = [AnnotatedImage(item, points, self.preprocessing) for item, points in given]
         fit_to(self.inferer.matcher, self.templates, self.names, self.model, self.network.strides)
         self.unlabelled, self.population = None, None
-        self.__dict__.pop("mark_warnings", None)
+        self.template_warnings = None
         return self
 
     def learn(
@@ -235,7 +224,9 @@ class Matcher(LandmarkFinder):
     def start(self, images: Images, **choices: Any) -> Results:
         """Start as :meth:`LandmarkFinder.start` does; add the templates and the learnt population."""
         results = super().start(images, **choices)
-        results.templates, results.template_warnings = self.templates, self.mark_warnings
+        if self.template_warnings is None:
+            self.template_warnings = mark_warnings(self.inferer.matcher, self._fitted(), self.names)
+        results.templates, results.template_warnings = self.templates, self.template_warnings
         if self.unlabelled is not None:
             if self.population is None:
                 matcher: LandmarkMatcher = self.inferer.matcher
@@ -325,69 +316,3 @@ def _read_points(one: Landmarks) -> LandmarkSet:
     """Landmarks of an image that a reader placed; the others are missing."""
     mine = torch.tensor([flag == CORRECTED for flag in one.flags])
     return LandmarkSet(one.names, one.voxels.masked_fill(~mine[:, None], torch.nan))
-
-
-def _each(one_or_several: Any) -> list[Any]:
-    return list(one_or_several) if isinstance(one_or_several, list | tuple) else [one_or_several]
-
-
-def _given(
-    images: Any, landmarks: Any, spacing_mm: SpacingMM | None, listed: Sequence[Mapping[str, Any]]
-) -> list[tuple[dict[str, Any], str | LandmarkSet]]:
-    """Item of each template and what holds its landmarks."""
-    pictures = _each(images)
-    if isinstance(landmarks, str | PathLike) and all(isinstance(one, str | PathLike) for one in pictures):
-        items = template_items(pictures, landmarks, spacing_mm=spacing_mm, listed=listed)
-        return [(item, str(landmarks)) for item in items]
-    marks = [landmarks] * len(pictures) if isinstance(landmarks, str | PathLike) else _each(landmarks)
-    if len(pictures) != len(marks) or not pictures:
-        raise ValueError(f"found {len(pictures)} templates and landmarks of {len(marks)}; give one for each template")
-    pairs = [(picture, _marks(points)) for picture, points in zip(pictures, marks, strict=True)]
-    return [(item, points) for one, points in pairs for item in _template_items(one, points, spacing_mm, listed)]
-
-
-def _listed(manifest: AnyPath | Manifest | None) -> list[dict[str, Any]]:
-    """All entries of a manifest, if there is one."""
-    if manifest is None:
-        return []
-    known = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
-    return [entry for _, entry in known.listed()]
-
-
-def _template_items(
-    image: SingleImage, marks: str | LandmarkSet, spacing_mm: SpacingMM | None, listed: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Items to read of one template, or of the folder or manifest of several."""
-    if isinstance(image, str | PathLike):
-        file = marks if isinstance(marks, str) else None
-        return template_items(image, file, spacing_mm=spacing_mm, listed=listed)
-    if isinstance(image, Mapping):
-        if not isinstance(image.get("image"), str | list | tuple):
-            raise ValueError("a template is a mapping without the path of an image in 'image'; give the path itself")
-        return [listed_item(image, listed, spacing_mm)]
-    loaded = loaded_image(image, spacing_mm=spacing_mm)
-    if reason := not_finite(loaded):
-        raise ValueError(f"{loaded.meta['filename_or_obj']} {reason}")
-    return [{"image": loaded}]
-
-
-def _marks(landmarks: Marks) -> str | LandmarkSet:
-    """Convert landmarks into the form that :class:`AnnotatedImage` takes."""
-    if isinstance(landmarks, LandmarkSet):
-        return landmarks
-    if isinstance(landmarks, Landmarks):
-        return landmarks.points
-    if isinstance(landmarks, str | PathLike):
-        return str(landmarks)
-    if not isinstance(landmarks, Mapping):
-        raise ValueError(
-            f"the landmarks of a template are a {type(landmarks).__name__}; give a landmark file, or a mapping of "
-            "names to positions"
-        )
-    try:
-        places = [torch.as_tensor(place, dtype=torch.float64) for place in landmarks.values()]
-    except (TypeError, ValueError):
-        places = []
-    if not places or {tuple(place.shape) for place in places} not in ({(2,)}, {(3,)}):
-        raise ValueError("the landmarks given have no positions of two or of three voxel indices each; give such ones")
-    return LandmarkSet(tuple(map(str, landmarks)), torch.stack(places))

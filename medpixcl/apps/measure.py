@@ -135,7 +135,7 @@ def measure(
         values=measured.values,
         halves=measured.halves,
         reasons=measured.reasons,
-        doubtful=[[doubt != "" for doubt in row] for row in measured.doubts],
+        doubtful=measured.doubtful,
         comparisons=run.comparisons,
         tracings=shown,
         rejected=[(measured.short_names[image], reason) for image, reason in run.rejected.items()],

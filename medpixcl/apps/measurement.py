@@ -83,6 +83,11 @@ class Measured:
         ]
 
     @property
+    def doubtful(self) -> list[list[bool]]:
+        """True for each image and measurement that needs a landmark flagged as unsure."""
+        return [[doubt != "" for doubt in row] for row in self.doubts]
+
+    @property
     def remarks(self) -> list[list[str]]:
         """Why a measurement of an image cannot be computed, or which of its landmarks are flagged as unsure."""
         pairs = zip(self.reasons, self.doubts, strict=True)

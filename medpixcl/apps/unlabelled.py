@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from medpixcl.apps.images import SHOWN, ImageList, Images
 from medpixcl.coordinates import spacing_of, working_affine
-from medpixcl.data.identity import first_file
+from medpixcl.data.datalist import files_of, without_files
 from medpixcl.matching import LandmarkMatcher, Population
 from medpixcl.networks.weights import weights_digest
 
@@ -109,7 +109,7 @@ class UnlabelledImages:
         if self._learnt_before:
             return {"unlabelled": f"learnt before, from {population.images} images"}
         ours, theirs = (
-            {Path(first_file(item)).resolve() for item in items if not isinstance(item["image"], MetaTensor)}
+            files_of(item for item in items if not isinstance(item["image"], MetaTensor))
             for items in (self.items, searched.datalist)
         )
         both = len(ours & theirs)
@@ -117,7 +117,7 @@ class UnlabelledImages:
         return {"unlabelled": f"learnt from {population.images} images{shared}"}
 
     def _drawn(self) -> list[dict[str, Any]]:
-        items = [item for item in self.images.datalist if Path(first_file(item)).resolve() not in self.left_out]
+        items = without_files(self.images.datalist, self.left_out)
         if not items:
             reasons = [f"{name} {reason.rstrip('.')}" for name, reason in self.rejected.items()][:SHOWN]
             why = f" (rejected: {'; '.join(reasons)})" if reasons else ""

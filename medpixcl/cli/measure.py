@@ -58,10 +58,7 @@ def measure(
         print_table(agreement_rows(run.comparisons), title="Mean absolute difference ± SD of the difference")
         print_table(class_agreement_rows(run.comparisons), title="Same class")
     elif len(values) == 1:
-        print_table(
-            row[:5]
-            for row in single_rows(values[0], run.measured.halves[0], [doubt != "" for doubt in run.measured.doubts[0]])
-        )
+        print_table(row[:5] for row in single_rows(values[0], run.measured.halves[0], run.measured.doubtful[0]))
     else:
         print_table(summary_rows(values))
     say(f"report: {output / 'report.html'}; measurements: {output / 'measurements.csv'}")

@@ -19,6 +19,7 @@ from medpixcl.data.datalist import ITEM_KEYS, Datalist, hold_out, items_of
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import Manifest
+from medpixcl.landmarks.points import rows_by_name
 
 Files = str | Mapping[str, str]
 """A landmark file, or the file of each reader by name."""
@@ -177,9 +178,7 @@ def _points_mm(file: str, names: Sequence[str], image: str, affine: Tensor, shap
     table = _table(file, _changed(file))
     places = (Path(image), *Path(image).parents)  # of a series the folder is named, or that of its folders
     found = table.for_image(next((one for one in places if table.find(one) is not None), image), affine, shape)
-    mm = dict(zip(found.names, voxel_to_mm(found.voxels, spatial_affine(affine, found.dims)), strict=True))
-    nothing = torch.full((found.dims,), torch.nan, dtype=torch.float64)
-    return torch.stack([mm.get(name, nothing) for name in names])
+    return rows_by_name(voxel_to_mm(found.voxels, spatial_affine(affine, found.dims)), found.names, names)
 
 
 def _changed(file: str) -> float:

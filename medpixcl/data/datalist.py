@@ -1,12 +1,13 @@
 """Datalists for training, from one or several manifests."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medpixcl.data.identity import first_file
 from medpixcl.data.manifest import Manifest
 
 Datalist = list[dict[str, Any]]
@@ -20,6 +21,16 @@ SOURCE = "source"
 def items_of(entries: Datalist, keys: Sequence[str] = ITEM_KEYS) -> Datalist:
     """Copy the keys that loading needs from manifest entries, by default the image and how to read it."""
     return [{key: entry[key] for key in keys if entry.get(key) is not None} for entry in entries]
+
+
+def files_of(items: Iterable[Mapping[str, Any]]) -> set[Path]:
+    """Resolved paths of the files that name the images of some items."""
+    return {Path(first_file(item)).resolve() for item in items}
+
+
+def without_files(items: Datalist, files: Collection[Path]) -> Datalist:
+    """Leave out the items whose images are named by one of these resolved paths, see :func:`files_of`."""
+    return [item for item in items if Path(first_file(item)).resolve() not in files]
 
 
 def section_items(path: str | os.PathLike[str], section: str = "test") -> Datalist:

@@ -83,3 +83,21 @@ def in_plane(point: Sequence[float], dims: int) -> Sequence[float]:
         ((3.0, 4.0), (3.0, 4.0, 7.0))
     """
     return point[:2] if dims == 2 and len(point) == 3 and abs(point[2]) <= OFF_PLANE_MM else point
+
+
+def rows_by_name(places: Float[Tensor, "k d"], own: Sequence[str], names: Sequence[str]) -> Float[Tensor, "n d"]:
+    """Return the rows of named places in another order; NaN for a name that is not among them.
+
+    Args:
+        places: Positions, shape (K, D).
+        own: Names of the positions.
+        names: Names of the N rows of the result.
+
+    Example:
+        >>> rows_by_name(torch.tensor([[1.0, 2.0]]), ["sella"], ["nasion", "sella"])
+        tensor([[nan, nan],
+                [1., 2.]])
+    """
+    row_of = {name: number for number, name in enumerate(own)}
+    nowhere = places.new_full((1, places.shape[1]), torch.nan)
+    return torch.cat([places, nowhere])[[row_of.get(name, len(places)) for name in names]]

@@ -15,7 +15,7 @@ from medpixcl.coordinates import affines_of, voxel_to_mm, working_spacing, worki
 from medpixcl.data.identity import first_file
 from medpixcl.data.images import READ_FROM
 from medpixcl.data.landmarks.reading import read_landmarks
-from medpixcl.landmarks.points import LandmarkSet, outside_image
+from medpixcl.landmarks.points import LandmarkSet, outside_image, rows_by_name
 from medpixcl.matching.matcher import LandmarkMatcher
 
 
@@ -79,11 +79,11 @@ class AnnotatedImage:
 
     def voxels_of(self, names: Sequence[str]) -> Tensor:
         """Landmarks by name in voxels of the prepared image, shape (K, D), NaN where missing."""
-        return _rows_of(self.voxels, self.points.names, names)
+        return rows_by_name(self.voxels, self.points.names, names)
 
     def mm_of(self, names: Sequence[str]) -> Tensor:
         """Landmarks by name in mm, RAS+, shape (K, D), NaN where missing."""
-        return _rows_of(self.mm, self.points.names, names)
+        return rows_by_name(self.mm, self.points.names, names)
 
 
 def annotated_images(
@@ -134,12 +134,3 @@ def fit_to(
         [template.voxels_of(names).float() for template in templates],
         [working_spacing(template.image) for template in templates],
     )
-
-
-def _rows_of(places: Tensor, own: Sequence[str], names: Sequence[str]) -> Tensor:
-    """Rows of named places, NaN for a name that is not among them."""
-    rows = places.new_full((len(names), places.shape[1]), torch.nan)
-    for number, name in enumerate(names):
-        if name in own:
-            rows[number] = places[own.index(name)]
-    return rows

@@ -75,19 +75,20 @@ def contradicted_marks(matcher: LandmarkMatcher) -> Float[Tensor, "t k"]:
 
 def _distances(matcher: LandmarkMatcher, templates: list[Template]) -> Float[Tensor, "t k"]:
     """Distance in mm of each mark from its match by the other templates, NaN where there is none or it is unsure."""
-    rows = []
-    for number, template in enumerate(templates):
-        others = [other for index, other in enumerate(templates) if index != number]
-        rows.append(torch.full_like(template.voxels[:, 0], torch.nan))
-        if all(bool(other.voxels.isnan().all()) for other in others):
-            continue
-        alone = copy.copy(matcher)
-        alone.templates = TemplateSet(others)
-        result = alone.search(template.levels, template.grid)
-        away = (result.voxels - template.voxels) * template.voxels.new_tensor(template.grid.spacing)
-        unsure = torch.tensor([flag == "unsure" for flag in result.flags], device=away.device)
-        rows[-1] = torch.linalg.vector_norm(away, dim=1).masked_fill(unsure, torch.nan)
-    return torch.stack(rows)
+    return torch.stack(
+        [_distance(matcher, one, [other for other in templates if other is not one]) for one in templates]
+    )
+
+
+def _distance(matcher: LandmarkMatcher, template: Template, others: list[Template]) -> Float[Tensor, " k"]:
+    """Distance in mm of the marks of one template from their matches by others."""
+    if all(bool(other.voxels.isnan().all()) for other in others):
+        return torch.full_like(template.voxels[:, 0], torch.nan)
+    alone = copy.copy(matcher)
+    alone.templates = TemplateSet(others)
+    found = alone.search(template.levels, template.grid)
+    away = (found.voxels - template.voxels) * template.voxels.new_tensor(template.grid.spacing)
+    return torch.linalg.vector_norm(away, dim=1).masked_fill(found.unsure, torch.nan)
 
 
 def _without(templates: list[Template], marks: Bool[Tensor, "t k"]) -> list[Template]:

@@ -51,6 +51,11 @@ class MatchResult:
     flags: tuple[str, ...]
     covariance_mm2: Float[Tensor, "k d d"]
 
+    @property
+    def unsure(self) -> Bool[Tensor, " k"]:
+        """True for each landmark that is flagged as unsure, shape (K,)."""
+        return torch.tensor([flag == "unsure" for flag in self.flags], device=self.voxels.device)
+
 
 class LandmarkMatcher:
     """Finds the landmarks of one or several annotated images (templates) in other images.

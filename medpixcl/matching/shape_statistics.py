@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ class ShapeStatistics:
             return ShapeJudgement(torch.where(there, torch.inf, torch.nan).double(), 0.0, torch.zeros_like(there))
         weights = self._first_weights(found, there)
         known = torch.where(there[:, None], found, self.mean_mm)
-        judged = self._distribution().judge(known[None], weights[None])
+        judged = self._distribution.judge(known[None], weights[None])
         away = torch.linalg.vector_norm(known - judged.predicted[0], dim=1)
         deviations = torch.where(there, away / judged.deviation[0], torch.nan)
         matrix, _ = fit_similarity(self.mean_mm, judged.combined[0], torch.ones_like(weights))
@@ -145,6 +146,7 @@ class ShapeStatistics:
         weights[there] = robust_weights(residuals, size.expand(int(there.sum())))
         return weights
 
+    @cached_property
     def _distribution(self) -> PointDistribution:
         modes = self.modes_mm.flatten(1)
         covariance = modes.T @ modes + self.rest_mm**2 * torch.eye(modes.shape[1]).to(modes)

@@ -152,14 +152,12 @@ def summary_rows(values: Float[Tensor, "n m"]) -> Table:
 def single_rows(values: Float[Tensor, " m"], halves: Float[Tensor, " m"], doubtful: Sequence[bool]) -> Table:
     """Value with its interval, norm and deviation of every measurement that one image has; ``?`` if it is in doubt."""
     table = [["measurement", "value", "", "usual", "deviation (SD)", "what"]]
-    within = dict(zip([one.name for one in measurements()], zip(halves.tolist(), doubtful, strict=True), strict=True))
-    away = dict(zip([one.name for one in measurements()], deviations(values[None])[0].tolist(), strict=True))
-    for one, column in _present(values[None]):
-        value = float(column[0])
+    columns = (values.tolist(), halves.tolist(), deviations(values[None])[0].tolist(), doubtful)
+    for one, value, half, deviation, doubt in zip(measurements(), *columns, strict=True):
+        if value != value:
+            continue
         arrow = {1: "▲", -1: "▼", 0: ""}[outside(one, value)]
-        deviation = away[one.name]
         shown = "" if deviation != deviation else f"{deviation:+.1f}"
-        half, doubt = within[one.name]
         interval = ("" if half != half else f" ({value - half:.1f} to {value + half:.1f})") + " ?" * doubt
         table.append([one.name, _with_unit(value, one) + interval, arrow, _norm(one), shown, one.about])
     return table

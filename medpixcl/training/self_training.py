@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from medpixcl.coordinates import spacing_of, voxel_to_mm, working_affine, working_spacing
-from medpixcl.data.datalist import Datalist
+from medpixcl.data.datalist import Datalist, files_of, without_files
 from medpixcl.data.identity import first_file
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.seeded import SeededDataset
@@ -52,8 +52,7 @@ def with_templates(templates: Datalist, items: Datalist, repeats: int) -> Datali
 
 def without_templates(templates: Datalist, items: Datalist) -> Datalist:
     """Datalist without the images that are templates."""
-    own = {Path(first_file(item)).resolve() for item in templates}
-    return [item for item in items if Path(first_file(item)).resolve() not in own]
+    return without_files(items, files_of(templates))
 
 
 def template_landmark_names(path: str, default: Sequence[str]) -> list[str]:
