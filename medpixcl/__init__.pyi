@@ -1,3 +1,4 @@
+from .apps.adapt import adapt as adapt
 from .apps.detect import Detector as Detector
 from .apps.evaluate import evaluate as evaluate
 from .apps.match import Matcher as Matcher

@@ -21,6 +21,7 @@ from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.writing import NotWritten
 from medpixcl.data.paths import checked_file
+from medpixcl.landmarks.points import LandmarkSet, rows_by_name
 from medpixcl.matching.annotated_image import AnnotatedImage
 from medpixcl.matching.key_points import template_warning
 from medpixcl.matching.shape_statistics import misfit_warning
@@ -101,6 +102,11 @@ class Landmarks(ImageLandmarks):
     def unsure(self) -> tuple[bool, ...]:
         """True for each landmark that is flagged as unsure."""
         return tuple(flag == "unsure" for flag in self.flags)
+
+    def mm_of(self, points: LandmarkSet) -> Float[Tensor, "k d"]:
+        """Positions (x, y[, z]) in mm, LPS+, of other landmarks of the image, in the order of these; NaN if missing."""
+        voxels = rows_by_name(points.voxels, points.names, self.names)
+        return replace(self, points=replace(self.points, voxels=voxels)).mm
 
     def with_flags(self, doubtful: Sequence[bool]) -> "Landmarks":
         """Copy these landmarks with other flags.

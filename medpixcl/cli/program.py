@@ -12,6 +12,7 @@ from rich.console import Console
 
 import medpixcl
 from medpixcl._cpus import set_threads
+from medpixcl.cli.adapt import adapt
 from medpixcl.cli.bundles import bundles
 from medpixcl.cli.calibrate import calibrate
 from medpixcl.cli.choose_template import choose_template
@@ -43,6 +44,7 @@ COMMANDS = (
     calibrate,
     match,
     selftrain,
+    adapt,
     finetune,
     detect,
     export,

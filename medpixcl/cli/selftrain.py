@@ -1,14 +1,12 @@
 """`medpixcl selftrain`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from medpixcl.cli.console import say, say_log
 from medpixcl.cli.options import Device, Settings, Spacing, TemplateLandmarks, Templates, Trust, chosen_bundle
-
-BUNDLE = "xray_landmark_selftraining"
 
 
 def selftrain(
@@ -33,26 +31,23 @@ def selftrain(
     trust: Trust = False,
 ) -> None:
     """Train a landmark detector from one or several annotated images and many unlabelled images."""
-    from medpixcl.apps.bundles import checked_device, parse_settings, run_bundle
+    from medpixcl.apps.bundles import parse_settings
+    from medpixcl.apps.selftrain import BUNDLE, selftrain as train_detector
 
     folder = chosen_bundle(bundle, BUNDLE, trust=trust)
     say_log()
-    overrides: dict[str, Any] = {
-        "template": [str(one) for one in template],
-        "landmarks": str(landmarks),
-        "data_list_file_path": str(data),
-        "output_dir": str(output),
-        "ckpt_dir": str(output / "models"),
-        "pixel_mm": spacing_mm,
-    }
-    if weights is not None:
-        overrides["start_weights"] = str(weights)
-    if epochs is not None:
-        overrides["max_epochs"] = epochs
-    if rounds is not None:
-        overrides["rounds"] = rounds
-    if device is not None:
-        overrides["device"] = checked_device(device)
-    overrides |= parse_settings(settings or [])
-    run_bundle(folder, "train", overrides)
-    say(f"weights: {output / 'models' / 'model.pt'}; curves: tensorboard --logdir {output}")
+    trained = train_detector(
+        template,
+        landmarks,
+        data,
+        output,
+        bundle=folder,
+        weights=weights,
+        rounds=rounds,
+        epochs=epochs,
+        device=device,
+        spacing_mm=spacing_mm,
+        settings=parse_settings(settings or []),
+        trust=True,
+    )
+    say(f"weights: {trained}; curves: tensorboard --logdir {output}")

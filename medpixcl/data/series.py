@@ -17,7 +17,7 @@ from medpixcl.data.padding import VolumePadding
 from medpixcl.data.pixels import ImageFileError, Pixels
 
 _BLOCK = 48
-"""Slices that are transposed together. More of them mean fewer passes over the volume, and a larger buffer beside it."""
+"""Slices that are transposed together: more mean fewer passes over the volume, and a larger buffer beside it."""
 
 
 def read_series(files: Sequence[Path], *, tilted: bool = False, tolerance_mm: Number | None = None) -> Pixels:

@@ -65,7 +65,7 @@ def _items(path: Path, landmarks: AnyPath | None, spacing_mm: SpacingMM | None) 
 
 def _marked(entries: Datalist, path: Path, landmarks: AnyPath) -> Datalist:
     """The entries that a landmark file names."""
-    images = [_place(entry) for entry in entries]
+    images = [template_path(entry) for entry in entries]
     keys = read_landmarks(landmarks).assign(images).keys
     if not keys:
         raise ValueError(
@@ -79,16 +79,16 @@ def _require_clear(items: Datalist, landmarks: AnyPath) -> None:
     """Refuse a name in a landmark file that fits several templates."""
     unclear = (
         read_landmarks(landmarks)
-        .assign(list({_place(item).resolve(): _place(item) for item in items}.values()))
+        .assign(list({template_path(item).resolve(): template_path(item) for item in items}.values()))
         .unclear
     )
     for key, images in unclear.items():
         raise ValueError(f"{landmarks} {why_unclear(key, images)}")
 
 
-def _place(entry: Mapping[str, Any]) -> Path:
-    """Path by which a landmark file names an image: its file, or the folder of its slices."""
-    image = entry["image"]
+def template_path(item: Mapping[str, Any]) -> Path:
+    """Path by which a landmark file names the image of an item: its file, or the folder of its slices."""
+    image = item["image"]
     return Path(image) if isinstance(image, str) else Path(os.path.commonpath([Path(one).parent for one in image]))
 
 

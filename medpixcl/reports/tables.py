@@ -54,9 +54,8 @@ def comparison_rows(comparisons: Sequence[tuple[str, Metrics]]) -> Table:
     keys = ["mre_mm", "median_mm", "p95_mm"]
     header = ["method", "images", "missing", *map(_STATISTICS.__getitem__, keys), *map(_sdr_title, limits)]
     rows = [
-        [name, str(entry["images"]), str(entry["missing"]), *(f"{_text(v)} {b}".strip() for _, v, b in values)]
+        [name, str(entry["images"]), str(entry["missing"]), *_with_intervals(entry, limits, keys)]
         for name, entry in comparisons
-        for values in [_values(entry, limits, keys)]
     ]
     return [header, *rows]
 
@@ -87,6 +86,16 @@ def landmark_summary_rows(
         errors = [*map(entry.get, keys), *map(entry.get("sdr_percent", {}).get, limits)]
         table.append([name, str(int(found.sum())), *map(_text, [*means, *errors])])
     return table
+
+
+def error_rows(metrics: Metrics) -> Table:
+    """One row per landmark with its errors, the greatest mean error first; those never measured come last."""
+    limits = list(metrics["sdr_percent"])
+    keys = ["mre_mm", "median_mm", "p95_mm"]
+    header = ["landmark", "measured", *map(_STATISTICS.__getitem__, keys), *map(_sdr_title, limits)]
+    order = sorted(metrics["per_landmark"].items(), key=lambda row: -(row[1]["mre_mm"] or 0.0))
+    rows = [[name, str(entry["measured"]), *_with_intervals(entry, limits, keys)] for name, entry in order]
+    return [header, *rows]
 
 
 def habit_rows(habit: Habit, moved_mm: Shaped[Array, " k"] | None) -> Table:
@@ -139,6 +148,10 @@ def _values(
     statistics = [(_STATISTICS[key], entry[key], _interval(bounds.get(key))) for key in keys]
     rates, rate_bounds = entry["sdr_percent"], bounds["sdr_percent"]
     return statistics + [(_sdr_title(t), rates.get(t), _interval(rate_bounds.get(t))) for t in limits]
+
+
+def _with_intervals(entry: Metrics, limits: Sequence[str], keys: Sequence[str]) -> list[str]:
+    return [f"{_text(value)} {bounds}".strip() for _, value, bounds in _values(entry, limits, keys)]
 
 
 def _text(value: float | None) -> str:

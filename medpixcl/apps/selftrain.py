@@ -1,0 +1,72 @@
+"""Self-training: a landmark detector from a few annotated and many unlabelled images."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from medpixcl._typing import AnyPath
+from medpixcl.apps.bundle_search import find_bundle
+from medpixcl.apps.bundles import checked_device, run_bundle
+from medpixcl.data.paths import checked_path
+from medpixcl.data.pixels import SpacingMM
+
+BUNDLE = "xray_landmark_selftraining"
+
+
+def selftrain(
+    templates: AnyPath | Sequence[AnyPath],
+    landmarks: AnyPath,
+    data: AnyPath,
+    output: AnyPath,
+    *,
+    bundle: AnyPath | None = None,
+    weights: AnyPath | None = None,
+    rounds: int | None = None,
+    epochs: int | None = None,
+    device: str | None = None,
+    spacing_mm: SpacingMM | None = None,
+    settings: Mapping[str, Any] | None = None,
+    trust: bool = False,
+) -> Path:
+    """Train a landmark detector; an interrupted training goes on after its last complete epoch.
+
+    Args:
+        templates: Annotated image, or several; of a folder or manifest, the images with landmarks.
+        landmarks: Landmark file of the annotated images, or a folder of such files.
+        data: Manifest of the images to train on; the annotated ones may be among them.
+        output: Folder of the training.
+        bundle: Name or folder of the self-training bundle; ``xray_landmark_selftraining`` by default.
+        weights: Weights of the embedding network to start from; those that the bundle names by default.
+        rounds: Number of rounds, between which the landmarks are found anew; the bundle's by default.
+        epochs: Total number of epochs; the bundle's by default.
+        device: Device of the network; the bundle chooses by default.
+        spacing_mm: Pixel size in mm of images whose file does not state it.
+        settings: Values by id of the bundle's ``train.json``, all of them plain data.
+        trust: Accept a bundle from any folder; its configuration is a program of its author.
+
+    Returns:
+        The weights of the detector, beside which ``inference.json`` holds the landmark names and its settings.
+
+    Raises:
+        ValueError: If the input is bad; one sentence that names the file.
+    """
+    folder = checked_path(output, "the folder of the training")
+    several = [templates] if isinstance(templates, str | PathLike) else templates
+    asked = {
+        "start_weights": None if weights is None else str(weights),
+        "rounds": rounds,
+        "max_epochs": epochs,
+        "device": None if device is None else checked_device(device),
+    }
+    values: dict[str, Any] = {
+        "template": [str(one) for one in several],
+        "landmarks": str(landmarks),
+        "data_list_file_path": str(data),
+        "output_dir": str(folder),
+        "ckpt_dir": str(folder / "models"),
+        "pixel_mm": spacing_mm,
+    }
+    values |= {key: value for key, value in asked.items() if value is not None}
+    run_bundle(find_bundle(bundle, BUNDLE, trust=trust), "train", values | dict(settings or {}))
+    return folder / "models" / "model.pt"

@@ -1,0 +1,97 @@
+"""`medpixcl adapt`."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medpixcl.cli.console import print_table, say, say_log
+from medpixcl.cli.options import (
+    Device,
+    MatchingBundle,
+    MatchingWeights,
+    Settings,
+    Spacing,
+    TemplateLandmarks,
+    Templates,
+    Trust,
+    chosen_bundle,
+    chosen_matcher,
+)
+
+if TYPE_CHECKING:
+    from medpixcl.apps.adapt import Adapted
+
+
+def adapt(
+    template: Templates,
+    landmarks: TemplateLandmarks,
+    images: Annotated[Path, typer.Option(help="Images to learn from without labels: a folder or a manifest.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the result; an interrupted run goes on.")],
+    bundle: MatchingBundle = None,
+    weights: MatchingWeights = None,
+    training_bundle: Annotated[
+        str | None,
+        typer.Option(help="Name or folder of a self-training bundle; xray_landmark_selftraining by default."),
+    ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(
+            help="Number of parts of the annotated images in the cross-validation, each a training; 0 leaves it out."
+        ),
+    ] = 2,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs of each training.")] = None,
+    device: Device = None,
+    spacing_mm: Spacing = None,
+    settings: Settings = None,
+    trust: Trust = False,
+) -> None:
+    """Learn from a few annotated and many unlabelled images, and say which error to expect."""
+    from medpixcl.apps.adapt import adapt as adapt_to
+    from medpixcl.apps.bundles import parse_settings
+    from medpixcl.apps.selftrain import BUNDLE
+
+    matcher = chosen_matcher(bundle, weights, None, device=device, trust=trust)
+    folder = chosen_bundle(training_bundle, BUNDLE, trust=trust)
+    say_log()
+    adapted = adapt_to(
+        template,
+        landmarks,
+        images,
+        output,
+        matcher=matcher,
+        training_bundle=folder,
+        folds=folds,
+        epochs=epochs,
+        device=device,
+        spacing_mm=spacing_mm,
+        settings=parse_settings(settings or []),
+        trust=True,
+    )
+    _say_result(adapted)
+    given = [part for one in template for part in ("--template", str(one))] + ["--landmarks", str(landmarks)]
+    given += ["--bundle", bundle] if bundle else []
+    given += ["--weights", str(weights)] if weights else []
+    say(f"next: {_next(adapted.way, given, output / 'models' / 'model.pt')} --images NEW -o FOUND")
+    say(f"report: {output / 'report.html'}")
+
+
+def _say_result(adapted: "Adapted") -> None:
+    from medpixcl.reports.tables import comparison_rows
+
+    if adapted.errors_mm:
+        rows = comparison_rows(list(adapted.metrics.items()))
+        print_table(rows, title=f"Held-out annotated images, after {adapted.seen:.3g} others were seen")
+    for count, error in adapted.curve.items():
+        say(f"matching with {count} annotated image(s): {error:.2f} mm in the others")
+    say(f"taken: {adapted.way}")
+
+
+def _next(way: str, given: list[str], weights: Path) -> str:
+    """The command that finds the landmarks in the way that was chosen."""
+    from medpixcl.apps.adapt import DETECTOR, MEAN
+
+    if way == DETECTOR:
+        return shlex.join(["medpixcl", "detect", "--weights", str(weights)])
+    return shlex.join(["medpixcl", "match", *given, *(["--detector", str(weights)] if way == MEAN else [])])

@@ -1,0 +1,144 @@
+"""Adaptation to a few annotated images: nothing is measured on what was learnt, and the best way is taken."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import medpixcl
+from medpixcl.apps.adapt import DETECTOR, MATCHING, MEAN, WAYS, Adapted
+from medpixcl.data.phantoms import write_landmark_phantoms
+from tests.test_same_name_detection import TINY, distances, found_in
+from tests.tiny import checkpoint
+from tests.tiny import medpixcl as command
+
+ANNOTATED = [f"phantom_{number:03}.png" for number in range(4)]
+pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight images, the landmarks of four of them, and a copy of an annotated one."""
+    folder = tmp_path_factory.mktemp("adapt")
+    write_landmark_phantoms(folder / "images", 8, (40, 44))
+    rows = (folder / "images" / "landmarks.csv").read_text().splitlines()
+    (folder / "images" / "landmarks.csv").unlink()
+    (folder / "all.csv").write_text("\n".join(rows))
+    (folder / "marks.csv").write_text("\n".join(row for row in rows if row.split(",")[0] in ["image", *ANNOTATED]))
+    (folder / "images" / "copy.png").write_bytes((folder / "images" / ANNOTATED[0]).read_bytes())
+    return folder
+
+
+def matcher() -> medpixcl.Matcher:
+    return medpixcl.Matcher.from_bundle(settings={"working_spacing_mm": [1.0, 1.0]})
+
+
+def adapted_to(data: Path, output: Path, count: int = 4, **changes: Any) -> Adapted:
+    templates = [data / "images" / name for name in ANNOTATED[:count]]
+    options = {"matcher": matcher(), "epochs": 2, "spacing_mm": 1.0, "settings": TINY, "device": "cpu"}
+    return medpixcl.adapt(templates, data / "marks.csv", data / "images", output, **options | changes)
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Adapted]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, adapted_to(data, folder)
+
+
+def test_no_training_sees_what_is_measured(run: tuple[Path, Adapted]) -> None:
+    """Neither the images held out nor another copy of their picture, not even without labels."""
+    folder, _ = run
+    for number, held in (1, ANNOTATED[0::2]), (2, ANNOTATED[1::2]):
+        seen = {Path(name).name for name in checkpoint(folder / "folds" / str(number))["labels"]["points"]}
+        assert seen.isdisjoint(held)
+        assert ("copy.png" in seen) is (ANNOTATED[0] not in held)
+        assert seen >= set(ANNOTATED) - set(held)
+    seen = {Path(name).name for name in checkpoint(folder)["labels"]["points"]}
+    assert seen >= {*ANNOTATED, "phantom_007.png"}
+
+
+def test_errors_are_those_of_the_other_half(run: tuple[Path, Adapted], data: Path) -> None:
+    """Found by hand with a detector and a matcher of the first half, compared with the table of the phantoms."""
+    folder, adapted = run
+    true = found_in(data / "all.csv", "px")
+    held = [data / "images" / name for name in ANNOTATED[0::2]]
+    known = [data / "images" / name for name in ANNOTATED[1::2]]
+    detector = medpixcl.Detector.from_bundle(weights=folder / "folds" / "1" / "models" / "model.pt")
+    half = matcher().fit(known, data / "marks.csv", spacing_mm=1.0)
+    found = {
+        MATCHING: half.match(held, spacing_mm=1.0),
+        DETECTOR: detector.detect(held, spacing_mm=1.0),
+        MEAN: half.match(held, spacing_mm=1.0, detector=detector),
+    }
+    for way, results in found.items():
+        for number, one in enumerate(results.landmarks):
+            given = np.array([true[one.image][name] for name in adapted.names])
+            expected = np.linalg.norm(one.px.numpy() - given, axis=1)
+            np.testing.assert_allclose(adapted.errors_mm[way][number], expected, atol=1e-3)
+
+
+def test_curve_matches_each_image_with_others(run: tuple[Path, Adapted], data: Path) -> None:
+    _, adapted = run
+    assert list(adapted.curve_mm) == [1, 2, 3]
+    true = found_in(data / "all.csv", "px")
+    results = (
+        matcher()
+        .fit([data / "images" / name for name in (ANNOTATED[3], ANNOTATED[0])], data / "marks.csv", spacing_mm=1.0)
+        .match([data / "images" / ANNOTATED[2]], spacing_mm=1.0)
+    )
+    one = dict(zip(adapted.names, map(tuple, results.landmarks[0].px.tolist()), strict=True))
+    expected = list(distances(one, true[ANNOTATED[2]]).values())
+    np.testing.assert_allclose(adapted.curve_mm[2][2], expected, atol=1e-3)
+
+
+def test_takes_the_way_with_the_least_error(run: tuple[Path, Adapted], data: Path) -> None:
+    folder, adapted = run
+    means = {way: float(adapted.errors_mm[way].mean()) for way in WAYS}
+    assert adapted.way == min(means, key=means.__getitem__)
+    written = json.loads((folder / "adapted.json").read_text())
+    assert written["way"] == adapted.way
+    assert {way: one["mre_mm"] for way, one in written["expected"].items()} == pytest.approx(means)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Where it is unsure" in page and not any(name in page for name in ANNOTATED)
+    new = data / "images" / "phantom_006.png"
+    found = adapted.find(new, spacing_mm=1.0).landmarks[0].mm
+    direct = adapted.matcher.match(new, spacing_mm=1.0).landmarks[0].mm
+    detected = adapted.detector.detect(new, spacing_mm=1.0).landmarks[0].mm
+    by_way = {MATCHING: direct, DETECTOR: detected, MEAN: (direct + detected) / 2}
+    torch.testing.assert_close(found, by_way[adapted.way])
+
+
+def test_same_call_goes_on(run: tuple[Path, Adapted], data: Path) -> None:
+    """A finished run gives the same again without a step of training."""
+    folder, adapted = run
+    before = {path: path.read_bytes() for path in folder.rglob("model.pt")}
+    again = adapted_to(data, folder)
+    assert {path: path.read_bytes() for path in folder.rglob("model.pt")} == before
+    for way in WAYS:
+        assert torch.equal(again.errors_mm[way], adapted.errors_mm[way])
+
+
+def test_one_image_cannot_be_validated(data: Path, tmp_path: Path) -> None:
+    adapted = adapted_to(data, tmp_path, 1)
+    assert adapted.way == MEAN and not adapted.errors_mm and not adapted.curve_mm
+    assert "nothing says which way" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not (tmp_path / "folds").exists()
+
+
+def test_command_names_the_next_one(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
+    status = command("adapt", "--template", data / "images", "--landmarks", data / "marks.csv", "--images",
+                     data / "images", "-o", tmp_path / "a b", "--folds", 0, "--epochs", 1, "--spacing-mm", 1,
+                     *settings)  # fmt: skip
+    said = capsys.readouterr().out
+    assert status == 0 and "taken: mean of both" in said
+    assert f"--detector '{tmp_path / 'a b' / 'models' / 'model.pt'}' --images NEW -o FOUND" in said
+
+
+def test_one_fold_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="number of folds is 1; give 0 for no cross-validation, or at least 2"):
+        adapted_to(data, tmp_path, folds=1)
+    assert not list(tmp_path.iterdir())
