@@ -48,6 +48,13 @@ class PseudoLandmarks:
         """Return the weights of an image's landmarks, shape (K,); 0 if the image has none."""
         return self._weights.get(image, torch.zeros(len(self.names)))
 
+    def trusted_mm(self) -> Float[Tensor, "n k d"]:
+        """Return the landmarks of all N images in mm, shape (N, K, D); NaN where missing or of weight 0."""
+        places = [
+            torch.where(self._weights[one][:, None] > 0, points, torch.nan) for one, points in self._points.items()
+        ]
+        return torch.stack(places)
+
     @property
     def images(self) -> list[str]:
         """Images that have landmarks."""

@@ -9,6 +9,8 @@ import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.landmarks.pseudo import PseudoLandmarks
+from medpixcl.matching import ShapeStatistics
 from medpixcl.training.config_data import is_plain
 
 _TEXT = {"type": "string"}
@@ -116,20 +118,30 @@ class SettingsFile:
     Args:
         path: File to write.
         settings: Values by id of the inference configuration.
+        labels: Pseudo-landmarks of a self-training, whose shape is added as ``shape`` when the training ends; None for
+            a training with other labels.
 
     Raises:
         ValueError: If the file could not be read back, for instance because MONAI would evaluate a landmark's name.
     """
 
-    def __init__(self, path: str, settings: Mapping[str, Any]) -> None:
-        self.path, self.settings = Path(path), dict(settings)
+    def __init__(self, path: str, settings: Mapping[str, Any], labels: PseudoLandmarks | None = None) -> None:
+        self.path, self.settings, self.labels = Path(path), dict(settings), labels
         check_settings(json.loads(json.dumps(self.settings)), self.path)
 
     def attach(self, engine: Engine) -> None:
-        """Write when the training starts."""
+        """Write when the training starts, and once more at its end if the labels are known then only."""
         engine.add_event_handler(Events.STARTED, self)
+        if self.labels is not None:
+            engine.add_event_handler(Events.COMPLETED, self._add_shape)
 
     def __call__(self, engine: Engine) -> None:
         """Write the file; on the first process only."""
         if idist.get_rank() == 0:
             write_text_atomically(self.path, json.dumps(self.settings, indent=4) + "\n")
+
+    def _add_shape(self, engine: Engine) -> None:
+        if self.labels is not None:
+            shape = ShapeStatistics.of(self.labels.trusted_mm(), self.labels.names)
+            self.settings["shape"] = None if shape is None else shape.to_data()
+            self(engine)

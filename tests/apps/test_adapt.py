@@ -12,8 +12,7 @@ import medpixcl
 from medpixcl.apps.adapt import DETECTOR, MATCHING, MEAN, WAYS, Adapted
 from medpixcl.data.phantoms import write_landmark_phantoms
 from tests.test_same_name_detection import TINY, distances, found_in
-from tests.tiny import checkpoint
-from tests.tiny import medpixcl as command
+from tests.tiny import checkpoint, medpixcl as command
 
 ANNOTATED = [f"phantom_{number:03}.png" for number in range(4)]
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -102,7 +101,8 @@ def test_takes_the_way_with_the_least_error(run: tuple[Path, Adapted], data: Pat
     assert written["way"] == adapted.way
     assert {way: one["mre_mm"] for way, one in written["expected"].items()} == pytest.approx(means)
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "Where it is unsure" in page and not any(name in page for name in ANNOTATED)
+    assert "Where it is unsure" in page
+    assert not any(name in page for name in ANNOTATED)
     new = data / "images" / "phantom_006.png"
     found = adapted.find(new, spacing_mm=1.0).landmarks[0].mm
     direct = adapted.matcher.match(new, spacing_mm=1.0).landmarks[0].mm
@@ -123,7 +123,9 @@ def test_same_call_goes_on(run: tuple[Path, Adapted], data: Path) -> None:
 
 def test_one_image_cannot_be_validated(data: Path, tmp_path: Path) -> None:
     adapted = adapted_to(data, tmp_path, 1)
-    assert adapted.way == MEAN and not adapted.errors_mm and not adapted.curve_mm
+    assert adapted.way == MEAN
+    assert not adapted.errors_mm
+    assert not adapted.curve_mm
     assert "nothing says which way" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not (tmp_path / "folds").exists()
 
@@ -134,7 +136,8 @@ def test_command_names_the_next_one(data: Path, tmp_path: Path, capsys: pytest.C
                      data / "images", "-o", tmp_path / "a b", "--folds", 0, "--epochs", 1, "--spacing-mm", 1,
                      *settings)  # fmt: skip
     said = capsys.readouterr().out
-    assert status == 0 and "taken: mean of both" in said
+    assert status == 0
+    assert "taken: mean of both" in said
     assert f"--detector '{tmp_path / 'a b' / 'models' / 'model.pt'}' --images NEW -o FOUND" in said
 
 

@@ -187,6 +187,7 @@ def test_commands(phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
         None,
     )
     assert {file.name for file in (run / "models").iterdir()} == {"model.pt", "inference.json"}
+    assert json.loads((run / "models" / "inference.json").read_text())["shape"]["names"] == ["1", "2", "3", "4"]
     images = ["--images", phantoms, "--reference", phantoms / "landmarks.csv"]
     assert medpixcl("detect", *images, "-o", out, *common, "--weights", run / "models" / "model.pt") in (0, None)
     with (out / "landmarks.csv").open(newline="") as file:

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
 
+from medpixcl.landmarks import PseudoLandmarks
+from medpixcl.matching import ShapeStatistics
 from medpixcl.training import SettingsFile
 from medpixcl.training.settings_file import read_settings
 
@@ -69,3 +72,18 @@ def test_other_files(content: bytes, tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"inference\.json.*; give the settings file that the training wrote"):
         read_settings(file)
+
+
+def test_shape_of_pseudo_landmarks_is_added_at_the_end(tmp_path: Path) -> None:
+    """Those of weight 0 are left out: the mean shape is that of the triangle, not of the wrong corner."""
+    names, triangle = ["a", "b", "c"], torch.tensor([[0.0, 0.0], [30.0, 0.0], [0.0, 40.0]])
+    labels = PseudoLandmarks(names)
+    engine = Engine(lambda engine, batch: labels.set("image 3", triangle + 500 * torch.eye(3, 2), torch.eye(3)[2]))
+    for number in range(3):
+        labels.set(f"image {number}", triangle + 7 * number, torch.ones(3))
+    SettingsFile(str(tmp_path / "inference.json"), SETTINGS, labels).attach(engine)
+    engine.run([0])
+    shape = ShapeStatistics.from_data(read_settings(tmp_path / "inference.json")["shape"])
+    assert (shape.names, shape.images) == (tuple(names), 4)
+    sides = torch.pdist(shape.mean_mm).sort().values
+    torch.testing.assert_close(sides, torch.tensor([30.0, 40.0, 50.0], dtype=torch.float64), atol=0.05, rtol=0)
