@@ -1,3 +1,4 @@
+from .adapt import Adapted as Adapted
 from .bundle_search import bundle_weights as bundle_weights
 from .classify import PredictionWriter as PredictionWriter
 from .detect import Detector as Detector

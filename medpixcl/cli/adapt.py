@@ -73,7 +73,9 @@ def adapt(
     given = [part for one in template for part in ("--template", str(one))] + ["--landmarks", str(landmarks)]
     given += ["--bundle", bundle] if bundle else []
     given += ["--weights", str(weights)] if weights else []
-    say(f"next: {_next(adapted.way, given, output / 'models' / 'model.pt')} --images NEW -o FOUND")
+    command = _command(adapted.way, given, output / "models" / "model.pt")
+    command += ["--spacing-mm", f"{spacing_mm:g}"] if spacing_mm else []
+    say(f"next: {shlex.join(command)} --images NEW -o FOUND")
     say(f"report: {output / 'report.html'}")
 
 
@@ -88,10 +90,10 @@ def _say_result(adapted: "Adapted") -> None:
     say(f"taken: {adapted.way}")
 
 
-def _next(way: str, given: list[str], weights: Path) -> str:
+def _command(way: str, given: list[str], weights: Path) -> list[str]:
     """The command that finds the landmarks in the way that was chosen."""
     from medpixcl.apps.adapt import DETECTOR, MEAN
 
     if way == DETECTOR:
-        return shlex.join(["medpixcl", "detect", "--weights", str(weights)])
-    return shlex.join(["medpixcl", "match", *given, *(["--detector", str(weights)] if way == MEAN else [])])
+        return ["medpixcl", "detect", "--weights", str(weights)]
+    return ["medpixcl", "match", *given, *(["--detector", str(weights)] if way == MEAN else [])]

@@ -138,7 +138,7 @@ def test_command_names_the_next_one(data: Path, tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr().out
     assert status == 0
     assert "taken: mean of both" in said
-    assert f"--detector '{tmp_path / 'a b' / 'models' / 'model.pt'}' --images NEW -o FOUND" in said
+    assert f"--detector '{tmp_path / 'a b' / 'models' / 'model.pt'}' --spacing-mm 1 --images NEW -o FOUND" in said
 
 
 def test_one_fold_is_refused(data: Path, tmp_path: Path) -> None:

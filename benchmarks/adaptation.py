@@ -1,0 +1,85 @@
+"""Error of `medpixcl adapt` against the number of annotated images: matching, the detector, and the mean of both.
+
+On the ISBI 2015 cephalograms; see :mod:`ceph` for the splits and :mod:`annotation_budget` for the templates of each
+number. Every set of templates trains one detector on the training images, of which those that are measured and repeats
+of them are left out with ``--split dev``. Finished sets are kept in ``--runs``, so that the same command goes on.
+
+    python benchmarks/adaptation.py --split test1 --counts 3 5 10 --draws 2 --json adaptation.json
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from annotation_budget import NAMED, drawn_sets
+from ceph import DATA, FILE_SPACING, Cephalograms
+from selftraining import images_to_train_on, write_manifest
+
+from medpixcl import adapt
+from medpixcl.apps.adapt import WAYS
+from medpixcl.apps.agreement import mean_of_both
+
+
+def measured(cephalograms: Cephalograms, images: list[str], templates: list[str], folder: Path) -> dict[str, Any]:
+    """Mean radial error and share within 2 mm of every way, after one adaptation."""
+    kept = folder / "errors.json"
+    if kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    manifest = folder / "unlabelled.json"
+    write_manifest(cephalograms, images_to_train_on(cephalograms, images), manifest)
+    start = time.monotonic()
+    marks = cephalograms.folder / "landmarks.csv"
+    adapted = adapt(
+        [cephalograms.path(name) for name in templates], marks, manifest, folder, folds=0, spacing_mm=FILE_SPACING
+    )
+    seconds = time.monotonic() - start
+    paths = [cephalograms.path(name) for name in images if name not in templates]
+    matched = adapted.matcher.match(paths, spacing_mm=FILE_SPACING, reference=marks)
+    detected = adapted.detector.detect(paths, spacing_mm=FILE_SPACING, reference=marks)
+    both = mean_of_both(matched, detected)
+    both.measure()
+    errors: dict[str, Any] = {"images": len(paths), "seconds": seconds}
+    for way, results in zip(WAYS, (matched, detected, both), strict=True):
+        assert results.metrics is not None
+        errors[way] = {"mre_mm": results.metrics["mre_mm"], "sdr_2": results.metrics["sdr_percent"]["2"]}
+    kept.write_text(json.dumps(errors), encoding="utf-8")
+    return errors
+
+
+def main() -> None:
+    """Adapt, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--split", choices=("dev", "test1"), default="dev")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 3, 5, 10], help="numbers of annotated images")
+    parser.add_argument("--draws", type=int, default=2, help="sets for each number; of one image the first named ones")
+    parser.add_argument("--runs", type=Path, default=Path("runs/adaptation"))
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+
+    cephalograms = Cephalograms(data=options.data)
+    images = cephalograms.images(options.split)
+    free = [name for name in cephalograms.images("train") if name not in images]
+    results: dict[str, Any] = {"split": options.split}
+    for count in options.counts:
+        sets = list(NAMED) if count == 1 else drawn_sets(free, count, options.draws)
+        rows = {}
+        for name in sets[: options.draws]:
+            folder = options.runs.absolute() / options.split / name.replace("+", "_")
+            rows[name] = measured(cephalograms, images, name.split("+"), folder)
+            print(f"{name}: " + ", ".join(f"{way} {rows[name][way]['mre_mm']:.2f}" for way in WAYS), flush=True)
+        results[str(count)] = rows
+        for way in WAYS:
+            means, within = ([row[way][key] for row in rows.values()] for key in ("mre_mm", "sdr_2"))
+            print(f"{count} annotated, {way}: {np.mean(means):.2f} mm, {np.mean(within):.1f} % within 2 mm", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
