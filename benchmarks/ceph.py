@@ -1,7 +1,7 @@
 """The ISBI 2015 cephalograms for the benchmarks: which images are measured, how they are loaded, where landmarks lie.
 
-``test1`` leaves out the 20 images that repeat a training image; ``dev`` is 40 training images that are neither
-templates nor repeated elsewhere: settings are chosen there.
+``test1`` leaves out the 20 images that repeat a training image, ``published`` has all 150 of it; ``dev`` is 40 training
+images that are neither templates nor repeated elsewhere: settings are chosen there.
 """
 
 import csv
@@ -69,10 +69,12 @@ class Cephalograms:
         return working_voxels(points.voxels, image).float()
 
     def images(self, split: str) -> list[str]:
-        """Names of the images of a split: ``train`` (all), ``dev`` (a part of it) or ``test1``."""
+        """Names of the images of a split: ``train`` (all), ``dev`` (a part of it), ``test1`` or ``published``."""
         with (self.folder / "splits.csv").open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
         training = {row["id"] for row in rows if row["official_split"] == "train"}
+        if split == "published":
+            return [row["id"] for row in rows if row["official_split"] == "test1"]
         if split == "test1":
             return [r["id"] for r in rows if r["official_split"] == "test1" and r["duplicate_of"] not in training]
         if split == "train":

@@ -38,7 +38,7 @@ def with_templates(templates: Datalist, items: Datalist, repeats: int) -> Datali
     Args:
         templates: Items of the annotated images.
         items: Datalist of the images; templates may be among them.
-        repeats: Number of times that templates are shown per epoch: each of them alike, and at least once.
+        repeats: Number of times that each template is shown per epoch.
 
     Raises:
         ValueError: If no other image is left.
@@ -47,7 +47,7 @@ def with_templates(templates: Datalist, items: Datalist, repeats: int) -> Datali
     if not others:
         named = "the template " + first_file(templates[0]) if len(templates) == 1 else f"the {len(templates)} templates"
         raise ValueError(f"there is no image to train on beside {named}: add images to the manifest")
-    return templates * max(1, round(repeats / len(templates))) + others
+    return templates * repeats + others
 
 
 def without_templates(templates: Datalist, items: Datalist) -> Datalist:
