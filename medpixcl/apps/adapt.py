@@ -5,6 +5,8 @@ Matching with the annotated images gives pseudo-landmarks in all others, a detec
 on annotated images that it did not see.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ from medpixcl.apps.match import Matcher
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Results
 from medpixcl.apps.selftrain import selftrain
+from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.datalist import Datalist, files_of, without_files
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest
@@ -151,8 +154,11 @@ def adapt(
         raise ValueError(f"the number of folds is {folds}; give 0 for no cross-validation, or at least 2")
     used = Matcher.from_bundle(device=device or "auto") if matcher is None else matcher
     folder = checked_path(output, "the folder of the result")
-    data = _listed(checked_path(images, "the images to learn from"), folder / IMAGES, used, spacing_mm)
+    data = _listed(checked_path(images, "the images to learn from"), used, spacing_mm)
     items = template_items(templates, landmarks, spacing_mm=spacing_mm, listed=[one for _, one in data.listed()])
+    given = [folds, epochs, spacing_mm, settings, None if training_bundle is None else str(training_bundle)]
+    _require_same(folder, _inputs(used.fit(items, landmarks), data, given))
+    data.write(folder / IMAGES)
     train = partial(
         selftrain,
         landmarks=landmarks,
@@ -186,7 +192,7 @@ class _Steps:
     """Steps of an adaptation, which need the same matcher and landmarks.
 
     Args:
-        matcher: Matcher, which every step gives other templates.
+        matcher: Matcher with all annotated images as templates; every step gives it other ones.
         items: Items of all annotated images.
         landmarks: Landmark file of these.
         train: Trains a detector on some of them and the images listed in a folder.
@@ -201,7 +207,7 @@ class _Steps:
     ) -> None:
         self.matcher, self.items, self.landmarks, self.train = matcher, items, landmarks, train
         self.marks = read_landmarks(landmarks)
-        self.names = matcher.fit(items, landmarks).names
+        self.names = matcher.names
 
     def curve(self) -> dict[int, Float[Tensor, "n k"]]:
         """Errors of matching in every annotated image, with some of the others as templates."""
@@ -245,13 +251,35 @@ def _trained(train: Callable[..., Path], items: Datalist, folder: Path, device: 
     return Detector.from_bundle(weights=weights, device=device or "auto")
 
 
-def _listed(images: Path, list_file: Path, matcher: Matcher, spacing_mm: SpacingMM | None) -> Manifest:
-    """List the images to learn from, and keep the list in the folder of the result."""
+def _listed(images: Path, matcher: Matcher, spacing_mm: SpacingMM | None) -> Manifest:
+    """List the images to learn from."""
     found = ImageList(images, spacing_mm, spatial_dims=matcher.spatial_dims)
     found.check()
-    log.info("%d images to learn from, %d rejected (%s)", len(found.datalist), len(found.rejected), list_file)
-    found.manifest.write(list_file)
-    return Manifest.read(list_file)
+    log.info("%d images to learn from, %d rejected", len(found.datalist), len(found.rejected))
+    return found.manifest
+
+
+def _inputs(matcher: Matcher, data: Manifest, given: Sequence[Any]) -> dict[str, str]:
+    """Digests of all that an adaptation depends on, by what they stand for."""
+    pictures = [(section, one["image"], one.get("sha256")) for section, one in data.listed()]
+    parts = {"images to learn from": pictures, "settings": given}
+    digests = {what: hashlib.sha256(json.dumps(part, default=repr).encode()).hexdigest() for what, part in parts.items()}
+    return {"annotated images or weights": matcher.digest} | digests
+
+
+def _require_same(folder: Path, inputs: Mapping[str, str]) -> None:
+    """Refuse to go on with trainings of other inputs; their results would mix."""
+    file = folder / "inputs.json"
+    if file.is_file():
+        try:
+            before = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            before = {}
+        if other := [what for what, digest in inputs.items() if before.get(what) != digest]:
+            raise ValueError(
+                f"{folder} holds an adaptation with other {' and other '.join(other)}; give another folder"
+            )
+    write_text_atomically(file, json.dumps(inputs, indent=1) + "\n")
 
 
 def _without(data: Manifest, held: Datalist) -> Manifest:

@@ -1,6 +1,7 @@
 """Adaptation to a few annotated images: nothing is measured on what was learnt, and the best way is taken."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,23 @@ def test_one_fold_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="number of folds is 1; give 0 for no cross-validation, or at least 2"):
         adapted_to(data, tmp_path, folds=1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "other"),
+    [(3, {}, "annotated images or weights"), (4, {"folds": 4}, "settings"), (4, {"epochs": 3}, "settings")],
+)
+def test_trainings_of_other_inputs_are_not_taken_over(
+    run: tuple[Path, Adapted], data: Path, count: int, changes: dict[str, Any], other: str
+) -> None:
+    folder, _ = run
+    with pytest.raises(ValueError, match=f"{folder} holds an adaptation with other {other}; give another folder"):
+        adapted_to(data, folder, count, **changes)
+
+
+def test_more_images_to_learn_from_need_another_folder(data: Path, run: tuple[Path, Adapted], tmp_path: Path) -> None:
+    images = shutil.copytree(data / "images", tmp_path / "images")
+    templates = [data / "images" / name for name in ANNOTATED]
+    with pytest.raises(ValueError, match="holds an adaptation with other images to learn from; give another folder"):
+        medpixcl.adapt(templates, data / "marks.csv", images, run[0], matcher=matcher(), epochs=2, spacing_mm=1.0,
+                       settings=TINY, device="cpu")  # fmt: skip
