@@ -1,6 +1,5 @@
 """Compare a landmark file with those of readers: distances, regions, cephalometric measurements."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +22,12 @@ from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.paths import checked_path, checked_paths
+from medpixcl.data.tables import decimal_point, table_reader
 from medpixcl.landmarks.calibration import coverage_of
 from medpixcl.landmarks.cephalometry import ReaderComparison
 from medpixcl.landmarks.points import in_plane
 from medpixcl.landmarks.regions import covered
 
-RADIUS_COLUMN = "radius_mm"
 RegionMatrices = dict[str, dict[str, Tensor]]
 """Matrices of regions in mm^2 by image and landmark, LPS+, see :mod:`medpixcl.landmarks.regions`."""
 
@@ -64,8 +63,8 @@ def evaluate(
     """Compare predicted landmarks with those of one or several readers.
 
     Args:
-        predictions: Landmark file. For a CSV with radii (``radius_mm``) or regions (``regions.csv``), the share of true
-            positions that they hold is measured, too.
+        predictions: Landmark file. With radii (``radius_mm``) or regions (``regions.csv``), the share of true positions
+            that they hold is measured, too.
         references: Landmark file with true positions, or the files of several readers; the errors are measured against
             the first one.
         exclude: Images to leave out, as the files name them, or their file names.
@@ -84,7 +83,7 @@ def evaluate(
     files = [read_landmarks(path) for path in paths]
     positions = [file.positions_mm() for file in files]
     result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
-    if radii := read_radii(paths[0]):
+    if radii := _radii(files[0]):
         result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)
     if regions := read_regions(paths[0]):
         result.metrics["region_coverage"] = region_coverage(positions[0], positions[1], regions, result.metrics)
@@ -119,15 +118,13 @@ def _warnings(files: Sequence[LandmarkFile], result: Evaluation) -> list[str]:
     ]
 
 
-def read_radii(path: Path) -> dict[str, dict[str, float]]:
-    """Radius in mm of every landmark of a CSV by image; empty where the file has none."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(RADIUS_COLUMN)]
+def _radii(file: LandmarkFile) -> dict[str, dict[str, float]]:
+    """Radius in mm of every landmark of a file by image; empty where the file has none."""
+    rows = [row for image in file.images for name in file.names if (row := file.row(image, name)) is not None]
     radii: dict[str, dict[str, float]] = {}
     for row in rows:
-        radii.setdefault(row.get("image") or row["volume"], {})[row["landmark"]] = float(row[RADIUS_COLUMN])
+        if row.radius_mm is not None:
+            radii.setdefault(row.image, {})[row.landmark] = row.radius_mm
     return radii
 
 
@@ -161,9 +158,11 @@ def read_regions(path: Path) -> RegionMatrices:
     if path.suffix.lower() != ".csv" or not path.is_file():
         return {}
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("axis1_mm")]
+        reader = table_reader(file.read(), ("image", "landmark", "axis1_mm"))
+        separator = reader.reader.dialect.delimiter
+        rows = [{name: decimal_point(cell or "", separator) for name, cell in row.items()} for row in reader]
     regions: RegionMatrices = {}
-    for row in rows:
+    for row in (one for one in rows if one.get("axis1_mm")):
         axes = "xyz" if "axis3_mm" in row else "xy"
         whole = torch.zeros(len(axes), len(axes), dtype=torch.float64)
         for number in range(1, len(axes) + 1):

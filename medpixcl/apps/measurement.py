@@ -1,6 +1,5 @@
 """Cephalometric measurements of a landmark file, and comparison between the files of readers."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import Manifest, is_manifest
 from medpixcl.data.pixels import MissingSpacingError, SpacingMM
+from medpixcl.data.tables import table_reader
 from medpixcl.landmarks.cephalometry import (
     ReaderComparison,
     cephalometric_values,
@@ -201,7 +201,7 @@ def read_names(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist; expected a CSV with the columns landmark and name.")
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(table_reader(file.read(), ("landmark", "name")))
     if not rows or not {"landmark", "name"} <= rows[0].keys():
         columns = ", ".join(rows[0]) if rows else "(no rows)"
         raise ValueError(f"{path} has the columns {columns}; expected landmark and name, and a row for each landmark.")

@@ -16,6 +16,7 @@ from medpixcl.data.datalist import ITEM_KEYS, Datalist, items_of
 from medpixcl.data.identity import first_file
 from medpixcl.data.image_keys import ImageKeys, assign_either, why_unclear
 from medpixcl.data.manifest import MADE_FROM, SECTIONS, Manifest
+from medpixcl.data.tables import table_reader
 
 IMAGE_COLUMNS = ("image", "volume", "id")
 LABELLED_KEYS = (*ITEM_KEYS, "label")
@@ -48,7 +49,7 @@ class ClassTable:
         self.groups: dict[str, str] = {}
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
-                self._read(csv.DictReader(file))
+                self._read(table_reader(file.read(), (*IMAGE_COLUMNS, class_column, group_column or "")))
         except FileNotFoundError:
             raise ValueError(
                 f"{path} does not exist; expected a CSV with an image and its class in each row."

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from medpixcl.data.class_labels import ClassTable
+from medpixcl.data.splits import SplitFile
 from medpixcl.data.tables import write_csv
 
 TABLE = [["name", "n"], ['comma, "quote"\nline', "1"], ["µ", ""]]
@@ -23,3 +25,10 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     with path.open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == TABLE
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_split_and_class_tables_of_a_spreadsheet(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("image;split;label\na.png;train;0\nb, c.png;test;1\n")
+    assert SplitFile(path).splits == {"a.png": "train", "b, c.png": "test"}
+    assert ClassTable(path).labels == {"a.png": 0, "b, c.png": 1}

@@ -21,8 +21,9 @@ from typing import Any
 
 from medpixcl import __version__
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.landmarks.row import LandmarkRow
 from medpixcl.data.landmarks.same_image import MarkedOn
-from medpixcl.data.landmarks.table import ImageLandmarks, LandmarkRow
+from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.text import utf8_text
 
 WHY_NO_VOLUME = "is a volume, and COCO keypoints are 2D; write csv, json, mrk.json or sr."

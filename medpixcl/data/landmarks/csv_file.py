@@ -3,23 +3,27 @@
 Columns: ``image`` (or ``volume``), ``landmark``, and pixels ``x_px,y_px[,z_px]`` or millimetres ``x_mm,y_mm[,z_mm]``,
 or both; ``spacing_mm``, ``score``, ``flag`` and ``radius_mm`` are optional. Pixels count from 0 at the centre of the
 first one: x is the column and y the row of a picture; x, y, z are i, j, k of a volume. Millimetres are LPS+. Empty
-cells are a missing landmark.
+cells are a missing landmark. Columns are separated by commas, or by semicolons or tabs, which go with decimal commas.
 """
 
 import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from os import PathLike
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.data.landmarks.table import LandmarkRow, positions_lps_mm, positions_px
+from medpixcl.data.landmarks.row import LandmarkRow
+from medpixcl.data.landmarks.table import positions_lps_mm, positions_px
 from medpixcl.data.landmarks.text import require_unique, utf8_text
-from medpixcl.data.tables import write_csv
+from medpixcl.data.tables import SEPARATORS, decimal_point, table_reader, write_csv
 from medpixcl.landmarks.points import LandmarkSet
+
+_NUMERIC = (*(f"{axis}_{unit}" for unit in ("px", "mm") for axis in "xyz"), "spacing_mm", "score", "radius_mm")
+_KNOWN = ("image", "volume", "landmark", *_NUMERIC)
 
 
 def read_csv_rows(path: Path) -> list[LandmarkRow]:
@@ -28,11 +32,11 @@ def read_csv_rows(path: Path) -> list[LandmarkRow]:
     Raises:
         ValueError: If columns are missing or a cell is not a number; the message names the line.
     """
-    reader = csv.DictReader(io.StringIO(utf8_text(path), newline=""))
     try:
+        reader = table_reader(utf8_text(path), _KNOWN)
         columns = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = columns
-        image, axes = _columns(path, columns)
+        image, axes = _columns(path, columns, reader.reader.dialect.delimiter)
         records = _numbered(path, reader)
         return [_row(path, record, line, image, axes) for line, record in records if any(record.values())]
     except csv.Error as error:
@@ -74,7 +78,7 @@ def write_landmarks_csv(path: str | PathLike[str], rows: Sequence[Mapping[str, s
     write_csv(path, [header, *(list(row.values()) for row in rows)])
 
 
-def _columns(path: Path, columns: list[str]) -> tuple[str, dict[str, list[str]]]:
+def _columns(path: Path, columns: list[str], separator: str) -> tuple[str, dict[str, list[str]]]:
     """Name of the image column, and the coordinate columns of each unit."""
     require_unique(path, columns)
     image = next((name for name in ("image", "volume") if name in columns), None)
@@ -84,21 +88,22 @@ def _columns(path: Path, columns: list[str]) -> tuple[str, dict[str, list[str]]]
         if {f"x_{unit}", f"y_{unit}"} <= set(columns)
     }
     if image is None or "landmark" not in columns or not axes:
-        hint = " separated by commas" if any(sign in name for name in columns for sign in ";\t") else ""
         raise ValueError(
-            f"{path} has the columns {', '.join(columns) or '(none)'}; expected image (or volume), landmark, "
-            f"and x_px,y_px[,z_px] or x_mm,y_mm[,z_mm]{hint}."
+            f"{path} has the columns {', '.join(columns) or '(none)'}, separated by {SEPARATORS[separator]}; expected "
+            "image (or volume), landmark, and x_px, y_px[, z_px] or x_mm, y_mm[, z_mm], separated by commas, "
+            "semicolons or tabs."
         )
     return image, axes
 
 
 def _numbered(path: Path, reader: csv.DictReader) -> Iterator[tuple[str, dict[str, str]]]:
+    separator = reader.reader.dialect.delimiter
     for record in reader:
         if None in record:
-            raise ValueError(
-                f"{path}: line {reader.line_num} has more cells than the header; is a comma a decimal point?"
-            )
+            hint = "; is a comma a decimal point?" if separator == "," else "; write as many."
+            raise ValueError(f"{path}: line {reader.line_num} has more cells than the header{hint}")
         cells = {name: (cell or "").strip() for name, cell in record.items()}
+        cells |= {name: decimal_point(cells[name], separator) for name in _NUMERIC if name in cells}
         _check_remarks(path, f"line {reader.line_num}", cells)
         yield f"line {reader.line_num}", cells
 
@@ -135,6 +140,8 @@ def _row(path: Path, record: dict[str, str], line: str, image: str, axes: dict[s
         mm=_numbers(path, record, line, axes.get("mm", [])),
         spacing_mm=None if spacing is None else spacing[0],
         scored=bool(record.get("score")),
+        px_rounding=_rounding(record, axes.get("px", [])),
+        mm_rounding=_rounding(record, axes.get("mm", [])),
         radius_mm=None if radius is None else radius[0],
         flag=record.get("flag") or "",
     )
@@ -153,3 +160,9 @@ def _numbers(path: Path, record: dict[str, str], line: str, columns: list[str]) 
         shown = ", ".join(f"{name}={cell!r}" for name, cell in cells.items())
         raise ValueError(f"{path}: {line}: {shown}; expected numbers, or all empty for a missing landmark.")
     return values
+
+
+def _rounding(record: Mapping[str, str], columns: Sequence[str]) -> float:
+    """Half a unit of the last digit of the number with the fewest decimals; 0 without a number."""
+    exponents = [min(int(Decimal(record[name]).as_tuple().exponent), 0) for name in columns if record[name]]
+    return 0.5 * 10.0 ** max(exponents) if exponents else 0.0

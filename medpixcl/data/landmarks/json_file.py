@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from medpixcl.data.atomic import write_text_atomically
-from medpixcl.data.landmarks.table import ImageLandmarks, LandmarkRow
+from medpixcl.data.landmarks.row import LandmarkRow
+from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.text import utf8_text
 
 FORMAT = "medpixcl landmarks"

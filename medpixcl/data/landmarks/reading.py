@@ -10,9 +10,10 @@ from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.coco import read_coco_rows
 from medpixcl.data.landmarks.csv_file import read_csv_rows
 from medpixcl.data.landmarks.json_file import FORMAT, read_json_rows
+from medpixcl.data.landmarks.row import LandmarkRow
 from medpixcl.data.landmarks.slicer import read_fcsv_rows, read_markups_rows
 from medpixcl.data.landmarks.sr_reading import is_report, read_sr_rows
-from medpixcl.data.landmarks.table import LandmarkFile, LandmarkRow
+from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.landmarks.text import utf8_text
 from medpixcl.data.paths import checked_path
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from medpixcl.coordinates import flip_ras_lps
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import image_stem
-from medpixcl.data.landmarks.table import LandmarkRow, positions_lps_mm
+from medpixcl.data.landmarks.row import LandmarkRow
+from medpixcl.data.landmarks.table import positions_lps_mm
 from medpixcl.data.landmarks.text import require_unique, utf8_text
 from medpixcl.landmarks.points import LandmarkSet
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medpixcl.data.landmarks.row import LandmarkRow
 from medpixcl.data.landmarks.slicer import (
     control_point,
     flat_positions,
@@ -21,7 +22,6 @@ from medpixcl.data.landmarks.slicer import (
     read_document,
     write_document,
 )
-from medpixcl.data.landmarks.table import LandmarkRow
 from medpixcl.landmarks.points import LandmarkSet
 
 _COUNTS = {"Line": 2, "Angle": 3}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from medpixcl.data.dicom_header import is_dicom, quiet, read_dataset, read_header
 from medpixcl.data.identity import image_stem
+from medpixcl.data.landmarks.row import LandmarkRow
 from medpixcl.data.landmarks.same_image import MarkedOn
-from medpixcl.data.landmarks.table import LandmarkRow
 
 if TYPE_CHECKING:
     from pydicom import Dataset

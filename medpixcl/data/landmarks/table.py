@@ -12,41 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine, voxel_to_mm
+from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spacing_of, spatial_affine, voxel_to_mm
 from medpixcl.data.image_keys import Assignment, ImageKeys
 from medpixcl.data.itk_spacing import why_itk_differs
+from medpixcl.data.landmarks.row import LandmarkRow
 from medpixcl.data.landmarks.same_image import MarkedOn, why_another_image
+from medpixcl.data.landmarks.two_positions import why_apart, why_unlike
 from medpixcl.data.pixels import MissingSpacingError
 from medpixcl.landmarks.points import LandmarkSet, in_plane, outside_image
-
-
-@dataclass(frozen=True)
-class LandmarkRow:
-    """One landmark of one image; without ``px`` and ``mm`` it is missing.
-
-    Attributes:
-        image: Name of the image: a path relative to the landmark file, a file name, or a name without suffix.
-        landmark: Name of the landmark.
-        line: Place of the landmark in its file, for messages.
-        px: Voxel position in file order (x, y[, z]): column, row for a picture; i, j, k for a volume.
-        mm: Physical position (x, y[, z]), LPS+.
-        spacing_mm: Size in mm of a pixel of ``px``.
-        marked_on: What the file says about the image that the landmark was marked on.
-        scored: True if the file gives a score, which a program gives to what it found.
-        radius_mm: Radius in mm that holds the true position with the probability of a calibration.
-        flag: Remark of a program on the landmark, such as ``unsure`` or ``corrected``; empty without one.
-    """
-
-    image: str
-    landmark: str
-    line: str
-    px: tuple[float, ...] | None = None
-    mm: tuple[float, ...] | None = None
-    spacing_mm: float | None = None
-    marked_on: MarkedOn | None = None
-    scored: bool = False
-    radius_mm: float | None = None
-    flag: str = ""
 
 
 def positions_px(points: LandmarkSet) -> Float[Tensor, "k d"]:
@@ -164,8 +137,8 @@ class LandmarkFile:
             All landmarks that the file names, in order of first appearance; those without a position are NaN.
 
         Raises:
-            ValueError: If the image has no rows, a point has the wrong number of coordinates or lies outside, or the
-                file says that it was marked on another image.
+            ValueError: If the image has no rows, a point has the wrong number of coordinates or lies outside, its
+                pixels and mm are different places, or the file says that it was marked on another image.
 
         Warns:
             UserWarning: If points are in mm, and programs on ITK show the radiograph with another pixel size.
@@ -205,8 +178,12 @@ class LandmarkFile:
 
         Raises:
             MissingSpacingError: If a row has pixels but no spacing.
-            ValueError: If a row of a volume has voxels only, which have no position in mm without the image.
+            ValueError: If a row of a volume has voxels only, which have no position in mm without the image, or the
+                pixels and mm of an image do not fit each other.
         """
+        for of_image in self._rows.values():
+            if (odd := why_unlike(list(of_image.values()))) is not None:
+                self._require_one_place(*odd)
         return {
             image: {name: self._mm(row) for name, row in of_image.items() if row.px is not None or row.mm is not None}
             for image, of_image in self._rows.items()
@@ -215,12 +192,21 @@ class LandmarkFile:
     def _voxel(self, row: LandmarkRow | None, affine: Tensor, dims: int) -> Tensor:
         if row is None or (row.px is None and row.mm is None):
             return torch.full((dims,), math.nan, dtype=torch.float64)
-        if row.px is not None:
-            position = self._coordinates(row, row.px, dims)
-            return position.flip(0) if dims == 2 else position
-        assert row.mm is not None
-        lps = self._coordinates(row, row.mm, dims)
-        return mm_to_voxel(flip_ras_lps(lps[None]), spatial_affine(affine, dims))[0]
+        matrix = spatial_affine(affine, dims)
+        ras = None if row.mm is None else flip_ras_lps(self._coordinates(row, row.mm, dims)[None])
+        if row.px is None:
+            assert ras is not None
+            return mm_to_voxel(ras, matrix)[0]
+        position = self._coordinates(row, row.px, dims)
+        voxel = position.flip(0) if dims == 2 else position
+        if ras is not None:
+            reason = why_apart(row, voxel_to_mm(voxel[None], matrix)[0], ras[0], float(spacing_of(matrix).max()))
+            self._require_one_place(row, reason)
+        return voxel
+
+    def _require_one_place(self, row: LandmarkRow, why_not: str | None) -> None:
+        if why_not is not None:
+            raise ValueError(f"{self.path}: {row.line}: landmark {row.landmark!r} of {row.image!r} {why_not}")
 
     def _coordinates(self, row: LandmarkRow, position: tuple[float, ...], dims: int) -> Tensor:
         values = in_plane(position, dims)

@@ -235,9 +235,17 @@ def test_pixels_without_spacing_have_no_millimetres(tmp_path: Path) -> None:
         ("image,landmark,x_px,y_px\na.png,1,1,two\n", "line 2: x_px='1', y_px='two'; expected numbers"),
         ("image,landmark,x_px,y_px\na.png,1,1,nan\n", "line 2: .*expected numbers"),
         ("image,landmark,x_px,y_px\na.png,1,1,\n", "line 2: .*or all empty for a missing landmark"),
-        ("image,landmark,x_px\na.png,1,1\n", "has the columns image, landmark, x_px; expected image"),
-        ("image;landmark;x_px;y_px\na.png;1;1;1\n", "has the columns image;landmark;x_px;y_px; expected"),
-        ("", r"has the columns \(none\); expected"),
+        (
+            "image,landmark,x_px\na.png,1,1\n",
+            "has the columns image, landmark, x_px, separated by commas; expected",
+        ),
+        (
+            "image|landmark|x_px\na.png|1|1\n",
+            r"columns image\|landmark\|x_px, separated by commas; .* semicolons",
+        ),
+        ("image;landmark;x\na.png;1;1\n", "has the columns image, landmark, x, separated by semicolons; expected"),
+        ("image;landmark;x_px;y_px\na.png;1;1.234,5;1\n", "line 2: x_px='1.234.5', y_px='1'; expected numbers"),
+        ("", r"has the columns \(none\), .*; expected"),
         ("image,landmark,x_px,y_px\n", "holds no landmarks"),
         ("image,landmark,x_px,y_px\na.png,1,1,1\na.png,1,2,2\n", "line 3: landmark '1' of 'a.png' stands at line 2"),
         ("image,landmark,x_px,y_px\n,1,1,1\n", "line 2: no image named"),
@@ -322,3 +330,49 @@ def test_mouse_folder_of_markups_agrees_with_the_table_and_with_itk(data_dir: Pa
     for name, position in list(table.positions_mm()["labelled/AKR_J_.nii.gz"].items())[:5]:
         index = itk.TransformPhysicalPointToContinuousIndex(position)
         np.testing.assert_allclose(from_table.voxels[from_table.names.index(name)], index, atol=1e-3)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_separators_of_spreadsheets(tmp_path: Path, separator: str) -> None:
+    """Semicolons and tabs go with decimal commas, as a spreadsheet in German or French writes them."""
+    header = separator.join(["image", "landmark", "x_px", "y_px", "spacing_mm", "score"])
+    row = separator.join(["a.png", "1", *(cell if separator == "," else cell.replace(".", ",") for cell in
+                                          ("10.5", "3.25", "0.5", "0.9"))])  # fmt: skip
+    file = read_landmarks(write(tmp_path / "l.csv", f"{header}\n{row}\n"))
+    assert file.for_image("a.png", image_affine((0.5, 0.5)), (20, 30)).voxels.tolist() == [[3.25, 10.5]]
+    assert file.positions_mm() == {"a.png": {"1": (5.25, 1.625)}}
+    assert file.scored
+
+
+def edited(tmp_path: Path, dims: int, cells: dict[str, str]) -> Path:
+    """A table as a run writes it, of which a person changes some cells of the second landmark."""
+    generator = torch.Generator().manual_seed(0)
+    shape = torch.tensor(SHAPE[:dims]).double() - 1
+    points = LandmarkSet(tuple("ABCDEFGH"), torch.rand(8, dims, generator=generator, dtype=torch.float64) * shape)
+    rows = landmark_rows("a.png", points, image_affine((0.5, 0.25)) if dims == 2 else OBLIQUE)
+    rows[1] |= {name: cells.get(name, cell) for name, cell in rows[1].items()}
+    write_landmarks_csv(tmp_path / "l.csv", rows)
+    return tmp_path / "l.csv"
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("cell", ["x_px", "y_mm"])
+def test_an_edit_of_one_unit_alone_is_refused(tmp_path: Path, dims: int, cell: str) -> None:
+    affine = image_affine((0.5, 0.25)) if dims == 2 else OBLIQUE
+    read_landmarks(edited(tmp_path, dims, {})).for_image("a.png", affine, SHAPE[:dims])
+    assert len(read_landmarks(tmp_path / "l.csv").positions_mm()["a.png"]) == 8
+    file = read_landmarks(edited(tmp_path, dims, {cell: "4.2"}))
+    place = r"line 3: landmark 'B' of 'a.png' lies at \(.*\) in pixels and at \(.*\) in mm, which"
+    with pytest.raises(
+        ValueError, match=f"{place} are .* mm apart in this image; after an edit of one, empty the cells"
+    ):
+        file.for_image("a.png", affine, SHAPE[:dims])
+    with pytest.raises(ValueError, match=f"{place} does not fit the other landmarks of the image"):
+        file.positions_mm()
+
+
+def test_few_written_digits_are_no_edit(tmp_path: Path) -> None:
+    rows = "a.png,1,10,3,4.8,1.7\na.png,2,4,3,1.9,1.4\na.png,3,7,9,3.4,4.6\na.png,4,2,2,1.0,1.1\n"
+    file = read_landmarks(write(tmp_path / "l.csv", f"image,landmark,x_px,y_px,x_mm,y_mm\n{rows}"))
+    assert file.for_image("a.png", image_affine((0.5, 0.5)), (20, 30)).voxels[0].tolist() == [3.0, 10.0]
+    assert file.positions_mm()["a.png"]["1"] == (4.8, 1.7)

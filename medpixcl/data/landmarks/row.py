@@ -1,0 +1,38 @@
+"""One landmark of one image as a file holds it."""
+
+from dataclasses import dataclass
+
+from medpixcl.data.landmarks.same_image import MarkedOn
+
+
+@dataclass(frozen=True)
+class LandmarkRow:
+    """One landmark of one image; without ``px`` and ``mm`` it is missing.
+
+    Attributes:
+        image: Name of the image: a path relative to the landmark file, a file name, or a name without suffix.
+        landmark: Name of the landmark.
+        line: Place of the landmark in its file, for messages.
+        px: Voxel position in file order (x, y[, z]): column, row for a picture; i, j, k for a volume.
+        mm: Physical position (x, y[, z]), LPS+.
+        spacing_mm: Size in mm of a pixel of ``px``.
+        marked_on: What the file says about the image that the landmark was marked on.
+        scored: True if the file gives a score, which a program gives to what it found.
+        radius_mm: Radius in mm that holds the true position with the probability of a calibration.
+        px_rounding: Largest rounding error of ``px`` by its number of digits.
+        mm_rounding: Largest rounding error of ``mm`` in mm by its number of digits.
+        flag: Remark of a program on the landmark, such as ``unsure`` or ``corrected``; empty without one.
+    """
+
+    image: str
+    landmark: str
+    line: str
+    px: tuple[float, ...] | None = None
+    mm: tuple[float, ...] | None = None
+    spacing_mm: float | None = None
+    marked_on: MarkedOn | None = None
+    scored: bool = False
+    radius_mm: float | None = None
+    px_rounding: float = 0.0
+    mm_rounding: float = 0.0
+    flag: str = ""
