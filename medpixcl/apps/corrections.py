@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from monai.data import MetaTensor
 from torch import Tensor
 
@@ -15,7 +15,8 @@ from medpixcl.apps.measurement import image_folder
 from medpixcl.apps.results import CORRECTED, Landmarks, Results
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine
 from medpixcl.data.identity import first_file, image_stem, pair_images, short_name, telling_names
-from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.reading import RUN_MARKUPS, RUN_TABLE, markups_of_run, read_landmarks
+from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.landmarks.habit import learn_habit
 from medpixcl.landmarks.points import rows_by_name
 
@@ -39,7 +40,8 @@ class Corrections:
     file count, also those left in place, which the reader has confirmed.
 
     Args:
-        path: Landmark file or folder, as :func:`medpixcl.data.landmarks.reading.read_landmarks` takes it.
+        path: Landmark file or folder, as :func:`medpixcl.data.landmarks.reading.read_landmarks` takes it; or the output
+            folder of a run, of which the Slicer files or the table were edited.
 
     Raises:
         ValueError: If the landmarks cannot be read; the message names the file.
@@ -47,6 +49,8 @@ class Corrections:
 
     def __init__(self, path: AnyPath) -> None:
         self.file = read_landmarks(path)
+        markups = markups_of_run(self.file.path)
+        self.markups = None if markups is None else read_landmarks(markups)
 
     @property
     def name(self) -> str:
@@ -112,6 +116,7 @@ class Corrections:
             Positions of the reader in mm, LPS+, (K, D), by image; NaN where the file has none.
         """
         keys, read, unchanged = self._keys(one.image for one in results.landmarks), {}, []
+        marked = {} if self.markups is None else pair_images(keys, self.markups.images)
         known = self._corrected_before()
         elsewhere = 0
         for one in results.landmarks:
@@ -121,7 +126,7 @@ class Corrections:
                 unchanged.append(one.image)
                 continue
             try:
-                places = self._positions(one, keys[one.image])
+                places = self._positions(one, keys[one.image], marked.get(one.image))
             except ValueError as error:
                 results.notes.append(f"the corrections of {one.image} are not used: {error}")
                 continue
@@ -149,12 +154,22 @@ class Corrections:
         rows = {key: [self.file.row(key, name) for name in self.file.names] for key in self.file.images}
         return {key for key, of_image in rows.items() if any(row and row.flag == CORRECTED for row in of_image)}
 
-    def _positions(self, one: Landmarks, key: str) -> Float[Tensor, "k d"]:
-        files = [*one.files[:1], image_folder(self.file) / key]
-        named = next(path for path in files if self.file.find(path) == key)
-        points = self.file.for_image(named, one.affine, one.shape)
-        voxels = rows_by_name(points.voxels, points.names, one.names)
-        return replace(one, points=replace(one.points, voxels=voxels)).mm
+    def _positions(self, one: Landmarks, key: str, marked: str | None) -> Float[Tensor, "k d"]:
+        """Positions of a reader in an image, from the table or from the Slicer file of a run, whichever was edited."""
+        written = _places(self.file, one, key)
+        if self.markups is None or marked is None:
+            return written
+        in_slicer = _places(self.markups, one, marked)
+        rows = [self.file.row(key, name) for name in one.names]
+        kept = torch.tensor([row is not None and row.flag == CORRECTED for row in rows])  # by the run, no later edit
+        edited = _apart(written, in_slicer) & _apart(written, one.mm) & ~kept
+        if bool((twice := edited & _apart(in_slicer, one.mm)).any()):
+            names = [name for name, both in zip(one.names, twice.tolist(), strict=True) if both]
+            raise ValueError(
+                f"{RUN_TABLE} and {RUN_MARKUPS} of {self.file.path} have {_some(names)} at different places, and "
+                "neither is where this run finds it; give the one of the two that was edited"
+            )
+        return torch.where(edited[:, None], written, in_slicer)
 
     def _keys(self, images: Iterable[str]) -> dict[str, str]:
         return pair_images(images, self.file.images)
@@ -303,6 +318,21 @@ def _placed(one: Landmarks, moved: Float[Tensor, "k d"], read: Float[Tensor, "k 
         return replace(one, points=points)
     extras = [row | {"radius_mm": ""} if mine else row for row, mine in zip(one.extras, given.tolist(), strict=True)]
     return replace(one, points=points, radii_mm=one.radii_mm.masked_fill(given, torch.nan), extras=tuple(extras))
+
+
+def _places(file: LandmarkFile, one: Landmarks, key: str) -> Float[Tensor, "k d"]:
+    """Positions of an image's landmarks in mm, LPS+, as a landmark file has them under a key; NaN where it has none."""
+    paths = [*one.files[:1], image_folder(file) / key]
+    named = next(path for path in paths if file.find(path) == key)
+    points = file.for_image(named, one.affine, one.shape)
+    voxels = rows_by_name(points.voxels, points.names, one.names)
+    return replace(one, points=replace(one.points, voxels=voxels)).mm
+
+
+def _apart(first: Float[Tensor, "k d"], second: Float[Tensor, "k d"]) -> Bool[Tensor, " k"]:
+    """True for each landmark that lies at two places, or at one of them only."""
+    moved = torch.linalg.vector_norm(first - second, dim=1) > UNCHANGED_MM
+    return moved | (first.isnan().any(dim=1) != second.isnan().any(dim=1))
 
 
 def _source(image: str | list[str] | MetaTensor) -> str:

@@ -161,6 +161,30 @@ def test_untouched_files_teach_nothing(
     torch.testing.assert_close(nothing.landmarks[0].mm, found.landmarks[0].mm)
 
 
+def test_the_folder_of_a_run(match: Callable[..., Results], folder: Path, found: Results, tmp_path: Path) -> None:
+    """What was edited in it counts, in Slicer or in the table; two edits that differ are refused."""
+    run = tmp_path / "run"
+    shutil.copytree(folder / "found", run)
+    edit(run / "markups" / "phantom_001.mrk.json", only=0)
+    (run / "regions.csv").write_text((run / "landmarks.csv").read_text())
+    results = match(corrections=run)
+    assert results.corrected == ("phantom_001.png",)
+    torch.testing.assert_close(results.landmarks[0].mm[0], found.landmarks[0].mm[0] + STEP, rtol=0, atol=1e-3)
+    assert results.reading is not None
+    assert results.reading.name == "run"
+    lines = (run / "landmarks.csv").read_text().splitlines()
+    second = next(number for number, line in enumerate(lines) if line.startswith(f"phantom_002.png,{found.names[1]},"))
+    lines[second] = f"phantom_002.png,{found.names[1]},20,20,,,,"
+    (run / "landmarks.csv").write_text("\n".join(lines))
+    results = match(corrections=run)
+    assert results.corrected == ("phantom_001.png", "phantom_002.png")
+    assert results.landmarks[1].px[1].tolist() == [20.0, 20.0]
+    edit(run / "markups" / "phantom_002.mrk.json", only=1)
+    results = match(corrections=run)
+    assert results.corrected == ("phantom_001.png",)
+    assert any(f"have {found.names[1]!r} at different places" in note for note in results.warnings)
+
+
 def test_notes_stay_with_a_second_finder(matcher: Matcher, folder: Path, found: Results, read: Path) -> None:
     """What is said about the corrections does not get lost when the mean of two finders is taken."""
     shutil.copy(folder / "found" / "markups" / "phantom_002.mrk.json", read)

@@ -20,6 +20,8 @@ from medpixcl.data.paths import checked_path
 Reader = Callable[[Path], list[LandmarkRow]]
 REJECTED_TABLE = "rejected.csv"
 """Name of the file that lists the images without landmarks and the reasons."""
+RUN_TABLE, RUN_MARKUPS = "landmarks.csv", "markups"
+"""Names of the table of a run, and of the folder with its Slicer files."""
 
 
 def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
@@ -28,7 +30,7 @@ def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
     Args:
         path: CSV file (see :mod:`medpixcl.data.landmarks.csv_file`), JSON file of this package or of COCO, Slicer file
             or DICOM SR named after its image, or a folder. In a folder, Slicer files are read if there are any, else
-            the CSV files, else the JSON files, else the reports.
+            the CSV files, else the JSON files, else the reports; in the output folder of a run, its ``landmarks.csv``.
 
     Raises:
         ValueError: If the landmarks cannot be read; the message names the file and the line.
@@ -43,6 +45,15 @@ def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
     if not rows:
         raise ValueError(f"{path} holds no landmarks.")
     return LandmarkFile(path, rows)
+
+
+def markups_of_run(folder: Path) -> Path | None:
+    """Folder with the Slicer files of a run; None if ``folder`` is no output folder of a run, or has none."""
+    return folder / RUN_MARKUPS if _is_run(folder) and (folder / RUN_MARKUPS).is_dir() else None
+
+
+def _is_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (RUN_TABLE, REJECTED_TABLE))
 
 
 def _rows(file: Path) -> list[LandmarkRow]:
@@ -84,13 +95,16 @@ def _own_or_coco(file: Path) -> Reader | None:
 
 def _landmark_files(folder: Path) -> list[Path]:
     """Landmark files of the folder itself; if it has none, those of its subfolders that belong to one image each."""
+    if _is_run(folder):
+        return [folder / RUN_TABLE]
     kinds: list[Callable[[Path], object]] = [
         lambda file: file.name.lower().endswith((".mrk.json", ".fcsv")),
         lambda file: file.suffix.lower() == ".csv" and file.name != REJECTED_TABLE,
         lambda file: file.suffix.lower() == ".json" and _own_or_coco(file),
         is_report,
     ]
-    for files, wanted in ((folder.iterdir(), kinds), (folder.rglob("*"), [kinds[0], kinds[-1]])):
+    below = folder.rglob("*"), [kinds[0], kinds[-1]]
+    for files, wanted in [below] if markups_of_run(folder.parent) == folder else [(folder.iterdir(), kinds), below]:
         visible = sorted(file for file in files if file.is_file() and not file.name.startswith("."))
         for kind in wanted:
             if found := [file for file in visible if kind(file)]:

@@ -18,6 +18,7 @@ from medpixcl.data.identity import unique_stems
 from medpixcl.data.landmarks.coco import WHY_NO_VOLUME, write_coco
 from medpixcl.data.landmarks.csv_file import landmark_rows, write_landmarks_csv
 from medpixcl.data.landmarks.json_file import write_landmarks_json
+from medpixcl.data.landmarks.reading import RUN_MARKUPS, RUN_TABLE
 from medpixcl.data.landmarks.slicer import write_markups
 from medpixcl.data.landmarks.sr import NoReportError, require_highdicom, write_sr
 from medpixcl.data.landmarks.table import ImageLandmarks
@@ -98,7 +99,7 @@ def table_rows(one: ImageLandmarks) -> list[dict[str, str]]:
 
 
 def _csv(folder: Path, images: Sequence[ImageLandmarks], keep_patient: bool) -> list[NotWritten]:
-    write_landmarks_csv(folder / "landmarks.csv", [row for one in images for row in table_rows(one)])
+    write_landmarks_csv(folder / RUN_TABLE, [row for one in images for row in table_rows(one)])
     return []
 
 
@@ -117,7 +118,7 @@ def _coco(folder: Path, images: Sequence[ImageLandmarks], keep_patient: bool) ->
 def _markups(folder: Path, images: Sequence[ImageLandmarks], keep_patient: bool) -> list[NotWritten]:
     names = unique_stems(one.image for one in images)
     for one in images:
-        write_markups(folder / "markups" / f"{names[one.image]}.mrk.json", one.points, one.affine)
+        write_markups(folder / RUN_MARKUPS / f"{names[one.image]}.mrk.json", one.points, one.affine)
     return []
 
 
