@@ -20,6 +20,7 @@ from medpixcl.data.manifest import Manifest, is_manifest
 from medpixcl.data.pixels import MissingSpacingError, SpacingMM
 from medpixcl.data.tables import table_reader
 from medpixcl.landmarks.cephalometry import (
+    OPEN,
     ReaderComparison,
     cephalometric_values,
     compare_readers,
@@ -50,7 +51,8 @@ class Measured:
         roles: Abbreviation of each of the K landmarks; None for a landmark without a known role.
         points: Landmarks (x, y) in mm, shape (N, K, 2), NaN where missing.
         values: Values of the M measurements, shape (N, M), see :func:`medpixcl.landmarks.cephalometry.measure`.
-        halves: Half the length of the interval around each value, shape (N, M), NaN where the landmarks have no radius.
+        halves: Half the length of the interval around each value, shape (N, M); infinite where it is open, NaN where
+            the landmarks have no radius.
     """
 
     file: LandmarkFile
@@ -89,9 +91,10 @@ class Measured:
 
     @property
     def remarks(self) -> list[list[str]]:
-        """Why a measurement of an image cannot be computed, or which of its landmarks are flagged as unsure."""
-        pairs = zip(self.reasons, self.doubts, strict=True)
-        return [[reason or doubt for reason, doubt in zip(*rows, strict=True)] for rows in pairs]
+        """Why a measurement of an image cannot be computed, which landmarks are unsure, and that an interval is open."""
+        open_ends = [[OPEN * endless for endless in row] for row in self.halves.isinf().tolist()]
+        rows = zip(self.reasons, self.doubts, open_ends, strict=True)
+        return [[why or "; ".join(filter(None, rest)) for why, *rest in zip(*row, strict=True)] for row in rows]
 
     def _doubtful(self, image: str) -> set[str | None]:
         """Abbreviations of the landmarks of an image that are flagged as unsure."""

@@ -1,5 +1,6 @@
 """Cephalometric measurements as tables and as one HTML page."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ MAIN_MEASUREMENTS = ("SNA", "SNB", "ANB", "FMA", "SN-GoGn", "Jarabak ratio", "MM
 MAIN_CLASSES = ("Skeletal class (ANB)", "Growth (Jarabak)")
 _MANY = 2000
 """Rows of the table of one row per image, at most."""
+_NO_INTERVAL = " (interval unknown)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,8 @@ class MeasurementReport:
         facts: Facts about the run by name; keep folders and patient data out.
         images: Paths of the N images; their folders are not shown.
         values: Measurements, shape (N, M).
-        halves: Half the length of the interval around each measurement, shape (N, M), NaN where unknown.
+        halves: Half the length of the interval around each measurement, shape (N, M); infinite where it is open and NaN
+            where there is none, both without ends in the table.
         reasons: Reason why a measurement cannot be computed, for each image and measurement; empty where it can.
         doubtful: True for each image and measurement that needs a landmark flagged as unsure.
         comparisons: Comparisons with other readers.
@@ -91,7 +94,8 @@ def measurement_table(
     Args:
         images: Names of the N images.
         values: Measurements, shape (N, M).
-        halves: Half the length of the interval around each measurement, shape (N, M), NaN where unknown.
+        halves: Half the length of the interval around each measurement, shape (N, M); infinite where it is open and NaN
+            where there is none, both without ends in the table.
         remarks: Remark on each measurement of each image, such as why it is not computable; may be empty.
     """
     table = [["image", "group", "measurement", "value", "unit", "norm", "deviation_sd", "remark", "low", "high"]]
@@ -158,8 +162,10 @@ def single_rows(values: Float[Tensor, " m"], halves: Float[Tensor, " m"], doubtf
             continue
         arrow = {1: "▲", -1: "▼", 0: ""}[outside(one, value)]
         shown = "" if deviation != deviation else f"{deviation:+.1f}"
-        interval = ("" if half != half else f" ({value - half:.1f} to {value + half:.1f})") + " ?" * doubt
-        table.append([one.name, _with_unit(value, one) + interval, arrow, _norm(one), shown, one.about])
+        interval = (
+            f" ({value - half:.1f} to {value + half:.1f})" if math.isfinite(half) else _NO_INTERVAL * (half == half)
+        )
+        table.append([one.name, _with_unit(value, one) + interval + " ?" * doubt, arrow, _norm(one), shown, one.about])
     return table
 
 
@@ -249,4 +255,4 @@ def _with_unit(value: float, one: Measurement) -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    return "" if value != value else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" if math.isfinite(value) else ""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from medpixcl.landmarks.cephalometry import cephalometric_values, half_intervals, measurements, possible_classes
+from medpixcl.reports.measurements import measurement_table, single_rows
 from tests.landmarks.test_cephalometry import build_face
 
 NAMES = [one.name for one in measurements()]
@@ -38,6 +39,29 @@ def test_a_landmark_without_a_radius_takes_the_intervals_that_need_it() -> None:
     assert exact[~exact.isnan()].eq(0).all()
     with pytest.raises(ValueError, match=r"coverage is 1\.0; expected a probability between 0 and 1"):
         half_intervals(FACE, ROLES, radii, coverage=1.0)
+
+
+def test_what_the_radii_leave_open_has_no_end() -> None:
+    """Go and Me, 6 mm apart with radii of 5 mm, may lie at one place: what needs their direction is open."""
+    face, radii = FACE.clone(), torch.full((1, FACE.shape[1]), 0.5).double()
+    go, me = ROLES.index("Go"), ROLES.index("Me")
+    face[0, go] = face[0, me] + torch.tensor([-6.0, 0.0])
+    near = dict(zip(NAMES, half_intervals(face, ROLES, radii)[0].tolist(), strict=True))
+    assert 0 < near["FMA"] < 90
+    radii[0, [go, me]] = 5.0
+    values, halves = cephalometric_values(face, ROLES), half_intervals(face, ROLES, radii)
+    found = dict(zip(NAMES, halves[0].tolist(), strict=True))
+    infinite = {name for name, half in found.items() if half == float("inf")}
+    assert infinite == {"MM-Wits", "FMA", "PP-MP", "AB-MP", "ODI", "IMPA", "Gonial angle", "Björk sum", "Lower gonial"}
+    assert 0 < found["Mandibular body"] < 10
+    table = measurement_table(["a"], values, halves, [[""] * len(NAMES)])
+    assert next(row for row in table if row[2] == "FMA")[-2:] == ["", ""]
+    shown = {row[0]: row[1] for row in single_rows(values[0], halves[0], [False] * len(NAMES))}
+    assert shown["FMA"].endswith("° (interval unknown)")
+    wide = half_intervals(FACE, ROLES, torch.full_like(radii, 60.0))
+    for name in ("SNA", "FMA", "Convexity"):
+        assert wide[0, NAMES.index(name)] == float("inf")
+    assert possible_classes(cephalometric_values(FACE, ROLES), wide)[0][0] == "III or I or II"
 
 
 def test_possible_classes() -> None:

@@ -19,11 +19,12 @@ from medpixcl.landmarks.cephalometry.definitions import (
     classifications,
     measurements,
 )
-from medpixcl.landmarks.cephalometry.intervals import half_intervals, possible_classes
+from medpixcl.landmarks.cephalometry.intervals import OPEN, half_intervals, possible_classes
 from medpixcl.landmarks.cephalometry.measuring import cephalometric_values, classify, deviations, why_not
 from medpixcl.landmarks.cephalometry.roles import landmark_roles
 
 __all__ = [
+    "OPEN",
     "ClassAgreement",
     "Classification",
     "Measurement",

@@ -100,6 +100,22 @@ KINDS: Mapping[str, Callable[[Points, PerCephalogram], PerCephalogram]] = {
     "along": along,
     "below": below,
 }
+
+
+def directed(kind: str, points: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of points between which a kind of computation takes a direction, or a length to divide by.
+
+    Example:
+        >>> directed("angle", ["S", "N", "A"])
+        [('N', 'S'), ('N', 'A')]
+    """
+    if kind == "angle":
+        return [(points[1], points[0]), (points[1], points[2])]
+    ends = {"turn": points, "ahead": points[1:], "ratio": points[2:], "along": points[2:], "below": points[2:]}
+    known = ends.get(kind, ())
+    return list(zip(known[::2], known[1::2], strict=True))
+
+
 SIDED = ("turn", "ahead", "below")
 """Kinds whose sign depends on where the face looks."""
 

@@ -1,18 +1,23 @@
 """How far measurements may be off, from how far their landmarks may be off."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from medpixcl.landmarks.cephalometry.definitions import classifications, measurements
-from medpixcl.landmarks.cephalometry.measuring import cephalometric_values, classify
+from medpixcl.landmarks.cephalometry.definitions import Measurement, classifications, measurement, measurements
+from medpixcl.landmarks.cephalometry.geometry import directed
+from medpixcl.landmarks.cephalometry.measuring import cephalometric_values, classify, point_of
 
 STEP_MM = 0.01
 """Step of the landmarks by which the slope of a measurement is computed."""
+OPEN = "interval unknown: within their radii, its landmarks allow any value"
+"""Remark on a measurement whose interval is infinite."""
+_RANGE = {"angle": 180.0, "turn": 360.0}
+"""Width in degrees of all values of an angle."""
 
 
 def half_intervals(
@@ -28,6 +33,9 @@ def half_intervals(
     share c of them then means a standard deviation of ``r / sqrt(-2 log(1 - c))`` along an axis (Rayleigh), and a
     measurement with the slopes g along the landmarks' axes has the variance ``sum g^2 sd^2``.
 
+    Slopes mean nothing where the landmarks of a line may lie at one place, so that it may point anywhere, and an angle
+    whose interval is as wide as all angles is not known at all. Such intervals are infinite.
+
     Args:
         points: Landmarks in mm, shape (N, K, 2), NaN where missing.
         roles: Abbreviation of each of the K landmarks, None for others.
@@ -36,8 +44,8 @@ def half_intervals(
         coverage: That probability, and the one with which the intervals hold the true value.
 
     Returns:
-        Half the length of the interval around each measurement, shape (N, M), in its unit; NaN where the measurement
-        cannot be computed or a landmark that it needs has no radius.
+        Half the length of the interval around each measurement, shape (N, M), in its unit; infinite where the radii
+        leave the measurement open, NaN where it cannot be computed or a landmark that it needs has no radius.
 
     Raises:
         ValueError: If ``coverage`` is not between 0 and 1.
@@ -51,7 +59,8 @@ def half_intervals(
         unknown = torch.where(_needed(role), torch.nan, 0.0)  # NaN spreads to what needs the landmark, and no further
         part = slope.square().sum(dim=0) * deviation[:, number, None].square()
         variance = variance + torch.where(deviation[:, number, None].isnan(), unknown, part)
-    return NormalDist().inv_cdf((1 + coverage) / 2) * variance.sqrt()
+    halves = NormalDist().inv_cdf((1 + coverage) / 2) * variance.sqrt()
+    return torch.where(_open(points.double(), roles, radii_mm.double(), halves), torch.inf, halves)
 
 
 def possible_classes(values: Float[Tensor, "n m"], halves: Float[Tensor, "n m"]) -> list[list[str]]:
@@ -59,12 +68,14 @@ def possible_classes(values: Float[Tensor, "n m"], halves: Float[Tensor, "n m"])
 
     Args:
         values: Measurements, shape (N, M).
-        halves: Half the length of the interval around each, shape (N, M), NaN where unknown.
+        halves: Half the length of the interval around each, shape (N, M), infinite where the radii leave it open, NaN
+            where there are none.
 
     Returns:
         A text for each image and classification; empty where the measurement cannot be computed.
     """
-    least, greatest = (classify(values + sign * halves.nan_to_num(0)).tolist() for sign in (-1, 1))
+    known = halves.nan_to_num(0, posinf=torch.inf)
+    least, greatest = (classify(values + sign * known).tolist() for sign in (-1, 1))
     return [
         ["" if first < 0 else " or ".join(one.labels[first : last + 1]) for one, first, last in zip(*row, strict=True)]
         for row in ((classifications(), low, high) for low, high in zip(least, greatest, strict=True))
@@ -85,3 +96,37 @@ def _slopes(points: Float[Tensor, "n k 2"], roles: Sequence[str | None], number:
 def _needed(role: str | None) -> Bool[Tensor, " m"]:
     """True for the measurements that a landmark is needed for."""
     return torch.tensor([role in one.landmarks for one in measurements()])
+
+
+def _open(points: Tensor, roles: Sequence[str | None], radii: Tensor, halves: Tensor) -> Bool[Tensor, "n m"]:
+    """True where the radii allow any value of a measurement."""
+    named = {role: number for number, role in enumerate(roles) if role is not None}
+    places = {role: points[:, number] for role, number in named.items()}
+    squares = {role: radii[:, number, None].square() for role, number in named.items()}
+    found = {one.name: half for one, half in zip(measurements(), halves.mT, strict=True)}
+    columns = []
+    for one in measurements():
+        half, wide = found[one.name], _is_wide(one, found)
+        known = set(one.landmarks) <= named.keys()
+        lines = [_undirected(*ends, places, squares) for ends in _lines(one)] if known else []
+        columns.append(torch.stack([wide, *lines]).any(dim=0) & ~half.isnan())
+    return torch.stack(columns, dim=1)
+
+
+def _is_wide(one: Measurement, halves: Mapping[str, Tensor]) -> Bool[Tensor, " n"]:
+    """True where the interval of an angle, or of one that is added, is as wide as all its values."""
+    wide = 2 * halves[one.name] >= _RANGE.get(one.kind, torch.inf)
+    return torch.stack([wide, *(_is_wide(measurement(name), halves) for name in one.terms)]).any(dim=0)
+
+
+def _lines(one: Measurement) -> list[tuple[str, str]]:
+    """Ends of the lines whose direction a measurement needs."""
+    terms = [line for name in one.terms for line in _lines(measurement(name))]
+    return [*directed(one.kind, one.points), *terms]
+
+
+def _undirected(start: str, end: str, places: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> Tensor:
+    """True where the two ends of a line may be one place: the region of their difference holds 0."""
+    away = torch.linalg.vector_norm(point_of(end, places) - point_of(start, places), dim=1)
+    square = sum(point_of(name, squares)[:, 0] / len(name.split("&")) for name in (start, end))
+    return away.square() <= square

@@ -1,6 +1,6 @@
 """Compute measurements from landmarks, their deviations from the norms, and classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -92,6 +92,11 @@ def classify(values: Values) -> Int[Tensor, "n c"]:
     return torch.stack(classes, dim=1)
 
 
+def point_of(point: str, places: Mapping[str, Tensor]) -> Tensor:
+    """Value of a point of a definition: that of a landmark, or the mean of two (``a&b``)."""
+    return torch.stack([places[name] for name in point.split("&")]).mean(dim=0)
+
+
 def _require_one_role_each(count: int, roles: Sequence[str | None]) -> None:
     if len(roles) != count:
         raise ValueError(f"{count} landmarks come with {len(roles)} roles; expected one each (None for no role).")
@@ -111,8 +116,7 @@ def _evaluate(one: Measurement, places: dict[str, Tensor], facing: Tensor, found
             terms = [sign * _evaluate(measurement(name), places, facing, found) for name, sign in one.terms.items()]
             found[one.name] = torch.stack(terms).sum(dim=0)
         else:
-            points = [torch.stack([places[name] for name in point.split("&")]).mean(dim=0) for point in one.points]
-            found[one.name] = KINDS[one.kind](points, facing)
+            found[one.name] = KINDS[one.kind]([point_of(point, places) for point in one.points], facing)
     return found[one.name]
 
 
