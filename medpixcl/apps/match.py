@@ -253,7 +253,8 @@ class Matcher(LandmarkFinder):
         more.search(fresh, [results.images.entry(one.source) for one in others])
         found = {one.source: one for one in fresh.landmarks}
         facts = results.facts | {"templates": f"{len(self.templates)} given, and {len(read)} that the reader corrected"}
-        return replace(results, landmarks=[found.get(one.source, one) for one in results.landmarks], facts=facts)
+        landmarks = [found.get(one.source, one) for one in results.landmarks]
+        return replace(results, landmarks=landmarks, facts=facts, matched_again=True)
 
     def flags(self, prediction: Prediction, number: int) -> tuple[str, ...]:
         """Flags of the landmarks, see :class:`medpixcl.matching.MatchResult`."""

@@ -91,7 +91,7 @@ class Measured:
 
     @property
     def remarks(self) -> list[list[str]]:
-        """Why a measurement of an image cannot be computed, which landmarks are unsure, and that an interval is open."""
+        """Why a measurement of an image cannot be computed, or its unsure landmarks and that its interval is open."""
         open_ends = [[OPEN * endless for endless in row] for row in self.halves.isinf().tolist()]
         rows = zip(self.reasons, self.doubts, open_ends, strict=True)
         return [[why or "; ".join(filter(None, rest)) for why, *rest in zip(*row, strict=True)] for row in rows]

@@ -161,7 +161,10 @@ class Results:
         metrics: Errors against the reference, see :func:`medpixcl.landmarks.metrics.evaluate_positions`; None without.
         reading: Reading habit by which landmarks were moved; None without one.
         corrected: Names of the images that keep the positions of a reader; no error is measured on them.
-        moved_mm: Mean distance in mm by which the habit moved each landmark, (K,); None without a habit.
+        moved_mm: Mean distance in mm between each landmark and where it was found first, over the images that were not
+            corrected, (K,); None without a habit.
+        matched_again: True if these images were matched again, with the corrected ones as templates; else the habit
+            moved them.
         notes: Sentences on the corrections that a reader should know.
     """
 
@@ -182,6 +185,7 @@ class Results:
     reading: ReadingHabit | None = None
     corrected: tuple[str, ...] = ()
     moved_mm: Float[Tensor, " k"] | None = None
+    matched_again: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -304,9 +308,14 @@ class Results:
             comparisons=[*comparisons, ("this run", self.metrics or {})] if comparisons else (),
             pictures=pictures,
             warnings=[*self.warnings, *warnings],
-            habit_table=[] if self.reading is None else habit_rows(self.reading.habit.of(self.names), self.moved_mm),
+            habit_table=self._habit_table(),
         )
         write_match_report(path, page)
+
+    def _habit_table(self) -> list[list[str]]:
+        if self.reading is None:
+            return []
+        return habit_rows(self.reading.habit.of(self.names), self.moved_mm, matched_again=self.matched_again)
 
 
 def rejected_rows(rejected: Mapping[str, str], not_written: Sequence[NotWritten]) -> list[tuple[str, str, str]]:

@@ -21,7 +21,7 @@ from medpixcl.landmarks.cephalometry import (
 )
 from medpixcl.landmarks.cephalometry.definitions import UNITS
 from medpixcl.reports.html import Picture, render_page
-from medpixcl.reports.tables import Table
+from medpixcl.reports.tables import Table, decimals
 from medpixcl.reports.tracing import outside
 
 MAIN_MEASUREMENTS = ("SNA", "SNB", "ANB", "FMA", "SN-GoGn", "Jarabak ratio", "MM-Wits")
@@ -161,9 +161,11 @@ def single_rows(values: Float[Tensor, " m"], halves: Float[Tensor, " m"], doubtf
         if value != value:
             continue
         arrow = {1: "▲", -1: "▼", 0: ""}[outside(one, value)]
-        shown = "" if deviation != deviation else f"{deviation:+.1f}"
+        shown = "" if deviation != deviation else f"{round(deviation, 1) + 0.0:+.1f}"
         interval = (
-            f" ({value - half:.1f} to {value + half:.1f})" if math.isfinite(half) else _NO_INTERVAL * (half == half)
+            f" ({decimals(value - half, 1)} to {decimals(value + half, 1)})"
+            if math.isfinite(half)
+            else _NO_INTERVAL * (half == half)
         )
         table.append([one.name, _with_unit(value, one) + interval + " ?" * doubt, arrow, _norm(one), shown, one.about])
     return table
@@ -251,8 +253,8 @@ def _norm(one: Measurement) -> str:
 
 
 def _with_unit(value: float, one: Measurement) -> str:
-    return f"{value:.1f}{'' if one.unit == 'deg' else ' '}{UNITS[one.unit]}"
+    return f"{decimals(value, 1)}{'' if one.unit == 'deg' else ' '}{UNITS[one.unit]}"
 
 
 def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else ""
+    return decimals(value, digits) if math.isfinite(value) else ""

@@ -98,16 +98,18 @@ def error_rows(metrics: Metrics) -> Table:
     return [header, *rows]
 
 
-def habit_rows(habit: Habit, moved_mm: Shaped[Array, " k"] | None) -> Table:
-    """One row per landmark: its corrections, the offset learnt from them, and how far it was moved.
+def habit_rows(habit: Habit, moved_mm: Shaped[Array, " k"] | None, *, matched_again: bool = False) -> Table:
+    """One row per landmark: its corrections, the offset learnt from them, and how far it was moved in other images.
 
     Args:
         habit: Reading habit of the K landmarks of the run.
         moved_mm: Mean distance in mm by which each landmark was moved, shape (K,), NaN where none was; None if unknown.
+        matched_again: True if landmarks were moved by matching again, not by the offset.
     """
     axes = "xyz"[: habit.offsets_mm.shape[1]]
     moved = [math.nan] * len(habit.names) if moved_mm is None else as_array(moved_mm).tolist()
-    table = [["landmark", "corrections", *(f"offset {axis} (mm)" for axis in axes), "SD (mm)", "moved (mm)"]]
+    last = f"moved by {'matching again' if matched_again else 'the offset'} (mm)"
+    table = [["landmark", "corrections", *(f"offset {axis} (mm)" for axis in axes), "SD of the offset (mm)", last]]
     rows = zip(
         habit.names, habit.corrections, habit.offsets_mm.tolist(), habit.deviations_mm.tolist(), moved, strict=True
     )
@@ -136,6 +138,16 @@ def write_metrics_json(path: Path | str, metrics: Metrics) -> None:
     write_text_atomically(path, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def decimals(value: float, digits: int) -> str:
+    """Write a number with some decimals; what rounds to zero has no sign.
+
+    Example:
+        >>> decimals(-0.004, 2), decimals(-0.006, 2)
+        ('0.00', '-0.01')
+    """
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
 def _sdr_title(limit: str) -> str:
     return f"SDR < {limit} mm (%)"
 
@@ -155,7 +167,7 @@ def _with_intervals(entry: Metrics, limits: Sequence[str], keys: Sequence[str]) 
 
 
 def _text(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.2f}"
+    return ABSENT if value is None else decimals(value, 2)
 
 
 def _interval(bounds: Sequence[float] | None) -> str:

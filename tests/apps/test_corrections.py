@@ -96,6 +96,7 @@ def test_one_corrected_image_moves_the_others(
     assert "St. &lt;b&gt;Mary, learnt from 1 corrected image of this run" in page
     assert "without 1 corrected image of the reference" in page
     assert "<b>Mary" not in page
+    assert "moved by matching again (mm)" in page
 
 
 def test_the_habit_in_a_later_run(
@@ -284,6 +285,8 @@ def test_images_in_memory_and_a_detector(folder: Path, tmp_path: Path) -> None:
     assert step[1:].nan_to_num(0).abs().max() < 1e-6, "what lies outside of the image is missing in both"
     assert results.reading is not None
     assert results.reading.found_by.keys() == {"finder", "bundle", "weights"}
+    results.report(tmp_path / "report.html")
+    assert "moved by the offset (mm)" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -54,10 +54,12 @@ class TestLandmarkRows:
 
 
 def test_habit_rows() -> None:
-    offsets, shape = torch.tensor([[1.0, -2.0], [0.0, 0.0]]).double(), torch.zeros(2, 2).double()
+    offsets, shape = torch.tensor([[1.0, -2.0], [-0.004, 0.0]]).double(), torch.zeros(2, 2).double()
     habit = Habit(("sella", "never"), offsets, torch.tensor([0.5, 0.8]).double(), (3, 0), shape)
     header, sella, never = habit_rows(habit, torch.tensor([2.1, NAN]))
-    assert header == ["landmark", "corrections", "offset x (mm)", "offset y (mm)", "SD (mm)", "moved (mm)"]
+    assert header[:4] == ["landmark", "corrections", "offset x (mm)", "offset y (mm)"]
+    assert header[4:] == ["SD of the offset (mm)", "moved by the offset (mm)"]
+    assert habit_rows(habit, None, matched_again=True)[0][-1] == "moved by matching again (mm)"
     assert sella == ["sella", "3", "1.00", "-2.00", "0.50", "2.10"]
     assert never == ["never", "0", "0.00", "0.00", "0.80", "–"]
 
