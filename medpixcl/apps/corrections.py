@@ -314,10 +314,16 @@ def _placed(one: Landmarks, moved: Float[Tensor, "k d"], read: Float[Tensor, "k 
     most = one.voxels.maximum(torch.tensor(one.shape, dtype=torch.float64) - 0.5)
     flags = tuple(CORRECTED if mine else flag for mine, flag in zip(given.tolist(), one.flags, strict=True))
     points = replace(one.points, voxels=torch.where(given[:, None], voxels, voxels.clamp(least, most)), flags=flags)
+    one = replace(one, points=points, regions_mm2=_masked(one.regions_mm2, given[:, None, None]))
     if one.radii_mm is None or not bool(given.any()):
-        return replace(one, points=points)
+        return one
     extras = [row | {"radius_mm": ""} if mine else row for row, mine in zip(one.extras, given.tolist(), strict=True)]
-    return replace(one, points=points, radii_mm=one.radii_mm.masked_fill(given, torch.nan), extras=tuple(extras))
+    return replace(one, radii_mm=_masked(one.radii_mm, given), extras=tuple(extras))
+
+
+def _masked(values: Tensor | None, unknown: Tensor) -> Tensor | None:
+    """The error radii or regions of a finder, which say nothing about the places of a reader."""
+    return None if values is None else values.masked_fill(unknown, torch.nan)
 
 
 def _places(file: LandmarkFile, one: Landmarks, key: str) -> Float[Tensor, "k d"]:

@@ -22,13 +22,14 @@ from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.writing import NotWritten
 from medpixcl.data.paths import checked_file
 from medpixcl.landmarks.points import LandmarkSet, rows_by_name
+from medpixcl.landmarks.regions import region_size
 from medpixcl.matching.annotated_image import AnnotatedImage
 from medpixcl.matching.key_points import template_warning
 from medpixcl.matching.shape_statistics import misfit_warning
 from medpixcl.reports.figures import landmark_overlay
 from medpixcl.reports.html import Picture, write_match_report
 from medpixcl.reports.match import match_report
-from medpixcl.reports.tables import habit_rows
+from medpixcl.reports.tables import habit_rows, region_rows
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -122,7 +123,7 @@ class Landmarks(ImageLandmarks):
     def overlay(
         self, image: MetaTensor, regions_mm2: Float[Tensor, "k d d"] | None = None
     ) -> "matplotlib.figure.Figure":
-        """Draw the landmarks on their prepared image; those flagged as unsure are hollow.
+        """Draw the landmarks on their prepared image; those flagged as unsure are hollow, those of a reader differ.
 
         Args:
             image: The image, (1, *spatial), at any spacing.
@@ -133,6 +134,7 @@ class Landmarks(ImageLandmarks):
             working_voxels(self.voxels, image),
             names=self.names,
             unsure=self.unsure,
+            corrected=[flag == CORRECTED for flag in self.flags],
             radii_mm=self.radii_mm if regions_mm2 is None else None,
             regions_mm2=regions_mm2,
             affine=affines_of(image)[1] if image.ndim == 4 else None,
@@ -309,8 +311,17 @@ class Results:
             pictures=pictures,
             warnings=[*self.warnings, *warnings],
             habit_table=self._habit_table(),
+            region_table=self._region_table(),
         )
         write_match_report(path, page)
+
+    def _region_table(self) -> list[list[str]]:
+        regions = None if self.output.regions is None else self.output.regions.calibration
+        sizes = [one.radii_mm if one.regions_mm2 is None else region_size(one.regions_mm2) for one in self.landmarks]
+        calibration = regions or self.radii.calibration
+        if calibration is None or any(size is None for size in sizes):
+            return []
+        return region_rows(self.names, torch.stack([size for size in sizes if size is not None]), calibration.coverage)
 
     def _habit_table(self) -> list[list[str]]:
         if self.reading is None:

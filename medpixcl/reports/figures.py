@@ -42,6 +42,7 @@ def landmark_overlay(
     reference: Shaped[Array, "k d"] | None = None,
     names: Sequence[str] | None = None,
     unsure: Shaped[Array, " k"] | Sequence[bool] | None = None,
+    corrected: Shaped[Array, " k"] | Sequence[bool] | None = None,
     radii_mm: Shaped[Array, " k"] | None = None,
     regions_mm2: Shaped[Array, "k d d"] | None = None,
     spacing: Sequence[float] | None = None,
@@ -57,6 +58,7 @@ def landmark_overlay(
         names: Names of the K landmarks, listed beside the picture; if all have up to three letters, they stand at the
             points.
         unsure: Flags of the K landmarks; unsure points are drawn hollow.
+        corrected: True for landmarks that a reader placed, which are drawn as diamonds.
         radii_mm: Radius in mm of a circle around each point, shape (K,), NaN for none.
         regions_mm2: Region around each point along the array axes, shape (K, D, D), as in
             :mod:`medpixcl.landmarks.regions`, NaN for none; a volume shows the outlines of the ellipsoids.
@@ -65,18 +67,24 @@ def landmark_overlay(
     """
     points = as_array(predicted)
     truth = None if reference is None else as_array(reference)
-    flags = np.zeros(len(points), bool) if unsure is None else as_flags(unsure)
+    flags, placed = (np.zeros(len(points), bool) if some is None else as_flags(some) for some in (unsure, corrected))
     labels, key = labels_and_key(len(points), names)
     views = panels(image, spacing=spacing, affine=affine)
     figure, axes = panel_grid(views, height=4.6 if len(views) == 1 else 5.6, key=key)
     for place, panel in zip(axes, views, strict=True):
-        draw_points(place, panel.place(points), flags, None if truth is None else panel.place(truth))
+        draw_points(place, panel.place(points), flags, None if truth is None else panel.place(truth), placed)
         if radii_mm is not None:
             draw_circles(place, panel.place(points), as_array(radii_mm), panel.spacing)
         if regions_mm2 is not None:
             draw_ellipses(place, panel.place(points), panel.shadow(as_array(regions_mm2)))
     known = ~np.isnan(points).any(axis=1)
-    point_legend(figure, sure=any(known & ~flags), unsure=any(known & flags), reference=truth is not None)
+    point_legend(
+        figure,
+        sure=any(known & ~flags & ~placed),
+        unsure=any(known & flags & ~placed),
+        corrected=any(known & placed),
+        reference=truth is not None,
+    )
     at, drawn = points, points
     if truth is not None:
         at, drawn = np.where(np.isnan(points), truth, points), np.concatenate([points, truth])

@@ -54,6 +54,7 @@ class MatchReport:
         warnings: Warnings to read before using the results.
         comparisons: Name and metrics of other methods on the same images.
         habit_table: Rows of :func:`medpixcl.reports.tables.habit_rows`; empty without a reading habit.
+        region_table: Rows of :func:`medpixcl.reports.tables.region_rows`; empty without a calibration.
     """
 
     title: str
@@ -70,6 +71,7 @@ class MatchReport:
     warnings: Sequence[str] = ()
     comparisons: Sequence[tuple[str, Mapping[str, Any]]] = ()
     habit_table: Sequence[Sequence[str]] = ()
+    region_table: Sequence[Sequence[str]] = ()
 
 
 def write_match_report(path: Path | str, report: MatchReport) -> None:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-PREDICTED, REFERENCE = "#E69F00", "#56B4E9"
-"""Okabe and Ito's orange and sky blue, distinguishable with any colour vision."""
+PREDICTED, REFERENCE, CORRECTED = "#E69F00", "#56B4E9", "#F0E442"
+"""Okabe and Ito's orange, sky blue and yellow, distinguishable with any colour vision."""
 LABEL_SIZE = 6.0
 """Font size in points of the texts at landmarks."""
 PicturePoints = Float[np.ndarray, "k 2"]
@@ -19,14 +19,25 @@ PicturePoints = Float[np.ndarray, "k 2"]
 
 
 def draw_points(
-    axes: "matplotlib.axes.Axes", points: PicturePoints, unsure: Bool[np.ndarray, " k"], reference: PicturePoints | None
+    axes: "matplotlib.axes.Axes",
+    points: PicturePoints,
+    unsure: Bool[np.ndarray, " k"],
+    reference: PicturePoints | None,
+    corrected: Bool[np.ndarray, " k"] | None = None,
 ) -> None:
-    """Draw predicted points as discs, unsure ones as rings, and reference points as crosses joined to them."""
-    sure, rings = points[~unsure], points[unsure]
+    """Draw predicted points as discs, unsure ones as rings, those of a reader as diamonds, and reference points.
+
+    Reference points are crosses joined to the others.
+    """
+    placed = np.zeros_like(unsure) if corrected is None else corrected
+    sure, rings = points[~unsure & ~placed], points[unsure & ~placed]
     if reference is not None:
         join(axes, reference, points, ["white"] * len(points))
     axes.scatter(sure[:, 0], sure[:, 1], s=16, c=PREDICTED, edgecolors="black", linewidths=0.4)
     axes.scatter(rings[:, 0], rings[:, 1], s=22, facecolors="none", edgecolors=PREDICTED, path_effects=rim(1.1))
+    if placed.any():
+        given = points[placed]
+        axes.scatter(given[:, 0], given[:, 1], s=16, c=CORRECTED, marker="D", edgecolors="black", linewidths=0.4)
     if reference is not None:
         axes.scatter(reference[:, 0], reference[:, 1], s=24, c=REFERENCE, marker="+", path_effects=rim(0.8))
 
@@ -72,19 +83,23 @@ def rim(linewidth: float) -> list[Any]:
     return [Stroke(linewidth=linewidth + 0.8, foreground="black"), Stroke(linewidth=linewidth)]
 
 
-def point_legend(figure: "matplotlib.figure.Figure", *, sure: bool, unsure: bool, reference: bool) -> None:
-    """Explain the discs, rings and crosses that the figure has, below it."""
+def point_legend(
+    figure: "matplotlib.figure.Figure", *, sure: bool, unsure: bool, reference: bool, corrected: bool = False
+) -> None:
+    """Explain the discs, rings, diamonds and crosses that the figure has, below it."""
     from matplotlib.lines import Line2D
 
     disc: dict[str, Any] = {"color": PREDICTED, "marker": "o", "markersize": 4}
+    edge: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 0.4}
     styles: list[tuple[bool, dict[str, Any]]] = [
-        (sure, {"label": "predicted", "markeredgecolor": "black", "markeredgewidth": 0.4, **disc}),
+        (sure, {"label": "predicted", **edge, **disc}),
         (unsure, {"label": "predicted, unsure", "markerfacecolor": "none", **disc}),
+        (corrected, {"label": "placed by a reader", "color": CORRECTED, "marker": "D", "markersize": 4, **edge}),
         (reference, {"label": "reference", "color": REFERENCE, "marker": "+", "markersize": 6}),
     ]
     handles = [Line2D([], [], linestyle="none", **style) for shown, style in styles if shown]
     if handles:
-        figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=6.5, frameon=False)
+        figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=6.5, frameon=False)
 
 
 def labels_and_key(count: int, names: Sequence[str] | None) -> tuple[list[str], list[str]]:

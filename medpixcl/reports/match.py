@@ -36,6 +36,7 @@ def match_report(
     comparisons: Sequence[tuple[str, Mapping[str, Any]]] = (),
     pictures: Sequence[Picture] = (),
     habit_table: Sequence[Sequence[str]] = (),
+    region_table: Sequence[Sequence[str]] = (),
     cases: int = 3,
 ) -> MatchReport:
     """Fill a :class:`~medpixcl.reports.html.MatchReport`: tables, plots, the best and the worst images.
@@ -61,6 +62,7 @@ def match_report(
         comparisons: Name and metrics of other methods.
         pictures: Pictures shown before the plots of the error.
         habit_table: Rows of :func:`~medpixcl.reports.tables.habit_rows`.
+        region_table: Rows of :func:`~medpixcl.reports.tables.region_rows`.
         cases: Number of best and of worst images to show.
 
     Raises:
@@ -103,6 +105,7 @@ def match_report(
         warnings=warnings,
         comparisons=comparisons,
         habit_table=habit_table,
+        region_table=region_table,
     )
 
 

@@ -119,6 +119,23 @@ def habit_rows(habit: Habit, moved_mm: Shaped[Array, " k"] | None, *, matched_ag
     return table
 
 
+def region_rows(names: Sequence[str], radii_mm: Shaped[Array, "n k"], coverage: float) -> Table:
+    """One row per landmark: images with a region, and its median, smallest and largest radius.
+
+    Args:
+        names: Names of the K landmarks.
+        radii_mm: Radius of the region around each landmark of N images, shape (N, K), NaN where there is none.
+        coverage: Probability with which the regions hold the true position.
+    """
+    radii, share = as_array(radii_mm), f"{100 * coverage:g} %"
+    table = [["landmark", "images", *(f"{which} {share} radius (mm)" for which in ("median", "smallest", "largest"))]]
+    for name, column in zip(names, radii.T, strict=True):
+        known = column[~np.isnan(column)]
+        values = [float(of(known)) for of in (np.median, np.min, np.max)] if len(known) else [None] * 3
+        table.append([name, str(len(known)), *map(_text, values)])
+    return table
+
+
 def coverage_rows(metrics: Metrics) -> Table:
     """List the images and landmarks that an evaluation found on one side only or left out, by short names."""
     listed = {title: metrics.get(key, []) for key, title in _ONE_SIDED_IMAGES.items()}

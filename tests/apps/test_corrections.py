@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from medpixcl import Detector, Matcher, Results, read_image
+from medpixcl.apps.corrections import move_landmarks
 from medpixcl.apps.habit_file import ReadingHabit
 from medpixcl.data.phantoms import write_landmark_phantoms
+from medpixcl.landmarks.habit import learn_habit
 from tests.test_same_name_detection import found_in
 from tests.tiny import MATCHING, ROOT, medpixcl
 
@@ -213,6 +215,18 @@ def test_some_landmarks_of_an_image(match: Callable[..., Results], found: Result
     assert results.warnings[-1] == "the corrections also hold images that are not searched: 'else.png'"
 
 
+def test_regions_end_where_a_reader_places_a_landmark(found: Results) -> None:
+    first = replace(found.landmarks[0], regions_mm2=torch.eye(2).double().expand(4, 2, 2))
+    results = replace(found, landmarks=[first], facts={}, notes=[])
+    places = first.mm + STEP
+    places[1:] = torch.nan
+    habit = learn_habit(found.names, first.mm[None], places[None])
+    move_landmarks(results, ReadingHabit("clinic", habit, 1, {}), {first.image: places})
+    regions = results.landmarks[0].regions_mm2
+    assert regions is not None
+    assert regions.isnan().flatten(1).all(dim=1).tolist() == [True, False, False, False]
+
+
 def test_all_measured_images_were_corrected(
     match: Callable[..., Results], folder: Path, read: Path, tmp_path: Path
 ) -> None:
@@ -345,8 +359,6 @@ def test_the_commands(folder: Path, found: Results, read: Path, tmp_path: Path, 
 
 
 def _habit() -> ReadingHabit:
-    from medpixcl.landmarks.habit import learn_habit
-
     shape = torch.tensor([[0.0, 0.0], [30.0, 0.0], [0.0, 40.0]]).double()
     return ReadingHabit("clinic", learn_habit(["L1", "L2", "L3"], shape[None], shape[None] + 1), 1, {})
 

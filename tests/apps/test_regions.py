@@ -143,6 +143,11 @@ def test_calibrates_then_stores_draws_and_counts(tmp_path: Path) -> None:
     section = page[page.index('id="flagged"') :].partition("</section>")[0]
     assert re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', section) == [("023.png", "a, b")]
     assert "matched" not in page
+    section = page[page.index("median 90 % radius (mm)") :].partition("</table>")[0]
+    assert re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td><td>(.*?)</td>', section) == [
+        ("a", "4", "1.41"),
+        ("b", "3", "1.41"),
+    ]
     report = json.loads((tmp_path / "out" / "region_coverage.json").read_text())
     assert (report["examples"], report["coverage"]) == (7, pytest.approx(6 / 7))
     assert report["landmarks"]["a"]["coverage"] == pytest.approx(3 / 4)

@@ -69,6 +69,14 @@ class TestLandmarkOverlay:
         assert len(rings.get_facecolors()) == 0
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ["predicted", "predicted, unsure"]
 
+    def test_points_of_a_reader_are_no_prediction(self) -> None:
+        figure = landmark_overlay(image_of(2), np.array([[5.0, 6.0], [7.0, 8.0]]), corrected=[False, True])
+        sure, rings, placed = drawn(figure)
+        assert sure.get_offsets().tolist() == [[6.0, 5.0]]
+        assert len(rings.get_offsets()) == 0
+        assert placed.get_offsets().tolist() == [[8.0, 7.0]]
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["predicted", "placed by a reader"]
+
     def test_missing_points(self) -> None:
         missing = np.array([[NAN, NAN], [7.0, 8.0]])
         assert numbers(landmark_overlay(image_of(2), missing)) == ["2"]

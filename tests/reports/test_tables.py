@@ -13,6 +13,7 @@ from medpixcl.reports.tables import (
     habit_rows,
     landmark_summary_rows,
     overall_rows,
+    region_rows,
     write_metrics_json,
 )
 
@@ -51,6 +52,13 @@ class TestLandmarkRows:
         assert table[0][4:] == ["MRE (mm)", "median (mm)", "SDR < 2 mm (%)", "SDR < 2.5 mm (%)"]
         assert table[1][4:] == ["2.00", "2.00", "50.00", "50.00"]
         assert table[2][4:] == ["–"] * 4
+
+
+def test_region_rows() -> None:
+    header, sella, never = region_rows(["sella", "never"], torch.tensor([[1.0, NAN], [4.0, NAN], [2.0, NAN]]), 0.9)
+    assert header[2:] == ["median 90 % radius (mm)", "smallest 90 % radius (mm)", "largest 90 % radius (mm)"]
+    assert sella == ["sella", "3", "2.00", "1.00", "4.00"]
+    assert never == ["never", "0", "–", "–", "–"]
 
 
 def test_habit_rows() -> None:
