@@ -130,6 +130,21 @@ def test_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cut off" in rejected["../images/phantom_001.png"]
     shown = capsys.readouterr().out
     assert re.search(r"rejected +│ +│ 2", shown)
+    assert "rejected notes.txt: is not an image." in shown
+    assert f"not used: 2 files; {manifest} lists all under rejected, with the reasons" in shown
+
+
+def test_many_rejected_files_are_a_few_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_phantoms(tmp_path / "images", 1, (20, 24))
+    for number in range(30):
+        (tmp_path / "images" / f"notes_{number}.txt").write_text("nothing to see")
+    (tmp_path / "images" / "empty.png").touch()
+    assert medpixcl("scan", tmp_path / "images", "-o", tmp_path / "m.json", "--spacing-mm", 0.5) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("rejected ")]
+    assert lines == [
+        "rejected 30 files, the first of them notes_0.txt: is not an image.",
+        "rejected empty.png: is empty (0 bytes).",
+    ]
 
 
 def test_scan_with_nothing_usable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

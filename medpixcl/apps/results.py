@@ -74,6 +74,10 @@ class Landmarks(ImageLandmarks):
     misfit: bool = False
     regions_mm2: Float[Tensor, "k d d"] | None = None
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.names)} landmarks, {int(self.points.missing.sum())} missing, {sum(self.unsure)} unsure"
+        return f"<{type(self).__name__} of {self.image!r}: {counts}>"
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the landmarks."""
@@ -189,6 +193,12 @@ class Results:
     moved_mm: Float[Tensor, " k"] | None = None
     matched_again: bool = False
     notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        searched = f"{len(self.landmarks)} images searched for {len(self.names)} landmarks each"
+        unsure = sum(sum(one.unsure) for one in self.landmarks)
+        rejected = f", {len(self.rejected)} images rejected" if self.landmarks else ""  # else nothing was scanned yet
+        return f"<{type(self).__name__} of {self.title!r}: {searched}, {unsure} landmarks unsure{rejected}>"
 
     @property
     def rejected(self) -> dict[str, str]:

@@ -13,6 +13,8 @@ from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.table import Column, Table
 from rich.text import Text
 
+from medpixcl.data.reasons import SHOWN, Reasons
+
 if TYPE_CHECKING:
     import medpixcl.apps.results
 
@@ -24,17 +26,30 @@ def say(text: str, style: str | None = None) -> None:
     console.print(text, style=style, soft_wrap=True)
 
 
-def say_left_out(rejected: Mapping[str, str], not_written: Sequence[Any] = ()) -> None:
-    """Print the images without landmarks, and those that a format cannot hold, with the reasons."""
-    for path, reason in rejected.items():
-        say(f"rejected {path}: {reason}", style="yellow")
-    for one in not_written:
-        say(f"no {one.format} of {one.image}: {one.reason}", style="yellow")
+def say_left_out(rejected: Mapping[str, str], listed_in: Path | None = None) -> None:
+    """Print the images that were left out, with the reasons.
+
+    Args:
+        rejected: Reason for every image.
+        listed_in: File that lists all of them, of which a summary is printed; without one all are printed.
+    """
+    lines = [f"rejected {path}: {reason}" for path, reason in rejected.items()]
+    if listed_in is not None and len(lines) > SHOWN:
+        lines = [*Reasons(rejected.items()).lines(), f"rejected {len(rejected)} files in all; {listed_in} lists them"]
+    for line in lines:
+        say(line, style="yellow")
 
 
 def say_results(results: "medpixcl.apps.results.Results", not_written: Sequence[Any], folder: Path) -> None:
     """Print what a run left out, its warnings, its errors, and where its files are."""
-    say_left_out(results.rejected, not_written)
+    from medpixcl.data.landmarks.reading import REJECTED_TABLE
+
+    table = folder / REJECTED_TABLE
+    say_left_out(results.rejected, table)
+    for one in not_written[:SHOWN]:
+        say(f"no {one.format} of {one.image}: {one.reason}", style="yellow")
+    if len(not_written) > SHOWN:
+        say(f"{len(not_written)} images could not be written in a format; {table} lists them", style="yellow")
     for warning in results.warnings:
         say(warning, style="yellow")
     for fact in (name for name in ("reading habit", "measured") if name in results.facts):

@@ -102,8 +102,10 @@ def scan(
         summary = manifest.summarised()
     rows = [[row[column] for column in SUMMARY_COLUMNS] for row in summary.rows()]
     print_table([SUMMARY_COLUMNS, *rows], title=str(output))
+    for line in summary.reasons.lines():
+        say(line, style="yellow")
     if summary.images and summary.rejected:
-        say(f"not used: {summary.rejected}; the reasons are in {output} under rejected")
+        say(f"not used: {summary.rejected} files; {output} lists all under rejected, with the reasons")
     if not summary.images:
         raise ValueError(f"nothing usable found in {', '.join(map(str, paths))}: the reasons are in {output}")
 

@@ -70,6 +70,10 @@ class Manifest:
     settings: dict[str, Any] = field(default_factory=dict)
     base_dir: Path = Path()
 
+    def __repr__(self) -> str:
+        sizes = [f"{len(getattr(self, section))} in {section}" for section in SECTIONS]
+        return f"<Manifest {self.name!r}: {', '.join(sizes)}, {len(self.rejected)} rejected>"
+
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, base_dir: str | os.PathLike[str] | None = None) -> "Manifest":
         """Read a manifest, or any MONAI datalist with these sections.
@@ -161,7 +165,8 @@ class Manifest:
     def summarised(self) -> ManifestSummary:
         """Count what the manifest holds."""
         summary = ManifestSummary()
-        summary.rejected = len(self.rejected)
+        for record in self.rejected:
+            summary.reject(record)
         for section, entry in self.entries():
             summary.add(section, entry)
         return summary

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from medpixcl.data.reasons import Reasons
+
 SUMMARY_COLUMNS = ("section", "kind", "images", "size", "spacing_mm", "split", "landmarks", "repeats")
 
 
@@ -52,10 +54,12 @@ class ManifestSummary:
     Attributes:
         images: Number of images.
         rejected: Number of rejected files.
+        reasons: Why they were rejected.
     """
 
     def __init__(self) -> None:
         self.images = self.rejected = 0
+        self.reasons = Reasons()
         self._kinds: dict[tuple[str, str], _Kind] = {}
 
     def add(self, section: str, entry: Mapping[str, Any]) -> None:
@@ -70,6 +74,11 @@ class ManifestSummary:
             kind.splits[str(split)] += 1
         if group := entry.get("duplicate_group"):
             kind.groups[str(group)] += 1
+
+    def reject(self, record: Mapping[str, Any]) -> None:
+        """Count a rejected file."""
+        self.rejected += 1
+        self.reasons.add(str(record["path"]), str(record["reason"]))
 
     def add_group(self, section: str, entry: Mapping[str, Any], group: str) -> None:
         """Count the group of repeats of an image that was counted without it."""

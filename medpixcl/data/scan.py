@@ -274,7 +274,7 @@ def _spooled(records: Iterable[Record], spool: IO[str]) -> ManifestSummary:
     for section, entry in records:
         spool.write(entry_line(section, entry))
         if section == REJECTED:
-            summary.rejected += 1
+            summary.reject(entry)
         else:
             summary.add(section, entry)
     spool.seek(0)

@@ -189,6 +189,13 @@ def test_what_is_rejected(folder: Path) -> None:
     matcher = fitted(folder)
     results = matcher.match(folder / "images", spacing_mm=1.0)
     assert results.rejected == {"notes.txt": "is not an image."}
+    unsure = sum(flag == "unsure" for one in results.landmarks for flag in one.flags)
+    assert str(results) == (
+        "<Results of 'Landmark matching': 2 images searched for 4 landmarks each, "
+        f"{unsure} landmarks unsure, 1 images rejected>"
+    )
+    assert str(results.landmarks[0]).startswith("<Landmarks of 'phantom_001.png': 4 landmarks, 0 missing, ")
+    assert str(results.images.manifest) == "<Manifest 'images': 2 in training, 0 in validation, 0 in test, 1 rejected>"
     results.write(folder / "found", ["csv"], overlays=False)
     with (folder / "found" / "rejected.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["image", "format", "reason"], ["notes.txt", "", "is not an image."]]
