@@ -72,7 +72,7 @@ def test_a_template_takes_no_landmarks_of_its_namesake(folder: Path, capfd: pyte
     assert medpixcl("match", "--bundle", MATCHING, "--template", images / "p2" / "ceph.png", "--landmarks",
                     folder / "one.csv", "--images", images, "--output", folder / "out",
                     "--spacing-mm", 1, *RANDOM) == 2  # fmt: skip
-    assert "one.csv has no landmarks of ceph.png" in capfd.readouterr().err
+    assert "one.csv has no landmarks of p2/ceph.png; it has those of" in capfd.readouterr().err
 
 
 def test_evaluate_leaves_out_the_other_patient(tmp_path: Path) -> None:

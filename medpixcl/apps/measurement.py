@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medpixcl.coordinates import image_affine, spatial_affine, voxel_to_mm
 from medpixcl.data.identity import named_images, pair_images, telling_names, unique_table_names
+from medpixcl.data.image_keys import HOW_FOUND
 from medpixcl.data.images import image_format, read_image
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
@@ -149,8 +150,8 @@ def compare_files(measured: Measured, references: Sequence[Measured]) -> list[Re
         readers[name] = torch.stack([nothing if row is None else at.get(row, nothing) for row in rows])
         if not bool((~readers[name].isnan()).any()):
             raise ValueError(
-                f"{reader.file.path} measures none of the images of {measured.file.path}; images are matched by path, "
-                "or by a file name without a folder."
+                f"{reader.file.path} measures none of the images of {measured.file.path} but "
+                f"{reader.file.keys_shown()}; {HOW_FOUND}."
             )
     return compare_readers(readers)
 
@@ -179,10 +180,7 @@ def find_pictures(file: LandmarkFile, where: Path) -> dict[str, ListedPicture]:
         raise ValueError(f"{one} and {other} are both the image {image!r}; keep one of the two in {where}.")
     found = {image: ListedPicture(path, sizes[path]) for path, image in assigned.keys.items()}
     if not found:
-        raise ValueError(
-            f"{where} holds no image of {file.path}, which names {file.images[0]!r} and {len(file.images) - 1} more; "
-            "they are matched by path, or by a file name without a folder."
-        )
+        raise ValueError(f"{where} holds no image of {file.path}, which names {file.keys_shown()}; {HOW_FOUND}.")
     return found
 
 

@@ -13,6 +13,10 @@ from pathlib import Path
 from medpixcl.data.identity import Parts, PathEnds, image_stem, name_parts, path_tails
 
 _SHOWN = 3
+HOW_FOUND = (
+    "an image is found by its path from the folder of that file, or by the end of its path, such as its file name"
+)
+"""How the key of an image in a table is found, for messages."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,14 @@ class ImageKeys:
                 best.setdefault(fits[0], []).append(((rank, -len(name_parts(key))), key))
         unclear = {key: fits for key, (_, fits) in owners.items() if len(fits) > 1}
         return Assignment({image: self._first(image, found) for image, found in best.items()}, unclear)
+
+    def shown(self, image: Path | None = None) -> str:
+        """Some keys for a message, those of an image's file name first, and how many more there are."""
+        keys = [key for found in self._by_name.values() for key in found]
+        alike = "" if image is None else image_stem(image.name)
+        ordered = sorted(keys, key=lambda key: image_stem(name_parts(key)[-1] if name_parts(key) else "") != alike)
+        more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+        return ", ".join(map(repr, ordered[:_SHOWN])) + more
 
     def _fitting(self, image: Path) -> Iterator[tuple[int, str]]:
         """Keys that fit an image: by path (rank 0), by path without suffix (1), by the end of either (2, 3)."""

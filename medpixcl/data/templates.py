@@ -9,7 +9,7 @@ from typing import Any
 from medpixcl._typing import AnyPath
 from medpixcl.data.datalist import Datalist, items_of
 from medpixcl.data.identity import first_file, is_image_of
-from medpixcl.data.image_keys import why_unclear
+from medpixcl.data.image_keys import HOW_FOUND, why_unclear
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest, is_manifest
 from medpixcl.data.paths import checked_path
@@ -66,11 +66,12 @@ def _items(path: Path, landmarks: AnyPath | None, spacing_mm: SpacingMM | None) 
 def _marked(entries: Datalist, path: Path, landmarks: AnyPath) -> Datalist:
     """The entries that a landmark file names."""
     images = [template_path(entry) for entry in entries]
-    keys = read_landmarks(landmarks).assign(images).keys
+    file = read_landmarks(landmarks)
+    keys = file.assign(images).keys
     if not keys:
         raise ValueError(
-            f"{path} has {len(entries)} images, and {landmarks} has landmarks of none of them; name images of that "
-            "landmark file as templates"
+            f"{path} has {len(entries)} images, and {landmarks} has landmarks of none of them but of "
+            f"{file.keys_shown()}; {HOW_FOUND}: name images of that landmark file as templates"
         )
     return [entry for entry, image in zip(entries, images, strict=True) if image in keys]
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spacing_of, spatial_affine, voxel_to_mm
-from medpixcl.data.image_keys import Assignment, ImageKeys
+from medpixcl.data.image_keys import HOW_FOUND, Assignment, ImageKeys
 from medpixcl.data.itk_spacing import why_itk_differs
 from medpixcl.data.landmarks.row import LandmarkRow
 from medpixcl.data.landmarks.same_image import MarkedOn, why_another_image
@@ -110,6 +110,10 @@ class LandmarkFile:
         """
         return self._keys.find(image_path)
 
+    def keys_shown(self, image: Path | None = None) -> str:
+        """Some names of images in the file, for a message (:meth:`medpixcl.data.image_keys.ImageKeys.shown`)."""
+        return self._keys.shown(image)
+
     def assign(self, images: Iterable[Path]) -> Assignment:
         """Find the key of every image of a set (:meth:`medpixcl.data.image_keys.ImageKeys.assign`).
 
@@ -151,8 +155,8 @@ class LandmarkFile:
             path = Path(os.path.commonpath([Path(one).parent for one in image_path]))
         if (key := self.find(path)) is None:
             raise ValueError(
-                f"{self.path} has no landmarks of {path.name}; it holds those of {len(self._rows)} other image(s), "
-                "matched by path, or by a file name without a folder."
+                f"{self.path} has no landmarks of {'/'.join(path.parts[-2:])}; it has those of "
+                f"{self.keys_shown(path)}, and {HOW_FOUND}."
             )
         of_image = self._rows[key]
         self._require_same_image(of_image.values(), path, tuple(shape))

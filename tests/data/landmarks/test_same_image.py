@@ -164,12 +164,6 @@ def test_decimal_commas_in_a_csv_are_refused(tmp_path: Path, rows: str) -> None:
         read_landmarks(tmp_path / "lm.csv")
 
 
-def test_semicolons_are_named(tmp_path: Path) -> None:
-    (tmp_path / "lm.csv").write_text("image;landmark;x_px;y_px\na.png;s;10,5;20,5\n")
-    with pytest.raises(ValueError, match=r"lm\.csv has the columns image;landmark.* separated by commas"):
-        read_landmarks(tmp_path / "lm.csv")
-
-
 @pytest.mark.parametrize("score", ["", "0.25", "1", "nan", "high"])
 def test_scores_and_flags_of_our_own_stay(tmp_path: Path, score: str) -> None:
     (tmp_path / "lm.csv").write_text(f"image,landmark,x_px,y_px,score,flag\na.png,s,10,5,{score},unsure\n")
