@@ -44,13 +44,14 @@ class Corrections:
             folder of a run, of which the Slicer files or the table were edited.
 
     Raises:
-        ValueError: If the landmarks cannot be read; the message names the file.
+        ValueError: If no landmarks can be read; the message names the file.
     """
 
     def __init__(self, path: AnyPath) -> None:
-        self.file = read_landmarks(path)
+        self.unreadable: list[str] = []
+        self.file = read_landmarks(path, self.unreadable)
         markups = markups_of_run(self.file.path)
-        self.markups = None if markups is None else read_landmarks(markups)
+        self.markups = None if markups is None else read_landmarks(markups, self.unreadable)
 
     @property
     def name(self) -> str:
@@ -82,6 +83,7 @@ class Corrections:
                 f"{self.file.path} corrects {_some(absent)}, and none of these is among the images to search; give "
                 "corrections of some of them, under the names that landmarks.csv has"
             )
+        results.notes += [f"corrections are not used: {reason}" for reason in self.unreadable]
         if unknown:
             results.notes.append(f"the corrections also hold landmarks that are not searched: {_some(unknown)}")
         if absent:

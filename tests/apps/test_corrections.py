@@ -261,8 +261,11 @@ def test_a_place_outside_of_the_image(match: Callable[..., Results], found: Resu
     """One bad file does not end the work; a moved landmark never leaves its image."""
     shutil.copy(read / "phantom_001.mrk.json", read / "phantom_002.mrk.json")
     edit(read / "phantom_002.mrk.json", torch.tensor([500.0, 0.0]))
+    shutil.copy(read / "phantom_001.mrk.json", read / "phantom_003.mrk.json")
+    edit(read / "phantom_003.mrk.json", torch.tensor([torch.nan, 0.0]))
     results = match(corrections=read)
     assert results.corrected == ("phantom_001.png",)
+    assert any("not used" in note and "phantom_003.mrk.json: point 1" in note for note in results.warnings)
     assert any("phantom_002.png are not used" in note and "outside the image" in note for note in results.warnings)
     assert results.reading is not None
     far = replace(results.reading, habit=replace(results.reading.habit, offsets_mm=torch.full((4, 2), 10.0).double()))

@@ -24,13 +24,15 @@ RUN_TABLE, RUN_MARKUPS = "landmarks.csv", "markups"
 """Names of the table of a run, and of the folder with its Slicer files."""
 
 
-def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
+def read_landmarks(path: str | PathLike[str], unreadable: list[str] | None = None) -> LandmarkFile:
     """Read landmarks of one or many images.
 
     Args:
         path: CSV file (see :mod:`medpixcl.data.landmarks.csv_file`), JSON file of this package or of COCO, Slicer file
             or DICOM SR named after its image, or a folder. In a folder, Slicer files are read if there are any, else
             the CSV files, else the JSON files, else the reports; in the output folder of a run, its ``landmarks.csv``.
+        unreadable: List that is extended by why a file of a folder cannot be read, while the others are; None refuses
+            the whole folder.
 
     Raises:
         ValueError: If the landmarks cannot be read; the message names the file and the line.
@@ -41,9 +43,9 @@ def read_landmarks(path: str | PathLike[str]) -> LandmarkFile:
     if path.is_file():
         rows = _rows(path)
     else:
-        rows = [_placed(row, file, path) for file in _landmark_files(path) for row in _rows(file)]
+        rows = [row for file in _landmark_files(path) for row in _rows_of_one(file, path, unreadable)]
     if not rows:
-        raise ValueError(f"{path} holds no landmarks.")
+        raise ValueError(unreadable[0] if unreadable else f"{path} holds no landmarks.")
     return LandmarkFile(path, rows)
 
 
@@ -61,6 +63,17 @@ def _rows(file: Path) -> list[LandmarkRow]:
     if reader is None:
         raise ValueError(f"{file} is no landmark file; expected .csv, .mrk.json or .fcsv, COCO, or a DICOM SR.")
     return reader(file)
+
+
+def _rows_of_one(file: Path, folder: Path, unreadable: list[str] | None) -> list[LandmarkRow]:
+    """Rows of one file of a folder."""
+    try:
+        return [_placed(row, file, folder) for row in _rows(file)]
+    except ValueError as error:
+        if unreadable is None:
+            raise
+        unreadable.append(str(error))
+        return []
 
 
 def _placed(row: LandmarkRow, file: Path, folder: Path) -> LandmarkRow:
