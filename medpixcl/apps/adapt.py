@@ -263,7 +263,8 @@ def _inputs(matcher: Matcher, data: Manifest, given: Sequence[Any]) -> dict[str,
     """Digests of all that an adaptation depends on, by what they stand for."""
     pictures = [(section, one["image"], one.get("sha256")) for section, one in data.listed()]
     parts = {"images to learn from": pictures, "settings": given}
-    digests = {what: hashlib.sha256(json.dumps(part, default=repr).encode()).hexdigest() for what, part in parts.items()}
+    texts = {what: json.dumps(part, default=repr) for what, part in parts.items()}
+    digests = {what: hashlib.sha256(text.encode()).hexdigest() for what, text in texts.items()}
     return {"annotated images or weights": matcher.digest} | digests
 
 

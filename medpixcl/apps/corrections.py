@@ -18,7 +18,6 @@ from medpixcl.data.identity import first_file, image_stem, pair_images, short_na
 from medpixcl.data.landmarks.reading import RUN_MARKUPS, RUN_TABLE, markups_of_run, read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.landmarks.habit import learn_habit
-from medpixcl.landmarks.points import rows_by_name
 
 UNCHANGED_MM = 0.01
 """Distance in mm below which a landmark counts as left in place: files round their positions."""
@@ -332,9 +331,7 @@ def _places(file: LandmarkFile, one: Landmarks, key: str) -> Float[Tensor, "k d"
     """Positions of an image's landmarks in mm, LPS+, as a landmark file has them under a key; NaN where it has none."""
     paths = [*one.files[:1], image_folder(file) / key]
     named = next(path for path in paths if file.find(path) == key)
-    points = file.for_image(named, one.affine, one.shape)
-    voxels = rows_by_name(points.voxels, points.names, one.names)
-    return replace(one, points=replace(one.points, voxels=voxels)).mm
+    return one.mm_of(file.for_image(named, one.affine, one.shape))
 
 
 def _apart(first: Float[Tensor, "k d"], second: Float[Tensor, "k d"]) -> Bool[Tensor, " k"]:
