@@ -20,7 +20,7 @@ from ceph import DATA, FILE_SPACING, Cephalograms
 from selftraining import images_to_train_on, write_manifest
 
 from medpixcl import Results, adapt
-from medpixcl.apps.adapt import WAYS
+from medpixcl.apps.adaptation_steps import WAYS
 from medpixcl.apps.agreement import mean_of_both
 
 MEASURED = {"dev": ("dev",), "test1": ("test1", "published")}

@@ -7,11 +7,13 @@ from typing import Any
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundle_search import find_bundle
-from medpixcl.apps.bundles import checked_device, run_bundle
+from medpixcl.apps.bundles import checked_device, read_bundle, run_bundle
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
 
 BUNDLE = "xray_landmark_selftraining"
+ARGUMENTS = {"template", "landmarks", "data_list_file_path", "output_dir", "ckpt_dir"}
+"""Settings that the arguments give: files that a setting would exchange unseen."""
 
 
 def selftrain(
@@ -52,6 +54,8 @@ def selftrain(
         ValueError: If the input is bad; one sentence that names the file.
     """
     folder = checked_path(output, "the folder of the training")
+    chosen = selftraining_bundle(bundle, trust=trust)
+    check_selftraining(chosen, settings or {})
     several = [templates] if isinstance(templates, str | PathLike) else templates
     asked = {
         "start_weights": None if weights is None else str(weights),
@@ -68,5 +72,26 @@ def selftrain(
         "pixel_mm": spacing_mm,
     }
     values |= {key: value for key, value in asked.items() if value is not None}
-    run_bundle(find_bundle(bundle, BUNDLE, trust=trust), "train", values | dict(settings or {}))
+    run_bundle(chosen, "train", values | dict(settings or {}))
     return folder / "models" / "model.pt"
+
+
+def selftraining_bundle(bundle: AnyPath | None, *, trust: bool = False) -> Path:
+    """Find a self-training bundle, ``xray_landmark_selftraining`` by default."""
+    return find_bundle(bundle, BUNDLE, trust=trust)
+
+
+def check_selftraining(bundle: Path, settings: Mapping[str, Any]) -> None:
+    """Check a bundle and settings before anything is computed.
+
+    Raises:
+        ValueError: If the bundle is not made for self-training, it has no such setting, or an argument is set.
+    """
+    if typed := sorted(ARGUMENTS & settings.keys()):
+        raise ValueError(f"{typed[0]} is no setting of a bundle here; give it as the argument or option of that name")
+    parser = read_bundle(bundle, "train", settings)
+    if not {"template", "rounds"} <= parser.get().keys():
+        raise ValueError(
+            f"the bundle {bundle.name} is not made for self-training; give one that is, such as {BUNDLE} (`medpixcl "
+            "bundles list` says what each is for)"
+        )

@@ -1,5 +1,6 @@
 """`medpixcl adapt`."""
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,8 @@ from medpixcl.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
     from medpixcl.apps.adapt import Adapted
 
 
@@ -74,9 +77,21 @@ def adapt(
     given += ["--bundle", bundle] if bundle else []
     given += ["--weights", str(weights)] if weights else []
     command = _command(adapted.way, given, output / "models" / "model.pt")
-    command += ["--spacing-mm", f"{spacing_mm:g}"] if spacing_mm else []
+    command += _pixel_size(spacing_mm, adapted.matcher.templates[0].image)
+    command += ["--trust"] if trust and bundle else []
     say(f"next: {shlex.join(command)} --images NEW -o FOUND")
     say(f"report: {output / 'report.html'}")
+
+
+def _pixel_size(given: float | None, template: "MetaTensor") -> list[str]:
+    """The option with the pixel size of a template, which a manifest may have given; none for a volume."""
+    from medpixcl.coordinates import affines_of, spacing_of
+
+    if given is not None:
+        return ["--spacing-mm", f"{given:g}"]
+    sizes = spacing_of(affines_of(template)[0]).tolist()
+    equal = len(sizes) == 2 and math.isclose(*sizes, rel_tol=1e-6)
+    return ["--spacing-mm", f"{sizes[0]:g}"] if equal else []
 
 
 def _say_result(adapted: "Adapted") -> None:
@@ -92,7 +107,7 @@ def _say_result(adapted: "Adapted") -> None:
 
 def _command(way: str, given: list[str], weights: Path) -> list[str]:
     """The command that finds the landmarks in the way that was chosen."""
-    from medpixcl.apps.adapt import DETECTOR, MEAN
+    from medpixcl.apps.adaptation_steps import DETECTOR, MEAN
 
     if way == DETECTOR:
         return ["medpixcl", "detect", "--weights", str(weights)]

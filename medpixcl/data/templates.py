@@ -1,5 +1,6 @@
 """The annotated images (templates) of a run: named one by one, or by the folder or manifest that holds them."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -15,6 +16,8 @@ from medpixcl.data.manifest import Manifest, is_manifest
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
 from medpixcl.data.scan import scan
+
+log = logging.getLogger(__name__)
 
 
 def template_items(
@@ -57,10 +60,21 @@ def _items(path: Path, landmarks: AnyPath | None, spacing_mm: SpacingMM | None) 
         return [{"image": str(path)}]
     manifest = scan(path, spacing_mm=spacing_mm) if path.is_dir() else Manifest.read(path)
     entries = [entry for _, entry in manifest.listed()]
+    if landmarks is not None and Path(landmarks).exists():
+        _name_lost(manifest, landmarks)
     if len(entries) > 1 and landmarks is not None:
         entries = _marked(entries, path, landmarks)
     # Reading a folder without images says why they cannot be used.
     return items_of(entries) or [{"image": str(path)}]
+
+
+def _name_lost(manifest: Manifest, landmarks: AnyPath) -> None:
+    """Warn of annotated images that cannot be used."""
+    marks = read_landmarks(landmarks)
+    for record in manifest.rejected:
+        file = manifest.base_dir / str(record["path"])
+        if marks.find(file) is not None:
+            log.warning("%s has landmarks, and is left out: it %s", file, record["reason"])
 
 
 def _marked(entries: Datalist, path: Path, landmarks: AnyPath) -> Datalist:

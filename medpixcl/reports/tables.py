@@ -89,11 +89,11 @@ def landmark_summary_rows(
 
 
 def error_rows(metrics: Metrics) -> Table:
-    """One row per landmark with its errors, the greatest mean error first; those never measured come last."""
+    """One row per landmark with its errors: those never measured, then the greatest mean error first."""
     limits = list(metrics["sdr_percent"])
     keys = ["mre_mm", "median_mm", "p95_mm"]
     header = ["landmark", "measured", *map(_STATISTICS.__getitem__, keys), *map(_sdr_title, limits)]
-    order = sorted(metrics["per_landmark"].items(), key=lambda row: -(row[1]["mre_mm"] or 0.0))
+    order = sorted(metrics["per_landmark"].items(), key=lambda row: -_or_infinite(row[1]["mre_mm"]))
     rows = [[name, str(entry["measured"]), *_with_intervals(entry, limits, keys)] for name, entry in order]
     return [header, *rows]
 
@@ -177,6 +177,10 @@ def _values(
     statistics = [(_STATISTICS[key], entry[key], _interval(bounds.get(key))) for key in keys]
     rates, rate_bounds = entry["sdr_percent"], bounds["sdr_percent"]
     return statistics + [(_sdr_title(t), rates.get(t), _interval(rate_bounds.get(t))) for t in limits]
+
+
+def _or_infinite(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 def _with_intervals(entry: Metrics, limits: Sequence[str], keys: Sequence[str]) -> list[str]:

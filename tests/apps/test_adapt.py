@@ -1,6 +1,7 @@
 """Adaptation to a few annotated images: nothing is measured on what was learnt, and the best way is taken."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import pytest
 import torch
 
 import medpixcl
-from medpixcl.apps.adapt import DETECTOR, MATCHING, MEAN, WAYS, Adapted
+from medpixcl.apps.adapt import Adapted, best_way
+from medpixcl.apps.adaptation_steps import DETECTOR, MATCHING, MEAN, WAYS
 from medpixcl.data.phantoms import write_landmark_phantoms
+from medpixcl.data.scan import scan
+from medpixcl.data.templates import template_items
 from tests.test_same_name_detection import TINY, distances, found_in
 from tests.tiny import checkpoint, medpixcl as command
 
@@ -158,6 +162,92 @@ def test_trainings_of_other_inputs_are_not_taken_over(
     folder, _ = run
     with pytest.raises(ValueError, match=f"{folder} holds an adaptation with other {other}; give another folder"):
         adapted_to(data, folder, count, **changes)
+
+
+def test_copies_are_held_out_wherever_they_lie(data: Path, tmp_path: Path) -> None:
+    """Templates beside the folder of images, which holds a copy of one; and one picture annotated under two names."""
+    for name in ANNOTATED:
+        (tmp_path / "marked" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "marked" / name).write_bytes((data / "images" / name).read_bytes())
+    (tmp_path / "marked" / "twice.png").write_bytes((data / "images" / ANNOTATED[1]).read_bytes())
+    rows = (data / "marks.csv").read_text().splitlines()
+    rows += [row.replace(ANNOTATED[1], "twice.png") for row in rows if row.startswith(ANNOTATED[1])]
+    (tmp_path / "marked" / "landmarks.csv").write_text("\n".join(rows))
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, name in enumerate((ANNOTATED[0], *(f"phantom_{one:03}.png" for one in (4, 5, 6, 7)))):
+        (images / f"{number}.png").write_bytes((data / "images" / name).read_bytes())
+    medpixcl.adapt(tmp_path / "marked", tmp_path / "marked" / "landmarks.csv", images, tmp_path / "out",
+                   matcher=matcher(), epochs=1, spacing_mm=1.0, settings=TINY, device="cpu")  # fmt: skip
+    for number in 1, 2:
+        seen = {Path(name).name for name in checkpoint(tmp_path / "out" / "folds" / str(number))["labels"]["points"]}
+        assert ("0.png" in seen) is (ANNOTATED[0] in seen)
+        assert ("twice.png" in seen) is (ANNOTATED[1] in seen)
+    assert len(seen & {*ANNOTATED, "twice.png"}) in (2, 3)
+
+
+def test_pixel_size_of_a_manifest_is_enough(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the pictures nor the table nor an option states it; the command named next works as it stands."""
+    rows = (data / "marks.csv").read_text().splitlines()
+    (tmp_path / "marks.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
+    scan(data / "images", spacing_mm=1.0).write(tmp_path / "images.json")
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items()]
+    status = command("adapt", "--template", data / "images" / ANNOTATED[0], "--landmarks", tmp_path / "marks.csv",
+                     "--images", tmp_path / "images.json", "-o", tmp_path / "out", "--epochs", 1,
+                     *settings)  # fmt: skip
+    assert status == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: medpixcl "))
+    given = shlex.split(said.removeprefix("next: medpixcl "))
+    places = {"NEW": str(data / "images" / "phantom_005.png"), "FOUND": str(tmp_path / "found")}
+    assert command(*[places.get(word, word) for word in given]) == 0
+    assert (tmp_path / "found" / "landmarks.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"folds": 5}, "the number of folds is 5; give at most one for each of 4 annotated images"),
+        ({"settings": {"nosuch": 1}}, "has no setting nosuch"),
+        (
+            {"settings": {"data_list_file_path": "x.json"}},
+            "data_list_file_path is no setting of a bundle here; give it",
+        ),
+        ({"training_bundle": "xray_landmark_matching"}, "xray_landmark_matching"),
+        ({"training_bundle": "xray_infoaug_pretraining"}, "is not made for self-training; give one that is"),
+    ],
+)
+def test_refused_before_anything_is_trained(data: Path, tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        adapted_to(data, tmp_path / "out", **{"settings": {}} | changes)
+    assert not list(tmp_path.iterdir()), "the folder is free for the next try"
+
+
+def test_folder_with_other_files_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "images.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds other files; give a new folder"):
+        adapted_to(data, tmp_path)
+    assert (tmp_path / "images.json").read_text() == "{}"
+
+
+def test_too_few_images_to_learn_from(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has 0 image\(s\) besides the annotated ones; give at least 2"):
+        medpixcl.adapt(data / "images" / ANNOTATED[0], data / "marks.csv", data / "images" / ANNOTATED[0],
+                       tmp_path / "out", matcher=matcher(), spacing_mm=1.0, device="cpu")  # fmt: skip
+
+
+def test_ways_are_compared_where_all_found_the_landmark() -> None:
+    errors = {MATCHING: torch.tensor([[1.0, torch.nan]]), DETECTOR: torch.tensor([[0.5, 35.0]])}
+    assert best_way(errors | {MEAN: torch.tensor([[0.7, 35.0]])}) == DETECTOR
+    assert best_way({way: torch.full((1, 2), torch.nan) for way in WAYS}) == MEAN
+
+
+def test_damaged_annotated_image_is_named(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(data / "images", tmp_path / "t")
+    (tmp_path / "t" / ANNOTATED[1]).write_bytes((data / "images" / ANNOTATED[1]).read_bytes()[:100])
+    shutil.copy(data / "marks.csv", tmp_path / "marks.csv")
+    items = template_items(tmp_path / "t", tmp_path / "marks.csv", spacing_mm=1.0)
+    assert len(items) == 3
+    assert f"{ANNOTATED[1]} has landmarks, and is left out: it " in caplog.text
 
 
 def test_more_images_to_learn_from_need_another_folder(data: Path, run: tuple[Path, Adapted], tmp_path: Path) -> None:
