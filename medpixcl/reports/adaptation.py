@@ -54,17 +54,16 @@ def _choice(way: str, annotated: int, seen: float, metrics: Mapping[str, Metrics
 
 
 def _landmarks(metrics: Metrics) -> Section:
-    text = "Landmarks in the order of their error, the least reliable first: check these in every image."
+    text = (
+        "The least reliable landmarks first, before them those that could not be measured: check these in every image."
+    )
     return Section(heading="Where it is unsure", text=text, tables={"Expected error": error_rows(metrics)})
 
 
 def _budget(way: str, seen: float, metrics: Mapping[str, Metrics], curve: Mapping[int, float]) -> Section:
     results = [FewShotResult(count, "matching", error) for count, error in curve.items()]
-    results += [
-        FewShotResult(round(seen), f"{name}, held out", one["mre_mm"])
-        for name, one in metrics.items()
-        if name == way and one["mre_mm"] is not None
-    ]
+    if way in metrics and (error := metrics[way]["mre_mm"]) is not None:
+        results.append(FewShotResult(round(seen), f"{way}, held out", error))
     picture = Picture(
         image=few_shot_curve(results),
         caption="Error of matching by number of annotated images, each measured in the others.",
