@@ -41,7 +41,7 @@ def _choice(way: str, annotated: int, seen: float, metrics: Mapping[str, Metrics
     if not metrics:
         text = (
             f"Taken: {way}. With {annotated} annotated image(s) and without a cross-validation nothing says which way "
-            "is best; on cephalograms the mean of both was."
+            "is best; on cephalograms the mean of both is the best or close to it."
         )
         return Section(heading="Way of finding the landmarks", text=text)
     text = (
