@@ -6,9 +6,8 @@ on annotated images that it did not see.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,23 +159,29 @@ def adapt(
             "some tens"
         )
     data = with_annotated(data, items, spacing_mm)
-    train = partial(
-        selftrain,
-        landmarks=landmarks,
-        bundle=bundle,
-        epochs=epochs,
-        device=device,
-        spacing_mm=spacing_mm,
-        settings=settings,
-        trust=True,
-    )
-    steps = Steps(used, items, data, landmarks, lambda seen, place: _trained(train, seen, place, device))
+
+    def train(seen: Datalist, place: Path) -> Detector:
+        weights = selftrain(
+            [template_path(item) for item in seen],
+            landmarks,
+            place / IMAGES,
+            place,
+            bundle=bundle,
+            epochs=epochs,
+            device=device,
+            spacing_mm=spacing_mm,
+            settings=settings,
+            trust=True,
+        )
+        return Detector.from_bundle(weights=weights, device=device or "auto")
+
+    steps = Steps(used, items, data, landmarks, train)
     count = steps.possible(folds)
     require_same(folder, digests_of(used, data, [folds, epochs, spacing_mm, settings, str(bundle)]))
     data.write(folder / IMAGES)
     curve, errors = steps.curve(), steps.cross_validate(count, folder)
     log.info("training on all %d annotated image(s)", len(items))
-    detector = steps.train(items, folder)
+    detector = train(items, folder)
     adapted = Adapted(
         used.fit(items, landmarks),
         detector,
@@ -197,11 +202,6 @@ def best_way(errors_mm: Mapping[str, Float[Tensor, "n k"]]) -> str:
         return MEAN
     found = ~torch.stack(list(errors_mm.values())).isnan().any(dim=0)
     return min(errors_mm, key=lambda way: float(errors_mm[way][found].mean())) if bool(found.any()) else MEAN
-
-
-def _trained(train: Callable[..., Path], items: Datalist, folder: Path, device: str | None) -> Detector:
-    weights = train([template_path(item) for item in items], data=folder / IMAGES, output=folder)
-    return Detector.from_bundle(weights=weights, device=device or "auto")
 
 
 def _write(adapted: Adapted, folder: Path) -> None:

@@ -5,7 +5,7 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +198,24 @@ def _is_component(value: Any) -> bool:
         return _MOVED.fullmatch(value) is not None
     target = value.get("_target_") if isinstance(value, Mapping) else None
     return isinstance(target, str) and not inspect.isroutine(locate(target))
+
+
+def refuse_arguments(settings: Collection[str], arguments: set[str]) -> None:
+    """Refuse settings for which a call has arguments of its own.
+
+    Raises:
+        BundleError: If one of the settings is among the arguments.
+    """
+    if typed := sorted(arguments.intersection(settings)):
+        raise BundleError(f"{typed[0]} is no setting of a bundle here; give it as the argument or option of that name")
+
+
+def why_not_made_for(bundle: Path, purpose: str, default: str) -> str:
+    """Say that a bundle does something else than what is asked for, and which one does it."""
+    return (
+        f"the bundle {bundle.name} is not made for {purpose}; give one that is, such as {default} (`medpixcl bundles "
+        "list` says what each is for)"
+    )
 
 
 def refuse_renamed(keys: Sequence[str]) -> None:

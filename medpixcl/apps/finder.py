@@ -17,7 +17,7 @@ from tqdm import tqdm
 from medpixcl._typing import AnyPath
 from medpixcl.apps.agreement import mean_of_both, require_fitting
 from medpixcl.apps.bundle_search import find_bundle
-from medpixcl.apps.bundles import checked_device, own_errors, read_bundle
+from medpixcl.apps.bundles import checked_device, own_errors, read_bundle, refuse_arguments, why_not_made_for
 from medpixcl.apps.corrections import Corrections, KnownHabit, mean_moves, reader_of, require_apart
 from medpixcl.apps.habit_file import found_by
 from medpixcl.apps.images import Images
@@ -287,8 +287,7 @@ def read_finder(
         raise ValueError(f"settings are {settings!r}; expected a mapping of the names of settings to values")
     given = None if weights is None else checked_path(weights, "the file of weights")
     folder, values = find_bundle(bundle, kind.default_bundle, trust=trust), dict(settings or {})
-    if typed := sorted(TYPED & values.keys()):
-        raise ValueError(f"{typed[0]} is no setting of a bundle here; give it as the argument or option of that name")
+    refuse_arguments(values, TYPED)
     if str(device) != "auto":
         values["device"] = torch.device(checked_device(str(device)))
     parser = read_bundle(folder, "inference", values, extra_configs=configs)
@@ -305,8 +304,5 @@ def read_finder(
 def _component(parser: ConfigParser, folder: Path, kind: type[F]) -> F:
     """The component ``finder`` of a configuration."""
     if "finder" not in parser or not isinstance(finder := parser.get_parsed_content("finder"), kind):
-        raise ValueError(
-            f"the bundle {folder.name} is not made for {kind.title.lower()}; give one that is, such as "
-            f"{kind.default_bundle} (`medpixcl bundles list` says what each is for)"
-        )
+        raise ValueError(why_not_made_for(folder, kind.title.lower(), kind.default_bundle))
     return finder

@@ -7,7 +7,7 @@ from typing import Any
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundle_search import find_bundle
-from medpixcl.apps.bundles import checked_device, read_bundle, run_bundle
+from medpixcl.apps.bundles import checked_device, read_bundle, refuse_arguments, run_bundle, why_not_made_for
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
 
@@ -87,11 +87,7 @@ def check_selftraining(bundle: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If the bundle is not made for self-training, it has no such setting, or an argument is set.
     """
-    if typed := sorted(ARGUMENTS & settings.keys()):
-        raise ValueError(f"{typed[0]} is no setting of a bundle here; give it as the argument or option of that name")
+    refuse_arguments(settings, ARGUMENTS)
     parser = read_bundle(bundle, "train", settings)
     if not {"template", "rounds"} <= parser.get().keys():
-        raise ValueError(
-            f"the bundle {bundle.name} is not made for self-training; give one that is, such as {BUNDLE} (`medpixcl "
-            "bundles list` says what each is for)"
-        )
+        raise ValueError(why_not_made_for(bundle, "self-training", BUNDLE))

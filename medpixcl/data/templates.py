@@ -12,6 +12,7 @@ from medpixcl.data.datalist import Datalist, items_of
 from medpixcl.data.identity import first_file, is_image_of
 from medpixcl.data.image_keys import HOW_FOUND, why_unclear
 from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import Manifest, is_manifest
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
@@ -60,32 +61,30 @@ def _items(path: Path, landmarks: AnyPath | None, spacing_mm: SpacingMM | None) 
         return [{"image": str(path)}]
     manifest = scan(path, spacing_mm=spacing_mm) if path.is_dir() else Manifest.read(path)
     entries = [entry for _, entry in manifest.listed()]
-    if landmarks is not None and Path(landmarks).exists():
-        _name_lost(manifest, landmarks)
-    if len(entries) > 1 and landmarks is not None:
-        entries = _marked(entries, path, landmarks)
+    if landmarks is not None and (len(entries) > 1 or Path(landmarks).exists()):
+        marks = read_landmarks(landmarks)
+        _name_lost(manifest, marks)
+        entries = _marked(entries, path, marks) if len(entries) > 1 else entries
     # Reading a folder without images says why they cannot be used.
     return items_of(entries) or [{"image": str(path)}]
 
 
-def _name_lost(manifest: Manifest, landmarks: AnyPath) -> None:
+def _name_lost(manifest: Manifest, marks: LandmarkFile) -> None:
     """Warn of annotated images that cannot be used."""
-    marks = read_landmarks(landmarks)
     for record in manifest.rejected:
         file = manifest.base_dir / str(record["path"])
         if marks.find(file) is not None:
             log.warning("%s has landmarks, and is left out: it %s", file, record["reason"])
 
 
-def _marked(entries: Datalist, path: Path, landmarks: AnyPath) -> Datalist:
+def _marked(entries: Datalist, path: Path, marks: LandmarkFile) -> Datalist:
     """The entries that a landmark file names."""
     images = [template_path(entry) for entry in entries]
-    file = read_landmarks(landmarks)
-    keys = file.assign(images).keys
+    keys = marks.assign(images).keys
     if not keys:
         raise ValueError(
-            f"{path} has {len(entries)} images, and {landmarks} has landmarks of none of them but of "
-            f"{file.keys_shown()}; {HOW_FOUND}: name images of that landmark file as templates"
+            f"{path} has {len(entries)} images, and {marks.path} has landmarks of none of them but of "
+            f"{marks.keys_shown()}; {HOW_FOUND}: name images of that landmark file as templates"
         )
     return [entry for entry, image in zip(entries, images, strict=True) if image in keys]
 
