@@ -5,6 +5,9 @@ number. Every set of templates trains one detector on the training images, of wh
 of them are left out with ``--split dev``. Finished sets are kept in ``--runs``, so that the same command goes on.
 
     python benchmarks/adaptation.py --split test1 --counts 3 5 10 --draws 2 --json adaptation.json
+
+``--alone`` measures what the annotated images give without the others: the detector of
+``cephalometric_landmark_detection``, from the same start, fine-tuned on them alone.
 """
 
 import argparse
@@ -16,13 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 from annotation_budget import NAMED, drawn_sets
-from ceph import DATA, FILE_SPACING, Cephalograms
+from ceph import DATA, FILE_SPACING, ROOT, Cephalograms
 from selftraining import images_to_train_on, write_manifest
 
-from medpixcl import Results, adapt
+from medpixcl import Detector, Results, adapt
 from medpixcl.apps.adaptation_steps import WAYS
 from medpixcl.apps.agreement import mean_of_both
+from medpixcl.apps.bundles import run_bundle
+from medpixcl.data.manifest import Manifest
 
+ALONE = "fine-tuned alone"
+SUPERVISED = ROOT / "bundles" / "cephalometric_landmark_detection"
 MEASURED = {"dev": ("dev",), "test1": ("test1", "published")}
 """Sets of images on which each split is measured, the largest last."""
 
@@ -32,23 +39,64 @@ def adapted_errors(cephalograms: Cephalograms, split: str, templates: list[str],
     kept = folder / "errors.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
-    manifest = folder / "unlabelled.json"
+    manifest = folder.parent / "unlabelled.json"
     write_manifest(cephalograms, images_to_train_on(cephalograms, cephalograms.images(split)), manifest)
     start, marks = time.monotonic(), cephalograms.folder / "landmarks.csv"
     adapted = adapt(
         [cephalograms.path(name) for name in templates], marks, manifest, folder, folds=0, spacing_mm=FILE_SPACING
     )
     errors: dict[str, Any] = {"seconds": time.monotonic() - start}
-    sets = {name: cephalograms.images(name) for name in MEASURED[split]}
-    paths = [cephalograms.path(name) for name in sets[MEASURED[split][-1]] if name not in templates]
+    paths = paths_to_measure(cephalograms, split)
     matched = adapted.matcher.match(paths, spacing_mm=FILE_SPACING, reference=marks)
     detected = adapted.detector.detect(paths, spacing_mm=FILE_SPACING, reference=marks)
     both = mean_of_both(matched, detected)
     both.measure()
     for way, results in zip(WAYS, (matched, detected, both), strict=True):
-        errors[way] = {name: mean_error(results, images) for name, images in sets.items()}
+        errors[way] = errors_of_sets(cephalograms, split, results)
     kept.write_text(json.dumps(errors), encoding="utf-8")
     return errors
+
+
+def errors_alone(
+    cephalograms: Cephalograms, split: str, templates: list[str], folder: Path, steps: int
+) -> dict[str, Any]:
+    """The same of a detector that was trained for so many steps on the annotated images alone."""
+    kept = folder / "errors.json"
+    if kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    marks = cephalograms.folder / "landmarks.csv"
+    entries = [
+        {"image": str(cephalograms.path(name)), "spacing_mm": [FILE_SPACING] * 2, "landmarks": {"mean": str(marks)}}
+        for name in templates
+    ]
+    Manifest(training=entries).write(folder / "annotated.json")
+    places = {
+        "data_list_file_path": str(folder / "annotated.json"),
+        "output_dir": str(folder),
+        "ckpt_dir": str(folder / "models"),
+        "val_fraction": 0.0,
+        "val_interval": 10**6,
+        "steps": steps,
+        "silent": True,
+    }
+    start = time.monotonic()
+    run_bundle(SUPERVISED, "train", places)
+    detector = Detector.from_bundle(SUPERVISED, weights=folder / "models" / "model.pt", trust=True)
+    seconds = time.monotonic() - start
+    found = detector.detect(paths_to_measure(cephalograms, split), spacing_mm=FILE_SPACING, reference=marks)
+    errors = {"seconds": seconds, ALONE: errors_of_sets(cephalograms, split, found)}
+    kept.write_text(json.dumps(errors), encoding="utf-8")
+    return errors
+
+
+def paths_to_measure(cephalograms: Cephalograms, split: str) -> list[Path]:
+    """Files of all images that a split measures."""
+    return [cephalograms.path(name) for name in cephalograms.images(MEASURED[split][-1])]
+
+
+def errors_of_sets(cephalograms: Cephalograms, split: str, results: Results) -> dict[str, dict[str, float]]:
+    """Error on every set of images of a split."""
+    return {name: mean_error(results, cephalograms.images(name)) for name in MEASURED[split]}
 
 
 def mean_error(results: Results, images: list[str]) -> dict[str, float]:
@@ -67,6 +115,8 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 3, 5, 10], help="numbers of annotated images")
     parser.add_argument("--draws", type=int, default=2, help="sets for each number; of one image the first named ones")
     parser.add_argument("--runs", type=Path, default=Path("runs/adaptation"))
+    parser.add_argument("--alone", action="store_true", help="fine-tune on the annotated images alone instead")
+    parser.add_argument("--steps", type=int, default=400, help="training steps of --alone")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -75,16 +125,21 @@ def main() -> None:
     images = cephalograms.images(options.split)
     free = [name for name in cephalograms.images("train") if name not in images]
     results: dict[str, Any] = {"split": options.split}
+    ways = [ALONE] if options.alone else WAYS
+    runs = options.runs.absolute() / options.split / ("alone" if options.alone else "adapted")
     for count in options.counts:
         sets = list(NAMED) if count == 1 else drawn_sets(free, count, options.draws)
         rows = {}
         for name in sets[: options.draws]:
-            folder = options.runs.absolute() / options.split / name.replace("+", "_")
-            rows[name] = adapted_errors(cephalograms, options.split, name.split("+"), folder)
-            print(name, {way: round(rows[name][way][options.split]["mre_mm"], 3) for way in WAYS}, flush=True)
+            templates, folder = name.split("+"), runs / name.replace("+", "_")
+            if options.alone:
+                rows[name] = errors_alone(cephalograms, options.split, templates, folder, options.steps)
+            else:
+                rows[name] = adapted_errors(cephalograms, options.split, templates, folder)
+            print(name, {way: round(rows[name][way][options.split]["mre_mm"], 3) for way in ways}, flush=True)
         results[str(count)] = rows
         for group in MEASURED[options.split]:
-            for way in WAYS:
+            for way in ways:
                 means, within = ([row[way][group][key] for row in rows.values()] for key in ("mre_mm", "sdr_2"))
                 spread = np.std(means, ddof=1) if len(means) > 1 else np.nan
                 print(
