@@ -18,12 +18,13 @@ from medpixcl._typing import AnyPath
 from medpixcl.apps.agreement import mean_of_both, require_fitting
 from medpixcl.apps.bundle_search import find_bundle
 from medpixcl.apps.bundles import checked_device, own_errors, read_bundle, refuse_arguments, why_not_made_for
-from medpixcl.apps.corrections import Corrections, KnownHabit, mean_moves, reader_of, require_apart
+from medpixcl.apps.corrections import Corrections, reader_of, require_apart
 from medpixcl.apps.habit_file import found_by
+from medpixcl.apps.habits import KnownHabit, mean_moves, stretch_regions
 from medpixcl.apps.images import Images
 from medpixcl.apps.loaded_images import Searchable, image_list
 from medpixcl.apps.output import Output
-from medpixcl.apps.radii import Radii
+from medpixcl.apps.radii import Radii, with_radii
 from medpixcl.apps.results import Landmarks, Results, lps_axes
 from medpixcl.coordinates import original_voxels
 from medpixcl.data.landmarks.reading import read_landmarks
@@ -215,6 +216,7 @@ class LandmarkFinder(ABC):
         found = {one.source: one.mm for one in results.landmarks}
         reader.apply(results, read, self.origin(results))
         results = self.search_again(results)
+        stretch_regions(results)
         results.moved_mm = None if results.reading is None else mean_moves(results, found)
         return results
 
@@ -240,18 +242,18 @@ class LandmarkFinder(ABC):
         """Landmarks of one prepared image (1, *spatial), the image ``number`` of its batch."""
         source, flags = str(image.meta["filename_or_obj"]), self.flags(prediction, number)
         voxels, scores, spread = (prediction[key][number].cpu() for key in ("points", "confidence", "covariance_mm2"))
-        to_lps = lps_axes(image)
+        to_lps, radii = lps_axes(image), results.radii.of(flags)
         return Landmarks(
             image=results.images.name(source),
             points=LandmarkSet(results.names, original_voxels(voxels, image), scores, flags),
             affine=torch.as_tensor(image.meta["original_affine"], dtype=torch.float64),
             shape=tuple(int(size) for size in image.meta["spatial_shape"]),
             files=results.images.files(source),
-            extras=tuple(results.radii.with_column([{} for _ in results.names], flags)),
+            extras=with_radii([{} for _ in results.names], radii),
             stem=results.images.stem(source),
             source=source,
             covariance_mm2=to_lps @ spread.double() @ to_lps.T,
-            radii_mm=results.radii.of(flags),
+            radii_mm=radii,
         )
 
 

@@ -14,6 +14,7 @@ from medpixcl.apps.images import Images
 from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.regions import Regions
 from medpixcl.apps.results import Landmarks, Results, lps_axes, rejected_rows
+from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.reading import REJECTED_TABLE
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
@@ -23,7 +24,7 @@ from medpixcl.reports.figures import save_png
 from medpixcl.reports.html import Picture
 from medpixcl.reports.tables import write_metrics_json
 
-METRICS_FILE, HABIT_FILE = "metrics.json", "habit.json"
+METRICS_FILE, HABIT_FILE, RADII_FILE = "metrics.json", "habit.json", "radius_calibration.json"
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ class Output:
             results.reading.write(self.folder / HABIT_FILE)
         if self.regions is not None:
             self.regions.write(self.folder, results)
+        if results.stretch is not None and results.radii.calibration is not None:
+            write_text_atomically(self.folder / RADII_FILE, results.radii.calibration.to_json() + "\n")
         compared, between_readers_mm = self._compare(results)
         curve, warnings = few_shot_report(results.metrics or {}, self._earlier(), between_readers_mm)
         pictures = [Picture(image=Path(file).read_bytes(), caption=caption) for file, caption in self.pictures]

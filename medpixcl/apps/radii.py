@@ -1,5 +1,6 @@
 """Error radii of matched landmarks, for the table, the overlays and the comparison with a reference."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,13 +35,11 @@ class Radii:
         """Radii in mm of one image's landmarks (K,), according to their flags; NaN where there is none."""
         return None if self.calibration is None else self.calibration.radii_of(self.names, flags)
 
-    def with_column(self, rows: list[dict[str, str]], flags: Sequence[str]) -> list[dict[str, str]]:
-        """Add the column ``radius_mm`` to the rows of one image; without a calibration, return them unchanged."""
-        radii = self.of(flags)
-        if radii is None:
-            return rows
-        cells = ["" if radius != radius else f"{radius:.4f}" for radius in radii.tolist()]
-        return [row | {"radius_mm": cell} for row, cell in zip(rows, cells, strict=True)]
+    def stretched(self, factor: float) -> "Radii":
+        """Copy with radii that are so many times as large."""
+        other = copy.copy(self)
+        other.calibration = None if self.calibration is None else self.calibration.stretched(factor)
+        return other
 
     def measure(self, flags: Mapping[str, Sequence[str]], metrics: dict[str, Any] | None) -> dict[str, str]:
         """Text on the radii for the report; also adds the share of radii that hold the true position to the metrics.
@@ -59,3 +58,11 @@ class Radii:
         share = coverage_of(errors, radii)
         metrics["radius_coverage"] = {"target": self.calibration.coverage, "measured": share}
         return {"circles": f"{meant}, hold {100 * share:.1f} %"}
+
+
+def with_radii(rows: Sequence[dict[str, str]], radii_mm: Float[Tensor, " k"] | None) -> tuple[dict[str, str], ...]:
+    """Add the column ``radius_mm`` to the rows of one image; without radii, return them unchanged."""
+    if radii_mm is None:
+        return tuple(rows)
+    cells = ["" if radius != radius else f"{radius:.4f}" for radius in radii_mm.tolist()]
+    return tuple(row | {"radius_mm": cell} for row, cell in zip(rows, cells, strict=True))

@@ -27,7 +27,8 @@ class Regions:
     Without a calibration it makes one from the reference, ``region_calibration.json``. With one it adds a region to
     every landmark, flags a landmark as unsure if its region is larger than nearly all of the calibration's, and writes
     ``regions.csv`` (LPS+ mm: place, semi-axes and their directions, flag) and, with a reference,
-    ``region_coverage.json``.
+    ``region_coverage.json``. If corrected images changed the size of the regions, ``region_calibration.json`` is the
+    calibration of the new size.
 
     Args:
         calibration: File ``region_calibration.json`` of a run on other images; None makes a new calibration.
@@ -90,6 +91,9 @@ class Regions:
         """Write the calibration, or the regions and the share of true positions that they hold."""
         if self.calibration is not None:
             write_text_atomically(folder / TABLE_FILE, _table(results.landmarks))
+            if results.stretch is not None:
+                stretched = self.calibration.stretched(results.stretch)
+                write_text_atomically(folder / CALIBRATION_FILE, stretched.to_json() + "\n")
         if results.reference is None:
             return
         if self.calibration is None:

@@ -171,6 +171,8 @@ class Results:
             corrected, (K,); None without a habit.
         matched_again: True if these images were matched again, with the corrected ones as templates; else the habit
             moved them.
+        stretch: Factor by which the regions (or radii) were stretched, as corrected images asked; None where they keep
+            the size of the calibration.
         notes: Sentences on the corrections that a reader should know.
     """
 
@@ -192,6 +194,7 @@ class Results:
     corrected: tuple[str, ...] = ()
     moved_mm: Float[Tensor, " k"] | None = None
     matched_again: bool = False
+    stretch: float | None = None
     notes: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
@@ -204,6 +207,13 @@ class Results:
     def rejected(self) -> dict[str, str]:
         """Reason for every image that was not searched."""
         return self.images.rejected
+
+    @property
+    def coverage(self) -> float | None:
+        """Probability with which the regions (or radii) hold the true positions; None without a calibration."""
+        regions = None if self.output.regions is None else self.output.regions.calibration
+        calibration = regions or self.radii.calibration
+        return None if calibration is None else calibration.coverage
 
     @property
     def warnings(self) -> list[str]:
@@ -326,12 +336,10 @@ class Results:
         write_match_report(path, page)
 
     def _region_table(self) -> list[list[str]]:
-        regions = None if self.output.regions is None else self.output.regions.calibration
         sizes = [one.radii_mm if one.regions_mm2 is None else region_size(one.regions_mm2) for one in self.landmarks]
-        calibration = regions or self.radii.calibration
-        if calibration is None or any(size is None for size in sizes):
+        if self.coverage is None or any(size is None for size in sizes):
             return []
-        return region_rows(self.names, torch.stack([size for size in sizes if size is not None]), calibration.coverage)
+        return region_rows(self.names, torch.stack([size for size in sizes if size is not None]), self.coverage)
 
     def _habit_table(self) -> list[list[str]]:
         if self.reading is None:

@@ -10,7 +10,7 @@ Vovk, Conditional Validity of Inductive Conformal Predictors, ACML 2012, section
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ def conformal_quantile(scores: Float[Tensor, "n ..."], coverage: float) -> Float
     endless = torch.full_like(scores[:1], torch.inf)
     ordered = torch.cat([scores.nan_to_num(nan=torch.inf), endless]).sort(dim=0).values
     return ordered.gather(0, (rank - 1).clamp_max(len(scores))[None])[0]
+
+
+def scaled(sizes: Sequence[float | None], factor: float) -> tuple[float | None, ...]:
+    """Multiply sizes; None stays unknown."""
+    return tuple(None if size is None else factor * size for size in sizes)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,11 @@ class RadiusCalibration:
             radius = None if flag == "missing" else self.radii_mm[group][self.names.index(name)]
             radii.append(math.nan if radius is None else radius)
         return torch.tensor(radii, dtype=torch.float64)
+
+    def stretched(self, factor: float) -> "RadiusCalibration":
+        """Copy with radii that are so many times as large."""
+        radii = {group: scaled(row, factor) for group, row in self.radii_mm.items()}
+        return replace(self, radii_mm=radii)
 
     def to_json(self) -> str:
         """Return the calibration as JSON text, for :meth:`read`."""

@@ -115,6 +115,28 @@ def learn_habit(names: Sequence[str], found_mm: Float[Tensor, "n k d"], correcte
     return Habit(tuple(names), offsets, deviations, tuple(there.sum(dim=0).tolist()), reference)
 
 
+def left_out_errors(found_mm: Float[Tensor, "n k d"], corrected_mm: Float[Tensor, "n k d"]) -> Float[Tensor, "n k d"]:
+    """Measure in every corrected image what is left after the habit that the other corrected images give.
+
+    So the corrected images say how far off the landmarks of all others are, although the habit is fitted to them.
+
+    Args:
+        found_mm: Positions that the finder gave, in mm, LPS+, shape (N, K, D), NaN where missing.
+        corrected_mm: Positions that the reader gave, NaN where none, shape (N, K, D).
+
+    Returns:
+        The reader's less the moved positions in mm, shape (N, K, D), float64; NaN where either is missing.
+    """
+    found, corrected = found_mm.double(), corrected_mm.double()
+    moved = found.clone()
+    names = tuple(map(str, range(found.shape[1])))
+    for image in range(len(found)):
+        others = torch.arange(len(found)) != image
+        if not bool((found[others] - corrected[others]).isnan().any(dim=2).all()):
+            moved[image] = learn_habit(names, found[others], corrected[others]).apply(found[image])
+    return corrected - moved
+
+
 def local_frames(reference_mm: Float[Tensor, "k d"], found_mm: Float[Tensor, "*n k d"]) -> Float[Tensor, "*n d d"]:
     """Fit the turn and the scale from a reference shape to found landmarks, robust to a few wrong ones.
 

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from medpixcl.landmarks.calibration import conformal_quantile
+from medpixcl.landmarks.calibration import conformal_quantile, scaled
 
 MIN_SD_MM = 1e-3
 """Least standard deviation in mm along any direction of a covariance that has a shape."""
@@ -163,6 +163,13 @@ class RegionCalibration:
         chosen = [by_name[name] for name in names]
         return torch.tensor([math.nan if value is None else value for value in chosen], dtype=torch.float64)
 
+    def stretched(self, factor: float) -> "RegionCalibration":
+        """Copy whose regions are so many times as long along every axis; the same landmarks are unsure."""
+        (limit,) = scaled((self.unsure_above_mm,), factor)
+        return replace(
+            self, scales=scaled(self.scales, factor), radii_mm=scaled(self.radii_mm, factor), unsure_above_mm=limit
+        )
+
     def to_json(self) -> str:
         """Return the calibration as JSON text, for :meth:`read`."""
         return json.dumps(asdict(self), indent=1)
@@ -251,6 +258,26 @@ def _quantiles(scores: Float[Tensor, "n k"], share: float) -> tuple[float | None
 
 def _number(value: Any) -> float | None:
     return None if value is None else float(value)
+
+
+def region_scale(away_mm: Float[Tensor, "n k d"], regions: Float[Tensor, "n k d d"], coverage: float) -> float | None:
+    """Compute by how much regions must be stretched to hold a share of the true places of other images.
+
+    Args:
+        away_mm: True minus found position in mm in some images, shape (N, K, D); NaN where either is missing.
+        regions: Regions of these landmarks in mm^2, shape (N, K, D, D); NaN where there is none.
+        coverage: Probability that a true place lies within its stretched region.
+
+    Returns:
+        Factor of the semi-axes; None if there are too few examples, all landmarks together.
+
+    Example:
+        >>> away = torch.tensor([[3.0, 0.0]]).expand(9, 1, 2)
+        >>> region_scale(away, torch.eye(2).expand(9, 1, 2, 2), 0.9)
+        3.0
+    """
+    scale = float(conformal_quantile(mahalanobis_distance(away_mm, regions).flatten(), coverage))
+    return scale if math.isfinite(scale) else None
 
 
 def covered(away_mm: Float[Tensor, "*n d"], regions: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n"]:

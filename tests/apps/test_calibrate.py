@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from medpixcl.apps.calibrate import collect_examples, detour_errors, match_image, shape_errors
-from medpixcl.apps.radii import Radii
+from medpixcl.apps.radii import Radii, with_radii
 from medpixcl.data.phantoms import write_phantoms
 from medpixcl.landmarks.calibration import RadiusCalibration
 from medpixcl.landmarks.geometry import transform
@@ -125,16 +125,15 @@ def write_calibration(path: Path, names: tuple[str, ...]) -> Path:
 
 class TestRadii:
     def test_without_a_calibration_rows_stay(self) -> None:
-        rows = [{"landmark": "a", "flag": ""}]
         radii = Radii(None, ("a",))
-        assert radii.with_column(rows, [""]) is rows
         assert radii.of([""]) is None
+        assert with_radii([{"landmark": "a", "flag": ""}], radii.of([""])) == ({"landmark": "a", "flag": ""},)
         assert radii.measure({}, None) == {}
 
     def test_the_last_column(self, tmp_path: Path) -> None:
         radii = Radii(str(write_calibration(tmp_path / "c.json", ("a", "b", "c"))), ("c", "a", "b"))
         rows = [{"landmark": name, "flag": flag} for name, flag in (("c", ""), ("a", "unsure"), ("b", "missing"))]
-        made = radii.with_column(rows, ["", "unsure", "missing"])
+        made = with_radii(rows, radii.of(["", "unsure", "missing"]))
         assert [list(row) for row in made] == [["landmark", "flag", "radius_mm"]] * 3
         assert [row["radius_mm"] for row in made] == ["3.0000", "", ""]
 

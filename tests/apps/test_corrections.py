@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from medpixcl import Detector, Matcher, Results, read_image
-from medpixcl.apps.corrections import move_landmarks
 from medpixcl.apps.habit_file import ReadingHabit
+from medpixcl.apps.habits import move_landmarks
 from medpixcl.data.phantoms import write_landmark_phantoms
-from medpixcl.landmarks.habit import learn_habit
+from medpixcl.landmarks.calibration import RadiusCalibration
+from medpixcl.landmarks.habit import learn_habit, left_out_errors
 from tests.test_same_name_detection import found_in
 from tests.tiny import MATCHING, ROOT, medpixcl
 
@@ -225,6 +226,43 @@ def test_regions_end_where_a_reader_places_a_landmark(found: Results) -> None:
     regions = results.landmarks[0].regions_mm2
     assert regions is not None
     assert regions.isnan().flatten(1).all(dim=1).tolist() == [True, False, False, False]
+
+
+def test_corrections_change_the_size_of_regions(matcher: Matcher, folder: Path, found: Results, tmp_path: Path) -> None:
+    """Radii of 0.1 mm hold nothing; after three corrected images they fit, in every file and in the next run."""
+    names, tiny = found.names, (0.1,) * 4
+    calibration, read = tmp_path / "tiny.json", tmp_path / "read"
+    radii = {"sure": tiny, "unsure": tiny}
+    examples = {"sure": (9,) * 4, "unsure": (9,) * 4}
+    made = RadiusCalibration(names, 0.75, radii, examples, made_for=matcher.digest)
+    calibration.write_text(made.to_json())
+    shutil.copytree(folder / "found" / "markups", read)
+    (read / "phantom_004.mrk.json").unlink()
+    for number in (1, 2, 3):
+        edit(read / f"phantom_00{number}.mrk.json", STEP * number)
+    choices: dict[str, Any] = {"spacing_mm": 1.0, "calibration": calibration}
+    results = matcher.match(folder / "images", corrections=read, **choices)
+    before = torch.stack([one.mm for one in found.landmarks[:3]])
+    left = left_out_errors(before, before + STEP * torch.tensor([1.0, 2.0, 3.0])[:, None, None])
+    # The tenth of the twelve errors holds three quarters: ceil(13 * 0.75).
+    expected = float(torch.linalg.vector_norm(left, dim=2).flatten().sort().values[9])
+    last = results.landmarks[-1]
+    assert last.radii_mm is not None
+    torch.testing.assert_close(last.radii_mm, torch.full((4,), expected).double(), rtol=0, atol=2e-3)
+    assert [row["radius_mm"] for row in last.extras] == [f"{radius:.4f}" for radius in last.radii_mm.tolist()]
+    assert all(one.radii_mm is not None and one.radii_mm.isnan().all() for one in results.landmarks[:3])
+    assert results.facts["size of the regions"].endswith("which the 3 corrected images ask for")
+    results.write(tmp_path / "out", overlays=False)
+    kept = RadiusCalibration.read(tmp_path / "out" / "radius_calibration.json")
+    assert kept.radii_mm["sure"] == pytest.approx(last.radii_mm.tolist())
+    later = {**choices, "calibration": tmp_path / "out" / "radius_calibration.json"}
+    again = matcher.match(folder / "images", habit=tmp_path / "out" / "habit.json", **later)
+    assert again.landmarks[0].radii_mm is not None
+    torch.testing.assert_close(again.landmarks[0].radii_mm, last.radii_mm)
+    (read / "phantom_003.mrk.json").unlink()
+    few = matcher.match(folder / "images", corrections=read, **choices)
+    assert few.stretch is None
+    assert few.landmarks[-1].extras[0]["radius_mm"] == "0.1000", "two images do not tell the size"
 
 
 def test_all_measured_images_were_corrected(

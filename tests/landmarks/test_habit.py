@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import medpixcl.landmarks.habit as module
-from medpixcl.landmarks.habit import HABIT, learn_habit, local_frames, posterior_offsets
+from medpixcl.landmarks.habit import HABIT, learn_habit, left_out_errors, local_frames, posterior_offsets
 
 
 def named(count: int) -> list[str]:
@@ -128,6 +128,25 @@ def test_partial_corrections(generator: torch.Generator) -> None:
     nothing = torch.full_like(found, torch.nan)
     with pytest.raises(ValueError, match="no corrected landmark was found in its image"):
         learn_habit(named(6), found, nothing)
+
+
+def test_what_is_left_of_an_image_comes_from_the_others(generator: torch.Generator) -> None:
+    """An image that differs from the others by 9 mm is off by 9 mm, whatever its own corrections say."""
+    shape = 40 * torch.randn(8, 2, generator=generator, dtype=torch.float64)
+    found = shape + torch.randn(5, 8, 2, generator=generator, dtype=torch.float64)
+    corrected = found.clone()
+    corrected[4] += 9
+    corrected[0, 3], found[1, 2] = torch.nan, torch.nan
+    left = left_out_errors(found, corrected)
+    assert left.isnan().all(dim=2).nonzero().tolist() == [[0, 3], [1, 2]]
+    torch.testing.assert_close(left[4], torch.full((8, 2), 9.0, dtype=torch.float64), rtol=0, atol=1e-6)
+    for image in range(5):
+        others = [other for other in range(5) if other != image]
+        habit = learn_habit(named(8), found[others], corrected[others])
+        expected = corrected[image] - habit.apply(found[image])
+        torch.testing.assert_close(left[image], expected, equal_nan=True)
+    alone = left_out_errors(found[4:], corrected[4:])
+    torch.testing.assert_close(alone, corrected[4:] - found[4:])
 
 
 @pytest.mark.parametrize(("dims", "count"), [(2, 2), (2, 1), (3, 3)])

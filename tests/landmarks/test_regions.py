@@ -20,6 +20,7 @@ from medpixcl.landmarks.regions import (
     covered,
     has_shape,
     mahalanobis_distance,
+    region_scale,
     region_size,
     semi_axes,
     wilson_interval,
@@ -229,6 +230,22 @@ def test_warns_of_unlike_images_only() -> None:
     said = made.warning(torch.tensor([NAN, 95.0, 95.0, 0.0]))
     assert said.startswith("3 of 4 images are harder than 90 % of those that the regions were calibrated on")
     assert calibrate_regions(draws(spread), spread, ["a"]).warning(torch.full((9,), NAN)) == ""
+
+
+def test_stretched_regions_hold_the_promised_share_of_other_errors() -> None:
+    """Regions made for errors half as large hold too few; stretched by what some images ask, as many as promised."""
+    spread = covariances(4000, 1, 2)
+    made = calibrate_regions(draws(spread), spread, ["a"])
+    away = 2 * draws(spread, seed=3)
+    regions = made.regions_of(["a"], spread)
+    assert float(covered(away, regions).nanmean()) < 0.8
+    scale = region_scale(away[:1000], regions[:1000], 0.9)
+    assert scale == pytest.approx(2, rel=0.05)
+    stretched = made.stretched(scale)
+    again = stretched.regions_of(["a"], spread)
+    assert float(covered(away[1000:], again[1000:]).nanmean()) == pytest.approx(0.9, abs=0.02)
+    assert int((stretched.unsure(again) != made.unsure(regions)).sum()) <= 1, "the same, but for the one on the limit"
+    assert region_scale(away[:8], regions[:8], 0.9) is None, "eight examples say nothing about nine tenths"
 
 
 class TestFile:
