@@ -11,6 +11,7 @@ from PIL import Image
 
 from medpixcl.landmarks.cephalometry import cephalometric_values, half_intervals, landmark_roles, measurements
 from medpixcl.landmarks.cephalometry.definitions import measurement
+from medpixcl.landmarks.regions import balls
 from tests.reports.test_html import Page
 from tests.reports.test_tracing import ROLES, XY
 from tests.tiny import medpixcl
@@ -73,7 +74,7 @@ def test_intervals_and_doubts(tmp_path: Path) -> None:
     assert list(table[0])[:8] == ["image", "group", "measurement", "value", "unit", "norm", "deviation_sd", "remark"]
     found = {row["measurement"]: row for row in table}
     radii = torch.tensor([[3.0 + 0.1 * number for number in range(19)]])
-    halves = half_intervals(face(0)[None] * SPACING, ROLES, radii)[0].tolist()
+    halves = half_intervals(face(0)[None] * SPACING, ROLES, balls(radii, 2))[0].tolist()
     value, half = float(found["ANB"]["value"]), halves[NAMES.index("ANB")]
     assert float(found["ANB"]["low"]) == pytest.approx(value - half, abs=2e-3)
     assert float(found["ANB"]["high"]) == pytest.approx(value + half, abs=2e-3)
@@ -82,10 +83,29 @@ def test_intervals_and_doubts(tmp_path: Path) -> None:
     classes = {row["classification"]: row["class"] for row in rows(tmp_path / "out" / "classes.csv")}
     assert " or " in classes["Skeletal class (ANB)"]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "90 %, from the error radii of the landmarks" in page
+    assert "90 %, from the error radii or regions of the landmarks" in page
     assert classes["Skeletal class (ANB)"] in page
     (tmp_path / "landmarks.csv").write_text("\n".join([*lines[:1], "a.png,1,1,1,1,,-2", ""]), encoding="utf-8")
     assert medpixcl("measure", tmp_path / "landmarks.csv", "-o", tmp_path / "out") == 2
+
+
+def test_intervals_of_regions(tmp_path: Path) -> None:
+    """Long ellipses along x, as ``detect`` writes regions: what moves along y alone is known, an angle is not."""
+    regions = torch.diag(torch.tensor([9.0, 1e-6], dtype=torch.float64)).expand(19, 2, 2)
+    lines = ["image,landmark,x_mm,y_mm,size_mm,flag,axis1_mm,axis1_x,axis1_y,axis2_mm,axis2_x,axis2_y"]
+    points = face(0) * SPACING
+    for number, (x, y) in enumerate(points.tolist()):
+        lines.append(f"a.png,{number + 1},{x},{y},1,,3,1,0,0.001,0,-1")
+    table = tmp_path / "regions.csv"
+    table.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    assert medpixcl("measure", table, "-o", tmp_path / "out") == 0
+    found = {row["measurement"]: row for row in rows(tmp_path / "out" / "measurements.csv")}
+    halves = half_intervals(points[None], ROLES, regions[None])[0]
+    for name in ("SNA", "ANB", "Overbite"):
+        width = float(found[name]["high"]) - float(found[name]["low"])
+        assert width == pytest.approx(2 * float(halves[NAMES.index(name)]), abs=2e-3)
+    table.write_text("\n".join([*lines[:5], lines[5].replace(",3,1,0,", ",3,one,0,"), ""]), encoding="utf-8")
+    assert medpixcl("measure", table, "-o", tmp_path / "out") == 2
 
 
 def test_tables_tracings_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

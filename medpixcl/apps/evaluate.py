@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.measurement import compare_files, measure_file
@@ -17,19 +15,16 @@ from medpixcl.apps.readers import (
     require_different_files,
     same_points,
 )
+from medpixcl.apps.regions import RegionMatrices, read_regions
 from medpixcl.data.identity import pair_images, unique_table_names
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.paths import checked_path, checked_paths
-from medpixcl.data.tables import decimal_point, table_reader
 from medpixcl.landmarks.calibration import coverage_of
 from medpixcl.landmarks.cephalometry import ReaderComparison
 from medpixcl.landmarks.points import in_plane
 from medpixcl.landmarks.regions import covered
-
-RegionMatrices = dict[str, dict[str, Tensor]]
-"""Matrices of regions in mm^2 by image and landmark, LPS+, see :mod:`medpixcl.landmarks.regions`."""
 
 
 @dataclass
@@ -151,25 +146,6 @@ def radius_coverage(metrics: Mapping[str, Any], radii: Mapping[str, Mapping[str,
         "mean_radius_mm": sum(radius for _, _, radius in pairs) / len(pairs) if pairs else None,
         "per_landmark": {name: _share([pair for pair in pairs if pair[0] == name]) for name in names},
     }
-
-
-def read_regions(path: Path) -> RegionMatrices:
-    """Ellipses or ellipsoids of a ``regions.csv``; empty where the file has none."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = table_reader(file.read(), ("image", "landmark", "axis1_mm"))
-        separator = reader.reader.dialect.delimiter
-        rows = [{name: decimal_point(cell or "", separator) for name, cell in row.items()} for row in reader]
-    regions: RegionMatrices = {}
-    for row in (one for one in rows if one.get("axis1_mm")):
-        axes = "xyz" if "axis3_mm" in row else "xy"
-        whole = torch.zeros(len(axes), len(axes), dtype=torch.float64)
-        for number in range(1, len(axes) + 1):
-            along = torch.tensor([float(row[f"axis{number}_{axis}"]) for axis in axes], dtype=torch.float64)
-            whole += float(row[f"axis{number}_mm"]) ** 2 * torch.outer(along, along)
-        regions.setdefault(row["image"], {})[row["landmark"]] = whole
-    return regions
 
 
 def region_coverage(

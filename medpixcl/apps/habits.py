@@ -13,7 +13,7 @@ from medpixcl.apps.radii import with_radii
 from medpixcl.apps.results import CORRECTED, Landmarks, Results
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine
 from medpixcl.data.identity import pair_images
-from medpixcl.landmarks.regions import region_scale
+from medpixcl.landmarks.regions import balls, region_scale
 
 ORIGINS = {
     "finder": "another kind of finder",
@@ -144,7 +144,7 @@ def _regions(one: Landmarks) -> Tensor | None:
     """Regions of an image in mm^2, (K, D, D): balls where there are radii only."""
     if one.regions_mm2 is not None or one.radii_mm is None:
         return one.regions_mm2
-    return torch.eye(one.points.dims, dtype=torch.float64) * one.radii_mm.square()[:, None, None]
+    return balls(one.radii_mm, one.points.dims)
 
 
 def mean_moves(results: Results, found_mm: Mapping[str, Float[Tensor, "k d"]]) -> Float[Tensor, " k"]:

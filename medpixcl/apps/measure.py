@@ -87,7 +87,8 @@ def measure(
     Writes ``measurements.csv``, ``classes.csv``, the tracings, the comparisons and ``report.html``.
 
     Args:
-        landmarks: Landmark file of lateral cephalograms, or a folder of them.
+        landmarks: Landmark file of lateral cephalograms, or a folder of them; of the ``regions.csv`` of a detection the
+            regions give the intervals.
         output: Folder of the results.
         images: A picture, or a folder or manifest that is searched for the pictures of the file's images, to draw the
             tracings; a manifest also gives their pixel sizes.
@@ -95,7 +96,7 @@ def measure(
         names: Anatomical name of each landmark, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
         spacing_mm: Pixel size in mm for positions in pixels whose file does not state it.
         exclude: Images to leave out, as the file names them, or their file names.
-        coverage: Probability with which the column ``radius_mm`` of the landmark file, if it has one, holds the true
+        coverage: Probability with which the column ``radius_mm`` of the landmark file, or its regions, hold the true
             positions, and the intervals the true measurements.
         progress: Function called after every tracing.
 
@@ -126,7 +127,7 @@ def measure(
     shown = _draw_tracings(run, pictures, spacing_mm, progress)
     facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": file.name}
     if not bool(measured.halves.isnan().all()):
-        facts["intervals"] = f"{100 * coverage:g} %, from the error radii of the landmarks"
+        facts["intervals"] = f"{100 * coverage:g} %, from the error radii or regions of the landmarks"
     if others:
         facts["compared with"] = ", ".join(telling_names(map(str, others)).values())
     report = MeasurementReport(

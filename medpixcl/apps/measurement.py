@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medpixcl.apps.regions import read_regions
 from medpixcl.coordinates import image_affine, spatial_affine, voxel_to_mm
 from medpixcl.data.identity import named_images, pair_images, telling_names, unique_table_names
 from medpixcl.data.image_keys import HOW_FOUND
@@ -31,6 +32,7 @@ from medpixcl.landmarks.cephalometry import (
     why_not,
 )
 from medpixcl.landmarks.points import OFF_PLANE_MM
+from medpixcl.landmarks.regions import balls
 
 _ANYWHERE = (10**9, 10**9)
 
@@ -53,7 +55,7 @@ class Measured:
         points: Landmarks (x, y) in mm, shape (N, K, 2), NaN where missing.
         values: Values of the M measurements, shape (N, M), see :func:`medpixcl.landmarks.cephalometry.measure`.
         halves: Half the length of the interval around each value, shape (N, M); infinite where it is open, NaN where
-            the landmarks have no radius.
+            the landmarks have no region.
     """
 
     file: LandmarkFile
@@ -120,7 +122,8 @@ def measure_file(
         spacing_mm: Pixel size in mm for positions in pixels whose file does not state it.
         exclude: Images to leave out, by their name in the landmark file or their file name.
         pictures: Picture of each image; it gives the pixel size if the landmark file does not.
-        coverage: Probability with which the radii of the landmark file, if it has any, hold the true positions.
+        coverage: Probability with which the radii or regions of the landmark file, if it has any, hold the true
+            positions.
 
     Raises:
         ValueError: If the landmarks are unknown or not 2D, pixels have no size, or no image is left.
@@ -132,7 +135,7 @@ def measure_file(
     if not images:
         raise ValueError(f"{path}: all of its {len(file.images)} images are excluded; there is nothing to measure.")
     points = _positions(file, images, spacing_mm, pictures or {})
-    halves = half_intervals(points, roles, _radii(file, images), coverage=coverage)
+    halves = half_intervals(points, roles, _regions(file, images), coverage=coverage)
     return Measured(file, images, roles, points, cephalometric_values(points, roles), halves)
 
 
@@ -232,11 +235,15 @@ def _positions(
     return points
 
 
-def _radii(file: LandmarkFile, images: Sequence[str]) -> Float[Tensor, "n k"]:
-    """Error radius of each landmark in mm, NaN where the file has none."""
-    rows = [[file.row(image, name) for name in file.names] for image in images]
-    radii = [[math.nan if one is None or one.radius_mm is None else one.radius_mm for one in row] for row in rows]
-    return torch.tensor(radii, dtype=torch.float64)
+def _regions(file: LandmarkFile, images: Sequence[str]) -> Float[Tensor, "n k 2 2"]:
+    """Ellipse around each landmark in mm^2, from ``regions.csv`` or the error radii; NaN where the file has neither."""
+    written, nothing = read_regions(file.path), torch.full((2, 2), torch.nan, dtype=torch.float64)
+    if written:
+        rows = [[written.get(image, {}).get(name, nothing) for name in file.names] for image in images]
+        return torch.stack([torch.stack(row) for row in rows])
+    found = [[file.row(image, name) for name in file.names] for image in images]
+    radii = [[math.nan if one is None or one.radius_mm is None else one.radius_mm for one in row] for row in found]
+    return balls(torch.tensor(radii, dtype=torch.float64), 2)
 
 
 def _doubt(roles: Sequence[str]) -> str:

@@ -78,6 +78,17 @@ def semi_axes(regions: Float[Tensor, "*n d d"]) -> tuple[Float[Tensor, "*n d"], 
     )
 
 
+def balls(radii_mm: Float[Tensor, "*n"], dims: int) -> Float[Tensor, "*n d d"]:
+    """Regions in mm^2 that reach equally far in all ``dims`` directions; NaN where there is no radius.
+
+    Example:
+        >>> balls(torch.tensor([2.0]), 2)
+        tensor([[[4., 0.],
+                 [0., 4.]]])
+    """
+    return torch.eye(dims).to(radii_mm) * radii_mm.square()[..., None, None]
+
+
 def region_size(regions: Float[Tensor, "*n d d"]) -> Float[Tensor, "*n"]:
     """Size of regions: radius in mm of the ball of equal area or volume; NaN where there is no region."""
     return semi_axes(regions)[0].log().mean(dim=-1).exp()
@@ -126,7 +137,7 @@ class RegionCalibration:
         """
         spread = covariance.double()
         scales, radii = (self._values(names, row).to(spread) for row in (self.scales, self.radii_mm))
-        ball = torch.eye(spread.shape[-1]).to(spread) * radii.square()[:, None, None]
+        ball = balls(radii, spread.shape[-1])
         missing = spread.isnan().any(dim=-1).any(dim=-1)[..., None, None]
         region = torch.where(has_shape(spread)[..., None, None], spread * scales.square()[:, None, None], ball)
         return torch.where(missing, torch.nan, region)

@@ -1,4 +1,4 @@
-"""How far measurements may be off, from how far their landmarks may be off."""
+"""How far measurements may be off, from the regions that hold their landmarks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,11 @@ from torch import Tensor
 from medpixcl.landmarks.cephalometry.definitions import Measurement, classifications, measurement, measurements
 from medpixcl.landmarks.cephalometry.geometry import directed
 from medpixcl.landmarks.cephalometry.measuring import cephalometric_values, classify, point_of
+from medpixcl.landmarks.regions import covered
 
 STEP_MM = 0.01
 """Step of the landmarks by which the slope of a measurement is computed."""
-OPEN = "interval unknown: within their radii, its landmarks allow any value"
+OPEN = "interval unknown: within their regions, its landmarks allow any value"
 """Remark on a measurement whose interval is infinite."""
 _RANGE = {"angle": 180.0, "turn": 360.0}
 """Width in degrees of all values of an angle."""
@@ -23,15 +24,15 @@ _RANGE = {"angle": 180.0, "turn": 360.0}
 def half_intervals(
     points: Float[Tensor, "n k 2"],
     roles: Sequence[str | None],
-    radii_mm: Float[Tensor, "n k"],
+    regions_mm2: Float[Tensor, "n k 2 2"],
     *,
     coverage: float = 0.9,
 ) -> Float[Tensor, "n m"]:
-    """Propagate the error radii of landmarks to the measurements.
+    """Propagate the regions of landmarks to the measurements.
 
-    The errors of the landmarks are taken as independent and normal, alike in all directions. A radius r that holds a
-    share c of them then means a standard deviation of ``r / sqrt(-2 log(1 - c))`` along an axis (Rayleigh), and a
-    measurement with the slopes g along the landmarks' axes has the variance ``sum g^2 sd^2``.
+    The errors of the landmarks are taken as independent and normal. An ellipse with the matrix A that holds a share c
+    of them then means the covariance ``A / (-2 log(1 - c))`` (Rayleigh, for a circle), and a measurement with the
+    slopes g along the landmarks' axes has the variance ``sum g^T A g / (-2 log(1 - c))``.
 
     Slopes mean nothing where the landmarks of a line may lie at one place, so that it may point anywhere, and an angle
     whose interval is as wide as all angles is not known at all. Such intervals are infinite.
@@ -39,28 +40,31 @@ def half_intervals(
     Args:
         points: Landmarks in mm, shape (N, K, 2), NaN where missing.
         roles: Abbreviation of each of the K landmarks, None for others.
-        radii_mm: Radius around each landmark that holds its true position with the probability ``coverage``, shape (N,
-            K); NaN where unknown.
+        regions_mm2: Ellipse around each landmark that holds its true position with the probability ``coverage``, along
+            the axes of the points, see :mod:`medpixcl.landmarks.regions`, shape (N, K, 2, 2); NaN where unknown.
+            Radii give :func:`medpixcl.landmarks.regions.balls`.
         coverage: That probability, and the one with which the intervals hold the true value.
 
     Returns:
-        Half the length of the interval around each measurement, shape (N, M), in its unit; infinite where the radii
-        leave the measurement open, NaN where it cannot be computed or a landmark that it needs has no radius.
+        Half the length of the interval around each measurement, shape (N, M), in its unit; infinite where the regions
+        leave the measurement open, NaN where it cannot be computed or a landmark that it needs has no region.
 
     Raises:
         ValueError: If ``coverage`` is not between 0 and 1.
     """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage is {coverage}; expected a probability between 0 and 1, such as 0.9")
-    deviation = radii_mm.double() / math.sqrt(-2 * math.log(1 - coverage))
+    regions = regions_mm2.double()
+    covariance = regions / (-2 * math.log(1 - coverage))
+    known = ~regions.isnan().any(dim=-1).any(dim=-1)
     variance = torch.zeros_like(cephalometric_values(points.double(), roles))
     for number, role in enumerate(roles):
         slope = _slopes(points.double(), roles, number)
         unknown = torch.where(_needed(role), torch.nan, 0.0)  # NaN spreads to what needs the landmark, and no further
-        part = slope.square().sum(dim=0) * deviation[:, number, None].square()
-        variance = variance + torch.where(deviation[:, number, None].isnan(), unknown, part)
+        part = torch.einsum("inm,nij,jnm->nm", slope, covariance[:, number], slope)
+        variance = variance + torch.where(known[:, number, None], part, unknown)
     halves = NormalDist().inv_cdf((1 + coverage) / 2) * variance.sqrt()
-    return torch.where(_open(points.double(), roles, radii_mm.double(), halves), torch.inf, halves)
+    return torch.where(_open(points.double(), roles, regions, halves), torch.inf, halves)
 
 
 def possible_classes(values: Float[Tensor, "n m"], halves: Float[Tensor, "n m"]) -> list[list[str]]:
@@ -68,7 +72,7 @@ def possible_classes(values: Float[Tensor, "n m"], halves: Float[Tensor, "n m"])
 
     Args:
         values: Measurements, shape (N, M).
-        halves: Half the length of the interval around each, shape (N, M), infinite where the radii leave it open, NaN
+        halves: Half the length of the interval around each, shape (N, M), infinite where the regions leave it open, NaN
             where there are none.
 
     Returns:
@@ -98,17 +102,17 @@ def _needed(role: str | None) -> Bool[Tensor, " m"]:
     return torch.tensor([role in one.landmarks for one in measurements()])
 
 
-def _open(points: Tensor, roles: Sequence[str | None], radii: Tensor, halves: Tensor) -> Bool[Tensor, "n m"]:
-    """True where the radii allow any value of a measurement."""
+def _open(points: Tensor, roles: Sequence[str | None], regions: Tensor, halves: Tensor) -> Bool[Tensor, "n m"]:
+    """True where the regions allow any value of a measurement."""
     named = {role: number for number, role in enumerate(roles) if role is not None}
     places = {role: points[:, number] for role, number in named.items()}
-    squares = {role: radii[:, number, None].square() for role, number in named.items()}
+    around = {role: regions[:, number].flatten(1) for role, number in named.items()}
     found = {one.name: half for one, half in zip(measurements(), halves.mT, strict=True)}
     columns = []
     for one in measurements():
         half, wide = found[one.name], _is_wide(one, found)
         known = set(one.landmarks) <= named.keys()
-        lines = [_undirected(*ends, places, squares) for ends in _lines(one)] if known else []
+        lines = [_undirected(*ends, places, around) for ends in _lines(one)] if known else []
         columns.append(torch.stack([wide, *lines]).any(dim=0) & ~half.isnan())
     return torch.stack(columns, dim=1)
 
@@ -125,8 +129,9 @@ def _lines(one: Measurement) -> list[tuple[str, str]]:
     return [*directed(one.kind, one.points), *terms]
 
 
-def _undirected(start: str, end: str, places: Mapping[str, Tensor], squares: Mapping[str, Tensor]) -> Tensor:
+def _undirected(start: str, end: str, places: Mapping[str, Tensor], around: Mapping[str, Tensor]) -> Tensor:
     """True where the two ends of a line may be one place: the region of their difference holds 0."""
-    away = torch.linalg.vector_norm(point_of(end, places) - point_of(start, places), dim=1)
-    square = sum(point_of(name, squares)[:, 0] / len(name.split("&")) for name in (start, end))
-    return away.square() <= square
+    away = point_of(end, places) - point_of(start, places)
+    regions = [point_of(name, around).unflatten(1, (2, 2)) / len(name.split("&")) for name in (start, end)]
+    thin = 1e-12 * torch.eye(2, dtype=torch.float64)  # mm^2, for regions without an inside
+    return covered(away, regions[0] + regions[1] + thin) == 1
