@@ -77,6 +77,17 @@ def ruler(image: Tensor, true: Tensor, generator: torch.Generator) -> tuple[Tens
     return changed, true
 
 
+def letterbox(image: Tensor, true: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Black bars on all sides, a fifth of the height and width each, as a screenshot has them."""
+    edge = [int(0.2 * size) for size in image.shape[1:]]
+    return F.pad(image, (edge[1], edge[1], edge[0], edge[0])), true + true.new_tensor(edge)
+
+
+def low_dose(image: Tensor, true: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Quantum noise, as of 60 counts in the brightest pixel, then the grey values stretched again."""
+    return rescaled(torch.poisson(60 * image, generator=generator) / 60), true
+
+
 def mirrored(image: Tensor, true: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Left and right exchanged."""
     return image.flip(2), torch.stack([true[:, 0], image.shape[2] - 1 - true[:, 1]], dim=1)
@@ -96,6 +107,8 @@ HARD: dict[str, Change] = {
     "cropped by 20 %": cropped,
     "other device": other_device,
     "ruler": ruler,
+    "letterbox": letterbox,
+    "low dose": low_dose,
     "blur 2 mm": partial(blur, sigma_mm=2.0),
     "quarter resolution": partial(low_resolution, factor=4),
     "noise": noise,

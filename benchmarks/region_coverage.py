@@ -27,6 +27,7 @@ from medpixcl.landmarks.difficulty import difficulty, image_difficulty, widened
 from medpixcl.landmarks.habit import learn_habit, left_out_errors
 from medpixcl.landmarks.regions import calibrate_regions, covered, region_scale, region_size
 from medpixcl.matching import LandmarkMatcher, ShapeStatistics
+from medpixcl.transforms import CropUniformEdgesd
 
 TEMPLATE, SPACING, COVERAGE, CALIBRATING = "125", [0.5, 0.5], 0.9, 50
 SELF_TRAINED, TRAINED = "xray_landmark_selftraining", "cephalometric_landmark_detection"
@@ -98,6 +99,13 @@ def collected(rows: Sequence[tuple[Tensor, ...]]) -> Found:
     return Found(places.double() * SPACING[0], dict(zip(TARGETS, by_reader, strict=True)), *others)
 
 
+def without_edges(image: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
+    """Crop a changed image as the detectors' preparation does, and move the marks with it."""
+    affine = torch.diag(torch.tensor([*SPACING, 1.0], dtype=torch.float64))
+    cropped = CropUniformEdgesd("image")({"image": MetaTensor(image, affine=affine)})["image"]
+    return cropped.as_tensor(), marks - cropped.affine[:2, 2] / SPACING[0]
+
+
 def detected(
     readers: Mapping[str, Cephalograms],
     detector: Detector,
@@ -111,6 +119,7 @@ def detected(
         picture = readers[MEAN].load(name)
         generator = torch.Generator().manual_seed(number)
         image, marks = change(picture.as_tensor(), marks_of(readers, name, picture), generator)
+        image, marks = without_edges(image, marks)
         found = detector.inferer(image[None], detector.network)
         points, confidence = found["points"][0].double(), found["confidence"][0]
         judged = shape.judge(points.flip(1) * SPACING[0])

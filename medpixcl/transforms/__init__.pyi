@@ -2,6 +2,7 @@ from .annotations import AnnotatedLandmarksd as AnnotatedLandmarksd, PseudoLandm
 from .body import BodyCoordinatesd as BodyCoordinatesd, BodyDistanceMapd as BodyDistanceMapd
 from .classes import ClassifyViewsd as ClassifyViewsd, PixelClasses as PixelClasses
 from .coordinates import CoordinateMapd as CoordinateMapd
+from .edges import CropUniformEdgesd as CropUniformEdgesd
 from .exogenous import (
     ExogenousGridd as ExogenousGridd,
     LoadExogenousd as LoadExogenousd,
