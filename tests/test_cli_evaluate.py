@@ -155,3 +155,21 @@ def test_exchanged_files_are_named(form: str, tmp_path: Path, capsys: pytest.Cap
         asked = f"{reference} has scores, as predictions have, and {predictions} has none: were the two exchanged?"
         assert (asked in shown) == exchanged
         assert ("exchanged" in shown) == exchanged
+
+
+def test_images_that_a_reader_corrected_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The marks of a reader are no success of the program that found the others; a reader's own file is measured."""
+    rows = ["a.png,L1,0,0,corrected", "a.png,L2,9,9,", "b.png,L1,3,4,", "b.png,L2,9,9,unsure"]
+    table, truth = tmp_path / "found.csv", tmp_path / "true.csv"
+    table.write_text("\n".join(["image,landmark,x_mm,y_mm,flag", *rows, ""]), encoding="utf-8")
+    lines = [f"{image}.png,{name},{at},{at}" for image in "ab" for name, at in (("L1", 0), ("L2", 9))]
+    truth.write_text("\n".join(["image,landmark,x_mm,y_mm", *lines, ""]), encoding="utf-8")
+    words = ["evaluate", "--predictions", table, "--reference", truth, "-o", tmp_path / "metrics.json"]
+    assert medpixcl(*words) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["mre_mm"] == pytest.approx(2.5)
+    assert metrics["excluded"] == ["a.png"]
+    assert "1 image(s)" in " ".join(capsys.readouterr().out.split())
+    table.write_text("\n".join(["image,landmark,x_mm,y_mm,flag", *rows[:2], ""]), encoding="utf-8")
+    assert medpixcl(*words) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["measured"] == 2

@@ -104,8 +104,47 @@ def test_intervals_of_regions(tmp_path: Path) -> None:
     for name in ("SNA", "ANB", "Overbite"):
         width = float(found[name]["high"]) - float(found[name]["low"])
         assert width == pytest.approx(2 * float(halves[NAMES.index(name)]), abs=2e-3)
-    table.write_text("\n".join([*lines[:5], lines[5].replace(",3,1,0,", ",3,one,0,"), ""]), encoding="utf-8")
+    spaced = [lines[0].replace(",", ", "), *(line.replace(",", " , ") for line in lines[1:])]
+    table.write_text("\n".join([*spaced, ""]), encoding="utf-8")
+    again = tmp_path / "again"
+    assert medpixcl("measure", table, "-o", again) == 0
+    assert (again / "measurements.csv").read_bytes() == (tmp_path / "out" / "measurements.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ("3,one,0,0.1,0,1", "expected numbers"),
+        ("nan,1,0,0.1,0,1", "expected numbers"),
+        ("inf,1,0,0.1,0,1", "expected numbers"),
+        ("3,1,0,,0,1", "expected numbers"),
+        ("-3,1,0,0.1,0,1", "semi-axes in mm of 0 or more"),
+        ("3,30,40,0.1,0,1", "directions of length 1"),
+        ("3,1,0,0.1,0.7071,0.7071", "at right angles"),
+    ],
+)
+@pytest.mark.parametrize("command", ["measure", "evaluate"])
+def test_damaged_regions(
+    command: str, cells: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A region that is none is named with its line: never an interval or a hit."""
+    table, truth = tmp_path / "regions.csv", tmp_path / "truth.csv"
+    rows_of = [f"a.png,{number + 1},{x},{y}" for number, (x, y) in enumerate(face(0).tolist())]
+    truth.write_text("\n".join(["image,landmark,x_mm,y_mm", *rows_of, ""]), encoding="utf-8")
+    header = "image,landmark,x_mm,y_mm,axis1_mm,axis1_x,axis1_y,axis2_mm,axis2_x,axis2_y"
+    table.write_text("\n".join([header, f"{rows_of[0]},{cells}", *(f"{row},,,,,," for row in rows_of[1:]), ""]))
+    words = ["measure", table] if command == "measure" else ["evaluate", "--predictions", table, "--reference", truth]
+    assert medpixcl(*words, "-o", tmp_path / "out.json") == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "line 2" in shown
+    assert said in shown
+
+
+def test_incomplete_columns_of_regions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "regions.csv"
+    table.write_text("image,landmark,x_mm,y_mm,axis1_mm,axis1_x,axis1_y\na.png,1,1,1,3,1,0\n", encoding="utf-8")
     assert medpixcl("measure", table, "-o", tmp_path / "out") == 2
+    assert "axis2_mm" in capsys.readouterr().err
 
 
 def test_tables_tracings_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

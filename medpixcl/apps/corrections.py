@@ -95,7 +95,8 @@ class Corrections:
             return
         found, given = torch.stack([one.mm for one in there]), torch.stack([read[one.image] for one in there])
         habit = learn_habit(results.names, found, given)
-        results.stretch = wanted_stretch(results, there, left_out_errors(found, given))
+        moved = torch.linalg.vector_norm(given - found, dim=2) > UNCHANGED_MM
+        results.stretch = wanted_stretch(results, there, left_out_errors(found, given), moved)
         move_landmarks(results, ReadingHabit(self.name, habit, len(read), found_by), read)
 
     def read(self, results: Results) -> dict[str, Float[Tensor, "k d"]]:

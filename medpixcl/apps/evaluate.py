@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.measurement import compare_files, measure_file
@@ -15,7 +16,7 @@ from medpixcl.apps.readers import (
     require_different_files,
     same_points,
 )
-from medpixcl.apps.regions import RegionMatrices, read_regions
+from medpixcl.apps.results import CORRECTED
 from medpixcl.data.identity import pair_images, unique_table_names
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
@@ -25,6 +26,9 @@ from medpixcl.landmarks.calibration import coverage_of
 from medpixcl.landmarks.cephalometry import ReaderComparison
 from medpixcl.landmarks.points import in_plane
 from medpixcl.landmarks.regions import covered
+
+RegionMatrices = dict[str, dict[str, Tensor]]
+"""Matrices of regions in mm^2 by image and landmark, LPS+, see :mod:`medpixcl.landmarks.regions`."""
 
 
 @dataclass
@@ -62,7 +66,8 @@ def evaluate(
             that they hold is measured, too.
         references: Landmark file with true positions, or the files of several readers; the errors are measured against
             the first one.
-        exclude: Images to leave out, as the files name them, or their file names.
+        exclude: Images to leave out, as the files name them, or their file names. Images with landmarks flagged as
+            ``corrected`` are left out, too.
         angles: Compare the cephalometric measurements, too.
         names: Anatomical name of each landmark, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
         spacing_mm: Pixel size in mm of files that do not state it, for the cephalometric measurements.
@@ -77,10 +82,12 @@ def evaluate(
     require_different_files(paths)
     files = [read_landmarks(path) for path in paths]
     positions = [file.positions_mm() for file in files]
+    corrected = _corrected_images(files[0])
+    exclude = [*exclude, *corrected]
     result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
     if radii := _radii(files[0]):
         result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)
-    if regions := read_regions(paths[0]):
+    if regions := _regions(files[0]):
         result.metrics["region_coverage"] = region_coverage(positions[0], positions[1], regions, result.metrics)
     if len(paths) > 2:
         result.compared = compare_reader_positions(
@@ -88,6 +95,11 @@ def evaluate(
         )
         result.metrics["readers"] = {title: _overall(metrics) for title, metrics in result.compared}
     result.warnings = _warnings(files, result)
+    if corrected:
+        result.warnings.append(
+            f"{len(corrected)} image(s) of {paths[0]} hold landmarks that a reader corrected: they are left out, as "
+            "what was found there is not known"
+        )
     if angles:
         shared = {"names": names, "spacing_mm": spacing_mm}
         measured = measure_file(paths[0], exclude=exclude, **shared)  # type: ignore[arg-type]
@@ -113,6 +125,14 @@ def _warnings(files: Sequence[LandmarkFile], result: Evaluation) -> list[str]:
     ]
 
 
+def _corrected_images(file: LandmarkFile) -> list[str]:
+    """Images in which a run found a landmark that a reader then corrected; none if the reader corrected all images."""
+    images = file.images
+    rows = {image: [file.row(image, name) for name in file.names] for image in images}
+    corrected = [image for image, of in rows.items() if any(row is not None and row.flag == CORRECTED for row in of)]
+    return corrected if len(corrected) < len(images) else []
+
+
 def _radii(file: LandmarkFile) -> dict[str, dict[str, float]]:
     """Radius in mm of every landmark of a file by image; empty where the file has none."""
     rows = [row for image in file.images for name in file.names if (row := file.row(image, name)) is not None]
@@ -121,6 +141,16 @@ def _radii(file: LandmarkFile) -> dict[str, dict[str, float]]:
         if row.radius_mm is not None:
             radii.setdefault(row.image, {})[row.landmark] = row.radius_mm
     return radii
+
+
+def _regions(file: LandmarkFile) -> RegionMatrices:
+    """Region of every landmark of a file by image; empty where the file has none."""
+    rows = [row for image in file.images for name in file.names if (row := file.row(image, name)) is not None]
+    regions: RegionMatrices = {}
+    for row in rows:
+        if row.region_mm2 is not None:
+            regions.setdefault(row.image, {})[row.landmark] = torch.tensor(row.region_mm2, dtype=torch.float64)
+    return regions
 
 
 def radius_coverage(metrics: Mapping[str, Any], radii: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from medpixcl._typing import AnyPath
@@ -26,6 +26,8 @@ SHOWN = 5
 """Number of names that a sentence lists."""
 LEAST_TO_STRETCH = 3
 """Least number of corrected images that tell the size of the regions."""
+LEAST_MOVED = 0.5
+"""Least share of the landmarks of these images that the reader must have moved."""
 
 
 class KnownHabit:
@@ -104,23 +106,38 @@ def move_landmarks(
         _leave_out(results, read)
 
 
-def wanted_stretch(results: Results, corrected: Sequence[Landmarks], away_mm: Float[Tensor, "n k d"]) -> float | None:
+def wanted_stretch(
+    results: Results, corrected: Sequence[Landmarks], away_mm: Float[Tensor, "n k d"], moved: Bool[Tensor, "n k"]
+) -> float | None:
     """Compute by how much the regions must be stretched to hold what a reader would mark in the other images.
 
+    A landmark that the reader left in place counts as within its region: how far it is off is not known. If most were
+    left in place, nothing is known of the size.
+
     Args:
-        results: Results of the run.
+        results: Results of the run; gets a note if the corrections do not tell the size.
         corrected: Landmarks of the corrected images as they were found.
         away_mm: What is left in these images after the habit of the others, see
             :func:`medpixcl.landmarks.habit.left_out_errors`, (N, K, D).
+        moved: True for each landmark that the reader moved, (N, K).
 
     Returns:
-        Factor of the semi-axes (or radii); None without a calibration, or if the corrections are too few.
+        Factor of the semi-axes (or radii); None without a calibration, or if the corrections do not tell it.
     """
-    regions = [_regions(one) for one in corrected]
-    known = [region for region in regions if region is not None]
-    if results.coverage is None or len(known) < max(LEAST_TO_STRETCH, len(corrected)):
+    regions = [region for one in corrected if (region := _regions(one)) is not None]
+    if results.coverage is None or len(regions) < len(corrected):
         return None
-    return region_scale(away_mm, torch.stack(known), results.coverage)
+    there = int(sum(int((~one.points.missing).sum()) for one in corrected))
+    away = torch.where(moved[..., None], away_mm, away_mm * 0)
+    factor = region_scale(away, torch.stack(regions), results.coverage)
+    if factor is None or len(corrected) < LEAST_TO_STRETCH or int(moved.sum()) < LEAST_MOVED * there:
+        results.notes.append(
+            f"radii and regions keep the size of the calibration: in {_corrected(len(corrected))} "
+            f"{int(moved.sum())} of {there} landmarks were moved; correct all landmarks of at least "
+            f"{LEAST_TO_STRETCH} images to adapt it"
+        )
+        return None
+    return factor
 
 
 def stretch_regions(results: Results) -> None:
@@ -129,7 +146,7 @@ def stretch_regions(results: Results) -> None:
         return
     results.landmarks = [_stretched(one, factor) for one in results.landmarks]
     results.radii = results.radii.stretched(factor)
-    results.facts["size of the regions"] = (
+    results.facts[f"size of the {'circles' if results.radii.calibration else 'regions'}"] = (
         f"{factor:.2f} times that of the calibration, which the {_corrected(len(results.corrected))} ask for"
     )
 

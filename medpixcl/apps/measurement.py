@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medpixcl.apps.regions import read_regions
 from medpixcl.coordinates import image_affine, spatial_affine, voxel_to_mm
 from medpixcl.data.identity import named_images, pair_images, telling_names, unique_table_names
 from medpixcl.data.image_keys import HOW_FOUND
@@ -237,13 +236,14 @@ def _positions(
 
 def _regions(file: LandmarkFile, images: Sequence[str]) -> Float[Tensor, "n k 2 2"]:
     """Ellipse around each landmark in mm^2, from ``regions.csv`` or the error radii; NaN where the file has neither."""
-    written, nothing = read_regions(file.path), torch.full((2, 2), torch.nan, dtype=torch.float64)
-    if written:
-        rows = [[written.get(image, {}).get(name, nothing) for name in file.names] for image in images]
-        return torch.stack([torch.stack(row) for row in rows])
     found = [[file.row(image, name) for name in file.names] for image in images]
     radii = [[math.nan if one is None or one.radius_mm is None else one.radius_mm for one in row] for row in found]
-    return balls(torch.tensor(radii, dtype=torch.float64), 2)
+    regions = balls(torch.tensor(radii, dtype=torch.float64), 2)
+    for number, row in enumerate(found):
+        for column, one in enumerate(row):
+            if one is not None and one.region_mm2 is not None:
+                regions[number, column] = torch.tensor(one.region_mm2, dtype=torch.float64)[:2, :2]
+    return regions
 
 
 def _doubt(roles: Sequence[str]) -> str:

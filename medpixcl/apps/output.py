@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from medpixcl.apps.few_shot import few_shot_report, read_earlier_runs
 from medpixcl.apps.images import Images
 from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
-from medpixcl.apps.regions import Regions
+from medpixcl.apps.regions import CALIBRATION_FILE, Regions
 from medpixcl.apps.results import Landmarks, Results, lps_axes, rejected_rows
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.dicom_header import is_dicom
@@ -102,6 +102,7 @@ class Output:
             raise ValueError("earlier_runs are compared by their error, and there is no reference to measure; give one")
         if self.regions is not None:
             self.regions.check(results)
+        self._require_apart(results)
         results.images.check()
         if "sr" in self.formats and not _has_dicom(results.images):
             raise ValueError("no image to search is DICOM, and a DICOM SR refers to one; leave out sr.")
@@ -125,6 +126,7 @@ class Output:
         Returns:
             What a format cannot hold, with the reason.
         """
+        self._require_apart(results)
         not_written = write_landmarks(self.folder, results.landmarks, self.formats, keep_patient=self.keep_patient)
         write_csv(self.folder / REJECTED_TABLE, rejected_rows(results.rejected, not_written))
         if results.metrics is not None:
@@ -145,6 +147,16 @@ class Output:
             warnings=warnings,
         )
         return not_written
+
+    def _require_apart(self, results: Results) -> None:
+        """Check that no calibration that was given would be overwritten."""
+        written = {RADII_FILE: results.radii.path, CALIBRATION_FILE: self.regions.path if self.regions else None}
+        for name, given in written.items():
+            if given is not None and Path(given).resolve() == (self.folder / name).resolve():
+                raise ValueError(
+                    f"the calibration {given} lies in the folder of the results, which may overwrite it; give another "
+                    "folder for the results"
+                )
 
     def _compare(self, results: Results) -> tuple[list[tuple[str, dict[str, Any]]], float | None]:
         """Compare this run with the readers and the readers with each other; also return their mean distance in mm."""

@@ -25,6 +25,7 @@ class Radii:
     """
 
     def __init__(self, path: str | None, names: Sequence[str], digest: str = "") -> None:
+        self.path = path
         self.calibration = None if path is None else RadiusCalibration.read(path)
         self.names = tuple(names)
         if self.calibration is not None and self.calibration.made_for != digest:

@@ -13,15 +13,12 @@ from medpixcl.apps.results import Landmarks, Results
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import pair_images
 from medpixcl.data.landmarks.reading import read_landmarks
-from medpixcl.data.tables import decimal_point, table_reader
 from medpixcl.landmarks.difficulty import difficulty, image_difficulty, widened
 from medpixcl.landmarks.regions import RegionCalibration, calibrate_regions, coverage_report, region_size, semi_axes
 from medpixcl.reports.tables import write_metrics_json
 
 CALIBRATION_FILE, TABLE_FILE, COVERAGE_FILE = "region_calibration.json", "regions.csv", "region_coverage.json"
 TruePositions = Mapping[str, Mapping[str, tuple[float, ...]]]
-RegionMatrices = dict[str, dict[str, Tensor]]
-"""Matrices of regions in mm^2 by image and landmark, LPS+, see :mod:`medpixcl.landmarks.regions`."""
 
 
 class Regions:
@@ -124,41 +121,6 @@ class Regions:
         )
 
 
-def read_regions(path: Path) -> RegionMatrices:
-    """Read the ellipses or ellipsoids of a ``regions.csv``; none of another file.
-
-    Raises:
-        ValueError: If a number is none; the message names the file, image and landmark.
-    """
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = table_reader(file.read(), ("image", "landmark", "axis1_mm"))
-        separator = reader.reader.dialect.delimiter
-        rows = [{name: decimal_point(cell or "", separator) for name, cell in row.items()} for row in reader]
-    regions: RegionMatrices = {}
-    for row in (one for one in rows if one.get("axis1_mm")):
-        try:
-            region = _matrix(row)
-        except (KeyError, ValueError):
-            raise ValueError(
-                f"{path}: the region of the landmark {row['landmark']!r} of {row['image']!r} is incomplete or no "
-                "number; give regions.csv as detect writes it"
-            ) from None
-        regions.setdefault(row["image"], {})[row["landmark"]] = region
-    return regions
-
-
-def _matrix(row: Mapping[str, str]) -> Tensor:
-    """Matrix of a region from its semi-axes and their directions."""
-    axes = "xyz" if "axis3_mm" in row else "xy"
-    whole = torch.zeros(len(axes), len(axes), dtype=torch.float64)
-    for number in range(1, len(axes) + 1):
-        along = torch.tensor([float(row[f"axis{number}_{axis}"]) for axis in axes], dtype=torch.float64)
-        whole += float(row[f"axis{number}_mm"]) ** 2 * torch.outer(along, along)
-    return whole
-
-
 def _table(landmarks: Sequence[Landmarks]) -> str:
     """Regions of all images as CSV."""
     text = io.StringIO()
@@ -179,8 +141,11 @@ def _table(landmarks: Sequence[Landmarks]) -> str:
 
 
 def _examples(results: Results, reference: TruePositions) -> tuple[list[Landmarks], Tensor]:
-    """The images that the reference has, and their errors (true minus found, (N, K, D)), LPS+ mm."""
-    found = {one.image: one for one in results.landmarks}
+    """The images that the reference has, and their errors (true minus found, (N, K, D)), LPS+ mm.
+
+    Images that a reader corrected are left out: they keep the reader's positions.
+    """
+    found = {one.image: one for one in results.landmarks if one.image not in results.corrected}
     pairs, away = pair_images(found, reference), []
     for image, other in pairs.items():
         places = found[image].mm

@@ -24,7 +24,8 @@ def measure(
     ] = None,
     exclude: Exclude = None,
     coverage: Annotated[
-        float, typer.Option(help="Probability with which the column radius_mm holds the true positions.")
+        float,
+        typer.Option(help="Probability with which the column radius_mm, or the regions, hold the true positions."),
     ] = 0.9,
     spacing_mm: Spacing = None,
 ) -> None:

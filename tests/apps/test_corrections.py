@@ -251,7 +251,7 @@ def test_corrections_change_the_size_of_regions(matcher: Matcher, folder: Path, 
     torch.testing.assert_close(last.radii_mm, torch.full((4,), expected).double(), rtol=0, atol=2e-3)
     assert [row["radius_mm"] for row in last.extras] == [f"{radius:.4f}" for radius in last.radii_mm.tolist()]
     assert all(one.radii_mm is not None and one.radii_mm.isnan().all() for one in results.landmarks[:3])
-    assert results.facts["size of the regions"].endswith("which the 3 corrected images ask for")
+    assert results.facts["size of the circles"].endswith("which the 3 corrected images ask for")
     results.write(tmp_path / "out", overlays=False)
     kept = RadiusCalibration.read(tmp_path / "out" / "radius_calibration.json")
     assert kept.radii_mm["sure"] == pytest.approx(last.radii_mm.tolist())
@@ -259,10 +259,32 @@ def test_corrections_change_the_size_of_regions(matcher: Matcher, folder: Path, 
     again = matcher.match(folder / "images", habit=tmp_path / "out" / "habit.json", **later)
     assert again.landmarks[0].radii_mm is not None
     torch.testing.assert_close(again.landmarks[0].radii_mm, last.radii_mm)
+    with pytest.raises(ValueError, match=r"radius_calibration\.json lies in the folder of the results"):
+        again.write(tmp_path / "out")
     (read / "phantom_003.mrk.json").unlink()
     few = matcher.match(folder / "images", corrections=read, **choices)
     assert few.stretch is None
     assert few.landmarks[-1].extras[0]["radius_mm"] == "0.1000", "two images do not tell the size"
+    assert "in 2 corrected images 8 of 8 landmarks were moved; correct all landmarks of at least 3" in few.warnings[-1]
+
+
+def test_landmarks_left_in_place_do_not_tell_the_size(
+    matcher: Matcher, folder: Path, found: Results, tmp_path: Path
+) -> None:
+    """Of all files one point was moved: the others say nothing of how far off they are, and radii stay as they were."""
+    radii = {"sure": (3.0,) * 4, "unsure": (3.0,) * 4}
+    made = RadiusCalibration(found.names, 0.75, radii, dict.fromkeys(radii, (9,) * 4), made_for=matcher.digest)
+    (tmp_path / "radii.json").write_text(made.to_json())
+    shutil.copytree(folder / "found" / "markups", tmp_path / "read")
+    for file in (tmp_path / "read").iterdir():
+        edit(file, only=1)
+    results = matcher.match(
+        folder / "images", spacing_mm=1.0, calibration=tmp_path / "radii.json", corrections=tmp_path / "read"
+    )
+    assert len(results.corrected) == 4
+    assert results.stretch is None
+    assert "in 4 corrected images 4 of 16 landmarks were moved" in results.warnings[-1]
+    assert not (tmp_path / "out" / "radius_calibration.json").exists()
 
 
 def test_all_measured_images_were_corrected(

@@ -1,9 +1,10 @@
 """Read and write landmarks as CSV, one row per image and landmark.
 
 Columns: ``image`` (or ``volume``), ``landmark``, and pixels ``x_px,y_px[,z_px]`` or millimetres ``x_mm,y_mm[,z_mm]``,
-or both; ``spacing_mm``, ``score``, ``flag`` and ``radius_mm`` are optional. Pixels count from 0 at the centre of the
-first one: x is the column and y the row of a picture; x, y, z are i, j, k of a volume. Millimetres are LPS+. Empty
-cells are a missing landmark. Columns are separated by commas, or by semicolons or tabs, which go with decimal commas.
+or both; ``spacing_mm``, ``score``, ``flag`` and ``radius_mm`` are optional, and so are the semi-axes of a region, each
+with its length ``axis1_mm`` and direction ``axis1_x,axis1_y[,axis1_z]``. Pixels count from 0 at the centre of the first
+one: x is the column and y the row of a picture; x, y, z are i, j, k of a volume. Millimetres are LPS+. Empty cells are
+a missing landmark. Columns are separated by commas, or by semicolons or tabs, which go with decimal commas.
 """
 
 import csv
@@ -13,6 +14,7 @@ from decimal import Decimal
 from os import PathLike
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,7 +25,10 @@ from medpixcl.data.tables import SEPARATORS, decimal_point, table_reader, write_
 from medpixcl.landmarks.points import LandmarkSet
 
 _NUMERIC = (*(f"{axis}_{unit}" for unit in ("px", "mm") for axis in "xyz"), "spacing_mm", "score", "radius_mm")
+_REGION = re.compile(r"axis\d+_(mm|x|y|z)")
 _KNOWN = ("image", "volume", "landmark", *_NUMERIC)
+DIRECTION_TOLERANCE = 0.01
+"""How far the directions of a region's axes may be from unit length and from right angles: files round them."""
 
 
 def read_csv_rows(path: Path) -> list[LandmarkRow]:
@@ -93,7 +98,20 @@ def _columns(path: Path, columns: list[str], separator: str) -> tuple[str, dict[
             "image (or volume), landmark, and x_px, y_px[, z_px] or x_mm, y_mm[, z_mm], separated by commas, "
             "semicolons or tabs."
         )
+    axis_columns = {name for name in columns if _REGION.fullmatch(name)}
+    expected = {name for row in _region_columns(axes) for name in row}
+    if axis_columns not in (set(), expected):
+        raise ValueError(
+            f"{path} has the columns {', '.join(sorted(axis_columns))} of regions; expected a length and a direction "
+            f"for each axis of the positions in mm: {', '.join(sorted(expected)) or 'there are none'}."
+        )
     return image, axes
+
+
+def _region_columns(axes: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Columns of the length and the direction of each semi-axis, with positions in mm of so many axes."""
+    letters = [name[0] for name in axes.get("mm", ())]
+    return [[f"axis{number}_{what}" for what in ("mm", *letters)] for number in range(1, len(letters) + 1)]
 
 
 def _numbered(path: Path, reader: csv.DictReader) -> Iterator[tuple[str, dict[str, str]]]:
@@ -103,7 +121,8 @@ def _numbered(path: Path, reader: csv.DictReader) -> Iterator[tuple[str, dict[st
             hint = "; is a comma a decimal point?" if separator == "," else "; write as many."
             raise ValueError(f"{path}: line {reader.line_num} has more cells than the header{hint}")
         cells = {name: (cell or "").strip() for name, cell in record.items()}
-        cells |= {name: decimal_point(cells[name], separator) for name in _NUMERIC if name in cells}
+        numeric = [name for name in cells if name in _NUMERIC or _REGION.fullmatch(name)]
+        cells |= {name: decimal_point(cells[name], separator) for name in numeric}
         _check_remarks(path, f"line {reader.line_num}", cells)
         yield f"line {reader.line_num}", cells
 
@@ -143,11 +162,32 @@ def _row(path: Path, record: dict[str, str], line: str, image: str, axes: dict[s
         px_rounding=_rounding(record, axes.get("px", [])),
         mm_rounding=_rounding(record, axes.get("mm", [])),
         radius_mm=None if radius is None else radius[0],
+        region_mm2=_region(path, record, line, _region_columns(axes)),
         flag=record.get("flag") or "",
     )
 
 
-def _numbers(path: Path, record: dict[str, str], line: str, columns: list[str]) -> tuple[float, ...] | None:
+def _region(
+    path: Path, record: dict[str, str], line: str, columns: Sequence[Sequence[str]]
+) -> tuple[tuple[float, ...], ...] | None:
+    """Matrix of a region from its semi-axes; None if all of their cells are empty."""
+    names = [name for row in columns for name in row if name in record]
+    if not names or not any(record[name] for name in names):
+        return None
+    axes = torch.tensor([_numbers(path, record, line, row) or [torch.nan] * len(row) for row in columns]).double()
+    lengths, directions = axes[:, 0], axes[:, 1:]
+    turned = (directions @ directions.T - torch.eye(len(axes))).abs().amax()
+    if not bool((lengths >= 0).all() & (turned <= DIRECTION_TOLERANCE)):
+        shown = ", ".join(f"{name}={record[name]!r}" for name in names)
+        raise ValueError(
+            f"{path}: {line}: {shown}; expected lengths of semi-axes in mm of 0 or more, and directions of length 1 at "
+            "right angles to each other."
+        )
+    matrix = directions.T @ torch.diag(lengths.square()) @ directions
+    return tuple(tuple(row) for row in matrix.tolist())
+
+
+def _numbers(path: Path, record: dict[str, str], line: str, columns: Sequence[str]) -> tuple[float, ...] | None:
     """The cells as numbers, None if all are empty; an empty z of a 2D image is left out."""
     cells = {name: record[name] for name in columns if record[name] or not name.startswith("z_")}
     if not any(cells.values()):

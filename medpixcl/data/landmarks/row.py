@@ -19,6 +19,8 @@ class LandmarkRow:
         marked_on: What the file says about the image that the landmark was marked on.
         scored: True if the file gives a score, which a program gives to what it found.
         radius_mm: Radius in mm that holds the true position with the probability of a calibration.
+        region_mm2: Region that holds the true position with the probability of a calibration: the rows of its matrix
+            along (x, y[, z]), see :mod:`medpixcl.landmarks.regions`.
         px_rounding: Largest rounding error of ``px`` by its number of digits.
         mm_rounding: Largest rounding error of ``mm`` in mm by its number of digits.
         flag: Remark of a program on the landmark, such as ``unsure`` or ``corrected``; empty without one.
@@ -33,6 +35,7 @@ class LandmarkRow:
     marked_on: MarkedOn | None = None
     scored: bool = False
     radius_mm: float | None = None
+    region_mm2: tuple[tuple[float, ...], ...] | None = None
     px_rounding: float = 0.0
     mm_rounding: float = 0.0
     flag: str = ""
