@@ -14,6 +14,8 @@ from medpixcl.landmarks.points import LandmarkSet
 
 MAX_DIFFERENCE_MM = 2.0
 """Distance between both positions above which a landmark is unsure."""
+MOST_APART = 0.3
+"""Share of such landmarks above which a note says so."""
 
 
 def mean_of_both(first: Results, second: Results, *, max_difference_mm: float = MAX_DIFFERENCE_MM) -> Results:
@@ -37,11 +39,17 @@ def mean_of_both(first: Results, second: Results, *, max_difference_mm: float = 
     away = torch.cat([torch.zeros(0, dtype=torch.float64), *[_difference_mm(*pair) for pair in pairs]])
     results = replace(first, landmarks=merged, radii=Radii(None, first.names), metrics=None, facts=dict(first.facts))
     results.notes = list(dict.fromkeys([*first.notes, *second.notes]))
+    results.matched_flags = [one.flags for one, _ in pairs]
+    share = float((away > max_difference_mm).double().mean())
+    apart = f"by more than {max_difference_mm:g} mm at {100 * share:.0f} % of the landmarks"
     results.facts["positions"] = (
-        f"mean of matching and detection, which differ by {float(away.nanmedian()):.1f} mm in the median, and by more "
-        f"than {max_difference_mm:g} mm at {100 * float((away > max_difference_mm).double().mean()):.0f} % of the "
-        "landmarks"
+        f"mean of matching and detection, which differ by {float(away.nanmedian()):.1f} mm in the median, and {apart}"
     )
+    if share > MOST_APART:
+        results.notes.append(
+            f"matching and detection differ {apart}: one of the two does not fit these images; look at the overlays of "
+            "each alone, and see that the detector was trained long enough, on images like these"
+        )
     return results
 
 

@@ -171,6 +171,8 @@ class Results:
             corrected, (K,); None without a habit.
         matched_again: True if these images were matched again, with the corrected ones as templates; else the habit
             moved them.
+        matched_flags: Flags that matching alone gave, by which the templates are judged; None where the landmarks have
+            them.
         stretch: Factor by which the regions (or radii) were stretched, as corrected images asked; None where they keep
             the size of the calibration.
         notes: Sentences on the corrections that a reader should know.
@@ -194,6 +196,7 @@ class Results:
     corrected: tuple[str, ...] = ()
     moved_mm: Float[Tensor, " k"] | None = None
     matched_again: bool = False
+    matched_flags: Sequence[Sequence[str]] | None = None
     stretch: float | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -218,7 +221,7 @@ class Results:
     @property
     def warnings(self) -> list[str]:
         """Warnings about the results, such as that a template fits the images poorly, and notes on corrections."""
-        flags, regions = [one.flags for one in self.landmarks], self.output.regions
+        flags, regions = self.matched_flags or [one.flags for one in self.landmarks], self.output.regions
         fit = template_warning(flags) if self.templates else misfit_warning([one.misfit for one in self.landmarks])
         unlike = regions.warning(self.landmarks) if regions else ""
         return [*self.template_warnings, *[text for text in (fit, unlike) if text], *self.notes]

@@ -57,6 +57,10 @@ def test_mean_and_doubt(picture: Path) -> None:
     assert merged.metrics["mre_mm"] == pytest.approx(0.0, abs=1e-9)
     assert merged.facts["positions"].startswith("mean of matching and detection, which differ by 2.0 mm in the median")
     assert first.landmarks[0].voxels.tolist()[0] == [10, 10], "the results stay as they were"
+    assert merged.matched_flags == [("unsure", "", "", "")]
+    assert merged.notes == []
+    poor = mean_of_both(first, second, max_difference_mm=0.9)
+    assert "differ by more than 0.9 mm at 75 % of the landmarks: one of the two does not fit" in poor.notes[0]
 
 
 def test_both_doubt(picture: Path) -> None:
