@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.inferers import Inferer
@@ -103,3 +104,18 @@ def test_shipped_detectors_know_a_wrong_image(bundle: str, data_dir: Path, tmp_p
         assert set(one.flags) <= {"unsure", "missing"}
         assert not outside_image(one.voxels, one.shape).any()
         assert len(results.warnings) == 1
+
+
+@pytest.mark.parametrize("bundle", ["cephalometric_landmark_detection", "xray_landmark_selftraining"])
+def test_black_bars_change_nothing(bundle: str, tmp_path: Path) -> None:
+    """A picture with bars of 20 mm and with bars of 60 mm, on a white page: the same places, scores and regions."""
+    content = np.random.default_rng(0).integers(30, 255, (120, 100), dtype=np.uint8)
+    for bars in (40, 120):  # of 0.5 mm
+        page = np.pad(np.pad(content, bars), 0 if bars == 40 else 7, constant_values=255)
+        Image.fromarray(page).save(tmp_path / f"{bars}.png")
+    found = Detector.from_bundle(bundle, device="cpu").detect(tmp_path, spacing_mm=0.5)
+    wide, narrow = found.landmarks  # by name: 120, 40
+    torch.testing.assert_close(wide.voxels - narrow.voxels, torch.full_like(wide.voxels, 87), equal_nan=True)
+    torch.testing.assert_close(wide.scores, narrow.scores)
+    torch.testing.assert_close(wide.covariance_mm2, narrow.covariance_mm2, equal_nan=True)
+    assert not wide.voxels.isnan().all()
