@@ -173,3 +173,13 @@ def test_images_that_a_reader_corrected_are_left_out(tmp_path: Path, capsys: pyt
     table.write_text("\n".join(["image,landmark,x_mm,y_mm,flag", *rows[:2], ""]), encoding="utf-8")
     assert medpixcl(*words) == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["measured"] == 2
+
+
+def test_pixels_with_a_size_on_the_command_line(tmp_path: Path) -> None:
+    """The CSV that the quickstart shows, as the truth."""
+    (tmp_path / "found.csv").write_text("image,landmark,x_mm,y_mm\na.png,L1,2,3\n", encoding="utf-8")
+    (tmp_path / "true.csv").write_text("image,landmark,x_px,y_px\na.png,L1,4,12\n", encoding="utf-8")
+    words = ["evaluate", "--predictions", tmp_path / "found.csv", "--reference", tmp_path / "true.csv"]
+    assert medpixcl(*words, "-o", tmp_path / "metrics.json") == 2
+    assert medpixcl(*words, "--spacing-mm", 0.5, "-o", tmp_path / "metrics.json") == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["mre_mm"] == pytest.approx(3)

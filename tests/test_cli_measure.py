@@ -89,6 +89,40 @@ def test_intervals_and_doubts(tmp_path: Path) -> None:
     assert medpixcl("measure", tmp_path / "landmarks.csv", "-o", tmp_path / "out") == 2
 
 
+def test_a_corrected_landmark_is_exact_and_one_without_a_region_is_not(tmp_path: Path) -> None:
+    """S (landmark 1) was placed by a reader: its angles keep an interval, of the others alone. N has no radius."""
+    radii = torch.full((1, 19), 2.0)
+    lines = [f"a.png,{number + 1},{x},{y},{SPACING}" for number, (x, y) in enumerate(face(0).tolist())]
+    table, header = tmp_path / "landmarks.csv", "image,landmark,x_px,y_px,spacing_mm,flag,radius_mm"
+    corrected = [f"{line},{'corrected' if row == 0 else ''},{'' if row == 0 else 2}" for row, line in enumerate(lines)]
+    table.write_text("\n".join([header, *corrected, ""]), encoding="utf-8")
+    assert medpixcl("measure", table, "-o", tmp_path / "out") == 0
+    found = {row["measurement"]: row for row in rows(tmp_path / "out" / "measurements.csv")}
+    radii[0, 0] = 0.0
+    half = float(half_intervals(face(0)[None] * SPACING, ROLES, balls(radii, 2))[0, NAMES.index("SNA")])
+    assert half > 0.5
+    assert float(found["SNA"]["high"]) - float(found["SNA"]["low"]) == pytest.approx(2 * half, abs=2e-3)
+    without = [f"{line},,{'' if row == 1 else 2}" for row, line in enumerate(lines)]
+    table.write_text("\n".join([header, *without, ""]), encoding="utf-8")
+    assert medpixcl("measure", table, "-o", tmp_path / "out") == 0
+    found = {row["measurement"]: row for row in rows(tmp_path / "out" / "measurements.csv")}
+    assert found["ANB"]["low"] == ""
+    assert "interval unknown" in found["ANB"]["remark"]
+    assert found["FMA"]["low"] != "", "needs no nasion"
+    classes = {row["classification"]: row["class"] for row in rows(tmp_path / "out" / "classes.csv")}
+    assert classes["Skeletal class (ANB)"] == "III or I or II"
+
+
+def test_tracings_of_what_a_run_wrote(tmp_path: Path) -> None:
+    """Pixels and mm together say the size of a picture that does not state it."""
+    images = write_pictures(tmp_path / "images", ["a.png"])
+    lines = [f"a.png,{n + 1},{x},{y},{x * SPACING},{y * SPACING}" for n, (x, y) in enumerate(face(0).tolist())]
+    table = tmp_path / "landmarks.csv"
+    table.write_text("\n".join(["image,landmark,x_px,y_px,x_mm,y_mm", *lines, ""]), encoding="utf-8")
+    assert medpixcl("measure", table, "-o", tmp_path / "out", "--images", images) == 0
+    assert (tmp_path / "out" / "tracings" / "a.png").is_file()
+
+
 def test_intervals_of_regions(tmp_path: Path) -> None:
     """Long ellipses along x, as ``detect`` writes regions: what moves along y alone is known, an angle is not."""
     regions = torch.diag(torch.tensor([9.0, 1e-6], dtype=torch.float64)).expand(19, 2, 2)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.radii import Radii
-from medpixcl.apps.results import CORRECTED, Landmarks, Results
+from medpixcl.apps.results import Landmarks, Results
+from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.landmarks.points import LandmarkSet
 
 MAX_DIFFERENCE_MM = 2.0

@@ -12,9 +12,10 @@ from medpixcl._typing import AnyPath
 from medpixcl.apps.habit_file import ReadingHabit
 from medpixcl.apps.habits import KnownHabit, listed, move_landmarks, wanted_stretch
 from medpixcl.apps.measurement import image_folder
-from medpixcl.apps.results import CORRECTED, Landmarks, Results
+from medpixcl.apps.results import Landmarks, Results
 from medpixcl.data.identity import first_file, image_stem, pair_images, short_name, telling_names
 from medpixcl.data.landmarks.reading import RUN_MARKUPS, RUN_TABLE, markups_of_run, read_landmarks
+from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.landmarks.habit import learn_habit, left_out_errors
 
@@ -137,8 +138,8 @@ class Corrections:
             )
         if elsewhere > 1:
             results.notes.append(
-                f"in {elsewhere} images of the corrections every landmark differs from where this run finds it: see "
-                "that a reader placed them, and that they are not what another run found"
+                f"in {elsewhere} images of the corrections every landmark differs from where this run finds it: that "
+                "is right if a reader placed them all, and wrong if another run found them"
             )
         return read
 

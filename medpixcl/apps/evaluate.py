@@ -16,10 +16,10 @@ from medpixcl.apps.readers import (
     require_different_files,
     same_points,
 )
-from medpixcl.apps.results import CORRECTED
 from medpixcl.data.identity import pair_images, unique_table_names
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.paths import checked_path, checked_paths
 from medpixcl.landmarks.calibration import coverage_of
@@ -70,7 +70,7 @@ def evaluate(
             ``corrected`` are left out, too.
         angles: Compare the cephalometric measurements, too.
         names: Anatomical name of each landmark, see :func:`medpixcl.landmarks.cephalometry.landmark_roles`.
-        spacing_mm: Pixel size in mm of files that do not state it, for the cephalometric measurements.
+        spacing_mm: Pixel size in mm of positions in pixels whose file does not state it.
 
     Raises:
         ValueError: If the input is bad; one sentence that names the file.
@@ -81,7 +81,7 @@ def evaluate(
     paths = [checked_path(predictions, "the file of predictions"), *readers]
     require_different_files(paths)
     files = [read_landmarks(path) for path in paths]
-    positions = [file.positions_mm() for file in files]
+    positions = [file.positions_mm(spacing_mm) for file in files]
     corrected = _corrected_images(files[0])
     exclude = [*exclude, *corrected]
     result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))

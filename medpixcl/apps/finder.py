@@ -108,9 +108,17 @@ class LandmarkFinder(ABC):
         *,
         reference: AnyPath | None = None,
         calibration: AnyPath | None = None,
+        spacing_mm: SpacingMM | None = None,
         output: Output | None = None,
     ) -> Results:
         """Check the input and return the empty results of a new run.
+
+        Args:
+            images: Images to search.
+            reference: Landmark file with true positions.
+            calibration: File of error radii.
+            spacing_mm: Pixel size in mm of true positions in pixels whose file does not state it.
+            output: Folder of the results.
 
         Raises:
             ValueError: If the input is bad; one sentence that names the file.
@@ -121,7 +129,8 @@ class LandmarkFinder(ABC):
             )
         file = None if calibration is None else checked_path(calibration, "the calibration")
         radii = Radii(None, self.names) if file is None else Radii(str(file), self.names, self.digest)
-        true = None if reference is None else read_landmarks(reference).positions_mm()
+        size = spacing_mm if isinstance(spacing_mm, int | float) else None
+        true = None if reference is None else read_landmarks(reference).positions_mm(size)
         results = Results(
             title=self.title,
             names=self.names,
@@ -168,7 +177,7 @@ class LandmarkFinder(ABC):
         listed = image_list(
             images, spacing_mm=spacing_mm, exclude=exclude, spatial_dims=self.spatial_dims, sections=self.sections
         )
-        results = self.start(listed, reference=reference, calibration=calibration, output=output)
+        results = self.start(listed, reference=reference, calibration=calibration, spacing_mm=spacing_mm, output=output)
         at_once = reader is None and second is None
         if reader is not None:
             reader.check(results, self.origin(results))

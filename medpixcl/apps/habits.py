@@ -10,9 +10,10 @@ from torch import Tensor
 from medpixcl._typing import AnyPath
 from medpixcl.apps.habit_file import ReadingHabit
 from medpixcl.apps.radii import with_radii
-from medpixcl.apps.results import CORRECTED, Landmarks, Results
+from medpixcl.apps.results import Landmarks, Results
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine
 from medpixcl.data.identity import pair_images
+from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.landmarks.regions import balls, region_scale
 
 ORIGINS = {

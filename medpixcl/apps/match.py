@@ -17,8 +17,9 @@ from medpixcl.apps.given_templates import Marks, SingleImage, given_templates
 from medpixcl.apps.images import ImageList, Images
 from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
-from medpixcl.apps.results import CORRECTED, Landmarks, Results
+from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
+from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM

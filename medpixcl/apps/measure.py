@@ -170,18 +170,28 @@ def _tracing(
 ) -> "matplotlib.figure.Figure":
     size = picture.spacing_mm or spacing_mm
     pixels = read_image(picture.file, spacing_mm=size, allow_missing_spacing=True)
-    points = measured.file.for_image(image_folder(measured.file) / image, pixels.affine, pixels.shape[1:], dims=2)
-    spacing = working_spacing(pixels)
     if pixels.meta["spacing_source"] == "unknown":
-        spacing = [_pixel_size(measured.points[measured.images.index(image)], points.voxels, picture.file)] * 2
-    title = measured.short_names[image]
+        size = _pixel_size(measured, image, picture.file)
+        pixels = read_image(picture.file, spacing_mm=size)
+    points = measured.file.for_image(image_folder(measured.file) / image, pixels.affine, pixels.shape[1:], dims=2)
+    title, spacing = measured.short_names[image], working_spacing(pixels)
     return cephalometric_tracing(pixels[0], points.voxels, measured.roles, spacing=spacing, title=title)
 
 
-def _pixel_size(mm: Float[Tensor, "k 2"], voxels: Float[Tensor, "k 2"], picture: Path) -> float:
-    """Pixel size in mm of a picture that does not state it, from landmarks known in pixels and mm."""
-    there = ~(mm.isnan() | voxels.isnan()).any(dim=1)
-    size = (torch.pdist(mm[there]).sum() / torch.pdist(voxels[there]).sum()).item() if int(there.sum()) > 1 else 1.0
-    if abs(size - 1) < 1e-6:  # then the file has no pixels of its own, and where they lie in the picture is unknown
+def _pixel_size(measured: Measured, image: str, picture: Path) -> float:
+    """Pixel size in mm of a picture that does not state it, from landmarks that the file has in pixels and mm.
+
+    Raises:
+        MissingSpacingError: If the file has fewer than two landmarks in pixels; mm alone do not say where they lie.
+    """
+    rows = [measured.file.row(image, name) for name in measured.file.names]
+    both = [(row.px, mm) for row, mm in zip(rows, _places(measured, image), strict=True) if row and row.px]
+    known = [(px, mm) for px, mm in both if not bool(mm.isnan().any())]
+    if len(known) < 2:
         raise MissingSpacingError(picture, NO_SPACING)
-    return size
+    in_pixels, in_mm = torch.tensor([px for px, _ in known], dtype=torch.float64), torch.stack([mm for _, mm in known])
+    return float(torch.pdist(in_mm).sum() / torch.pdist(in_pixels).sum())
+
+
+def _places(measured: Measured, image: str) -> Float[Tensor, "k 2"]:
+    return measured.points[measured.images.index(image)]

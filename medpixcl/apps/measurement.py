@@ -16,6 +16,7 @@ from medpixcl.data.identity import named_images, pair_images, telling_names, uni
 from medpixcl.data.image_keys import HOW_FOUND
 from medpixcl.data.images import image_format, read_image
 from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.landmarks.row import CORRECTED, LandmarkRow
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import Manifest, is_manifest
 from medpixcl.data.pixels import MissingSpacingError, SpacingMM
@@ -134,8 +135,11 @@ def measure_file(
     if not images:
         raise ValueError(f"{path}: all of its {len(file.images)} images are excluded; there is nothing to measure.")
     points = _positions(file, images, spacing_mm, pictures or {})
-    halves = half_intervals(points, roles, _regions(file, images), coverage=coverage)
-    return Measured(file, images, roles, points, cephalometric_values(points, roles), halves)
+    regions, values = _regions(file, images), cephalometric_values(points, roles)
+    halves = half_intervals(points, roles, regions, coverage=coverage)
+    if not bool(regions.isnan().all()):  # then a measurement without an interval is not one without an error
+        halves = torch.where(halves.isnan() & ~values.isnan(), torch.inf, halves)
+    return Measured(file, images, roles, points, values, halves)
 
 
 def compare_files(measured: Measured, references: Sequence[Measured]) -> list[ReaderComparison]:
@@ -235,15 +239,23 @@ def _positions(
 
 
 def _regions(file: LandmarkFile, images: Sequence[str]) -> Float[Tensor, "n k 2 2"]:
-    """Ellipse around each landmark in mm^2, from ``regions.csv`` or the error radii; NaN where the file has neither."""
+    """Ellipse around each landmark in mm^2, from its region or error radius; NaN where the file has neither.
+
+    In a file that has some, what a reader corrected counts as exact.
+    """
     found = [[file.row(image, name) for name in file.names] for image in images]
-    radii = [[math.nan if one is None or one.radius_mm is None else one.radius_mm for one in row] for row in found]
-    regions = balls(torch.tensor(radii, dtype=torch.float64), 2)
-    for number, row in enumerate(found):
-        for column, one in enumerate(row):
-            if one is not None and one.region_mm2 is not None:
-                regions[number, column] = torch.tensor(one.region_mm2, dtype=torch.float64)[:2, :2]
-    return regions
+    regions = torch.stack([torch.stack([_region(one) for one in row]) for row in found])
+    if bool(regions.isnan().all()):
+        return regions
+    exact = torch.tensor([[one is not None and one.flag == CORRECTED for one in row] for row in found])
+    return torch.where(exact[..., None, None] & regions.isnan(), 0.0, regions)
+
+
+def _region(row: LandmarkRow | None) -> Float[Tensor, "2 2"]:
+    if row is not None and row.region_mm2 is not None:
+        return torch.tensor(row.region_mm2, dtype=torch.float64)[:2, :2]
+    radius = math.nan if row is None or row.radius_mm is None else row.radius_mm
+    return balls(torch.tensor(radius, dtype=torch.float64), 2)
 
 
 def _doubt(roles: Sequence[str]) -> str:

@@ -14,7 +14,14 @@ from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import pair_images
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.landmarks.difficulty import difficulty, image_difficulty, widened
-from medpixcl.landmarks.regions import RegionCalibration, calibrate_regions, coverage_report, region_size, semi_axes
+from medpixcl.landmarks.regions import (
+    LEAST_IMAGES,
+    RegionCalibration,
+    calibrate_regions,
+    coverage_report,
+    region_size,
+    semi_axes,
+)
 from medpixcl.reports.tables import write_metrics_json
 
 CALIBRATION_FILE, TABLE_FILE, COVERAGE_FILE = "region_calibration.json", "regions.csv", "region_coverage.json"
@@ -99,6 +106,8 @@ class Regions:
         if self.calibration is None:
             made = self._calibrated(results, results.reference)
             write_text_atomically(folder / CALIBRATION_FILE, made.to_json() + "\n")
+            if (note := _few(made)) and note not in results.notes:
+                results.notes.append(note)
             return
         found, away = _examples(results, results.reference)
         regions = torch.stack([_regions(one) for one in found])
@@ -119,6 +128,17 @@ class Regions:
             difficulty=image_difficulty(torch.stack([_difficulty(one) for one in found])),
             weights=results.digest,
         )
+
+
+def _few(made: RegionCalibration) -> str:
+    """Sentence on a calibration of too few images; empty if they are enough."""
+    count = max(map(sum, made.examples))
+    if count >= LEAST_IMAGES:
+        return ""
+    return (
+        f"the regions were calibrated on {count} image(s): with fewer than ten no landmark has a region of its own "
+        f"size, and with fewer than {LEAST_IMAGES} nothing warns of unlike images; 50 are good"
+    )
 
 
 def _table(landmarks: Sequence[Landmarks]) -> str:

@@ -18,6 +18,7 @@ from medpixcl.apps.images import Images
 from medpixcl.apps.radii import Radii
 from medpixcl.coordinates import affines_of, flip_ras_lps, spacing_of, working_affine, working_spacing, working_voxels
 from medpixcl.data.landmarks.comparison import evaluate_positions
+from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.writing import NotWritten
 from medpixcl.data.paths import checked_file
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     import medpixcl.apps.output
 
 TRAINED_ON = "trained_on"
-CORRECTED = "corrected"
-"""Flag of a landmark that lies where a reader put it."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ UNLIKE_SHARE = 0.1
 """Share of the examples whose difficulty a new image must exceed to count as unlike them."""
 LEAST_UNLIKE, LEAST_UNLIKE_SHARE = 3, 0.3
 """Least number and share of unlike images of a warning."""
+LEAST_IMAGES = 20
+"""Number of calibrating images below which they do not tell what is unlike them."""
 MAX_ELONGATION = 100.0
 """Largest ratio of length to width of a covariance that has a shape."""
 
@@ -152,7 +154,7 @@ class RegionCalibration:
         Args:
             difficulties: Difficulty of each image, shape (N,); NaN counts as difficult.
         """
-        if self.difficulty_above is None:
+        if self.difficulty_above is None or max(map(sum, self.examples), default=0) < LEAST_IMAGES:
             return ""
         count, hard = len(difficulties), int((~(difficulties <= self.difficulty_above)).sum())
         chance = count * UNLIKE_SHARE + 3 * math.sqrt(count * UNLIKE_SHARE * (1 - UNLIKE_SHARE))

@@ -182,11 +182,17 @@ def image_rows(
     classes = [one.name for one in classifications()]
     table = [["image", *MAIN_MEASUREMENTS, *MAIN_CLASSES]]
     labels_of = possible_classes(values, halves)
-    for image, row, doubts, labels in zip(images[:_MANY], values.tolist(), doubtful, labels_of, strict=False):
+    columns = (values.tolist(), halves.tolist(), doubtful, labels_of)
+    for image, row, ends, doubts, labels in zip(images[:_MANY], *columns, strict=False):
         places = [known.index(name) for name in MAIN_MEASUREMENTS]
-        numbers = [_number(row[place], 1) + " ?" * doubts[place] for place in places]
+        numbers = [_number(row[place], 1) + _plus_minus(ends[place]) + " ?" * doubts[place] for place in places]
         table.append([shown[image], *numbers, *[labels[classes.index(name)] for name in MAIN_CLASSES]])
     return table
+
+
+def _plus_minus(half: float) -> str:
+    """Half an interval behind its value; empty where there is none."""
+    return f" ± {decimals(half, 1)}" if math.isfinite(half) else _NO_INTERVAL * (half == half)
 
 
 def agreement_rows(comparisons: Sequence[ReaderComparison]) -> Table:

@@ -28,7 +28,7 @@ _ONE_SIDED_IMAGES = {
     "images_without_prediction": "reference images without prediction",
     "points_without_reference": "images with points that lack a reference",
     "points_without_prediction": "images with points that lack a prediction",
-    "excluded": "images excluded on request",
+    "excluded": "images left out: on request, or as a reader corrected them",
     "exclude_not_found": "images to be excluded that were not found",
 }
 _ONE_SIDED_LANDMARKS = {

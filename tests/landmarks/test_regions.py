@@ -230,6 +230,8 @@ def test_warns_of_unlike_images_only() -> None:
     said = made.warning(torch.tensor([NAN, 95.0, 95.0, 0.0]))
     assert said.startswith("3 of 4 images are harder than 90 % of those that the regions were calibrated on")
     assert calibrate_regions(draws(spread), spread, ["a"]).warning(torch.full((9,), NAN)) == ""
+    few = calibrate_regions(draws(spread)[:6], spread[:6], ["a"], difficulty=torch.arange(6.0))
+    assert few.warning(torch.full((9,), 99.0)) == "", "six examples do not tell what is unlike them"
 
 
 def test_stretched_regions_hold_the_promised_share_of_other_errors() -> None:

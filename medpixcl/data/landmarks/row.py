@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from medpixcl.data.landmarks.same_image import MarkedOn
 
+CORRECTED = "corrected"
+"""Flag of a landmark that lies where a reader put it."""
+
 
 @dataclass(frozen=True)
 class LandmarkRow:

@@ -177,11 +177,14 @@ class LandmarkFile:
         """True if a landmark of an image, one of :attr:`images`, is given in pixels or voxels."""
         return any(row.px is not None for row in self._rows[image].values())
 
-    def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
+    def positions_mm(self, spacing_mm: float | None = None) -> dict[str, dict[str, tuple[float, ...]]]:
         """Return positions (x, y[, z]) in mm, LPS+, by image and landmark; missing landmarks are left out.
 
+        Args:
+            spacing_mm: Pixel size in mm of rows that have pixels but no spacing.
+
         Raises:
-            MissingSpacingError: If a row has pixels but no spacing.
+            MissingSpacingError: If a row has pixels but no spacing, and none is given.
             ValueError: If a row of a volume has voxels only, which have no position in mm without the image, or the
                 pixels and mm of an image do not fit each other.
         """
@@ -189,7 +192,11 @@ class LandmarkFile:
             if (odd := why_unlike(list(of_image.values()))) is not None:
                 self._require_one_place(*odd)
         return {
-            image: {name: self._mm(row) for name, row in of_image.items() if row.px is not None or row.mm is not None}
+            image: {
+                name: self._mm(row, spacing_mm)
+                for name, row in of_image.items()
+                if row.px is not None or row.mm is not None
+            }
             for image, of_image in self._rows.items()
         }
 
@@ -238,14 +245,14 @@ class LandmarkFile:
                 f"the image of size {tuple(shape)}; {note or 'check spacing, orientation and axis order.'}"
             )
 
-    def _mm(self, row: LandmarkRow) -> tuple[float, ...]:
+    def _mm(self, row: LandmarkRow, spacing_mm: float | None) -> tuple[float, ...]:
         if row.mm is not None:
             return row.mm
         assert row.px is not None
         if len(row.px) == 3:
             raise ValueError(f"{self.path}: {row.line}: a volume's voxel has no position in mm; add x_mm, y_mm, z_mm.")
-        if row.spacing_mm is None:
+        if (size := row.spacing_mm or spacing_mm) is None:
             raise MissingSpacingError(
                 self.path, f"{row.line}: position in pixels without spacing_mm; add that column, or give mm."
             )
-        return tuple(value * row.spacing_mm for value in row.px)
+        return tuple(value * size for value in row.px)

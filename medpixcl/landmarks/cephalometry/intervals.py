@@ -15,7 +15,7 @@ from medpixcl.landmarks.regions import covered
 
 STEP_MM = 0.01
 """Step of the landmarks by which the slope of a measurement is computed."""
-OPEN = "interval unknown: within their regions, its landmarks allow any value"
+OPEN = "interval unknown: a landmark has no region, or within their regions they allow any value"
 """Remark on a measurement whose interval is infinite."""
 _RANGE = {"angle": 180.0, "turn": 360.0}
 """Width in degrees of all values of an angle."""
