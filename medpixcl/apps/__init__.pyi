@@ -8,6 +8,7 @@ from .images import ImageList as ImageList
 from .match import Matcher as Matcher, TemplateFitting as TemplateFitting
 from .output import Output as Output
 from .regions import Regions as Regions
+from .register import Registration as Registration
 from .results import Landmarks as Landmarks, Results as Results
 from .segment import SegmentationWriter as SegmentationWriter
 from .writer import LandmarkWriter as LandmarkWriter

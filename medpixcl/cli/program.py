@@ -30,6 +30,7 @@ from medpixcl.cli.match import match
 from medpixcl.cli.measure import measure
 from medpixcl.cli.option_names import as_options
 from medpixcl.cli.pretrain import pretrain
+from medpixcl.cli.register import register
 from medpixcl.cli.scan import scan
 from medpixcl.cli.selftrain import selftrain
 from medpixcl.data.wording import wording
@@ -43,6 +44,7 @@ COMMANDS = (
     choose_template,
     calibrate,
     match,
+    register,
     selftrain,
     adapt,
     finetune,

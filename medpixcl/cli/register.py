@@ -1,0 +1,35 @@
+"""`medpixcl register`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medpixcl.cli.console import say_results
+from medpixcl.cli.options import Formats, KeepPatient, Spacing, TemplateLandmarks, Templates, asked_formats, listing
+
+
+def register(
+    template: Templates,
+    landmarks: TemplateLandmarks,
+    images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
+    method: Annotated[str, typer.Option(help="affine, convexadam (volumes) or elastix.")] = "convexadam",
+    working_spacing_mm: Annotated[
+        float | None, typer.Option(min=0.01, help="Voxel size in mm at which images are registered.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Landmark file with true positions, to measure the error.")
+    ] = None,
+    formats: Formats = None,
+    keep_patient: KeepPatient = False,
+    spacing_mm: Spacing = None,
+) -> None:
+    """Carry the landmarks of annotated images to others by registration, to compare with `match`."""
+    from medpixcl.apps.register import Registration
+
+    registration = Registration(method, working_spacing_mm=working_spacing_mm)
+    folder = registration.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
+    registration.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
+    results = registration.match(images, spacing_mm=spacing_mm, reference=reference, output=folder)
+    say_results(results, folder.write(results), output)
