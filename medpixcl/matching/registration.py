@@ -25,6 +25,8 @@ SEED = 1
 """Seed for choosing them; SimpleITK takes the clock for 0."""
 LEVELS = {4: 2.0, 2: 1.0, 1: 0.0}
 """Factors by which images are shrunk, coarsest first, and deviation in voxels of the smoothing before it."""
+STEP_VOXELS = 0.5
+"""First step of the search in voxels: small, so that no step leaves the overlap of the images."""
 LEAST_VOXELS = 2000
 """Number of voxels of a shrunk template below which the metric says too little."""
 ELASTIX_STEPS = ("rigid", "affine", "bspline")
@@ -71,7 +73,8 @@ def _optimised(template: SimpleITK.Image, image: SimpleITK.Image, start: SimpleI
     share = min(1.0, SAMPLES / voxels)
     method.SetMetricSamplingPercentage(share, SEED)
     method.SetInterpolator(SimpleITK.sitkLinear)
-    method.SetOptimizerAsGradientDescentLineSearch(1.0, 100, 1e-6, 10)
+    step = STEP_VOXELS * min(template.GetSpacing())
+    method.SetOptimizerAsRegularStepGradientDescent(step, 1e-3 * step, 300, 0.7)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel(levels)
     method.SetSmoothingSigmasPerLevel([LEVELS[factor] for factor in levels])
