@@ -16,10 +16,10 @@ NAN = float("nan")
 
 @pytest.mark.parametrize("coverage", [0.5, 0.9])
 def test_as_wide_as_those_of_drawn_errors(coverage: float) -> None:
-    """Every landmark is drawn 40,000 times with a normal error, the share ``coverage`` of which lies in its radius."""
+    """Every landmark is drawn 10,000 times with a normal error, the share ``coverage`` of which lies in its radius."""
     generator = torch.Generator().manual_seed(0)
     deviation = 0.2 + torch.rand(FACE.shape[1], generator=generator)
-    draws = deviation[:, None] * torch.randn(40_000, *FACE.shape[1:], generator=generator).double()
+    draws = deviation[:, None] * torch.randn(10_000, *FACE.shape[1:], generator=generator).double()
     radii = torch.linalg.vector_norm(draws, dim=2).quantile(coverage, dim=0)
     values = cephalometric_values(FACE + draws, ROLES)
     away = (values - cephalometric_values(FACE, ROLES)).abs()

@@ -64,6 +64,7 @@ def test_convexadam_follows_a_bend() -> None:
     assert bent < 0.6 * stiff
 
 
+@pytest.mark.slow
 def test_elastix_follows_a_bend() -> None:
     places = bent_copy(2, 1.5)
     assert error(places, carry_elastix) < 0.75 * error(places, carry_affine)
