@@ -13,6 +13,7 @@ of them are left out with ``--split dev``. Finished sets are kept in ``--runs``,
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,6 @@ MEASURED = {"dev": ("dev",), "test1": ("test1", "published")}
 
 def adapted_errors(cephalograms: Cephalograms, split: str, templates: list[str], folder: Path) -> dict[str, Any]:
     """Mean radial error and share within 2 mm of every way, on every set of images, after one adaptation."""
-    kept = folder / "errors.json"
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
     manifest = folder.parent / "unlabelled.json"
     write_manifest(cephalograms, images_to_train_on(cephalograms, cephalograms.images(split)), manifest)
     start, marks = time.monotonic(), cephalograms.folder / "landmarks.csv"
@@ -53,7 +51,6 @@ def adapted_errors(cephalograms: Cephalograms, split: str, templates: list[str],
     both.measure()
     for way, results in zip(WAYS, (matched, detected, both), strict=True):
         errors[way] = errors_of_sets(cephalograms, split, results)
-    kept.write_text(json.dumps(errors), encoding="utf-8")
     return errors
 
 
@@ -61,9 +58,6 @@ def errors_alone(
     cephalograms: Cephalograms, split: str, templates: list[str], folder: Path, steps: int
 ) -> dict[str, Any]:
     """The same of a detector that was trained for so many steps on the annotated images alone."""
-    kept = folder / "errors.json"
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
     marks = cephalograms.folder / "landmarks.csv"
     entries = [
         {"image": str(cephalograms.path(name)), "spacing_mm": [FILE_SPACING] * 2, "landmarks": {"mean": str(marks)}}
@@ -84,9 +78,7 @@ def errors_alone(
     detector = Detector.from_bundle(SUPERVISED, weights=folder / "models" / "model.pt", trust=True)
     seconds = time.monotonic() - start
     found = detector.detect(paths_to_measure(cephalograms, split), spacing_mm=FILE_SPACING, reference=marks)
-    errors = {"seconds": seconds, ALONE: errors_of_sets(cephalograms, split, found)}
-    kept.write_text(json.dumps(errors), encoding="utf-8")
-    return errors
+    return {"seconds": seconds, ALONE: errors_of_sets(cephalograms, split, found)}
 
 
 def paths_to_measure(cephalograms: Cephalograms, split: str) -> list[Path]:
@@ -126,16 +118,19 @@ def main() -> None:
     free = [name for name in cephalograms.images("train") if name not in images]
     results: dict[str, Any] = {"split": options.split}
     ways = [ALONE] if options.alone else WAYS
+    measure = partial(errors_alone, steps=options.steps) if options.alone else adapted_errors
     runs = options.runs.absolute() / options.split / ("alone" if options.alone else "adapted")
     for count in options.counts:
         sets = list(NAMED) if count == 1 else drawn_sets(free, count, options.draws)
         rows = {}
         for name in sets[: options.draws]:
             templates, folder = name.split("+"), runs / name.replace("+", "_")
-            if options.alone:
-                rows[name] = errors_alone(cephalograms, options.split, templates, folder, options.steps)
+            kept = folder / "errors.json"
+            if kept.is_file():
+                rows[name] = json.loads(kept.read_text(encoding="utf-8"))
             else:
-                rows[name] = adapted_errors(cephalograms, options.split, templates, folder)
+                rows[name] = measure(cephalograms, options.split, templates, folder)
+                kept.write_text(json.dumps(rows[name]), encoding="utf-8")
             print(name, {way: round(rows[name][way][options.split]["mre_mm"], 3) for way in ways}, flush=True)
         results[str(count)] = rows
         for group in MEASURED[options.split]:

@@ -111,7 +111,7 @@ class Corrections:
         """
         keys, read, unchanged = self._keys(one.image for one in results.landmarks), {}, []
         marked = {} if self.markups is None else pair_images(keys, self.markups.images)
-        known = self._corrected_before()
+        known = self.file.flagged(CORRECTED)  # by an earlier run with corrections
         elsewhere = 0
         for one in results.landmarks:
             if one.image not in keys:
@@ -142,11 +142,6 @@ class Corrections:
                 "is right if a reader placed them all, and wrong if another run found them"
             )
         return read
-
-    def _corrected_before(self) -> set[str]:
-        """Images of the file in which a run with corrections flagged a landmark as corrected."""
-        rows = {key: [self.file.row(key, name) for name in self.file.names] for key in self.file.images}
-        return {key for key, of_image in rows.items() if any(row and row.flag == CORRECTED for row in of_image)}
 
     def _positions(self, one: Landmarks, key: str, marked: str | None) -> Float[Tensor, "k d"]:
         """Positions of a reader in an image, from the table or from the Slicer file of a run, whichever was edited."""

@@ -19,7 +19,7 @@ from medpixcl.apps.readers import (
 from medpixcl.data.identity import pair_images, unique_table_names
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
-from medpixcl.data.landmarks.row import CORRECTED
+from medpixcl.data.landmarks.row import CORRECTED, LandmarkRow
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.paths import checked_path, checked_paths
 from medpixcl.landmarks.calibration import coverage_of
@@ -127,17 +127,19 @@ def _warnings(files: Sequence[LandmarkFile], result: Evaluation) -> list[str]:
 
 def _corrected_images(file: LandmarkFile) -> list[str]:
     """Images in which a run found a landmark that a reader then corrected; none if the reader corrected all images."""
-    images = file.images
-    rows = {image: [file.row(image, name) for name in file.names] for image in images}
-    corrected = [image for image, of in rows.items() if any(row is not None and row.flag == CORRECTED for row in of)]
-    return corrected if len(corrected) < len(images) else []
+    corrected = file.flagged(CORRECTED)
+    return corrected if len(corrected) < len(file.images) else []
+
+
+def _rows(file: LandmarkFile) -> list[LandmarkRow]:
+    rows = [file.row(image, name) for image in file.images for name in file.names]
+    return [row for row in rows if row is not None]
 
 
 def _radii(file: LandmarkFile) -> dict[str, dict[str, float]]:
     """Radius in mm of every landmark of a file by image; empty where the file has none."""
-    rows = [row for image in file.images for name in file.names if (row := file.row(image, name)) is not None]
     radii: dict[str, dict[str, float]] = {}
-    for row in rows:
+    for row in _rows(file):
         if row.radius_mm is not None:
             radii.setdefault(row.image, {})[row.landmark] = row.radius_mm
     return radii
@@ -145,9 +147,8 @@ def _radii(file: LandmarkFile) -> dict[str, dict[str, float]]:
 
 def _regions(file: LandmarkFile) -> RegionMatrices:
     """Region of every landmark of a file by image; empty where the file has none."""
-    rows = [row for image in file.images for name in file.names if (row := file.row(image, name)) is not None]
     regions: RegionMatrices = {}
-    for row in rows:
+    for row in _rows(file):
         if row.region_mm2 is not None:
             regions.setdefault(row.image, {})[row.landmark] = torch.tensor(row.region_mm2, dtype=torch.float64)
     return regions

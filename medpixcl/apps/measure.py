@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 import medpixcl
 from medpixcl._typing import AnyPath, Progress
@@ -185,13 +183,10 @@ def _pixel_size(measured: Measured, image: str, picture: Path) -> float:
         MissingSpacingError: If the file has fewer than two landmarks in pixels; mm alone do not say where they lie.
     """
     rows = [measured.file.row(image, name) for name in measured.file.names]
-    both = [(row.px, mm) for row, mm in zip(rows, _places(measured, image), strict=True) if row and row.px]
+    places = measured.points[measured.images.index(image)]
+    both = [(row.px, mm) for row, mm in zip(rows, places, strict=True) if row and row.px]
     known = [(px, mm) for px, mm in both if not bool(mm.isnan().any())]
     if len(known) < 2:
         raise MissingSpacingError(picture, NO_SPACING)
     in_pixels, in_mm = torch.tensor([px for px, _ in known], dtype=torch.float64), torch.stack([mm for _, mm in known])
     return float(torch.pdist(in_mm).sum() / torch.pdist(in_pixels).sum())
-
-
-def _places(measured: Measured, image: str) -> Float[Tensor, "k 2"]:
-    return measured.points[measured.images.index(image)]

@@ -177,6 +177,10 @@ class LandmarkFile:
         """True if a landmark of an image, one of :attr:`images`, is given in pixels or voxels."""
         return any(row.px is not None for row in self._rows[image].values())
 
+    def flagged(self, flag: str) -> list[str]:
+        """Images of the file in which at least one landmark has a flag."""
+        return [key for key, of_image in self._rows.items() if any(row.flag == flag for row in of_image.values())]
+
     def positions_mm(self, spacing_mm: float | None = None) -> dict[str, dict[str, tuple[float, ...]]]:
         """Return positions (x, y[, z]) in mm, LPS+, by image and landmark; missing landmarks are left out.
 
