@@ -33,7 +33,7 @@ from medpixcl.data.tables import write_csv
 from medpixcl.transforms import LandmarkVoxelsd, RandIntensityd, RandLandmarkViewd
 
 WARP: dict[str, Any] = {"rotation_degrees": 8.5, "scale_range": [0.9, 1.1], "shift_mm": 5.0, "elastic_mm": 3.0}
-"""Ranges of a warp, see :class:`medpixcl.transforms.RandLandmarkViewd`; the three turns make 15 degrees at most."""
+"""Ranges of a warp, see :class:`medpixcl.transforms.RandLandmarkViewd`; the three make about 15 degrees at most."""
 
 CONTRAST = {"gamma": [0.6, 1.7], "contrast": [0.6, 1.4], "bias": [0.1, 0.3], "noise": [0.01, 0.04]}
 """Ranges of a change of contrast, see :class:`medpixcl.transforms.intensity.IntensityRanges`; none inverts the grey."""
