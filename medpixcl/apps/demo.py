@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from medpixcl.apps.bundle_search import find_bundle
 from medpixcl.apps.bundles import read_bundle, run_bundle
 from medpixcl.apps.match import Matcher
+from medpixcl.apps.progress import progress_bar
 from medpixcl.coordinates import image_affine
 from medpixcl.data.demo import DemoData, make_demo_data
 from medpixcl.data.landmarks.reading import read_landmarks
@@ -100,13 +100,8 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
 
 def _make_data(folder: Path) -> DemoData:
     """Render the radiographs, with a progress bar."""
-    with tqdm(unit="view") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return make_demo_data(folder, progress=show)
+    with progress_bar("view") as progress:
+        return make_demo_data(folder, progress=progress)
 
 
 def _write_manifest(path: Path, data: DemoData) -> Path:

