@@ -153,7 +153,7 @@ class ImageList(Images):
         listed = [Path(first_file(entry)) for _, entry in self.manifest.listed()]
         images = [image for image in listed if image.exists()]
         if all(image.is_relative_to(base) for image in images):
-            return base
+            return base.parent if base in images else base  # a series is the folder of its files
         return Path(os.path.commonpath([image.parent for image in images]))
 
     @cached_property

@@ -129,3 +129,5 @@ def test_series_is_one_image(tmp_path: Path, generator: torch.Generator) -> None
     assert [images.name(first_file(item)) for item in images.datalist] == ["alone", "pair/1_im000", "pair/2_im000"]
     assert images.stem(str(tmp_path / "alone")) == "alone"
     assert images.entry(str(tmp_path / "alone"))["spacing_mm"] == [0.75, 0.5, 2.5]
+    itself = ImageList(str(tmp_path / "alone"), spatial_dims=3)
+    assert [itself.stem(first_file(item)) for item in itself.datalist] == names(itself) == ["alone"]
