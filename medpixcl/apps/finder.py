@@ -245,7 +245,7 @@ class LandmarkFinder(ABC):
             one = self.judge(self._landmarks(results, image, prediction, number))
             results.landmarks.append(one)
             if output is not None:
-                output.draw(one, image)
+                output.draw(results, one, image)
 
     def _landmarks(self, results: Results, image: MetaTensor, prediction: Prediction, number: int) -> Landmarks:
         """Landmarks of one prepared image (1, *spatial), the image ``number`` of its batch."""

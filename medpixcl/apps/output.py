@@ -6,14 +6,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from monai.data import MetaTensor
 
 from medpixcl.apps.few_shot import few_shot_report, read_earlier_runs
 from medpixcl.apps.images import Images
 from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.regions import CALIBRATION_FILE, Regions
-from medpixcl.apps.results import Landmarks, Results, lps_axes, rejected_rows
+from medpixcl.apps.results import Landmarks, Results, rejected_rows
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.reading import REJECTED_TABLE
@@ -25,6 +24,7 @@ from medpixcl.reports.html import Picture
 from medpixcl.reports.tables import write_metrics_json
 
 METRICS_FILE, HABIT_FILE, RADII_FILE = "metrics.json", "habit.json", "radius_calibration.json"
+PLANES_FOLDER = "planes"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Output:
     """Settings for writing the landmarks found.
 
     The folder gets ``landmarks.csv`` (pixels and mm, LPS+), the other formats chosen, ``rejected.csv`` with what has no
-    landmarks and why, ``overlays/<image>.png``, ``report.html`` and, with a reference, ``metrics.json``.
+    landmarks and why, ``overlays/<image>.png``, for volumes ``planes/<image>.png`` with slices through every landmark,
+    ``report.html`` and, with a reference, ``metrics.json``.
 
     Args:
         folder: Folder of the results.
@@ -107,18 +108,20 @@ class Output:
         if "sr" in self.formats and not _has_dicom(results.images):
             raise ValueError("no image to search is DICOM, and a DICOM SR refers to one; leave out sr.")
 
-    def draw(self, one: Landmarks, image: MetaTensor) -> None:
-        """Draw the landmarks of one prepared image (1, *spatial)."""
-        if self.overlays:
-            save_png(one.overlay(image), self._picture(one, "overlays"))
-            if one.regions_mm2 is not None:
-                to_array = torch.linalg.inv(lps_axes(image))
-                save_png(one.overlay(image, to_array @ one.regions_mm2 @ to_array.T), self._picture(one, "regions"))
+    def draw(self, results: Results, one: Landmarks, image: MetaTensor) -> None:
+        """Draw the landmarks of one prepared image (1, *spatial) of a run."""
+        if not self.overlays:
+            return
+        save_png(one.overlay(image), self._picture(one, "overlays"))
+        if one.regions_mm2 is not None:
+            save_png(one.overlay(image, one.regions_along(image)), self._picture(one, "regions"))
+        if one.points.dims == 3:
+            save_png(results.planes(one, image), self._picture(one, PLANES_FOLDER))
 
     def draw_all(self, results: Results) -> None:
         """Read every image of a run again and draw its landmarks."""
         for one in results.landmarks if self.overlays else ():
-            self.draw(one, results.read(one))
+            self.draw(results, one, results.read(one))
 
     def write(self, results: Results) -> list[NotWritten]:
         """Write the landmarks, the tables and the report of a run.

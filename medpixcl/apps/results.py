@@ -15,8 +15,10 @@ import medpixcl
 from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.habit_file import ReadingHabit
 from medpixcl.apps.images import Images
+from medpixcl.apps.planes import draw_planes
 from medpixcl.apps.radii import Radii
 from medpixcl.coordinates import affines_of, flip_ras_lps, spacing_of, working_affine, working_spacing, working_voxels
+from medpixcl.data.identity import pair_images
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.data.landmarks.table import ImageLandmarks
@@ -122,6 +124,13 @@ class Landmarks(ImageLandmarks):
         given = zip(self.flags, doubtful, self.points.missing.tolist(), strict=True)
         words = tuple("missing" if gone else "unsure" if doubt else flag for flag, doubt, gone in given)
         return replace(self, points=replace(self.points, flags=words))
+
+    def regions_along(self, image: MetaTensor) -> Float[Tensor, "k d d"] | None:
+        """Regions in mm^2 along the array axes of the prepared image (1, *spatial); None without a calibration."""
+        if self.regions_mm2 is None:
+            return None
+        to_array = torch.linalg.inv(lps_axes(image))
+        return to_array @ self.regions_mm2 @ to_array.T
 
     def overlay(
         self, image: MetaTensor, regions_mm2: Float[Tensor, "k d d"] | None = None
@@ -293,6 +302,12 @@ class Results:
         """Read the image of the given landmarks again and prepare it."""
         return self.preprocessing(dict(self.images.entry(one.source)))["image"]
 
+    def planes(self, one: Landmarks, image: MetaTensor) -> "matplotlib.figure.Figure":
+        """Draw slices through every landmark of a prepared volume (1, i, j, k), beside those of the templates."""
+        pairs = pair_images([other.image for other in self.landmarks], self.reference or {})
+        true = self.reference[pairs[one.image]] if self.reference and one.image in pairs else {}
+        return draw_planes(one, image, reference=true, templates=self.templates)
+
     def report(
         self,
         path: str | PathLike[str],
@@ -316,6 +331,10 @@ class Results:
         if not self.landmarks:
             raise ValueError(f"there are no landmarks to report in {path}: search an image first")
         by_name = {one.image: one for one in self.landmarks}
+
+        def planes(name: str) -> "matplotlib.figure.Figure":
+            return self.planes(by_name[name], self.read(by_name[name]))
+
         versions = {"medpixcl": medpixcl.__version__, "torch": torch.__version__}
         page = match_report(
             title=self.title,
@@ -326,6 +345,7 @@ class Results:
             scores=torch.stack([one.scores for one in self.landmarks]),
             unsure=torch.tensor([one.unsure for one in self.landmarks]),
             draw=lambda name: by_name[name].overlay(self.read(by_name[name])),
+            draw_planes=planes if self.landmarks[0].points.dims == 3 else None,
             facts=self.facts | versions,
             metrics=self.metrics,
             rejected=self.rejected,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PICTURE_BYTES = 2_000_000
 _SIDES = (800, 640, 480, 320)
+SHEET_BYTES, _SHEET_SIDE = 3_000_000, 8000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class MatchReport:
         plots: Error curve, confidence against error and the like.
         best: Pictures of the images matched best, by error with a reference, else by mean confidence.
         worst: Pictures of the images matched worst.
+        planes: Slices through the landmarks of the images that need a look most, the most urgent first.
+        images: Number of images that were searched.
         flagged: File name of each image with unsure landmarks, and the names of these.
         rejected: File name of each image left out, and the reason.
         warnings: Warnings to read before using the results.
@@ -66,6 +69,8 @@ class MatchReport:
     plots: Sequence[Picture] = ()
     best: Sequence[Picture] = ()
     worst: Sequence[Picture] = ()
+    planes: Sequence[Picture] = ()
+    images: int = 0
     flagged: Sequence[tuple[str, Sequence[str]]] = ()
     rejected: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
@@ -77,7 +82,8 @@ class MatchReport:
 def write_match_report(path: Path | str, report: MatchReport) -> None:
     """Write the report completely or not at all.
 
-    Pictures are at most 800 pixels wide and high, and smaller if many of them would make the page too large to send.
+    Pictures are at most 800 pixels wide and high, and smaller if many of them would make the page too large to send;
+    slices through landmarks keep their size, and only the first of them are shown.
 
     Args:
         path: HTML file to write; missing folders are made.
@@ -93,6 +99,7 @@ def render_match_report(report: MatchReport) -> str:
         "match.html.j2",
         groups,
         report=report,
+        sheets=_sheets(report.planes),
         overall=overall_rows(report.metrics) if report.metrics else [],
         coverage=coverage_rows(report.metrics) if report.metrics else [],
         comparison_table=comparison_rows(report.comparisons),
@@ -126,6 +133,16 @@ def _embedded(groups: Mapping[str, Sequence[Picture]]) -> dict[str, list[dict[st
         if sum(len(element["source"]) for some in found.values() for element in some) <= PICTURE_BYTES:
             break
     return found
+
+
+def _sheets(pictures: Sequence[Picture]) -> list[dict[str, str]]:
+    """The first large pictures at their full size, as many as fit into ``SHEET_BYTES`` together."""
+    elements: list[dict[str, str]] = []
+    for picture in pictures:
+        elements.append(_image_element(picture, _SHEET_SIDE))
+        if sum(len(element["source"]) for element in elements) > SHEET_BYTES:
+            return elements[:-1]
+    return elements
 
 
 def _image_element(picture: Picture, side: int) -> dict[str, str]:

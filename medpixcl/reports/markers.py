@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
+    import matplotlib.markers
 
 PREDICTED, REFERENCE, CORRECTED = "#E69F00", "#56B4E9", "#F0E442"
 """Okabe and Ito's orange, sky blue and yellow, distinguishable with any colour vision."""
@@ -74,6 +75,18 @@ def join(axes: "matplotlib.axes.Axes", starts: PicturePoints, ends: PicturePoint
 
     lines = list(np.stack([starts, ends], axis=1))
     axes.add_collection(LineCollection(lines, colors=colours, path_effects=rim(0.7)), autolim=False)
+
+
+def open_cross(*, oblique: bool) -> "matplotlib.markers.MarkerStyle":
+    """Cross with a free middle, which does not hide what it marks; upright or turned by 45 degrees."""
+    from matplotlib.markers import MarkerStyle
+    from matplotlib.path import Path
+    from matplotlib.transforms import Affine2D
+
+    directions = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
+    arms = np.stack([0.35 * directions, directions], axis=1).reshape(-1, 2)
+    path = Path(arms, [Path.MOVETO, Path.LINETO] * 4)
+    return MarkerStyle(path, transform=Affine2D().rotate_deg(45) if oblique else None)
 
 
 def rim(linewidth: float) -> list[Any]:

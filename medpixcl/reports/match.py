@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from medpixcl._typing import Array
 from medpixcl.data.identity import short_name, telling_names
@@ -28,6 +28,7 @@ def match_report(
     scores: Shaped[Array, "n k"],
     unsure: Shaped[Array, "n k"],
     draw: Callable[[str], "matplotlib.figure.Figure | bytes"],
+    draw_planes: Callable[[str], "matplotlib.figure.Figure | bytes"] | None = None,
     facts: Mapping[str, str],
     metrics: Mapping[str, Any] | None = None,
     template_pictures: Sequence[Picture] = (),
@@ -38,6 +39,7 @@ def match_report(
     habit_table: Sequence[Sequence[str]] = (),
     region_table: Sequence[Sequence[str]] = (),
     cases: int = 3,
+    sheets: int = 4,
 ) -> MatchReport:
     """Fill a :class:`~medpixcl.reports.html.MatchReport`: tables, plots, the best and the worst images.
 
@@ -54,6 +56,8 @@ def match_report(
         draw: Function that returns the picture of an image, usually a
             :func:`~medpixcl.reports.figures.landmark_overlay` (or the bytes of a PNG or JPEG file); called for the
             shown images only.
+        draw_planes: Function that returns the picture of the slices of a volume, usually
+            :func:`~medpixcl.reports.planes.landmark_planes`; called for the worst images only.
         facts: Facts about the run by name, shown as given.
         metrics: Result of :func:`~medpixcl.data.landmarks.comparison.evaluate_positions` with the keys ``images``.
         template_pictures: Pictures of the templates with their landmarks, in the order of ``templates``.
@@ -64,6 +68,8 @@ def match_report(
         habit_table: Rows of :func:`~medpixcl.reports.tables.habit_rows`.
         region_table: Rows of :func:`~medpixcl.reports.tables.region_rows`.
         cases: Number of best and of worst images to show.
+        sheets: Number of images whose slices are shown: of largest error with a reference, else with most unsure
+            landmarks.
 
     Raises:
         ValueError: If the scores, flags or metrics do not belong to the images and landmarks.
@@ -79,10 +85,11 @@ def match_report(
     worst, best = extremes(measure if errors is None else -measure, count=cases)
     known = telling_names([*templates, *images, *rejected])
     label = "mean confidence {:.2f}" if errors is None else "MRE {:.2f} mm"
-    shown = {
-        n: Picture(image=draw(images[n]), caption=f"{known[images[n]]}: {label.format(measure[n])}")
-        for n in (*worst, *best)
-    }
+    captions = [
+        known[image] if np.isnan(value) else f"{known[image]}: {label.format(value)}"
+        for image, value in zip(images, measure, strict=True)
+    ]
+    shown = {n: Picture(image=draw(images[n]), caption=captions[n]) for n in (*worst, *best)}
     return MatchReport(
         title=title,
         template_names=[known[one] for one in templates],
@@ -96,6 +103,13 @@ def match_report(
         plots=[*pictures, *(() if errors is None else _plots(confidence, errors, flags))],
         worst=[shown[n] for n in worst],
         best=[shown[n] for n in best],
+        planes=[]
+        if draw_planes is None
+        else [
+            Picture(image=draw_planes(images[n]), caption=captions[n])
+            for n in _most_doubtful(errors, confidence, flags)[:sheets]
+        ],
+        images=len(images),
         flagged=[
             (known[image], [name for name, flag in zip(names, row, strict=True) if flag])
             for image, row in zip(images, flags, strict=True)
@@ -135,6 +149,14 @@ def extremes(quality: Float[np.ndarray, " n"], *, count: int) -> tuple[list[int]
     order = [int(index) for index in np.argsort(quality) if not np.isnan(quality[index])]
     low = min(count, len(order) // 2)
     return order[:low], order[low:][::-1][:count]
+
+
+def _most_doubtful(
+    errors: Float[np.ndarray, "n k"] | None, confidence: Float[np.ndarray, "n k"], flags: Bool[np.ndarray, "n k"]
+) -> list[int]:
+    """Numbers of all images, those of largest mean error first, without errors those with most unsure landmarks."""
+    mean_error = np.zeros(len(flags)) if errors is None else np.nan_to_num(_row_means(errors))
+    return [int(n) for n in np.lexsort((_row_means(confidence), -flags.sum(axis=1), -mean_error))]
 
 
 def _row_means(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:

@@ -89,7 +89,20 @@ class Panel:
 
         The outline of an ellipsoid seen along an axis is the ellipse of its matrix without that axis.
         """
+        return self._in_pixels(regions[:, self.view.axes][:, :, self.view.axes])
+
+    def section(self, regions: Float[np.ndarray, "k 3 3"]) -> Float[np.ndarray, "k 2 2"]:
+        """Convert ellipsoids in mm^2 along the array axes to where a plane through their centres cuts them, in pixels.
+
+        The form is that of :meth:`shadow`.
+        """
+        (through,) = {0, 1, 2} - {*self.view.axes}
+        across = regions[:, self.view.axes, through]
         seen = regions[:, self.view.axes][:, :, self.view.axes]
+        return self._in_pixels(seen - across[:, :, None] * across[:, None] / regions[:, through, through, None, None])
+
+    def _in_pixels(self, seen: Float[np.ndarray, "k 2 2"]) -> Float[np.ndarray, "k 2 2"]:
+        """Ellipses in mm^2 along the axes of the view as ellipses (x, y) in pixels."""
         steps = np.array([-1 if flip else 1 for flip in self.view.flips]) / np.array(self.spacing)
         return (seen * steps[:, None] * steps)[:, ::-1, ::-1]
 
@@ -125,6 +138,21 @@ def panels(
     ]
 
 
+def front_panel(image: Shaped[Array, "*s"], limits: tuple[float, float] | None = None) -> Panel:
+    """The picture of a 2D image, or the middle coronal slice of an RAS+ volume (i, j, k), its pixels square.
+
+    Args:
+        image: Image without channel axis.
+        limits: Values that are drawn black and white, by default the :func:`grey_limits` of the picture.
+    """
+    values = as_array(image)
+    if values.ndim == 2:
+        return Panel(grey_levels(values, limits), PanelView(), (1.0, 1.0))
+    middle = values.shape[1] // 2
+    view = volume_views(None)[1]
+    return Panel(grey_levels(view.flatten(values[:, [middle]], projection="mean"), limits), view, (1.0, 1.0))
+
+
 def volume_views(affine: Float[np.ndarray, "4 4"] | None) -> list[PanelView]:
     """Choose axial, coronal and sagittal views by the array axes nearest to the anatomical ones.
 
@@ -147,7 +175,13 @@ def volume_views(affine: Float[np.ndarray, "4 4"] | None) -> list[PanelView]:
     ]
 
 
-def grey_levels(values: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
-    """Stretch values to 0 and 1 so that the darkest and brightest half percent saturate; NaN becomes 0."""
+def grey_limits(values: Float[np.ndarray, "*s"]) -> tuple[float, float]:
+    """Find the values below and above which half a percent lies."""
     low, high = np.nanpercentile(values, [0.5, 99.5])
+    return float(low), float(high)
+
+
+def grey_levels(values: Float[np.ndarray, "*s"], limits: tuple[float, float] | None = None) -> Float[np.ndarray, "*s"]:
+    """Stretch values to 0 and 1 between limits, by default their :func:`grey_limits`; NaN becomes 0."""
+    low, high = grey_limits(values) if limits is None else limits
     return np.clip((np.nan_to_num(values, nan=low) - low) / max(high - low, 1e-12), 0, 1)

@@ -14,7 +14,7 @@ from PIL import Image
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.landmarks.metrics import summarise_errors
 from medpixcl.reports.figures import landmark_overlay
-from medpixcl.reports.html import MatchReport, Picture, render_match_report, write_match_report
+from medpixcl.reports.html import SHEET_BYTES, MatchReport, Picture, render_match_report, write_match_report
 from medpixcl.reports.match import error_array, extremes, match_report
 
 NAN = float("nan")
@@ -171,6 +171,50 @@ class TestPage:
         assert page.text.count(evil) >= 11
 
 
+class TestPlanes:
+    def page(self, **changes: object) -> Page:
+        sheets = [Picture(image=square(), caption=f"volume {n}") for n in range(2)]
+        return Page(render_match_report(report(**{"planes": sheets, "images": 5} | changes)))
+
+    def test_one_to_unfold_for_each_image(self) -> None:
+        page = self.page()
+        assert [set(one) for one in page.all("details")] == [{"open"}, set()]
+        assert "volume 0" in page.text
+        assert "Shown: 2 of 5 images, those with the largest errors." in page.text
+        assert "; beside them the template." in page.text
+
+    def test_all_images_shown(self) -> None:
+        assert "Shown:" not in self.page(images=2).text
+
+    def test_without_volumes(self) -> None:
+        assert self.page(planes=[]).all("details") == []
+
+    def test_captions_are_text(self) -> None:
+        evil = "</summary><script>alert(1)</script>"
+        page = self.page(planes=[Picture(image=square(), caption=evil)])
+        assert page.all("script") == []
+        assert evil in page.text
+
+    def test_large_pictures_keep_their_size_and_some_are_left_out(self) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (1500, 1200, 3), dtype=np.uint8)
+        buffer = BytesIO()
+        Image.fromarray(noise).save(buffer, "png", compress_level=1)
+        sheets = [Picture(image=buffer.getvalue(), caption=f"volume {n}") for n in range(3)]
+        page = self.page(planes=sheets)
+        sources = [image["src"] for image in page.all("img") if image["alt"].startswith("volume")]
+        assert 0 < len(sources) < 3
+        assert sum(map(len, sources)) <= SHEET_BYTES
+        assert f"Shown: {len(sources)} of 5 images" in page.text
+        with Image.open(BytesIO(base64.b64decode(sources[0].split(",")[1]))) as picture:
+            assert picture.size == (1200, 1500)
+
+    def test_every_picture_can_be_enlarged(self) -> None:
+        """By a switch and a style, without a script."""
+        page = self.page()
+        assert len(page.all("input")) == len(page.all("img"))
+        assert all(one == {"type": "checkbox", "aria-label": "enlarge the picture"} for one in page.all("input"))
+
+
 class TestPictures:
     def test_downsized(self) -> None:
         buffer = BytesIO()
@@ -203,6 +247,29 @@ class TestMatchReport:
             cases=1,
         )
         assert shown == [IMAGES[0], IMAGES[4]]
+
+    @pytest.mark.parametrize("reference", [False, True])
+    def test_slices_of_the_worst_images(self, reference: bool) -> None:
+        """By error, images without a reference last; without any by the number of unsure landmarks and confidence."""
+        shown: list[str] = []
+        truth = {image: {"a": (0.0, 0.0)} for image in IMAGES[:4]}
+        found = {image: {"a": (float(n), 0.0)} for n, image in enumerate(IMAGES)}
+        content = match_report(
+            title="",
+            templates=[],
+            images=IMAGES,
+            names=["a"],
+            scores=torch.tensor([[0.1], [0.9], [0.5], [0.4], [0.2]]),
+            unsure=torch.tensor([[False], [True], [True], [False], [False]]),
+            draw=lambda _: square(),
+            draw_planes=lambda image: shown.append(image) or square(),
+            facts={},
+            metrics=evaluate_positions(found, truth) if reference else None,
+            sheets=5,
+        )
+        assert shown == [IMAGES[n] for n in ([3, 2, 1, 0, 4] if reference else [2, 1, 0, 4, 3])]
+        assert content.images == 5
+        assert content.planes[-1].caption == ("4.png" if reference else "3.png: mean confidence 0.40")
 
     def test_no_image_at_all(self) -> None:
         empty = match_report(
