@@ -29,7 +29,7 @@ from medpixcl.reports.markers import (
     point_legend,
     rim,
 )
-from medpixcl.reports.panels import Panel, as_array, as_flags, panels
+from medpixcl.reports.panels import Panel, as_array, as_flags, front_panel, panels
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -103,14 +103,15 @@ def matched_views(
     """Draw two views of one image side by side, the same pixel in the same colour.
 
     Args:
-        query_view: Query view, shape (rows, columns) or (i, j, k); a volume is projected along j.
+        query_view: Query view, shape (rows, columns) or (i, j, k); a volume is shown by its middle slice across j,
+            with the points of all slices.
         anchor_view: Anchor view, in the same form.
         query_points: Voxels in the query view, shape (K, D), drawn as discs.
         positive_points: True places in voxels of the anchor view, shape (K, D), drawn as rings.
         matched_points: Places found by the embedding in voxels of the anchor view, shape (K, D), drawn as crosses
             joined to the rings.
     """
-    views = [_front_panel(view) for view in (query_view, anchor_view)]
+    views = [front_panel(view) for view in (query_view, anchor_view)]
     query, positive = views[0].place(as_array(query_points)), views[1].place(as_array(positive_points))
     figure, (left, right) = panel_grid(views, height=3.2)
     left.set_title("query view", fontsize=7, color=NEUTRAL)
@@ -136,12 +137,12 @@ def similarity_maps(
     """Draw one panel per map (landmark, or level of the embedding) over the image, bright where most similar.
 
     Args:
-        image: Image of shape (rows, columns) or (i, j, k); a volume is projected along j.
+        image: Image of shape (rows, columns) or (i, j, k); a volume is shown by its middle slice across j.
         maps: Similarity maps of any resolution, shape (K, *cells); the maximum along j is shown for a volume.
         points: Match in each map in voxels, shape (K, D).
         stride: Voxels per cell along every axis; by default the cells cover the image exactly.
     """
-    panel = _front_panel(image)
+    panel = front_panel(image)
     columns = min(len(maps), 4)
     rows = -(-len(maps) // columns)
     height, width = panel.size_mm
@@ -256,12 +257,6 @@ def _point_colours(points: np.ndarray) -> list[Any]:
 
     ranks = points[:, 1].argsort().argsort()
     return list(colormaps["plasma"](0.15 + 0.8 * ranks / max(len(points) - 1, 1)))
-
-
-def _front_panel(image: Shaped[Array, "*s"]) -> Panel:
-    """The picture of a 2D image; the coronal view of an RAS+ volume."""
-    row = panels(image)
-    return row[len(row) // 2]
 
 
 def _draw_map(axes: Any, panel: Panel, cells: np.ndarray, stride: int | None) -> None:

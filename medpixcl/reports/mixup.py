@@ -8,7 +8,7 @@ from jaxtyping import Shaped
 
 from medpixcl._typing import Array
 from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figure
-from medpixcl.reports.panels import Panel, as_array, panels
+from medpixcl.reports.panels import as_array, front_panel
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -29,14 +29,14 @@ def unmixed_images(
     """
     columns = {title: as_array(values) for title, values in images.items()}
     rows, (true, said) = len(opacity), (as_array(opacity), as_array(predicted))
-    first = _slice(next(iter(columns.values()))[0], 0.0, 1.0)
+    first = front_panel(next(iter(columns.values()))[0])
     ratio = first.size_mm[0] / first.size_mm[1]
     figure = new_figure(1.6 * len(columns), (1.6 * ratio + 0.25) * rows)
     for row in range(rows):
         low, high = np.percentile([values[row] for values in columns.values()], [0.5, 99.5])
         for column, (title, values) in enumerate(columns.items()):
             axes = figure.add_subplot(rows, len(columns), row * len(columns) + column + 1)
-            draw_panel(axes, _slice(values[row], low, high))
+            draw_panel(axes, front_panel(values[row], (low, high)))
             note = f"opacity {true[row]:.2f}, said {said[row]:.2f}" if column == 0 else ""
             axes.set_title(title if row == 0 and not note else f"{title}\n{note}" if row == 0 else note, fontsize=6)
             axes.title.set_color(NEUTRAL)
@@ -59,12 +59,3 @@ def opacity_agreement(
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_title(note, fontsize=8, color=NEUTRAL)
     return figure
-
-
-def _slice(image: np.ndarray, low: float, high: float) -> Panel:
-    """The picture of a 2D image, the middle coronal slice of an RAS+ volume, in given grey levels."""
-    values = image if image.ndim == 2 else image[:, image.shape[1] // 2][:, None]
-    row = panels(values)
-    panel = row[len(row) // 2]
-    flat = panel.view.flatten(values, projection="mean")
-    return Panel(np.clip((flat - low) / max(high - low, 1e-12), 0, 1), panel.view, panel.spacing)

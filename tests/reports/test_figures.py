@@ -132,6 +132,14 @@ class TestMatchedViews:
         np.testing.assert_array_equal(discs.get_facecolors(), crosses.get_edgecolors())
         assert len({tuple(colour) for colour in discs.get_facecolors()}) == 2
 
+    def test_a_volume_is_cut_through_its_middle(self) -> None:
+        volume = torch.zeros(6, 5, 4)
+        volume[1, 2, 0], volume[4, 3, 3] = 1, 9
+        shown = np.asarray(
+            matched_views(volume, volume, torch.ones(1, 3), torch.ones(1, 3)).axes[0].images[0].get_array()
+        )
+        assert np.argwhere(shown).tolist() == [[3, 4]], "i runs to the left, k upwards, and j is 2"
+
     def test_without_matches(self) -> None:
         figure = matched_views(image_of(2), image_of(2), torch.ones(1, 2), torch.ones(1, 2))
         assert len(drawn(figure, 1)) == 1
