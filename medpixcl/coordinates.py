@@ -10,6 +10,7 @@ Four frames, and the only functions that go between them:
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -95,8 +96,8 @@ def spacing_of(affine: Affine) -> Float[Tensor, "*b d"]:
 
 def voxel_to_grid(points: PointsVoxel, shape: Sequence[int]) -> Float[Tensor, "*b k d"]:
     """Voxel index to ``grid_sample`` coordinate of an image with spatial ``shape``; the axis order is reversed."""
-    size = points.new_tensor(list(shape))
-    return ((2 * points + 1) / size - 1).flip(-1)
+    size = points.new_tensor(list(shape)).flip(0)
+    return points.flip(-1).mul_(2 / size).add_(1 / size - 1)
 
 
 def voxel_to_cell(points: PointsVoxel, stride: Sequence[int] | int) -> PointsVoxel:
@@ -128,7 +129,8 @@ def inside(points: PointsVoxel, shape: Sequence[int]) -> Tensor:
     Interpolation there needs no voxel from outside. NaN is outside.
     """
     last = points.new_tensor([n - 1 for n in shape])
-    return ((points >= 0) & (points <= last)).all(dim=-1)
+    within = (points >= 0) & (points <= last)
+    return reduce(torch.logical_and, within.unbind(-1))  # faster than all(dim=-1)
 
 
 def sample_at(image: Float[Tensor, "b c *s"], points: Float[Tensor, "b k d"]) -> Float[Tensor, "b k c"]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medpixcl._typing import Affine, PointsVoxel
-from medpixcl.coordinates import apply_affine, inside, spacing_of, voxel_positions, voxel_to_grid
+from medpixcl.coordinates import apply_affine, inside, spacing_of, voxel_to_grid
 
 CONTROL_POINTS = 5  # per axis, of the elastic field; fewer bend smoothly, more bend in detail
 
@@ -207,14 +207,19 @@ def view_positions(
             views.
 
     Returns:
-        Positions, shape (B, *shape, D).
+        Positions, shape (B, *shape, D); in memory one axis after the other, which is the fastest layout to compute with.
     """
-    pixels = voxel_positions(shape, device=matrix.device)
-    flat = pixels.flatten(0, -2).expand(matrix.shape[0], -1, -1)
-    positions = apply_affine(matrix.float(), flat).view(matrix.shape[0], *pixels.shape)
+    matrix = matrix.float()
+    batch, dims = matrix.shape[0], len(shape)
+    terms = [matrix[:, :-1, -1].view(batch, dims, *[1] * dims)]
+    for axis, size in enumerate(shape):
+        steps = matrix[:, :-1, axis, None] * torch.arange(size, device=matrix.device)
+        terms.append(steps.view(batch, dims, *[size if place == axis else 1 for place in range(dims)]))
+    start = sum(terms[1:-1], start=terms[0])  # small: the last axis is left out
     if displacement is None:
-        return positions
-    return positions + smooth_field(displacement.to(positions), shape).movedim(1, -1)
+        return (start + terms[-1]).movedim(1, -1)
+    # The sums go into the field: memory for another array of its size takes longer than they do.
+    return smooth_field(displacement.to(matrix), shape).add_(start).add_(terms[-1]).movedim(1, -1)
 
 
 def smooth_field(control: Float[Tensor, "b c *control"], shape: Sequence[int]) -> Float[Tensor, "b c *s"]:
@@ -267,7 +272,8 @@ def coordinate_map(
         Shape (B, D+1, *view).
     """
     flat = positions.flatten(1, -2)
-    mm = apply_affine(affine, flat)
-    valid = inside(flat, shape).to(mm)
-    joined = torch.cat([mm, valid[..., None]], dim=-1)
-    return joined.view(*positions.shape[:-1], -1).movedim(-1, 1)
+    affine = affine.to(positions)
+    # Homogeneous, because the row added by that is the place of the validity: a concatenation would copy all.
+    mapped = torch.baddbmm(affine[..., -1:], affine[..., :-1], flat.mT)
+    mapped[:, -1] = inside(flat, shape)
+    return mapped.view(positions.shape[0], -1, *positions.shape[1:-1])

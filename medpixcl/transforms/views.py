@@ -133,19 +133,19 @@ def apply_views(
     linear = {key: images[key].to(image.dtype) for key in images if key not in nearest_keys}
     weighed = linear.keys() & set(exogenous_keys)
     linear.update({key: weigh(linear[key]) for key in weighed})
+    classes = {key: images[key].to(image.dtype) for key in nearest_keys}
+    # All interpolated keys are channels of one image for the one resampling of a view; a single key is not copied.
+    channels = [values.shape[1] for values in linear.values()]
+    joined = torch.cat(list(linear.values()), dim=1) if len(linear) > 1 else next(iter(linear.values()))
     views: dict[str, Tensor] = {}
     affines: dict[str, Tensor] = {}
     for side in ("anchor", "query"):
         matrix = parameters[f"matrix_{side}"].to(image.device)
         positions = view_positions(matrix, view_shape, parameters.get(f"displacement_{side}"))
-        # All interpolated keys are channels of one image for the one resampling.
-        channels = [linear[key].shape[1] for key in linear]
-        joined = resample(torch.cat(list(linear.values()), dim=1), positions)
-        for key, part in zip(linear, joined.split(channels, dim=1), strict=True):
+        for key, part in zip(linear, resample(joined, positions).split(channels, dim=1), strict=True):
             views[f"{key}_{side}"] = unweigh(part) if key in weighed else part
-        for key in nearest_keys:
-            part = resample(images[key].to(image.dtype), positions, mode="nearest")
-            views[f"{key}_{side}"] = part.to(images[key].dtype)
+        for key, values in classes.items():
+            views[f"{key}_{side}"] = resample(values, positions, mode="nearest").to(images[key].dtype)
         views[f"coords_{first}_{side}"] = coordinate_map(positions, spatial.float(), image.shape[2:])
         affines[side] = _embed(spatial.double() @ matrix.double(), affine.shape[-1])
     return views, affines
