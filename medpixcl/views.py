@@ -207,7 +207,7 @@ def view_positions(
             views.
 
     Returns:
-        Positions, shape (B, *shape, D); in memory one axis after the other, which is the fastest layout to compute with.
+        Positions, shape (B, *shape, D); in memory one axis after the other, the fastest layout to compute with.
     """
     matrix = matrix.float()
     batch, dims = matrix.shape[0], len(shape)

@@ -12,9 +12,11 @@ from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
 from medpixcl.transforms.blur import gaussian_blur
+from medpixcl.transforms.convolution import random_contrast
 from medpixcl.views import smooth_field
 
 CLASS_NAMES = ("low", "medium", "high")
+ALWAYS_DRAWN = ("brightness", "contrast", "gamma", "noise", "blur", "bias")
 BIAS_CONTROL_POINTS = 4  # per axis, of the smooth multiplicative field
 
 
@@ -29,6 +31,10 @@ class IntensityRanges:
         noise: Standard deviation of Gaussian noise.
         blur: Standard deviation of a Gaussian blur in pixels.
         bias: Standard deviation of the logarithm of a smooth multiplicative field.
+        window: Distance by which an end of the range of values moves inwards, drawn for each end; what lies beyond
+            becomes 0 or 1. For CT, whose windows differ from one reader to another.
+        convolution: Share of the image that is replaced by its random convolutions, see
+            :func:`medpixcl.transforms.convolution.random_contrast`. For MR, whose contrasts differ.
     """
 
     brightness: Sequence[float] = (1.0, 1.0)
@@ -37,6 +43,8 @@ class IntensityRanges:
     noise: Sequence[float] = (0.0, 0.0)
     blur: Sequence[float] = (0.0, 0.0)
     bias: Sequence[float] = (0.0, 0.0)
+    window: Sequence[float] = (0.0, 0.0)
+    convolution: Sequence[float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -45,18 +53,33 @@ class IntensityRanges:
                 raise ValueError(f"{field.name} must be two ascending numbers from 0 up, found {list(values)}")
         if self.gamma[0] == 0:
             raise ValueError(f"gamma must be two ascending numbers above 0, found {list(self.gamma)}")
+        if self.window[1] >= 0.5:
+            raise ValueError(f"window must be two ascending numbers below 0.5, found {list(self.window)}")
+        if self.convolution[1] > 1:
+            raise ValueError(f"convolution must be two ascending numbers up to 1, found {list(self.convolution)}")
 
     def sample(self, state: np.random.RandomState) -> "Intensity":
         """Draw one change."""
-        drawn = {field.name: float(state.uniform(*getattr(self, field.name))) for field in fields(self)}
+        drawn = {name: float(state.uniform(*getattr(self, name))) for name in ALWAYS_DRAWN}
         low, high = np.log(self.gamma)
         drawn["gamma"] = float(np.exp(state.uniform(low, high)))
-        return Intensity(**drawn, seed=int(state.randint(2**31)))
+        seed = int(state.randint(2**31))
+        # Drawn only where asked for: a seed gives the same changes whether or not these exist.
+        below, above, share = [_drawn_if_on(state, ends) for ends in (self.window, self.window, self.convolution)]
+        return Intensity(**drawn, seed=seed, window=(below, 1 - above), convolution=share)
+
+
+def _drawn_if_on(state: np.random.RandomState, ends: Sequence[float]) -> float:
+    """A number between two ends; 0, and nothing drawn, where both are 0."""
+    return float(state.uniform(ends[0], ends[1])) if ends[1] > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class Intensity:
-    """One change of intensity, see :class:`IntensityRanges`; ``seed`` fixes its noise and its field."""
+    """One change of intensity, see :class:`IntensityRanges`.
+
+    ``window`` holds the values that become 0 and 1; ``seed`` fixes noise, field and convolutions.
+    """
 
     brightness: float
     contrast: float
@@ -65,12 +88,14 @@ class Intensity:
     blur: float
     bias: float
     seed: int
+    window: tuple[float, float] = (0.0, 1.0)
+    convolution: float = 0.0
 
     def apply(self, image: Tensor) -> Tensor:
         """Change an image (C, *spatial) of values between 0 and 1; the result is clipped to that range."""
         generator = torch.Generator().manual_seed(self.seed)
         dims = image.ndim - 1
-        changed = image.clamp(0, 1) ** self.gamma
+        changed = self._remapped(image, generator) ** self.gamma
         if self.bias > 0:
             shape = (1, 1, *[BIAS_CONTROL_POINTS] * dims)
             field = torch.randn(shape, generator=generator).to(image) * self.bias
@@ -83,9 +108,18 @@ class Intensity:
             changed = changed + torch.randn(image.shape, generator=generator).to(image) * self.noise
         return changed.clamp(0, 1)
 
+    def _remapped(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Image seen through the window, a share of it replaced by its random convolutions; between 0 and 1."""
+        low, high = self.window
+        seen = image if self.window == (0.0, 1.0) else (image - low) / (high - low)
+        seen = seen.clamp(0, 1)
+        if self.convolution == 0:
+            return seen
+        return seen.lerp(random_contrast(seen, generator), self.convolution).clamp(0, 1)
+
 
 class RandIntensityd(MapTransform, Randomizable):
-    """Random brightness, contrast, gamma, noise, blur and bias field of whole images.
+    """Random brightness, contrast, gamma, noise, blur, bias field, window and convolutions of whole images.
 
     Args:
         keys: Images between 0 and 1.
@@ -108,7 +142,7 @@ class RandIntensityd(MapTransform, Randomizable):
 
 
 class RandClassIntensityd(MapTransform, Randomizable):
-    """Brightness, contrast, gamma, noise, blur and bias field with one strength per class of informativeness.
+    """Brightness, contrast and the like, with one strength per class of informativeness.
 
     Args:
         keys: Images between 0 and 1.

@@ -207,7 +207,9 @@ def test_information(dims: int) -> None:
 @DIMS
 def test_intensity_and_mixing(dims: int) -> None:
     image = draw(1, *SHAPE[dims])
-    drawn = IntensityRanges(noise=(0.1, 0.1), blur=(1.0, 1.0), bias=(0.2, 0.2), gamma=(0.8, 1.2))
+    drawn = IntensityRanges(
+        noise=(0.1, 0.1), blur=(1.0, 1.0), bias=(0.2, 0.2), gamma=(0.8, 1.2), convolution=(0.5, 0.5)
+    )
     change = drawn.sample(np.random.RandomState(0))
     assert_same(change.apply, image)
     for how in ("none", "moments", "spectrum"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate, correlate1d
 from scipy.stats import chisquare, kstest, norm
 
 from medpixcl.transforms import RandClassIntensityd
@@ -24,8 +24,26 @@ def grey(dims: int, low: float = 0.2, high: float = 0.7, seed: int = 0) -> torch
     return torch.from_numpy(np.random.default_rng(seed).uniform(low, high, (1, *SHAPE[dims]))).float()
 
 
-def change(seed: int = 0, **strength: float) -> Intensity:
+def change(seed: int = 0, **strength: Any) -> Intensity:
     return Intensity(**(NOTHING | strength), seed=seed)
+
+
+def literal_convolutions(image: np.ndarray, generator: torch.Generator) -> tuple[np.ndarray, list[int]]:
+    """The network of random weights by SciPy, channel by channel; and the sizes of its kernels."""
+    dims, values, sizes = image.ndim - 1, image, []
+    for wanted in (2, 2, 2, len(image)):
+        sizes.append([1, 3][int(torch.randint(2, (1,), generator=generator))])
+        weights = torch.randn(wanted, len(values), *[sizes[-1]] * dims, generator=generator).numpy()
+        constants = torch.randn(wanted, generator=generator).numpy()
+        convolved = []
+        for kernels, constant in zip(weights, constants, strict=True):
+            parts = [correlate(v, k.astype(float), mode="nearest") for v, k in zip(values, kernels, strict=True)]
+            convolved.append(np.sum(parts, axis=0) + constant)
+        values = np.stack(convolved)
+        if len(sizes) < 4:
+            values = np.where(values > 0, values, 0.01 * values)
+    values = (values - values.mean()) / values.std() * image.std() + image.mean()
+    return values, sizes
 
 
 @pytest.fixture
@@ -88,8 +106,48 @@ class TestEachChange:
         assert steps.max() < 0.6 * np.abs(np.diff(at_control.reshape(12, *[BIAS_CONTROL_POINTS] * dims), axis=1)).max()
 
     @DIMS
+    def test_window(self, dims):
+        image = grey(dims)
+        expected = np.clip((image.numpy() - 0.3) / (0.6 - 0.3), 0, 1)
+        assert (expected == 0).any()
+        assert (expected == 1).any()
+        np.testing.assert_allclose(change(window=(0.3, 0.6)).apply(image).numpy(), expected, atol=1e-6)
+
+    @DIMS
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_convolution(self, dims, channels):
+        image = grey(dims).repeat(channels, *[1] * dims) * torch.linspace(0.5, 1, channels).view(-1, *[1] * dims)
+        sizes = []
+        for seed in range(6):
+            values, drawn = literal_convolutions(image.numpy().astype(float), torch.Generator().manual_seed(seed))
+            expected = np.clip(0.7 * image.numpy() + 0.3 * values, 0, 1)
+            np.testing.assert_allclose(change(seed, convolution=0.3).apply(image).numpy(), expected, atol=2e-5)
+            sizes += drawn
+        assert set(sizes) == {1, 3}
+
+    @DIMS
+    def test_convolution_makes_dark_things_bright_and_keeps_their_place(self, dims):
+        """A bright and a dark half: some contrasts turn round; both stay uniform away from the edge."""
+        image = torch.full((1, *[20] * dims), 0.2)
+        image[(0, *[slice(None)] * (dims - 1), slice(10, None))] = 0.8
+        signs = set()
+        for seed in range(20):
+            changed = change(seed, convolution=1.0).apply(image)[0]
+            dark, bright = changed[..., :6], changed[..., 14:]
+            torch.testing.assert_close(dark, dark.flatten()[0].expand_as(dark), rtol=0, atol=1e-4)
+            torch.testing.assert_close(bright, bright.flatten()[0].expand_as(bright), rtol=0, atol=1e-4)
+            signs.add(bool(bright.mean() > dark.mean()))
+        assert signs == {True, False}
+
+    @DIMS
+    def test_convolution_of_a_uniform_image(self, dims):
+        """There is no contrast to change."""
+        image = torch.full((1, *SHAPE[dims]), 0.4)
+        torch.testing.assert_close(change(3, convolution=1.0).apply(image), image, rtol=0, atol=1e-5)
+
+    @DIMS
     def test_result_stays_between_0_and_1(self, dims):
-        strong = change(brightness=3.0, contrast=4.0, gamma=0.3, noise=0.5, blur=0.5, bias=1.0)
+        strong = change(brightness=3.0, contrast=4.0, gamma=0.3, noise=0.5, blur=0.5, bias=1.0, convolution=1.0)
         changed = strong.apply(grey(dims, 0.0, 1.0))
         assert changed.isfinite().all()
         assert changed.min() >= 0
@@ -114,7 +172,7 @@ class TestBlur:
 class TestRanges:
     def test_samples_stay_inside_and_fill_the_range(self):
         ranges = {"brightness": (0.5, 2.0), "contrast": (0.3, 2.3), "gamma": (0.25, 4.0)}
-        ranges |= {"noise": (0.01, 0.04), "blur": (0.5, 1.0), "bias": (0.1, 0.2)}
+        ranges |= {"noise": (0.01, 0.04), "blur": (0.5, 1.0), "bias": (0.1, 0.2), "convolution": (0.2, 0.9)}
         state = np.random.RandomState(0)
         drawn = [IntensityRanges(**ranges).sample(state) for _ in range(400)]
         for name, (low, high) in ranges.items():
@@ -126,6 +184,26 @@ class TestRanges:
             assert kstest((values - low) / (high - low), "uniform").pvalue > 0.01
         assert len({one.seed for one in drawn}) == 400
 
+    @pytest.mark.parametrize("more", [{}, {"window": (0.1, 0.3), "convolution": (0.2, 0.9)}], ids=["off", "on"])
+    def test_a_seed_gives_what_it_always_gave(self, more):
+        """Brightness to bias, then gamma again, then the seed: window and convolutions draw after them, or nothing."""
+        state = np.random.RandomState(5)
+        brightness, contrast, _, noise, blur, bias = [
+            state.uniform(*ends) for ends in [(0.5, 2.0), (1.0, 1.0), (0.5, 2.0), (0.0, 0.1), (0.0, 0.0), (0.0, 0.2)]
+        ]
+        gamma, seed = np.exp(state.uniform(np.log(0.5), np.log(2.0))), state.randint(2**31)
+        ranges = IntensityRanges(brightness=(0.5, 2.0), gamma=(0.5, 2.0), noise=(0.0, 0.1), bias=(0.0, 0.2), **more)
+        used = np.random.RandomState(5)
+        drawn = ranges.sample(used)
+        found = (drawn.brightness, drawn.contrast, drawn.gamma, drawn.noise, drawn.blur, drawn.bias, drawn.seed)
+        assert found == (brightness, contrast, gamma, noise, blur, bias, seed)
+        if more:
+            below, above = state.uniform(0.1, 0.3), state.uniform(0.1, 0.3)
+            assert (drawn.window, drawn.convolution) == ((below, 1 - above), state.uniform(0.2, 0.9))
+        else:
+            assert (drawn.window, drawn.convolution) == ((0.0, 1.0), 0.0)
+        assert used.uniform() == state.uniform()
+
     @pytest.mark.parametrize(
         ("bad", "message"),
         [
@@ -133,6 +211,8 @@ class TestRanges:
             ({"blur": (-1.0, 0.1)}, r"^blur must be two ascending numbers from 0 up, found \[-1.0, 0.1\]$"),
             ({"contrast": (1.0,)}, r"^contrast must be two ascending numbers from 0 up, found \[1.0\]$"),
             ({"gamma": (0.0, 1.0)}, r"^gamma must be two ascending numbers above 0, found \[0.0, 1.0\]$"),
+            ({"window": (0.0, 0.5)}, r"^window must be two ascending numbers below 0.5, found \[0.0, 0.5\]$"),
+            ({"convolution": (0.0, 1.5)}, r"^convolution must be two ascending numbers up to 1, found \[0.0, 1.5\]$"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
