@@ -35,6 +35,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_reading.py
 	$(BIN)/python benchmarks/bench_precision.py --rounds 3 --limit 20
 	$(BIN)/python benchmarks/bench_nifti.py
+	$(BIN)/python benchmarks/bench_views.py
 
 # The cephalograms are no part of the project: set MEDPIXCL_DATA to the folder that holds ceph_isbi2015.
 bench-accuracy: $(VENV)/.dev

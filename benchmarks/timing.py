@@ -1,4 +1,4 @@
-"""How every bench here measures: one process, one thread, candidates turn by turn, least CPU time, ratios.
+"""How every bench here measures: one process, one thread, candidates turn by turn, CPU time, ratios.
 
 A bench imports this module before torch and numpy, so that their thread pools start with one thread::
 
@@ -22,6 +22,7 @@ import time  # noqa: E402
 from collections.abc import Callable, Mapping, Sequence  # noqa: E402
 from importlib.metadata import version  # noqa: E402
 from pathlib import Path  # noqa: E402
+from statistics import median  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402
@@ -74,20 +75,25 @@ def compare(
         rounds: At least 3.
 
     Returns:
-        Title, reference, rounds, errors, and a row for each candidate: least CPU seconds, ratio to the reference, peak
-        MiB.
+        Title, reference, rounds, errors, and a row for each candidate: least CPU seconds, their ratio to the reference,
+        the median of the ratios of single rounds, peak MiB.
     """
     if rounds < 3:
         raise ValueError(f"rounds is {rounds}; expected at least 3.")
     errors = check({name: action() for name, action in candidates.items()})
     peaks = {name: peak_mib(action) for name, action in candidates.items()}
-    seconds = dict.fromkeys(candidates, float("inf"))
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, action in candidates.items():
-            seconds[name] = min(seconds[name], cpu_seconds(action))
+            seconds[name].append(cpu_seconds(action))
     rows = {
-        name: {"seconds": seconds[name], "ratio": seconds[name] / seconds[reference], "peak_mib": peaks[name]}
-        for name in candidates
+        name: {
+            "seconds": min(times),
+            "ratio": min(times) / min(seconds[reference]),
+            "median_ratio": median(one / other for one, other in zip(times, seconds[reference], strict=True)),
+            "peak_mib": peaks[name],
+        }
+        for name, times in seconds.items()
     }
     return {"title": title, "reference": reference, "rounds": rounds, "errors": errors, "rows": rows}
 
@@ -97,7 +103,8 @@ def show(table: Mapping[str, Any]) -> None:
     print(f"\n{table['title']}: CPU time as a multiple of '{table['reference']}'")
     for name, row in table["rows"].items():
         peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:10.1f} MiB"
-        print(f"  {name:32s} x {row['ratio']:8.2f} {1e3 * row['seconds']:10.1f} ms {peak}")
+        times = f"{row['ratio']:8.2f} (median {row['median_ratio']:.2f})"
+        print(f"  {name:36s} x {times:24s} {1e3 * row['seconds']:10.1f} ms {peak}")
 
 
 def environment(packages: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from medpixcl._typing import Affine, PointsVoxel
 from medpixcl.coordinates import apply_affine, inside, spacing_of, voxel_to_grid
 
 CONTROL_POINTS = 5  # per axis, of the elastic field; fewer bend smoothly, more bend in detail
+LARGEST_CUBIC_WEIGHTS = 1.375  # sum of their absolute values along an axis, halfway between two control points
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class View:
         if self.displacement is not None:
             raise ValueError("a deformed view has no closed inverse: take correspondences from its coordinate map")
         return apply_affine(torch.linalg.inv(self.matrix), points)
+
+    def of_part(self, start: Sequence[int]) -> "View":
+        """The same view of a part of the image, ``start`` being the image voxel where the part begins."""
+        matrix = self.matrix.clone()
+        matrix[:-1, -1] -= torch.as_tensor(list(start))
+        return replace(self, matrix=matrix)
 
 
 def rotation_matrix(degrees: Sequence[float]) -> Float[Tensor, "d d"]:
@@ -191,6 +198,40 @@ def upright_axes(affine: Affine, matrix: Float[Tensor, "d d"]) -> Float[Tensor, 
     directions = affine[:-1, :-1] / spacing_of(affine)
     rotation = matrix / torch.det(matrix).abs() ** (1 / len(matrix))
     return torch.linalg.inv(directions) @ rotation.to(directions)
+
+
+def reach(views: Sequence[View], shape: Sequence[int]) -> tuple[slice, ...]:
+    """Find the part of an image that holds every voxel its views show; it may be larger, but is never empty.
+
+    Args:
+        views: Views of one image.
+        shape: Spatial shape of the image.
+
+    Returns:
+        One slice for each axis.
+
+    Example:
+        >>> reach([affine_view(shape=(5, 5), centre=(20.0, 2.0), spacing_mm=(1.0, 1.0))], (50, 50))
+        (slice(17, 24, None), slice(0, 6, None))
+    """
+    bounds = torch.stack([_bounds(view) for view in views])
+    low, high = bounds[:, 0].amin(dim=0).floor(), bounds[:, 1].amax(dim=0).ceil()
+    part = []
+    for first, last, size in zip(low.tolist(), high.tolist(), shape, strict=True):
+        start = min(max(int(first) - 1, 0), size - 1)  # one more on each side for rounding
+        part.append(slice(start, min(max(int(last) + 2, start + 1), size)))
+    return tuple(part)
+
+
+def _bounds(view: View) -> Float[Tensor, "2 d"]:
+    """Least and greatest position that a view can show along each axis, in image voxels."""
+    dims = len(view.shape)
+    corners = voxel_positions([2] * dims).flatten(0, -2).double() * torch.tensor([n - 1 for n in view.shape])
+    shown = apply_affine(view.matrix, corners)
+    bend = torch.zeros(dims)
+    if view.displacement is not None:
+        bend = LARGEST_CUBIC_WEIGHTS**dims * view.displacement.abs().flatten(1).amax(dim=1)
+    return torch.stack([shown.amin(dim=0) - bend, shown.amax(dim=0) + bend])
 
 
 def view_positions(

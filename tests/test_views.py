@@ -10,8 +10,10 @@ from torch.nn import functional as F
 from medpixcl.coordinates import apply_affine, voxel_positions
 from medpixcl.views import (
     View,
+    ViewRanges,
     affine_view,
     coordinate_map,
+    reach,
     resample,
     rotation_matrix,
     smooth_field,
@@ -104,6 +106,37 @@ class TestAffineView:
     def test_a_deformed_view_has_no_inverse(self):
         with pytest.raises(ValueError, match=r"^a deformed view has no closed inverse: take .* its coordinate map$"):
             elastic_view(2).locate(torch.zeros(1, 2))
+
+
+class TestReach:
+    @DIMS
+    @pytest.mark.parametrize("elastic_mm", [0.0, 4.0])
+    def test_every_voxel_that_counts_lies_in_the_part(self, dims, elastic_mm):
+        """Corners of the cells that the views interpolate in, as far as the image has them."""
+        state, size = np.random.RandomState(0), torch.tensor(SHAPES[dims])
+        ranges = ViewRanges([9] * dims, 40.0, (0.7, 1.4), 0.5, elastic_mm)
+        for _ in range(30):
+            centres = [state.uniform(-3, np.array(SHAPES[dims]) + 3) for _ in range(2)]
+            views = [ranges.sample(state, centre, np.array(SPACING[dims])) for centre in centres]
+            part = reach(views, SHAPES[dims])
+            start, stop = (torch.tensor([getattr(one, end) for one in part]) for end in ("start", "stop"))
+            assert ((start >= 0) & (start < stop) & (stop <= size)).all()
+            positions = torch.cat([positions_of(view).flatten(0, -2) for view in views])
+            for voxel in (positions.floor(), positions.ceil()):
+                held = ((voxel >= start) & (voxel < stop)) | (voxel < 0) | (voxel >= size)
+                assert held.all()
+
+    @DIMS
+    def test_part_of_a_small_view_is_small(self, dims):
+        """A plain crop needs its own pixels; one more on each side is allowed for rounding."""
+        view = affine_view(shape=[5] * dims, centre=[9.0] * dims, spacing_mm=SPACING[dims])
+        assert reach([view], [20] * dims) == (slice(6, 13),) * dims
+
+    @DIMS
+    def test_view_of_a_part(self, dims):
+        start = [3, 1, 2][:dims]
+        found = positions_of(elastic_view(dims).of_part(start)) + torch.tensor(start)
+        torch.testing.assert_close(found, positions_of(elastic_view(dims)), rtol=0, atol=1e-4)
 
 
 class TestSmoothField:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medpixcl.coordinates import spatial_affine, working_spacing
 from medpixcl.transforms.validity import unweigh, weigh
-from medpixcl.views import View, ViewRanges, coordinate_map, resample, view_positions
+from medpixcl.views import View, ViewRanges, coordinate_map, reach, resample, view_positions
 
 
 class RandPixelViewsd(MapTransform, Randomizable):
@@ -74,24 +74,28 @@ class RandPixelViewsd(MapTransform, Randomizable):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the views in place of the images."""
         item = dict(data)
-        anchor, query = self.randomize(item[self.keys[0]])
+        image = item[self.keys[0]]
+        views = self.randomize(image)
+        # Only the part that the views show is weighted, converted and joined.
+        part = reach(views, image.shape[1:])
+        start = [one.start for one in part]
+        anchor, query = (view.of_part(start) for view in views)
         parameters = {"matrix_anchor": anchor.matrix[None], "matrix_query": query.matrix[None]}
         if query.displacement is not None:
             parameters["displacement_query"] = query.displacement[None]
-        images = {key: item[key].as_tensor()[None] for key in self.key_iterator(item)}
-        views, affines = apply_views(
+        images = {key: item[key].as_tensor()[(None, slice(None), *part)] for key in self.key_iterator(item)}
+        shown, affines = apply_views(
             images,
-            torch.as_tensor(item[self.keys[0]].affine)[None],
+            _affine_of_part(torch.as_tensor(image.affine), start)[None],
             parameters,
             view_shape=self.anchor.shape,
             nearest_keys=self.nearest_keys,
             exogenous_keys=self.exogenous_keys,
         )
-        meta = item[self.keys[0]].meta
-        source = {key: meta[key] for key in (ImageMetaKey.FILENAME_OR_OBJ,) if key in meta}
+        source = {key: image.meta[key] for key in (ImageMetaKey.FILENAME_OR_OBJ,) if key in image.meta}
         for key in images:
             del item[key]
-        for name, value in views.items():
+        for name, value in shown.items():
             item[name] = MetaTensor(value[0], affine=affines[name.rsplit("_", 1)[1]][0], meta=dict(source))
         return item
 
@@ -149,6 +153,13 @@ def apply_views(
         views[f"coords_{first}_{side}"] = coordinate_map(positions, spatial.float(), image.shape[2:])
         affines[side] = _embed(spatial.double() @ matrix.double(), affine.shape[-1])
     return views, affines
+
+
+def _affine_of_part(affine: Tensor, start: Sequence[int]) -> Tensor:
+    """The affine (voxel -> mm) of the part of an image that begins at the voxel ``start``."""
+    moved = affine.clone()
+    moved[:, -1] += affine[:, : len(start)] @ torch.tensor(start).to(affine)
+    return moved
 
 
 def _embed(matrix: Tensor, size: int) -> Tensor:

@@ -205,6 +205,28 @@ class TestParameters:
 class TestApplyViews:
     @DIMS
     @ELASTIC
+    def test_the_transform_needs_no_more_than_a_part_of_the_image(self, dims, elastic_mm):
+        """Its views are those of the whole image."""
+        options = {"nearest_keys": ["class"], "exogenous_keys": ["depth"]}
+        small = {"view_shape": [6] * dims, "elastic_mm": elastic_mm, "scale_range": (1.0, 1.5)}
+        image = random_image(SHAPES[dims])
+        depth = torch.rand(2, *SHAPES[dims], generator=torch.Generator().manual_seed(0))
+        item = {"image": image, "class": MetaTensor(torch.arange(image.numel()).view_as(image))}
+        item["depth"] = MetaTensor(depth, affine=image.affine)
+        for seed in range(5):
+            found = make(dims, list(item), seed=seed, **small, **options)(item)
+            anchor, query = make(dims, seed=seed, **small).randomize(image)
+            parameters = {"matrix_anchor": anchor.matrix[None], "matrix_query": query.matrix[None]}
+            if elastic_mm:
+                parameters["displacement_query"] = query.displacement[None]
+            images = {key: value.as_tensor()[None] for key, value in item.items()}
+            whole, affines = apply_views(images, image.affine[None], parameters, view_shape=[6] * dims, **options)
+            for name, value in whole.items():
+                torch.testing.assert_close(found[name].as_tensor(), value[0], rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(found[name].affine, affines[name.rsplit("_", 1)[1]][0])
+
+    @DIMS
+    @ELASTIC
     def test_a_batch_equals_one_by_one(self, dims, elastic_mm):
         transform, sources = make(dims, elastic_mm=elastic_mm), [random_image(SHAPES[dims], seed=n) for n in range(3)]
         drawn = list(zip(*[transform.randomize(source) for source in sources], strict=True))
