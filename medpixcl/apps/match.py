@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.transforms import Compose
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundles import own_errors
@@ -29,6 +30,21 @@ from medpixcl.matching.annotated_image import fit_to, names_of_all, templates_di
 from medpixcl.matching.marks import mark_warnings
 from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel
+from medpixcl.transforms.load import open_spacing, with_spacing_of
+
+DEFAULT_BUNDLES = {2: "xray_landmark_matching", 3: "volume_landmark_matching"}
+"""Matching bundle for images of two and of three dimensions."""
+
+
+def matching_bundle(images: AnyPath | Sequence[AnyPath]) -> str:
+    """Name of the matching bundle that is made for images of a kind.
+
+    Args:
+        images: Images, folders or a manifest; the first image whose size is known decides between 2D and 3D.
+    """
+    sizes = (entry.get("shape") for _, entry in ImageList(images).manifest.listed())
+    dims = next((len(size) for size in sizes if size), 2)
+    return DEFAULT_BUNDLES.get(dims, DEFAULT_BUNDLES[2])
 
 
 class Matcher(LandmarkFinder):
@@ -42,13 +58,14 @@ class Matcher(LandmarkFinder):
     """
 
     title = "Landmark matching"
-    default_bundle = "xray_landmark_matching"
+    default_bundle = DEFAULT_BUNDLES[2]
     network: LevelsNet
     inferer: MatchingInferer
     templates: Sequence[AnnotatedImage] = ()
     template_warnings: list[str] | None = None
     unlabelled: UnlabelledImages | None = None
     population: Population | None = None
+    configured: Compose | None = None
 
     @classmethod
     def from_bundle(
@@ -63,7 +80,8 @@ class Matcher(LandmarkFinder):
         """Take network, weights, preprocessing and matcher from a matching bundle.
 
         Args:
-            bundle: Name or folder of the bundle; ``xray_landmark_matching`` by default.
+            bundle: Name or folder of the bundle; ``xray_landmark_matching`` by default. For volumes take
+                ``volume_landmark_matching``.
             weights: Weights of the network; the bundle's own by default.
             device: Device such as ``"cuda:1"``; ``"auto"`` leaves the choice to the bundle, which takes a GPU if there
                 is one.
@@ -129,11 +147,22 @@ class Matcher(LandmarkFinder):
         """
         given = given_templates(images, landmarks, spacing_mm=spacing_mm, manifest=manifest)
         with own_errors():
+            self.take_spacing(given[0][0])
             self.templates = [AnnotatedImage(item, points, self.preprocessing) for item, points in given]
         fit_to(self.inferer.matcher, self.templates, self.names, self.model, self.network.strides)
         self.unlabelled, self.population = None, None
         self.template_warnings = None
         return self
+
+    def prepare(self, item: Mapping[str, Any]) -> Any:
+        """Load and prepare the image of an item; for configurations, which name this before there is a template."""
+        return self.preprocessing(dict(item))
+
+    def take_spacing(self, item: Mapping[str, Any]) -> None:
+        """Bring all images to the spacing that suits one of them, where the bundle leaves the spacing open."""
+        self.configured = self.preprocessing if self.configured is None else self.configured
+        if open_spacing(self.configured):
+            self.preprocessing = with_spacing_of(item, self.configured)
 
     def learn(
         self, images: AnyPath, *, limit: int | None = 50, seed: int = 0, spacing_mm: SpacingMM | None = None

@@ -55,7 +55,7 @@ def adapt(
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.selftrain import BUNDLE
 
-    matcher = chosen_matcher(bundle, weights, None, device=device, trust=trust)
+    matcher = chosen_matcher(bundle, weights, None, template, device=device, trust=trust)
     folder = chosen_bundle(training_bundle, BUNDLE, trust=trust)
     say_log()
     adapted = adapt_to(

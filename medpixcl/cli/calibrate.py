@@ -49,7 +49,7 @@ def calibrate(
     from medpixcl.apps.calibrate import calibrate as calibrate_radii
     from medpixcl.data.atomic import write_text_atomically
 
-    matcher = chosen_matcher(bundle, weights, settings, device=device, trust=trust)
+    matcher = chosen_matcher(bundle, weights, settings, template, device=device, trust=trust)
     matcher.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     with progress_bars() as show:
         made, rejected = calibrate_radii(

@@ -31,9 +31,10 @@ def choose_template(
     from medpixcl.apps.choose_template import ChoiceSettings, choose_templates, write_choice
     from medpixcl.apps.images import ImageList
 
-    matcher = chosen_matcher(bundle, weights, settings, device=device, trust=trust)
+    matcher = chosen_matcher(bundle, weights, settings, images, device=device, trust=trust)
     listed = ImageList(images, spacing_mm, spatial_dims=matcher.spatial_dims)
     listed.check()
+    matcher.take_spacing(listed.datalist[0])
     with progress_bars() as show:
         choice = choose_templates(
             listed,

@@ -58,7 +58,7 @@ def match(
     """Find the landmarks of one or several annotated images in other images."""
     from medpixcl.apps.detect import Detector
 
-    matcher = chosen_matcher(bundle, weights, settings, trust=trust)
+    matcher = chosen_matcher(bundle, weights, settings, template, trust=trust)
     folder = matcher.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
     matcher.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     if unlabelled is not None:

@@ -29,7 +29,11 @@ TemplateLandmarks = Annotated[
     typer.Option(help="Landmark file of all templates (CSV, Slicer, JSON, COCO, DICOM SR), or a folder of such files."),
 ]
 MatchingBundle = Annotated[
-    str | None, typer.Option(help="Name or folder of a matching bundle; xray_landmark_matching by default.")
+    str | None,
+    typer.Option(
+        help="Name or folder of a matching bundle; by default volume_landmark_matching for volumes, else "
+        "xray_landmark_matching."
+    ),
 ]
 MatchingWeights = Annotated[Path | None, typer.Option(help="Weights of the network; those of the bundle by default.")]
 Spacing = Annotated[
@@ -95,6 +99,7 @@ def chosen_matcher(
     bundle: str | None,
     weights: Path | None,
     settings: Sequence[str] | None,
+    images: Path | Sequence[Path],
     *,
     device: str | None = None,
     trust: bool = False,
@@ -102,17 +107,18 @@ def chosen_matcher(
     """Build the matcher that a command asks for.
 
     Args:
-        bundle: Name or folder of the matching bundle.
+        bundle: Name or folder of the matching bundle; None takes the one that is made for the images.
         weights: Weights of the network; None takes those of the bundle.
         settings: Texts ``key=value`` that override settings of the bundle.
+        images: Templates or images of the run.
         device: Device of the network; None chooses one.
         trust: Run configurations from any folder without asking.
     """
     from medpixcl.apps.bundles import parse_settings
-    from medpixcl.apps.match import Matcher
+    from medpixcl.apps.match import Matcher, matching_bundle
 
     return Matcher.from_bundle(
-        chosen_bundle(bundle, Matcher.default_bundle, trust=trust),
+        chosen_bundle(bundle or matching_bundle(images), Matcher.default_bundle, trust=trust),
         weights=weights,
         device=device or "auto",
         settings=parse_settings(settings or []),

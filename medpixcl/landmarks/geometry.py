@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 TO_IDENTITY = 1e-5
@@ -11,7 +11,7 @@ TO_IDENTITY = 1e-5
 COST_CAP = 3.0
 """Largest cost of a landmark in :func:`consensus_similarity`."""
 MAX_SCALE = 1.5
-"""Largest change of size, up or down, that :func:`consensus_similarity` allows."""
+"""Largest change of size, up or down, between two bodies."""
 HYPOTHESES = 4096
 """Number of sets of landmarks that :func:`consensus_similarity` draws."""
 
@@ -89,12 +89,16 @@ def consensus_similarity(
     picks = torch.multinomial(odds.double(), 1, generator=generator).view(HYPOTHESES, drawn)
     chosen, picks = chosen.to(points.device), picks.to(points.device)
     matrix, shift = fit_similarity(points[chosen], candidates[chosen, picks], torch.ones_like(points[chosen][..., 0]))
-    scale = torch.linalg.vector_norm(matrix, dim=-2).mean(dim=-1)
-    possible = (scale < MAX_SCALE) & (scale > 1 / MAX_SCALE)
     distance = torch.cdist(transform(points, matrix, shift).movedim(0, 1), candidates).movedim(0, 1)
     total = (costs + distance.square() / (2 * sigma**2)).amin(dim=-1).clamp_max(COST_CAP).sum(dim=-1)
-    best = torch.where(possible, total, torch.inf).argmin()
+    best = torch.where(possible_scale(matrix), total, torch.inf).argmin()
     return matrix[best], shift[best]
+
+
+def possible_scale(matrix: Float[Tensor, "*b d d"]) -> Bool[Tensor, "*b"]:
+    """True for similarity transforms that change sizes by less than ``MAX_SCALE``, up or down, shape (...)."""
+    scale = torch.linalg.vector_norm(matrix, dim=-2).mean(dim=-1)
+    return (scale < MAX_SCALE) & (scale > 1 / MAX_SCALE)
 
 
 def mean_shape(shapes: Sequence[Float[Tensor, "k d"]]) -> Float[Tensor, "k d"]:

@@ -37,11 +37,13 @@ class MatchingInferer(Inferer):
         """
         if not isinstance(inputs, MetaTensor):
             raise ValueError("the images to match carry no affines, so their spacing is unknown; give MetaTensors")
-        dims, maps = inputs.ndim - 2, self.levels(inputs, network)
-        found = [
-            self.matcher.match([level[number : number + 1] for level in maps], inputs.shape[2:], _spacing(one, dims))
-            for number, one in enumerate(inputs.affine)
-        ]
+        dims, images = inputs.ndim - 2, inputs.as_tensor()
+        maps = [images] if self.matcher.upright else self.levels(inputs, network)
+        found = []
+        for number, affine in enumerate(inputs.affine):
+            query = [level[number : number + 1] for level in maps]
+            given = query[0] if self.matcher.upright else query
+            found.append(self.matcher.match(given, images.shape[2:], _spacing(affine, dims)))
         return {
             "points": torch.stack([result.voxels for result in found]),
             "confidence": torch.stack([result.scores for result in found]),

@@ -1,23 +1,25 @@
 """Find the landmarks of annotated images in another image."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from medpixcl._typing import Embed
-from medpixcl.coordinates import cell_to_voxel
+from medpixcl.coordinates import apply_affine, cell_to_voxel
 from medpixcl.landmarks.heatmaps import heatmap_covariance, refine_peaks
 from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.peaks import FLOOR, local_peaks, second_peaks
 from medpixcl.matching.placement import Placement, peak_near, place_together, similarity_weight
 from medpixcl.matching.population import OWN_WEIGHT, Population, adapted, observe
+from medpixcl.matching.pose import PosedTemplate, shown, view_in_mm
 from medpixcl.matching.product import ProductMap, describe
 from medpixcl.matching.reciprocity import reciprocal_windows, refinement_window
 from medpixcl.matching.search import cells_inside, product_match
 from medpixcl.matching.templates import Template, TemplateSet
+from medpixcl.views import View
 
 PEAKS = 8
 """Number of peaks kept for every landmark."""
@@ -56,18 +58,32 @@ class MatchResult:
         """True for each landmark that is flagged as unsure, shape (K,)."""
         return torch.tensor([flag == "unsure" for flag in self.flags], device=self.voxels.device)
 
+    def outside(self, view: View, spacing: Sequence[float], view_spacing: Sequence[float]) -> "MatchResult":
+        """Convert landmarks found in a view of an image to the image.
+
+        Args:
+            view: The view.
+            spacing: Size of a voxel of the image in mm.
+            view_spacing: Size of a voxel in mm with which the view was searched.
+        """
+        turn = view_in_mm(view, spacing, view_spacing)[0].to(self.covariance_mm2)
+        voxels = apply_affine(view.matrix.to(self.voxels), self.voxels)
+        return replace(self, voxels=voxels, covariance_mm2=turn @ self.covariance_mm2 @ turn.T)
+
 
 class LandmarkMatcher:
     """Finds the landmarks of one or several annotated images (templates) in other images.
 
     Distances are measured in mm along the array axes. Templates and query may therefore differ in spacing, but must
-    have the same orientation.
+    have the same orientation, unless the matcher is ``upright``.
 
     Args:
         mode: ``"argmax"`` finds every landmark alone at the peak of its map, as in CC2D. ``"consistent"`` finds all
             together (:func:`medpixcl.matching.place_together`), then moves each to where the query points back to the
             template (:mod:`medpixcl.matching.reciprocity`).
         levels: Indices of the levels to use, in order (0 is the finest); None uses all.
+        upright: Whether every image is first turned, scaled and moved so that it shows the body as the first template
+            does (:mod:`medpixcl.matching.pose`); the embedding must then know a place in any pose.
         exclusion_mm: Radius around the found position within which no second peak counts; None means 10 cells of the
             finest level of the query.
         min_score: Score below which a landmark is unsure.
@@ -84,6 +100,7 @@ class LandmarkMatcher:
         *,
         mode: str = "consistent",
         levels: Sequence[int] | None = None,
+        upright: bool = False,
         exclusion_mm: float | None = None,
         min_score: float = 0.1,
         max_ratio: float = 1.0,
@@ -92,7 +109,7 @@ class LandmarkMatcher:
     ) -> None:
         if mode not in ("argmax", "consistent"):
             raise ValueError(f"mode must be 'argmax' or 'consistent', found {mode!r}")
-        self.mode, self.levels = mode, levels
+        self.mode, self.levels, self.upright = mode, levels, upright
         self.exclusion_mm, self.max_cycle_mm = exclusion_mm, max_cycle_mm
         self.min_score, self.max_ratio, self.max_deviations = min_score, max_ratio, max_deviations
 
@@ -129,10 +146,14 @@ class LandmarkMatcher:
             raise ValueError(f"the network has levels 0 to {len(strides) - 1}, found levels={chosen}")
         self.embed, self.chosen = embed, chosen
         self.strides = [strides[number] for number in chosen]
+        self.posed: PosedTemplate | None = None
         templates = []
         for image, points, steps in zip(images, landmarks, spacings, strict=True):
-            levels = self._levels(image)
-            grid = self._grid(levels, image.shape[2:], steps)
+            levels, grid, view = self._seen(image, image.shape[2:], steps)
+            if view is not None:
+                points = apply_affine(torch.linalg.inv(view.matrix), points.double())
+            elif self.upright:
+                self.posed = PosedTemplate(image, steps, levels, self._levels, self.strides)
             templates.append(Template(levels, self.strides, grid, points.to(levels[0])))
         self.templates = self.annotated = TemplateSet(templates)
         return self
@@ -150,10 +171,8 @@ class LandmarkMatcher:
         """
         population = None
         for query, shape, spacing in images:
-            levels = list(self.embed(query) if isinstance(query, Tensor) else query)
-            result = self.match(levels, shape, spacing)
-            cell_mm = self.strides[0] * min(spacing)
-            seen = observe(self._levels(levels), self.strides, result, cell_mm)
+            levels, grid, _ = self._seen(query, shape, spacing)
+            seen = observe(levels, self.strides, self.search(levels, grid), grid.cell_mm)
             population = seen if population is None else population + seen
         if population is None:
             raise ValueError("found no image to learn from; give at least one beside the template")
@@ -185,7 +204,8 @@ class LandmarkMatcher:
         """Find the landmarks in a query image.
 
         Args:
-            query: Image (1, C, *spatial), or the level maps that ``embed`` returned for it.
+            query: Image (1, C, *spatial), or the level maps that ``embed`` returned for it; an ``upright`` matcher needs
+                the image.
             shape: Shape of the image in voxels before padding at its end; landmarks are searched inside it. By default
                 the whole image.
             spacing: Size of a voxel in mm along the array axes; by default that of the first template.
@@ -194,13 +214,15 @@ class LandmarkMatcher:
             The landmarks' positions and how sure they are.
 
         Raises:
-            ValueError: If the query has other dimensions than the templates.
+            ValueError: If the query has other dimensions than the templates, or an ``upright`` matcher gets level maps.
         """
         if shape is None and isinstance(query, Tensor):
             shape = query.shape[2:]
-        levels = self._levels(query)
-        step = self.templates.templates[0].grid.spacing if spacing is None else spacing
-        return self.search(levels, self._grid(levels, shape, step))
+        own = self.templates.templates[0].grid.spacing
+        step = own if spacing is None else spacing
+        levels, grid, view = self._seen(query, shape, step)
+        result = self.search(levels, grid)
+        return result if view is None else result.outside(view, step, own)
 
     def search(self, levels: list[Tensor], grid: CellGrid) -> MatchResult:
         """Find the landmarks as :meth:`match` does, in level maps that are chosen and checked already.
@@ -226,6 +248,20 @@ class LandmarkMatcher:
             _among_all(templates.there, column) for column in (voxels, scores, ratios, cycle, residual, spread)
         )
         return MatchResult(voxels, scores, ratios, cycle, residual, self._flags(doubtful), spread)
+
+    def _seen(
+        self, query: Tensor | Sequence[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]
+    ) -> tuple[list[Tensor], CellGrid, View | None]:
+        """Level maps and cells in which landmarks are searched, and the view of the query that they show, if any."""
+        levels = self._levels(query)
+        grid = self._grid(levels, shape, spacing)
+        if self.posed is None:
+            return levels, grid, None
+        if not isinstance(query, Tensor):
+            raise ValueError("an upright matcher turns the image, and found level maps; give the image itself")
+        view = self.posed.view(self.posed.find(query, levels, grid), grid.spacing)
+        levels = self._levels(shown(query, view))
+        return levels, self._grid(levels, view.shape, self.posed.spacing), view
 
     def _levels(self, image: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Chosen level maps (E, *cells) of an image or of all its levels."""

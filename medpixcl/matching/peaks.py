@@ -24,9 +24,13 @@ def local_peaks(
     Returns:
         Cell indices (K, M, D) and the values there (K, M).
     """
-    dims = values.ndim - 1
-    pool = F.max_pool2d if dims == 2 else F.max_pool3d
-    largest = pool(values[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
+    largest = values[:, None]
+    pool = F.max_pool2d if values.ndim == 3 else F.max_pool3d
+    for axis in range(values.ndim - 1):  # the largest of a box, one axis after the other
+        side, margin = [1] * (values.ndim - 1), [0] * (values.ndim - 1)
+        side[axis], margin[axis] = 2 * radius + 1, radius
+        largest = pool(largest, side, stride=1, padding=margin)
+    largest = largest[:, 0]
     peaks = torch.where(values == largest, values, 0).flatten(1)
     scores, index = peaks.topk(min(count, peaks.shape[1]), dim=1)
     return unravel(index, values.shape[1:]), scores

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Spacing
+from monai.transforms import Compose, MapTransform, Spacing
 from monai.utils import ImageMetaKey
 
-from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.coordinates import spacing_of, spatial_affine, working_spacing
 from medpixcl.data.images import read_image
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.transforms.blur import gaussian_blur
@@ -17,6 +17,7 @@ from medpixcl.transforms.orientation import in_common_axes
 
 TOLERANCE = 0.01
 """Relative difference of spacing up to which an image is not resampled."""
+LEAST_SIDE = 8
 LARGEST_CHANGE = 100.0
 """Factor by which pixels may become larger or smaller; beyond it the spacing is wrong, and memory not enough."""
 
@@ -49,10 +50,13 @@ class WorkingSpacingd(MapTransform):
 
     Args:
         keys: Keys of images.
-        spacing_mm: Size of a pixel along each of the common axes; None leaves the spacing unchanged.
+        spacing_mm: Size of a pixel along each of the common axes; None leaves the choice to ``longest_side``.
+        longest_side: Largest number of pixels along an axis. Without ``spacing_mm`` an image gets pixels of one size
+            along all axes, as small as this number allows, and not smaller than the smallest side of its own. Images
+            that are compared must have one spacing, see :func:`with_spacing_of`. None leaves the spacing unchanged.
 
     Raises:
-        ValueError: If ``spacing_mm`` is no list of positive numbers.
+        ValueError: If ``spacing_mm`` is no list of positive numbers, or ``longest_side`` no number from 8 up.
         ImageFileError: If an image has another number of axes than ``spacing_mm``, or pixels of quite another size.
     """
 
@@ -60,9 +64,15 @@ class WorkingSpacingd(MapTransform):
         self,
         keys: KeysCollection,
         spacing_mm: Sequence[float] | None,
+        longest_side: int | None = None,
     ) -> None:
         super().__init__(keys)
         self.spacing_mm = None if spacing_mm is None else _sizes(spacing_mm)
+        if longest_side is not None and not (isinstance(longest_side, int) and longest_side >= LEAST_SIDE):
+            raise ValueError(
+                f"the longest side is {longest_side!r} pixels; expected a whole number from {LEAST_SIDE} up"
+            )
+        self.longest_side = longest_side
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the images turned and resampled."""
@@ -71,25 +81,58 @@ class WorkingSpacingd(MapTransform):
             item[key] = self._resampled(in_common_axes(item[key]))
         return item
 
+    def spacing_for(self, image: MetaTensor) -> list[float] | None:
+        """Spacing that an image (C, *spatial) gets; None leaves its own."""
+        if self.spacing_mm is not None or self.longest_side is None:
+            return self.spacing_mm
+        own = working_spacing(image)
+        longest = max(step * size for step, size in zip(own, image.shape[1:], strict=True))
+        return [max(longest / self.longest_side, min(own))] * len(own)
+
     def _resampled(self, image: MetaTensor) -> MetaTensor:
-        if self.spacing_mm is None:
+        wanted = self.spacing_for(image)
+        if wanted is None:
             return image
-        if (found := image.ndim - 1) != (expected := len(self.spacing_mm)):
+        if (found := image.ndim - 1) != (expected := len(wanted)):
             reason = f"has {found} spatial axes; the working spacing has {expected}: take {expected}D images."
             raise ImageFileError(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image"), reason)
         spacing = spacing_of(spatial_affine(torch.as_tensor(image.affine), image.ndim - 1))
-        factor = torch.as_tensor(list(self.spacing_mm), dtype=spacing.dtype) / spacing
+        factor = torch.as_tensor(wanted, dtype=spacing.dtype) / spacing
         if bool(((factor - 1).abs() < TOLERANCE).all()):
             return image
         if not bool(((factor <= LARGEST_CHANGE) & (factor >= 1 / LARGEST_CHANGE)).all()):
             sizes = " x ".join(f"{size:.3g}" for size in spacing.tolist())
-            reason = f"has pixels of {sizes} mm, but the working spacing is {self.spacing_mm} mm: check both."
+            reason = f"has pixels of {sizes} mm, but the working spacing is {wanted} mm: check both."
             raise ImageFileError(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image"), reason)
         # The usual rule for downsampling by f: a Gaussian of (f - 1) / 2 pixels.
         sigma = ((factor - 1) / 2).clamp(min=0)
         if bool((sigma > 0).any()):
             image = MetaTensor(gaussian_blur(image.as_tensor(), sigma.tolist()), meta=image.meta)
-        return Spacing(pixdim=list(self.spacing_mm), mode="bilinear", padding_mode="border")(image)
+        return Spacing(pixdim=wanted, mode="bilinear", padding_mode="border")(image)
+
+
+def open_spacing(chain: Compose) -> bool:
+    """True if a chain of transforms gives every image a spacing of its own."""
+    steps = [step for step in chain.transforms if isinstance(step, WorkingSpacingd)]
+    return any(step.spacing_mm is None and step.longest_side is not None for step in steps)
+
+
+def with_spacing_of(item: Mapping[str, Any], chain: Compose) -> Compose:
+    """Copy a chain of transforms so that it brings all images to the spacing that it gives to one of them.
+
+    Args:
+        item: Item of that image.
+        chain: Transforms that load and prepare images.
+    """
+    steps: list[Any] = []
+    data: Any = dict(item)
+    for step in chain.transforms:
+        if isinstance(step, WorkingSpacingd):
+            steps.append(WorkingSpacingd(step.keys, step.spacing_for(in_common_axes(data[step.first_key(data)]))))
+        else:
+            steps.append(step)
+        data = steps[-1](data)
+    return Compose(steps)
 
 
 def _sizes(spacing_mm: Any) -> list[float]:

@@ -1,0 +1,170 @@
+"""Pose search and upright matching on images that hold their own coordinates, so that every true place is known."""
+
+import math
+
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+from torch.nn import functional as F
+
+from medpixcl.matching import LandmarkMatcher
+from medpixcl.matching.grid import CellGrid
+from medpixcl.matching.pose import PosedTemplate, right_angle_turns
+from tests.matching.fields import WaveField, turned
+
+STRIDES = [2, 4]
+SHAPE = {2: (80, 96), 3: (30, 36, 32)}
+FAR = 200.0  # no place of the template is near 0, which the padding holds
+TOLERATED = 65.0  # degrees by which a body may be turned before its places look different; 63 lie between turns in 3D
+
+
+def body(dims: int, spacing: Tensor, shape: tuple[int, ...], matrix: Tensor, shift: Tensor) -> Tensor:
+    """Image of a texture and the template's coordinates in mm; ``x = p @ matrix.T + shift`` shows the place p.
+
+    Beyond the template there is nothing.
+    """
+    axes = [torch.arange(size) * step for size, step in zip(shape, spacing.tolist(), strict=True)]
+    mm = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    place = (mm - shift) @ torch.linalg.inv(matrix).T
+    extent = torch.tensor(SHAPE[dims]) - 1.0
+    there = ((place >= 0) & (place <= extent)).all(dim=-1, keepdim=True)
+    texture = torch.sin(place.square().sum(dim=-1, keepdim=True) / 7)
+    return (torch.cat([texture, place + FAR], dim=-1) * there).movedim(-1, 0)[None]
+
+
+def embedding(dims: int, *, upright_only: bool = False) -> object:
+    """Waves at the coordinates that an image shows; of a body turned too far, those of other coordinates."""
+    field, pool = WaveField(dims, STRIDES), F.avg_pool2d if dims == 2 else F.avg_pool3d
+
+    def embed(image: Tensor) -> list[Tensor]:
+        place = image[:, 1:] - FAR
+        if upright_only and _turn(image) > TOLERATED:
+            place = place.flip(1).square() / 9
+        size = [-(-n // STRIDES[-1]) * STRIDES[-1] for n in image.shape[2:]]
+        padding = [
+            amount
+            for n, whole in zip(reversed(image.shape[2:]), reversed(size), strict=True)
+            for amount in (0, whole - n)
+        ]
+        place = F.pad(place, padding, value=-FAR)
+        cells = [pool(place, stride) for stride in STRIDES]
+        return [field.at(mean[0].movedim(0, -1), level).movedim(-1, 0)[None] for level, mean in enumerate(cells)]
+
+    return embed
+
+
+def _turn(image: Tensor) -> float:
+    """Degrees by which the body of an image is turned, from the slopes of its coordinates in the middle."""
+    dims = image.ndim - 2
+    middle = tuple(slice(n // 2 - 3, n // 2 + 3) for n in image.shape[2:])
+    part = image[0, 1:][(slice(None), *middle)]
+    slopes = torch.stack([part.diff(dim=1 + axis).mean(dim=tuple(range(1, dims + 1))) for axis in range(dims)], dim=1)
+    left, _, right = torch.linalg.svd(slopes.double())
+    rotation = left @ right
+    cosine = (rotation.trace() - (dims - 2)) / 2
+    return math.degrees(math.acos(max(-1.0, min(1.0, float(cosine)))))
+
+
+def pose(dims: int, degrees: float, scale: float = 1.1) -> tuple[Tensor, Tensor, tuple[int, ...], Tensor]:
+    """Matrix, shift, shape and spacing of an image that shows the whole template, turned about a skew axis in 3D."""
+    matrix = turned(dims, degrees, scale)
+    if dims == 3:
+        axis = torch.tensor([1.0, 2.0, -1.5])
+        vector = (axis / axis.norm() * math.radians(degrees)).numpy()
+        matrix = scale * torch.from_numpy(Rotation.from_rotvec(vector).as_matrix()).float()
+    spacing = torch.tensor([1.2, 0.9, 1.0])[:dims]
+    side = 1.1 * scale * torch.tensor(SHAPE[dims]).float().norm()
+    shape = tuple(int(side / step) for step in spacing.tolist())
+    middle = (torch.tensor(SHAPE[dims]) - 1.0) / 2
+    return matrix, side / 2 - matrix @ middle, shape, spacing
+
+
+def template(dims: int) -> Tensor:
+    return body(dims, torch.ones(dims), SHAPE[dims], torch.eye(dims), torch.zeros(dims))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+class TestPosedTemplate:
+    @pytest.mark.parametrize(("degrees", "upright_only"), [(25.0, True), (130.0, False), (130.0, True), (180.0, True)])
+    def test_a_known_pose_is_found(self, dims: int, degrees: float, upright_only: bool) -> None:
+        """Within the tolerance of the embedding at once, beyond it by trying turns; to a cell, as points are found at cells."""
+        embed, image = embedding(dims, upright_only=upright_only), template(dims)
+        posed = PosedTemplate(
+            image, [1.0] * dims, [level[0] for level in embed(image)], lambda one: [m[0] for m in embed(one)], STRIDES
+        )
+        matrix, shift, shape, spacing = pose(dims, degrees)
+        query = body(dims, spacing, shape, matrix, shift)
+        levels = [level[0] for level in embed(query)]
+        grid = CellGrid(tuple(-(-n // STRIDES[0]) for n in shape), STRIDES[0], tuple(spacing.tolist()))
+        found = posed.find(query, levels, grid)
+        corners = torch.cartesian_prod(*[torch.tensor([0.2, 0.8]) * size for size in SHAPE[dims]])
+        away = corners @ (found.matrix - matrix).T + found.shift - shift
+        assert found.support > 0.5
+        assert away.norm(dim=1).max() < grid.cell_mm
+
+    def test_nothing_in_common_has_little_support(self, dims: int) -> None:
+        embed, image = embedding(dims), template(dims)
+        posed = PosedTemplate(
+            image, [1.0] * dims, [level[0] for level in embed(image)], lambda one: [m[0] for m in embed(one)], STRIDES
+        )
+        other = image.clone()
+        other[:, 1:] = 3 * FAR + 9 * torch.rand(other[:, 1:].shape, generator=torch.Generator().manual_seed(0))
+        grid = CellGrid(tuple(-(-n // 2) for n in SHAPE[dims]), 2, (1.0,) * dims)
+        assert posed.find(other, [level[0] for level in embed(other)], grid).support < 0.5
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+class TestUprightMatcher:
+    def test_landmarks_in_any_pose(self, dims: int, generator: torch.Generator) -> None:
+        """Positions to half a cell, certain, with covariances along the axes of the query."""
+        embed, image = embedding(dims, upright_only=True), template(dims)
+        points = (0.25 + 0.5 * torch.rand(9, dims, generator=generator)) * (torch.tensor(SHAPE[dims]) - 1)
+        matrix, shift, shape, spacing = pose(dims, 100.0)
+        query = body(dims, spacing, shape, matrix, shift)
+        true = (points @ matrix.T + shift) / spacing
+        steps = spacing.tolist()
+        upright = LandmarkMatcher(upright=True).fit(embed, STRIDES, image, points, [1.0] * dims)
+        found = upright.match(query, spacing=steps)
+        assert torch.linalg.vector_norm((found.voxels - true) * spacing, dim=1).max() < 1.0
+        assert found.flags == ("",) * 9
+        plain = LandmarkMatcher().fit(embed, STRIDES, image, points, [1.0] * dims)
+        lost = plain.match(query, spacing=steps)
+        assert torch.linalg.vector_norm((lost.voxels - true) * spacing, dim=1).median() > 5.0
+        own = upright.match(image).covariance_mm2
+        turned_back = matrix.T @ found.covariance_mm2 @ matrix / 1.1**4
+        torch.testing.assert_close(turned_back, own, atol=float(own.abs().max()) / 4, rtol=0)
+
+    def test_templates_in_different_poses(self, dims: int, generator: torch.Generator) -> None:
+        """A second template is brought into the pose of the first; a landmark that only it has is found, too."""
+        embed, image = embedding(dims, upright_only=True), template(dims)
+        points = (0.25 + 0.5 * torch.rand(9, dims, generator=generator)) * (torch.tensor(SHAPE[dims]) - 1)
+        matrix, shift, shape, spacing = pose(dims, 100.0)
+        query = body(dims, spacing, shape, matrix, shift)
+        first, second = points.clone(), (points @ matrix.T + shift) / spacing
+        first[0] = torch.nan
+        matcher = LandmarkMatcher(upright=True).fit(
+            embed, STRIDES, [image, query], [first, second], [[1.0] * dims, spacing.tolist()]
+        )
+        found = matcher.match(image, spacing=[1.0] * dims)
+        assert torch.linalg.vector_norm(found.voxels - points, dim=1).max() < 1.0
+
+    def test_level_maps_are_refused(self, dims: int) -> None:
+        embed, image = embedding(dims), template(dims)
+        matcher = LandmarkMatcher(upright=True).fit(embed, STRIDES, image, torch.full((1, dims), 20.0), [1.0] * dims)
+        with pytest.raises(ValueError, match="give the image itself"):
+            matcher.match(embed(image), SHAPE[dims], [1.0] * dims)
+
+
+@pytest.mark.parametrize(("dims", "count"), [(2, 4), (3, 24)])
+def test_right_angle_turns_are_those_of_the_cube(dims: int, count: int) -> None:
+    """Rotations without mirroring, all different; in 3D the octahedral group as SciPy has it."""
+    turns = torch.stack(right_angle_turns(dims))
+    assert len(turns) == count
+    assert torch.allclose(turns @ turns.mT, torch.eye(dims).double().expand_as(turns))
+    assert torch.allclose(torch.det(turns), torch.ones(count).double())
+    if dims == 3:
+        theirs = torch.from_numpy(Rotation.create_group("O").as_matrix()).round()
+        assert {tuple(one.flatten().tolist()) for one in theirs + 0.0} == {
+            tuple(one.flatten().tolist()) for one in turns + 0.0
+        }
