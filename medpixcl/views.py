@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medpixcl._typing import Affine, PointsVoxel
-from medpixcl.coordinates import apply_affine, inside, spacing_of, voxel_to_grid
+from medpixcl.coordinates import apply_affine, inside, spacing_of, voxel_positions, voxel_to_grid
 
 CONTROL_POINTS = 5  # per axis, of the elastic field; fewer bend smoothly, more bend in detail
 LARGEST_CUBIC_WEIGHTS = 1.375  # sum of their absolute values along an axis, halfway between two control points

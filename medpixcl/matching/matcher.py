@@ -81,7 +81,7 @@ class LandmarkMatcher:
         mode: ``"argmax"`` finds every landmark alone at the peak of its map, as in CC2D. ``"consistent"`` finds all
             together (:func:`medpixcl.matching.place_together`), then moves each to where the query points back to the
             template (:mod:`medpixcl.matching.reciprocity`).
-        levels: Indices of the levels to use, in order (0 is the finest); None uses all.
+        levels: Indices of the levels to use, in order (0 is the finest); None uses all. The pose is found with all.
         upright: Whether every image is first turned, scaled and moved so that it shows the body as the first template
             does (:mod:`medpixcl.matching.pose`); the embedding must then know a place in any pose.
         exclusion_mm: Radius around the found position within which no second peak counts; None means 10 cells of the
@@ -153,7 +153,7 @@ class LandmarkMatcher:
             if view is not None:
                 points = apply_affine(torch.linalg.inv(view.matrix), points.double())
             elif self.upright:
-                self.posed = PosedTemplate(image, steps, levels, self._levels, self.strides)
+                self.posed = PosedTemplate(image, steps, self._every_level, strides)
             templates.append(Template(levels, self.strides, grid, points.to(levels[0])))
         self.templates = self.annotated = TemplateSet(templates)
         return self
@@ -204,8 +204,8 @@ class LandmarkMatcher:
         """Find the landmarks in a query image.
 
         Args:
-            query: Image (1, C, *spatial), or the level maps that ``embed`` returned for it; an ``upright`` matcher needs
-                the image.
+            query: Image (1, C, *spatial), or the level maps that ``embed`` returned for it; an ``upright`` matcher takes
+                no level maps.
             shape: Shape of the image in voxels before padding at its end; landmarks are searched inside it. By default
                 the whole image.
             spacing: Size of a voxel in mm along the array axes; by default that of the first template.
@@ -253,20 +253,21 @@ class LandmarkMatcher:
         self, query: Tensor | Sequence[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]
     ) -> tuple[list[Tensor], CellGrid, View | None]:
         """Level maps and cells in which landmarks are searched, and the view of the query that they show, if any."""
-        levels = self._levels(query)
-        grid = self._grid(levels, shape, spacing)
+        levels = self._every_level(query)
         if self.posed is None:
-            return levels, grid, None
+            return self._chosen(levels), self._grid(self._chosen(levels), shape, spacing), None
         if not isinstance(query, Tensor):
             raise ValueError("an upright matcher turns the image, and found level maps; give the image itself")
-        view = self.posed.view(self.posed.find(query, levels, grid), grid.spacing)
-        levels = self._levels(shown(query, view))
-        return levels, self._grid(levels, view.shape, self.posed.spacing), view
+        view = self.posed.view(self.posed.find(query, levels, shape, spacing), spacing)
+        seen = self._chosen(self._every_level(shown(query, view)))
+        return seen, self._grid(seen, view.shape, self.posed.spacing), view
 
-    def _levels(self, image: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """Chosen level maps (E, *cells) of an image or of all its levels."""
-        levels = self.embed(image) if isinstance(image, Tensor) else list(image)
-        return [levels[number][0] for number in self.chosen]
+    def _every_level(self, image: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """Level maps (E, *cells) of an image or of all its levels."""
+        return [level[0] for level in (self.embed(image) if isinstance(image, Tensor) else image)]
+
+    def _chosen(self, levels: list[Tensor]) -> list[Tensor]:
+        return [levels[number] for number in self.chosen]
 
     def _grid(self, levels: list[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]) -> CellGrid:
         """The finest level's cells inside an image."""

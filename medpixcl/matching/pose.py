@@ -4,7 +4,8 @@ The points are drawn at informative places of the template. Each is searched in 
 every point vote for one similarity transform. Unlike the landmarks, the points are many, so most may be wrong. An
 embedding knows a place again in a body that is turned a little. If too few points agree, the image is therefore shown
 coarsely in all turns by right angles (4 in 2D, 24 in 3D; no pose is farther than 63 degrees from one of them), and the
-turn that most points agree on is the start of the search. The image, resampled into the frame of the template, then shows the body as the template does.
+best few are compared in detail. The image, resampled into the frame of the template, shows the body as the template
+does.
 """
 
 import itertools
@@ -39,8 +40,10 @@ ENOUGH = 0.5
 """Share of the points that must agree on a pose; below it other turns are tried."""
 COARSE_SIDE = 48
 """Voxels along the longest side of the template where turns are tried."""
-COARSE_POINTS = 64
-"""Number of the points that choose among turns."""
+KEPT_TURNS = 4
+"""Number of turns that are looked at in all detail."""
+ROUNDS = 2
+"""Number of times that the pose is found again in the image turned upright."""
 POINTS_AT_ONCE = 32
 REFITS = 10
 
@@ -94,9 +97,8 @@ class PosedTemplate:
     Args:
         image: Image of the template, shape (1, C, *spatial); the first channel tells how informative a place is.
         spacing: Size of its voxels in mm along the array axes.
-        levels: Its level maps.
         embed: Embedding of images.
-        strides: Number of voxels per cell at every level.
+        strides: Number of voxels per cell at every level of the embedding.
         seed: Random seed of the points.
     """
 
@@ -104,7 +106,6 @@ class PosedTemplate:
         self,
         image: Tensor,
         spacing: Sequence[float],
-        levels: LevelMaps,
         embed: Embedding,
         strides: Sequence[int],
         *,
@@ -120,7 +121,7 @@ class PosedTemplate:
             generator=torch.Generator().manual_seed(seed),
         ).to(image.device)
         self.points_mm = self.points * self.points.new_tensor(self.spacing)
-        self.fine = describe(levels, self.strides, self.points)
+        self.fine = describe(embed(image), self.strides, self.points)
 
     @cached_property
     def coarse_mm(self) -> list[float]:
@@ -133,7 +134,7 @@ class PosedTemplate:
         """Vectors of the points in the coarse image of the template, (N, E) per level."""
         view = _whole(self.shape, self.spacing, self.coarse_mm)
         places = view.locate(self.points.double()).to(self.points)
-        return describe(self.embed(shown(self.image, view)), self.strides, places[:COARSE_POINTS])
+        return describe(self.embed(shown(self.image, view)), self.strides, places)
 
     def view(self, pose: Pose, spacing: Sequence[float]) -> View:
         """View of an image with this spacing that shows the body as the template does, on the template's grid."""
@@ -143,23 +144,30 @@ class PosedTemplate:
         matrix[:-1, -1] = pose.shift.double().cpu() / other
         return View(matrix=matrix, shape=self.shape)
 
-    def find(self, image: Tensor, levels: LevelMaps, grid: CellGrid) -> Pose:
+    def find(self, image: Tensor, levels: LevelMaps, shape: Sequence[int] | None, spacing: Sequence[float]) -> Pose:
         """Find the pose of the body in an image.
 
         Args:
             image: The image (1, C, *spatial).
             levels: Its level maps.
-            grid: Cells of the finest level inside the image.
+            shape: Shape of the image in voxels before padding at its end; None takes the whole image.
+            spacing: Size of its voxels in mm along the array axes.
         """
-        near = self._vote(self.fine, levels, grid)
-        if near.support >= ENOUGH:
-            return near
-        turns = [self._turned(image, grid.spacing, axes) for axes in right_angle_turns(len(grid.shape))]
-        start = max(turns, key=lambda pose: pose.support)
-        view = self.view(start, grid.spacing)
-        own = _grid(self.shape, self.strides[0], self.spacing)
-        again = self._vote(self.fine, self.embed(shown(image, view)), own)
-        return max(near, again.outside(view, grid.spacing, self.spacing), key=lambda pose: pose.support)
+        inside = image.shape[2:] if shape is None else shape
+        pose = self._vote(self.fine, levels, _grid(inside, self.strides[0], spacing))
+        if pose.support < ENOUGH:
+            turns = [self._turned(image, spacing, axes) for axes in right_angle_turns(len(spacing))]
+            best = sorted([pose, *turns], key=lambda one: one.support)[-KEPT_TURNS:]
+            pose = max((self._again(image, spacing, one) for one in best), key=lambda one: one.support)
+        for _ in range(ROUNDS):
+            pose = self._again(image, spacing, pose)
+        return pose
+
+    def _again(self, image: Tensor, spacing: Sequence[float], pose: Pose) -> Pose:
+        """Pose found in the image turned by a pose: a body that is nearly upright looks more like the template."""
+        view = self.view(pose, spacing)
+        grid = _grid(self.shape, self.strides[0], self.spacing)
+        return self._vote(self.fine, self.embed(shown(image, view)), grid).outside(view, spacing, self.spacing)
 
     def _turned(self, image: Tensor, spacing: Sequence[float], axes: Tensor) -> Pose:
         """Pose found in a coarse view of the whole image whose axes point in other directions."""
@@ -168,29 +176,28 @@ class PosedTemplate:
         return self._vote(self.coarse, self.embed(shown(image, view)), grid).outside(view, spacing, self.coarse_mm)
 
     def _vote(self, vectors: list[Tensor], levels: LevelMaps, grid: CellGrid) -> Pose:
-        """Transform that most of the first points agree on, each choosing among its best places."""
-        points_mm = self.points_mm[: len(vectors[0])]
+        """Transform that most points agree on, each choosing among its best places."""
         cells, scores = self._places(vectors, levels, grid)
         places, logs, sigma = grid.to_mm(cells), scores.clamp_min(FLOOR).log(), DISTANCE_CELLS * grid.cell_mm
         costs = SHARPNESS * (logs[:, :1] - logs)
-        matrix, shift = consensus_similarity(points_mm, places, costs, sigma=sigma)
+        matrix, shift = consensus_similarity(self.points_mm, places, costs, sigma=sigma)
         rows, deviations = torch.arange(len(places), device=places.device), torch.full_like(logs[:, 0], sigma)
         for _ in range(REFITS):
-            predicted = transform(points_mm, matrix, shift)
+            predicted = transform(self.points_mm, matrix, shift)
             away = (places - predicted[:, None]).square().sum(dim=-1)
             found = places[rows, (costs + away / (2 * sigma**2)).argmin(dim=1)]
-            fit = fit_similarity(points_mm, found, robust_weights(found - predicted, deviations))
+            fit = fit_similarity(self.points_mm, found, robust_weights(found - predicted, deviations))
             if not possible_scale(fit[0]):  # where nothing fits, all points would end in one place
                 break
             matrix, shift = fit
-        near = torch.linalg.vector_norm(found - transform(points_mm, matrix, shift), dim=1) < 2 * sigma
+        near = torch.linalg.vector_norm(found - transform(self.points_mm, matrix, shift), dim=1) < sigma
         return Pose(matrix, shift, float(near.double().mean()))
 
     def _places(self, vectors: list[Tensor], levels: LevelMaps, grid: CellGrid) -> tuple[Tensor, Tensor]:
         """Best cells of each point (N, M, D), and the similarity there (N, M)."""
         inside = (slice(None), *[slice(n) for n in grid.shape])
         product = ProductMap(vectors, levels, self.strides)
-        rows = [slice(first, first + POINTS_AT_ONCE) for first in range(0, len(vectors[0]), POINTS_AT_ONCE)]
+        rows = [slice(first, first + POINTS_AT_ONCE) for first in range(0, len(self.points), POINTS_AT_ONCE)]
         found = [local_peaks(product.full(part)[inside], PLACES) for part in rows]
         cells, scores = zip(*found, strict=True)
         return torch.cat(cells), torch.cat(scores)

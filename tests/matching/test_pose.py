@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medpixcl.matching import LandmarkMatcher
-from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.pose import PosedTemplate, right_angle_turns
 from tests.matching.fields import WaveField, turned
 
@@ -88,30 +87,24 @@ def template(dims: int) -> Tensor:
 class TestPosedTemplate:
     @pytest.mark.parametrize(("degrees", "upright_only"), [(25.0, True), (130.0, False), (130.0, True), (180.0, True)])
     def test_a_known_pose_is_found(self, dims: int, degrees: float, upright_only: bool) -> None:
-        """Within the tolerance of the embedding at once, beyond it by trying turns; to a cell, as points are found at cells."""
+        """Within the tolerance of the embedding at once, beyond it by trying turns; to a cell."""
         embed, image = embedding(dims, upright_only=upright_only), template(dims)
-        posed = PosedTemplate(
-            image, [1.0] * dims, [level[0] for level in embed(image)], lambda one: [m[0] for m in embed(one)], STRIDES
-        )
+        posed = PosedTemplate(image, [1.0] * dims, lambda one: [level[0] for level in embed(one)], STRIDES)
         matrix, shift, shape, spacing = pose(dims, degrees)
         query = body(dims, spacing, shape, matrix, shift)
         levels = [level[0] for level in embed(query)]
-        grid = CellGrid(tuple(-(-n // STRIDES[0]) for n in shape), STRIDES[0], tuple(spacing.tolist()))
-        found = posed.find(query, levels, grid)
+        found = posed.find(query, levels, None, spacing.tolist())
         corners = torch.cartesian_prod(*[torch.tensor([0.2, 0.8]) * size for size in SHAPE[dims]])
         away = corners @ (found.matrix - matrix).T + found.shift - shift
         assert found.support > 0.5
-        assert away.norm(dim=1).max() < grid.cell_mm
+        assert away.norm(dim=1).max() < STRIDES[0]
 
     def test_nothing_in_common_has_little_support(self, dims: int) -> None:
         embed, image = embedding(dims), template(dims)
-        posed = PosedTemplate(
-            image, [1.0] * dims, [level[0] for level in embed(image)], lambda one: [m[0] for m in embed(one)], STRIDES
-        )
+        posed = PosedTemplate(image, [1.0] * dims, lambda one: [level[0] for level in embed(one)], STRIDES)
         other = image.clone()
         other[:, 1:] = 3 * FAR + 9 * torch.rand(other[:, 1:].shape, generator=torch.Generator().manual_seed(0))
-        grid = CellGrid(tuple(-(-n // 2) for n in SHAPE[dims]), 2, (1.0,) * dims)
-        assert posed.find(other, [level[0] for level in embed(other)], grid).support < 0.5
+        assert posed.find(other, [level[0] for level in embed(other)], None, [1.0] * dims).support < 0.5
 
 
 @pytest.mark.parametrize("dims", [2, 3])
