@@ -13,7 +13,7 @@ and not slower than batchgeneratorsv2. Tables end with what was reached; nothing
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -135,10 +135,11 @@ def nnunet(case: Case, image: Tensor) -> Callable[[], Any]:
 def candidates(case: Case) -> dict[str, Callable[[], Any]]:
     """Calls that give a view each."""
     image = torch.rand(1, *case.image, generator=torch.Generator().manual_seed(0))
-    ours, item = Ours(case, image), {"image": MetaTensor(image)}
+    ours = Ours(case, image)
+    item: dict[Hashable, Any] = {"image": MetaTensor(image)}
     positions = ours.positions()
     grid = voxel_to_grid(positions.flatten(1, -2), case.image).view_as(positions).contiguous()
-    ranges = {"rotation_degrees": DEGREES, "scale_range": SCALES, "elastic_mm": case.elastic_mm}
+    ranges: dict[str, Any] = {"rotation_degrees": DEGREES, "scale_range": SCALES, "elastic_mm": case.elastic_mm}
     calls: dict[str, Callable[[], Any]] = {
         FLOOR: partial(F.grid_sample, image[None], grid, align_corners=False),
         OURS: ours,

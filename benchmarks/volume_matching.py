@@ -26,6 +26,7 @@ import torch
 from ceph import DATA, ROOT
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
 
 from medpixcl import Matcher, Results
 from medpixcl.apps.register import AFFINE, CONVEXADAM, ELASTIX, Registration
@@ -47,7 +48,8 @@ class MindNet(LevelsNet):
 
     def __init__(self, strides: Sequence[int]) -> None:
         super().__init__()
-        self.strides, self.coarsest_stride = list(strides), max(strides)
+        self.strides = list(strides)
+        self.coarsest_stride = max(self.strides)
         self.place = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # tells the matcher the device
 
     def levels(self, x: Tensor) -> list[Tensor]:
@@ -69,7 +71,7 @@ def finder(way: str, weights: Path | None, settings: dict[str, Any], seed: int =
     if way == RANDOM:
         torch.manual_seed(seed)
         for module in matcher.network.modules():
-            if hasattr(module, "reset_parameters"):
+            if isinstance(module, _ConvNd):
                 module.reset_parameters()
     if way == MIND:
         matcher.network = MindNet(matcher.network.strides)

@@ -88,7 +88,7 @@ class Adapted:
         if self.way == DETECTOR:
             return self.detector.detect(images, spacing_mm=spacing_mm, reference=reference, output=output)
         second = self.detector if self.way == MEAN else None
-        return self.matcher.match(images, spacing_mm=spacing_mm, reference=reference, detector=second, output=output)
+        return self.matcher.match(images, spacing_mm=spacing_mm, reference=reference, second=second, output=output)
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -148,7 +148,7 @@ def adapt(
         raise ValueError(f"the number of folds is {folds}; give 0 for no cross-validation, or at least 2")
     used = Matcher.from_bundle(device=device or "auto") if matcher is None else matcher
     folder, bundle = checked_path(output, "the folder of the result"), selftraining_bundle(training_bundle, trust=trust)
-    check_selftraining(bundle, settings or {})
+    check_selftraining(bundle, settings or {}, used.spatial_dims)
     data = list_images(checked_path(images, "the images to learn from"), used, spacing_mm)
     listed = [entry for _, entry in data.listed()]
     items = template_items(templates, landmarks, spacing_mm=spacing_mm, listed=listed)

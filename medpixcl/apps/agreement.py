@@ -23,8 +23,8 @@ def mean_of_both(first: Results, second: Results, *, max_difference_mm: float = 
     """Average the landmarks that two finders found in the same images.
 
     A landmark is unsure if both finders doubt it, if their positions differ by more than ``max_difference_mm``, or if
-    one of them did not find it; then the other's position is taken. Scores are averaged, and half the difference
-    between the positions widens the covariance.
+    one of them did not find it; then the other's position is taken. Scores are averaged, unless the second finder, a
+    registration, knows none; half the difference between the positions widens the covariance.
 
     Args:
         first: Results whose names, templates, facts and reference the mean keeps.
@@ -42,14 +42,15 @@ def mean_of_both(first: Results, second: Results, *, max_difference_mm: float = 
     results.notes = list(dict.fromkeys([*first.notes, *second.notes]))
     results.matched_flags = [one.flags for one, _ in pairs]
     share = float((away > max_difference_mm).double().mean())
+    ways = " and ".join(one.title.lower() for one in (first, second))
     apart = f"by more than {max_difference_mm:g} mm at {100 * share:.0f} % of the landmarks"
     results.facts["positions"] = (
-        f"mean of matching and detection, which differ by {float(away.nanmedian()):.1f} mm in the median, and {apart}"
+        f"mean of {ways}, which differ by {float(away.nanmedian()):.1f} mm in the median, and {apart}"
     )
     if share > MOST_APART:
         results.notes.append(
-            f"matching and detection differ {apart}: one of the two does not fit these images; look at the overlays of "
-            "each alone, and see that the detector was trained long enough, on images like these"
+            f"{ways} differ {apart}: one of the two does not fit these images; look at the overlays of each alone, and "
+            "see that a detector was trained long enough, on images like these"
         )
     return results
 
@@ -66,10 +67,11 @@ def require_fitting(names: Sequence[str], found: Sequence[str], calibration: Any
         ValueError: If the second finder lacks a landmark, or there is a calibration, which holds for one finder.
     """
     if calibration is not None:
-        raise ValueError("a calibration holds for matching alone; leave out the calibration or the detector")
+        raise ValueError("a calibration holds for matching alone; leave out the calibration or the second way")
     if unknown := [name for name in names if name not in found]:
         raise ValueError(
-            f"the detector has no landmark {unknown[0]!r}; give one that was trained on the templates' landmarks"
+            f"the second way finds no landmark {unknown[0]!r}; give a detector that was trained on the templates' "
+            "landmarks"
         )
 
 
@@ -88,7 +90,8 @@ def _difference_mm(one: Landmarks, other: Landmarks) -> Float[Tensor, " k"]:
 def _merged(one: Landmarks, other: Landmarks, max_difference_mm: float) -> Landmarks:
     """Mean of the landmarks of one image."""
     voxels = torch.stack([one.voxels, other.voxels]).nanmean(dim=0)
-    scores = torch.stack([one.scores, other.scores]).nanmean(dim=0)
+    rated = other.covariance_mm2 is None or not bool(other.covariance_mm2.isnan().all())
+    scores = torch.stack([one.scores, other.scores]).nanmean(dim=0) if rated else one.scores
     far = ~(_difference_mm(one, other) <= max_difference_mm)
     flags = tuple(map(_flag, one.flags, other.flags, far.tolist(), voxels.isnan().any(dim=1).tolist()))
     half = (one.mm - other.mm).nan_to_num(0) / 2

@@ -179,3 +179,9 @@ class ImageList(Images):
         files = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
         missing = next((Path(file).name for file in files if not Path(file).exists()), None)
         return None if missing is None else f"{missing} does not exist."
+
+
+def dims_of(images: AnyPath | Sequence[AnyPath]) -> int | None:
+    """Number of axes of the first image whose size is known, among images, folders or a manifest; None without one."""
+    sizes = (entry.get("shape") for _, entry in ImageList(images).manifest.listed())
+    return next((len(size) for size in sizes if size), None)

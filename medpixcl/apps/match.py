@@ -12,10 +12,9 @@ from monai.transforms import Compose
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundles import own_errors
-from medpixcl.apps.detect import Detector
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.given_templates import Marks, SingleImage, given_templates
-from medpixcl.apps.images import ImageList, Images
+from medpixcl.apps.images import ImageList, Images, dims_of
 from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Landmarks, Results
@@ -42,9 +41,7 @@ def matching_bundle(images: AnyPath | Sequence[AnyPath]) -> str:
     Args:
         images: Images, folders or a manifest; the first image whose size is known decides between 2D and 3D.
     """
-    sizes = (entry.get("shape") for _, entry in ImageList(images).manifest.listed())
-    dims = next((len(size) for size in sizes if size), 2)
-    return DEFAULT_BUNDLES.get(dims, DEFAULT_BUNDLES[2])
+    return DEFAULT_BUNDLES.get(dims_of(images) or 2, DEFAULT_BUNDLES[2])
 
 
 class Matcher(LandmarkFinder):
@@ -212,7 +209,7 @@ class Matcher(LandmarkFinder):
         spacing_mm: SpacingMM | None = None,
         reference: AnyPath | None = None,
         calibration: AnyPath | None = None,
-        detector: Detector | None = None,
+        second: LandmarkFinder | None = None,
         corrections: AnyPath | None = None,
         habit: AnyPath | None = None,
         output: Output | None = None,
@@ -226,8 +223,9 @@ class Matcher(LandmarkFinder):
             spacing_mm: Voxel size in mm of arrays along their axes, or of images whose file does not state it.
             reference: Landmark file with true positions, to measure the error.
             calibration: File from ``medpixcl calibrate``; adds an error radius to each landmark.
-            detector: Detector of the same landmarks, such as one from ``medpixcl selftrain``: the mean of both
-                positions is taken, and a landmark at which they differ is unsure (:mod:`medpixcl.apps.agreement`).
+            second: Another finder of the same landmarks: a :class:`medpixcl.Detector` from ``medpixcl selftrain``, or a
+                :class:`medpixcl.apps.Registration` fitted to the same templates. The mean of both positions is taken,
+                and a landmark at which they differ is unsure (:mod:`medpixcl.apps.agreement`).
             corrections: Landmark file or folder in which a reader corrected some of the images; the reader's offset of
                 each landmark is learnt from them and applied to all other images, see :attr:`Results.reading`.
             habit: File ``habit.json`` of an earlier run with corrections, to apply the offsets of that reader.
@@ -245,7 +243,7 @@ class Matcher(LandmarkFinder):
             exclude=self.files,
             reference=reference,
             calibration=calibration,
-            second=detector,
+            second=second,
             corrections=corrections,
             habit=habit,
             output=output,

@@ -8,6 +8,7 @@ from typing import Any
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundle_search import find_bundle
 from medpixcl.apps.bundles import checked_device, read_bundle, refuse_arguments, run_bundle, why_not_made_for
+from medpixcl.apps.images import dims_of
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
 
@@ -55,7 +56,7 @@ def selftrain(
     """
     folder = checked_path(output, "the folder of the training")
     chosen = selftraining_bundle(bundle, trust=trust)
-    check_selftraining(chosen, settings or {})
+    check_selftraining(chosen, settings or {}, dims_of(templates))
     several = [templates] if isinstance(templates, str | PathLike) else templates
     asked = {
         "start_weights": None if weights is None else str(weights),
@@ -81,13 +82,24 @@ def selftraining_bundle(bundle: AnyPath | None, *, trust: bool = False) -> Path:
     return find_bundle(bundle, BUNDLE, trust=trust)
 
 
-def check_selftraining(bundle: Path, settings: Mapping[str, Any]) -> None:
+def check_selftraining(bundle: Path, settings: Mapping[str, Any], dims: int | None) -> None:
     """Check a bundle and settings before anything is computed.
 
+    Args:
+        bundle: Folder of the bundle.
+        settings: Values by id of its configuration.
+        dims: Number of axes of the images; None if they are not known.
+
     Raises:
-        ValueError: If the bundle is not made for self-training, it has no such setting, or an argument is set.
+        ValueError: If the bundle is not made for self-training or for such images, it has no such setting, or an
+            argument is set.
     """
     refuse_arguments(settings, ARGUMENTS)
     parser = read_bundle(bundle, "train", settings)
     if not {"template", "rounds"} <= parser.get().keys():
         raise ValueError(why_not_made_for(bundle, "self-training", BUNDLE))
+    if dims not in (None, own := parser.get("spatial_dims")):
+        raise ValueError(
+            f"the images have {dims} axes, and {bundle.name} trains detectors for {own}; for volumes take `medpixcl "
+            "match`, or `medpixcl finetune` with annotated ones"
+        )

@@ -49,6 +49,10 @@ def match(
         Path | None,
         typer.Option(help="Weights from `medpixcl selftrain`; the mean of matching and detection is taken."),
     ] = None,
+    registration: Annotated[
+        str | None,
+        typer.Option(help="Register, too (affine, convexadam for volumes, elastix), and take the mean of both ways."),
+    ] = None,
     formats: Formats = None,
     keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
@@ -57,18 +61,27 @@ def match(
 ) -> None:
     """Find the landmarks of one or several annotated images in other images."""
     from medpixcl.apps.detect import Detector
+    from medpixcl.apps.register import Registration
 
+    if detector is not None and registration is not None:
+        raise ValueError("give --detector or --registration: the mean of two ways is taken, not of three")
     matcher = chosen_matcher(bundle, weights, settings, template, trust=trust)
     folder = matcher.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
     matcher.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     if unlabelled is not None:
         matcher.learn(unlabelled, limit=unlabelled_limit, spacing_mm=spacing_mm)
+    second: Detector | Registration | None = None
+    if detector is not None:
+        second = Detector.from_bundle(weights=detector, device=matcher.device)
+    if registration is not None:
+        second = Registration(registration)
+        second.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     results = matcher.match(
         images,
         spacing_mm=spacing_mm,
         reference=reference,
         calibration=calibration,
-        detector=None if detector is None else Detector.from_bundle(weights=detector, device=matcher.device),
+        second=second,
         corrections=corrections,
         habit=habit,
         output=folder,

@@ -204,8 +204,8 @@ class LandmarkMatcher:
         """Find the landmarks in a query image.
 
         Args:
-            query: Image (1, C, *spatial), or the level maps that ``embed`` returned for it, which an ``upright`` matcher
-                does not take.
+            query: Image (1, C, *spatial), or the level maps that ``embed`` returned for it; the image alone if the
+                matcher is ``upright``.
             shape: Shape of the image in voxels before padding at its end; landmarks are searched inside it. By default
                 the whole image.
             spacing: Size of a voxel in mm along the array axes; by default that of the first template.

@@ -75,7 +75,7 @@ def test_errors_are_those_of_the_other_half(run: tuple[Path, Adapted], data: Pat
     found = {
         MATCHING: half.match(held, spacing_mm=1.0),
         DETECTOR: detector.detect(held, spacing_mm=1.0),
-        MEAN: half.match(held, spacing_mm=1.0, detector=detector),
+        MEAN: half.match(held, spacing_mm=1.0, second=detector),
     }
     for way, results in found.items():
         for number, one in enumerate(results.landmarks):
