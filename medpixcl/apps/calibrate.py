@@ -42,22 +42,28 @@ class Matched:
 
     Attributes:
         picture: Prepared image, shape (1, C, *spatial).
-        levels: Level maps of the image, each (1, E, *cells), finest first.
+        levels: Level maps of the image, each (1, E, *cells), finest first; None if the matcher turns images upright.
         spacing: Size of a voxel in mm along the array axes.
         result: Landmarks of the template found in the image.
     """
 
     picture: Tensor
-    levels: list[Tensor]
+    levels: list[Tensor] | None
     spacing: list[float]
     result: MatchResult
+
+    @property
+    def searched(self) -> list[Tensor] | Tensor:
+        """What the matcher takes: level maps, or the image that it turns upright."""
+        return self.picture if self.levels is None else self.levels
 
 
 def match_image(matcher: LandmarkMatcher, embed: Embed, image: MetaTensor) -> Matched:
     """Find the template's landmarks in one prepared image (C, *spatial)."""
     spacing, picture = working_spacing(image), image.as_tensor()[None]
-    levels = embed(picture)
-    return Matched(picture, levels, spacing, matcher.match(levels, picture.shape[2:], spacing))
+    levels = None if matcher.upright else embed(picture)
+    result = matcher.match(picture if levels is None else levels, picture.shape[2:], spacing)
+    return Matched(picture, levels, spacing, result)
 
 
 def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Sequence[Matched], target: Matched) -> Tensor:
@@ -77,9 +83,10 @@ def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Sequenc
     marks = [one.result.voxels.masked_fill(one.result.unsure[:, None], torch.nan) for one in via]
     if all(bool(points.isnan().all()) for points in marks):
         return torch.full_like(target.result.scores, torch.nan).cpu()
-    other, levels = copy.copy(matcher), iter([one.levels for one in via])
-    other.fit(lambda _: next(levels), strides, [one.picture for one in via], marks, [one.spacing for one in via])
-    through = other.match(target.levels, target.picture.shape[2:], target.spacing)
+    other, levels = copy.copy(matcher), iter([one.levels for one in via if one.levels is not None])
+    embed = matcher.embed if matcher.upright else lambda _: next(levels)
+    other.fit(embed, strides, [one.picture for one in via], marks, [one.spacing for one in via])
+    through = other.match(target.searched, target.picture.shape[2:], target.spacing)
     step = through.voxels - target.result.voxels
     return torch.linalg.vector_norm(step * step.new_tensor(target.spacing), dim=1).cpu()
 

@@ -16,6 +16,7 @@ from medpixcl.data.phantoms import write_phantoms
 from medpixcl.landmarks.calibration import RadiusCalibration
 from medpixcl.landmarks.geometry import transform
 from medpixcl.matching import LandmarkMatcher
+from tests.matching import test_pose as posed
 from tests.matching.fields import WaveField, turned
 from tests.tiny import MATCHING, NETWORK, medpixcl
 
@@ -83,6 +84,24 @@ class TestExampleErrors:
         scene.matcher.fit(scene.embed, STRIDES, scene.image(0).as_tensor()[None], holes, [STEP] * dims)
         made = collect_examples(scene.matcher, scene.embed, STRIDES, [scene.image(1), scene.image(2)])
         assert made.detour_mm.isnan()[0].tolist() == [number == 2 for number in range(8)]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_detours_through_images_in_any_pose(dims: int, generator: torch.Generator) -> None:
+    """A matcher that turns images upright takes the images themselves, templates and targets alike."""
+    embed, image = posed.embedding(dims), posed.template(dims)
+    points = (0.25 + 0.5 * torch.rand(9, dims, generator=generator)) * (torch.tensor(posed.SHAPE[dims]) - 1)
+    matcher = LandmarkMatcher(upright=True).fit(embed, posed.STRIDES, image, points, [1.0] * dims)
+    poses = [posed.pose(dims, degrees) for degrees in (100.0, -20.0)]
+    turned_images = []
+    for matrix, shift, shape, spacing in poses:
+        affine = torch.diag(torch.tensor([*spacing.tolist(), *[1.0] * (4 - dims)], dtype=torch.float64))
+        turned_images.append(MetaTensor(posed.body(dims, spacing, shape, matrix, shift)[0], affine=affine))
+    made = collect_examples(matcher, embed, posed.STRIDES, turned_images)
+    matrix, shift = poses[1][:2]
+    assert (made.found_mm[0] - (points @ matrix.T + shift)).norm(dim=1).max() < 1.0
+    assert made.detour_mm.shape == (1, 9)
+    assert made.detour_mm.max() < 2.0  # mm: a cell
 
 
 @pytest.mark.parametrize("dims", [2, 3])
