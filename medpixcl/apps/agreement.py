@@ -41,6 +41,7 @@ def mean_of_both(first: Results, second: Results, *, max_difference_mm: float = 
     results = replace(first, landmarks=merged, radii=Radii(None, first.names), metrics=None, facts=dict(first.facts))
     results.notes = list(dict.fromkeys([*first.notes, *second.notes]))
     results.matched_flags = [one.flags for one, _ in pairs]
+    results.alone = [first, replace(second, reference=first.reference, corrected=first.corrected)]
     share = float((away > max_difference_mm).double().mean())
     ways = " and ".join(one.title.lower() for one in (first, second))
     apart = f"by more than {max_difference_mm:g} mm at {100 * share:.0f} % of the landmarks"

@@ -142,10 +142,11 @@ class Output:
             write_text_atomically(self.folder / RADII_FILE, results.radii.calibration.to_json() + "\n")
         compared, between_readers_mm = self._compare(results)
         curve, warnings = few_shot_report(results.metrics or {}, self._earlier(), between_readers_mm)
+        ways = [(f"{one.title.lower()} alone", one.metrics) for one in results.alone if one.metrics is not None]
         pictures = [Picture(image=Path(file).read_bytes(), caption=caption) for file, caption in self.pictures]
         results.report(
             self.folder / "report.html",
-            comparisons=[*self.comparisons, *compared],
+            comparisons=[*self.comparisons, *compared, *ways],
             pictures=[*pictures, *curve],
             warnings=warnings,
         )

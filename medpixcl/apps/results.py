@@ -181,6 +181,7 @@ class Results:
             moved them.
         matched_flags: Flags that matching alone gave, by which the templates are judged; None where the landmarks have
             them.
+        alone: Results of both finders whose mean these are; empty without a second finder.
         stretch: Factor by which the regions (or radii) were stretched, as corrected images asked; None where they keep
             the size of the calibration.
         notes: Sentences on the corrections that a reader should know.
@@ -205,6 +206,7 @@ class Results:
     moved_mm: Float[Tensor, " k"] | None = None
     matched_again: bool = False
     matched_flags: Sequence[Sequence[str]] | None = None
+    alone: Sequence["Results"] = ()
     stretch: float | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -247,6 +249,8 @@ class Results:
 
     def measure(self) -> None:
         """Fill :attr:`metrics` from the reference, if any, with the share of true positions that the radii hold."""
+        for one in self.alone:
+            one.measure()
         if self.reference is not None:
             self.metrics = evaluate_positions(self.positions_mm(), self.reference, exclude=self.corrected)
             self.metrics |= {TRAINED_ON: dict(self.trained_on)} if self.trained_on else {}

@@ -55,7 +55,10 @@ def test_mean_and_doubt(picture: Path) -> None:
     torch.testing.assert_close(one.covariance_mm2[1], torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64))
     assert merged.metrics is not None
     assert merged.metrics["mre_mm"] == pytest.approx(0.0, abs=1e-9)
-    assert merged.facts["positions"].startswith("mean of matching and detection, which differ by 2.0 mm in the median")
+    assert merged.facts["positions"].startswith("mean of test and test, which differ by 2.0 mm in the median")
+    assert [one.metrics["mre_mm"] for one in merged.alone if one.metrics] == pytest.approx(
+        [0.75, 0.75]
+    )  # a: 0.5 mm, b: 1 mm
     assert first.landmarks[0].voxels.tolist()[0] == [10, 10], "the results stay as they were"
     assert merged.matched_flags == [("unsure", "", "", "")]
     assert merged.notes == []

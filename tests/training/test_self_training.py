@@ -200,7 +200,7 @@ def test_commands(phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture)
     assert medpixcl("detect", "--images", tmp_path / "none", "-o", out, *common) == 2
     both = ["match", *template, "--images", phantoms, "--spacing-mm", 1, "--bundle", MATCHING, *RANDOM]
     assert medpixcl(*both, "--detector", run / "models" / "model.pt", "-o", tmp_path / "both") == 0
-    assert "mean of matching and detection" in (tmp_path / "both" / "report.html").read_text()
+    assert "mean of landmark matching and landmark detection" in (tmp_path / "both" / "report.html").read_text()
     assert len(list((tmp_path / "both" / "overlays").iterdir())) == 15, "the template is left out"
     capsys.readouterr()
 
