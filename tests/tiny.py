@@ -19,6 +19,8 @@ from medpixcl.data.scan import scan
 ROOT = Path(__file__).parents[1]
 PRETRAINING = ROOT / "bundles" / "xray_infoaug_pretraining"
 MATCHING = ROOT / "bundles" / "xray_landmark_matching"
+VOLUME_PRETRAINING = ROOT / "bundles" / "ct_infoaug_pretraining"
+VOLUME_MATCHING = ROOT / "bundles" / "volume_landmark_matching"
 NETWORK: dict[str, Any] = {"backbone": "dynunet", "channels": [4, 8, 8], "embedding_size": 8}
 TRAINING: dict[str, Any] = {
     **NETWORK,

@@ -13,11 +13,14 @@ from medpixcl.apps.bundles import read_bundle
 from medpixcl.apps.renamed import RENAMED
 from medpixcl.networks import PixelEmbeddingNet
 from tests.bundles.formatting import formatted
-from tests.tiny import MATCHING, PRETRAINING, ROOT
+from tests.tiny import MATCHING, PRETRAINING, ROOT, VOLUME_MATCHING, VOLUME_PRETRAINING
 
 BUNDLES = sorted((ROOT / "bundles").iterdir())
 CONFIGS = sorted((ROOT / "bundles").glob("*/configs/*.json"))
 TRAINING = [path for path in CONFIGS if path.stem == "train"]
+EMBEDDING = pytest.mark.parametrize(
+    "bundle", [PRETRAINING, MATCHING, VOLUME_PRETRAINING, VOLUME_MATCHING], ids=lambda path: path.name
+)
 NETWORK = ("spatial_dims", "backbone", "channels", "norm", "embedding_size")
 BY_NAME = {"ids": lambda path: "/".join(path.relative_to(ROOT / "bundles").with_suffix("").parts[::2])}
 
@@ -77,6 +80,10 @@ def test_training_writes_into_its_output_folder(path: Path) -> None:
     assert all(value.startswith("$@ckpt_dir") or value == "@start_weights" for value in written)
 
 
+def _component(value: Any) -> str:
+    return value.get("_target_", "") if isinstance(value, dict) else ""
+
+
 def _target(value: Any) -> str:
     return value.get("_target_", "") if isinstance(value, dict) and "path" in value else ""
 
@@ -103,23 +110,44 @@ def test_the_example_of_a_second_phase_sets_what_there_is() -> None:
     assert Path(parser.get_parsed_content("start_weights")).samefile(PRETRAINING / "models" / "model.pt")
 
 
-@pytest.mark.parametrize("bundle", [PRETRAINING, MATCHING], ids=lambda path: path.name)
+@EMBEDDING
 def test_inference_sees_what_was_trained(bundle: Path) -> None:
-    """The same network, at the same spacing, on images prepared in the same way."""
+    """The same network, at the same spacing unless that follows the template, on images prepared in the same way."""
     train, inference = read(bundle, "train"), read(bundle, "inference")
     assert {key: inference[key] for key in NETWORK} == {key: train[key] for key in NETWORK}
-    assert inference["working_spacing_mm"] == train["working_spacing_mm"]
-    assert inference["preprocessing"]["transforms"] == train["deterministic"]["transforms"][:3]
+    prepared = train["deterministic"]["transforms"][:3]
+    if bundle == VOLUME_MATCHING:
+        assert inference["working_spacing_mm"] is None
+        prepared[1]["longest_side"] = "@longest_side"
+    else:
+        assert inference["working_spacing_mm"] == train["working_spacing_mm"]
+    assert inference["preprocessing"]["transforms"] == prepared
     definition = {key: value for key, value in train["network_def"].items() if key != "pretrained"}
     assert inference["network_def"] == definition
 
 
-@pytest.mark.parametrize("bundle", [PRETRAINING, MATCHING], ids=lambda path: path.name)
+@EMBEDDING
 def test_metadata_tells_the_shape_of_the_embedding(bundle: Path) -> None:
     inference, metadata = read(bundle, "inference"), read(bundle, "metadata")
     network = PixelEmbeddingNet(**{key: inference[key] for key in NETWORK})
     output = metadata["network_data_format"]["outputs"]["pred"]
     assert output["num_channels"] == inference["embedding_size"] * len(network.strides)
     size = metadata["network_data_format"]["inputs"]["image"]["spatial_shape"]
-    assert size == [f"{max(network.strides)}*n"] * 2
-    assert output["spatial_shape"] == [f"{max(network.strides) // min(network.strides)}*n"] * 2
+    assert size == [f"{max(network.strides)}*n"] * inference["spatial_dims"]
+    cells = f"{max(network.strides) // min(network.strides)}*n"
+    assert output["spatial_shape"] == [cells] * inference["spatial_dims"]
+
+
+@pytest.mark.parametrize(
+    ("flat", "volume"), [(PRETRAINING, VOLUME_PRETRAINING), (MATCHING, VOLUME_MATCHING)], ids=["pretraining", "matching"]
+)
+@pytest.mark.parametrize("name", ["train", "inference", "evaluate", "multi_gpu_train"])
+def test_twins_differ_in_values_alone(flat: Path, volume: Path, name: str) -> None:
+    """A bundle for volumes has the components of its twin for pictures; what it adds is named here."""
+    own, other = read(volume, name), read(flat, name)
+    added = {"longest_side", "upright"} if "longest_side" in own else set()
+    assert own.keys() - other.keys() == added
+    assert other.keys() - own.keys() == set()
+    assert [target for target in map(_component, values(own)) if target] == [
+        target for target in map(_component, values(other)) if target
+    ]

@@ -1,4 +1,4 @@
-"""Both bundles through MONAI's own entry points, without the program of this package."""
+"""The bundles of pixel embeddings through MONAI's own entry points, without the program of this package."""
 
 import csv
 import json
@@ -14,11 +14,12 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, run
 
+from medpixcl import Matcher
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.phantoms import write_phantoms
-from tests.tiny import MATCHING, PRETRAINING, checkpoint, environment
+from tests.tiny import MATCHING, PRETRAINING, VOLUME_MATCHING, VOLUME_PRETRAINING, checkpoint, environment
 
-BUNDLES = {bundle.name: bundle for bundle in (PRETRAINING, MATCHING)}
+BUNDLES = {bundle.name: bundle for bundle in (PRETRAINING, MATCHING, VOLUME_PRETRAINING, VOLUME_MATCHING)}
 pytestmark = pytest.mark.filterwarnings(
     "ignore:'(min_delta|cumulative_delta)' is deprecated:DeprecationWarning",
     "ignore:parsing config_file:UserWarning",
@@ -38,6 +39,22 @@ def data(tmp_path: Path) -> Path:
         for name, (x, y) in points.items()
     ]
     (folder / "landmarks.csv").write_text("\n".join(["image,landmark,x_px,y_px,spacing_mm", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    """The same of volumes, whose voxels of 1 mm run along RAS; landmarks are in LPS."""
+    folder = tmp_path / "volumes"
+    write_phantoms(folder, 2, (26, 22, 24), seed=1)
+    (folder / "phantom_000.nii.gz").rename(folder / "template.nii.gz")
+    points = {"left": (7, 9, 8), "right": (17, 12, 10), "low": (12, 8, 16), "high": (10, 15, 12)}
+    rows = [
+        f"{image},{name},{-x},{-y},{z}"
+        for image in ("template.nii.gz", "phantom_001.nii.gz")
+        for name, (x, y, z) in points.items()
+    ]
+    (folder / "landmarks.csv").write_text("\n".join(["image,landmark,x_mm,y_mm,z_mm", *rows]) + "\n")
     return folder
 
 
@@ -75,9 +92,10 @@ def workflow(bundle: Path, kind: str, *names: str, **settings: Any) -> ConfigWor
     return made
 
 
-def test_train_then_evaluate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bundle", [PRETRAINING, VOLUME_PRETRAINING], ids=lambda path: path.name)
+def test_train_then_evaluate(bundle: Path, tmp_path: Path) -> None:
     """The smoke configuration trains and keeps weights that load; evaluate measures those."""
-    bundle, output = PRETRAINING, tmp_path / "out"
+    output = tmp_path / "out"
     run_at_a_shell(bundle, "train", "smoke", output_dir=output, bfloat16=False)  # each process measures its CPU
     assert checkpoint(output)["epoch"] == 2
     network = inference_network(bundle)
@@ -92,8 +110,9 @@ def test_train_then_evaluate(tmp_path: Path) -> None:
     assert float(measured["val_pixel_error"]) == pytest.approx(checkpoint(output)["best"]["best_metric"], rel=1e-3)
 
 
-def test_matching_goes_on_from_its_weights(tmp_path: Path) -> None:
-    bundle, output = MATCHING, tmp_path / "out"
+@pytest.mark.parametrize("bundle", [MATCHING, VOLUME_MATCHING], ids=lambda path: path.name)
+def test_matching_goes_on_from_its_weights(bundle: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
     weights = bundle / "models" / "model.pt"
     frozen = {"learning_rate": 0.0, "weight_decay": 0.0, "max_epochs": 1, "start_weights": str(weights)}
     run_config(bundle, "train", "smoke", output_dir=str(output), **frozen)
@@ -111,6 +130,13 @@ def test_embeddings(data: Path, tmp_path: Path) -> None:
     with np.load(tmp_path / "out" / "phantom_001.npz") as kept:
         assert kept["strides"].tolist() == [2, 4, 8, 16, 32]
         assert kept["level_0"].shape == (64, 96, 80)  # at half a mm, 192 x 160 pixels and stride 2
+
+
+def test_embeddings_of_volumes(volumes: Path, tmp_path: Path) -> None:
+    run_config(VOLUME_PRETRAINING, "inference", dataset_dir=str(volumes), output_dir=str(tmp_path / "out"))
+    with np.load(tmp_path / "out" / "phantom_001.npz") as kept:
+        assert kept["strides"].tolist() == [2, 4, 8]
+        assert kept["level_0"].shape == (64, 8, 4, 8)  # at 3 mm 9 x 8 x 9 voxels, padded to 16 x 8 x 16, and stride 2
 
 
 @pytest.mark.parametrize("name", ["inference", "evaluate"])
@@ -132,9 +158,30 @@ def test_matching(name: str, data: Path, tmp_path: Path) -> None:
         assert (metrics["images"], metrics["measured"]) == (2, 6)
 
 
+@pytest.mark.parametrize("name", ["inference", "evaluate"])
+def test_matching_in_volumes(name: str, volumes: Path, tmp_path: Path) -> None:
+    """What MONAI's evaluator writes is what the matcher in Python finds, at the spacing of the template."""
+    output, choices = tmp_path / "out", {"longest_side": 16}
+    configs = dict.fromkeys(["inference", name])
+    run_config(VOLUME_MATCHING, *configs, dataset_dir=str(volumes), output_dir=str(output), **choices)
+    assert len(list((output / "markups").glob("*.mrk.json"))) == 1
+    assert (output / "overlays").is_dir() == (name == "inference")
+    assert (output / "metrics.json").is_file() == (name == "evaluate")
+
+    matcher = Matcher.from_bundle(VOLUME_MATCHING, settings=choices)
+    matcher.fit(volumes / "template.nii.gz", volumes / "landmarks.csv")
+    matcher.match(volumes / "phantom_001.nii.gz").write(tmp_path / "python", formats=["csv"], overlays=False)
+    own = (tmp_path / "python" / "landmarks.csv").read_text(encoding="utf-8")
+    assert (output / "landmarks.csv").read_text(encoding="utf-8") == own
+    assert [row.split(",")[1] for row in own.splitlines()[1:]] == ["left", "right", "low", "high"]
+
+
 @pytest.mark.parametrize(
     ("name", "config"),
-    [(PRETRAINING.name, "inference"), (MATCHING.name, "inference"), (MATCHING.name, "evaluate")],
+    [
+        *((name, "inference") for name in BUNDLES),
+        *((name, "evaluate") for name in (MATCHING.name, VOLUME_MATCHING.name)),
+    ],
 )
 def test_initialises_without_data(name: str, config: str, tmp_path: Path) -> None:
     """Every property that MONAI requires can be built on an empty folder; the run then says what is missing."""
