@@ -139,7 +139,9 @@ def test_metadata_tells_the_shape_of_the_embedding(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flat", "volume"), [(PRETRAINING, VOLUME_PRETRAINING), (MATCHING, VOLUME_MATCHING)], ids=["pretraining", "matching"]
+    ("flat", "volume"),
+    [(PRETRAINING, VOLUME_PRETRAINING), (MATCHING, VOLUME_MATCHING)],
+    ids=["pretraining", "matching"],
 )
 @pytest.mark.parametrize("name", ["train", "inference", "evaluate", "multi_gpu_train"])
 def test_twins_differ_in_values_alone(flat: Path, volume: Path, name: str) -> None:

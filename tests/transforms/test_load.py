@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 from PIL import Image
 from skimage.registration import phase_cross_correlation
 
@@ -22,6 +23,7 @@ from medpixcl.coordinates import (
     working_affine,
 )
 from medpixcl.transforms import LoadImageMMd, WorkingSpacingd
+from medpixcl.transforms.load import open_spacing, with_spacing_of
 from medpixcl.transforms.orientation import in_common_axes
 from tests.geometry import SHAPES, monai_affine, oblique_affine, random_image
 
@@ -142,3 +144,87 @@ class TestWorkingSpacingd:
         image = MetaTensor(torch.zeros(1, 4, 4), affine=image_affine((factor, factor)))
         with pytest.raises(ValueError, match=r"has pixels of .*, but the working spacing is .*: check both"):
             WorkingSpacingd("image", (1.0, 1.0))({"image": image})
+
+
+def blank(shape: tuple[int, ...], sizes: tuple[float, ...]) -> MetaTensor:
+    """Zeros in a file whose axes run along RAS (a volume), or those of a screen (a picture)."""
+    affine = torch.diag(torch.tensor([*sizes, 1.0])) if len(sizes) == 3 else image_affine(sizes)
+    return MetaTensor(torch.zeros(1, *shape), affine=affine.double())
+
+
+OPEN = pytest.mark.parametrize(
+    ("shape", "sizes", "expected"),
+    [
+        ((60, 50, 40), (1.0, 1.0, 1.0), 60 / 16),
+        ((20, 40, 30), (2.0, 1.0, 5.0), 150 / 16),  # the axis with the fewest voxels but one is the longest in mm
+        ((12, 10, 9), (2.0, 1.5, 1.5), 1.5),  # 24 mm in 16 voxels need no less than the image has
+        ((80, 60), (0.5, 0.25), 40 / 16),
+    ],
+)
+
+
+class TestOpenSpacing:
+    """Without a spacing of its own, the transform takes what ``longest_side`` allows."""
+
+    @OPEN
+    def test_voxels_of_one_size(self, shape, sizes, expected):
+        image = blank(shape, sizes)
+        transform = WorkingSpacingd("image", None, longest_side=16)
+        assert transform.spacing_for(image) == pytest.approx([expected] * len(shape))
+        found = transform({"image": image})["image"]
+        assert spacing_of(affine_of(found)).tolist() == pytest.approx([expected] * len(shape))
+        assert max(found.shape[1:]) in (16, 17)  # voxels at both ends, as MONAI's Spacing counts
+
+    @pytest.mark.parametrize("code", ["LPS", "PIR", "SLA"])
+    def test_the_axes_of_the_file_change_nothing(self, code, tmp_path):
+        """The spacing goes with the common axes, not with those of the file."""
+        values = np.zeros((20, 40, 30), np.float32)
+        image = nibabel.Nifti1Image(values, np.diag([2.0, 1.0, 5.0, 1.0]))
+        change = nibabel.orientations.ornt_transform(
+            nibabel.orientations.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(code)
+        )
+        nibabel.save(image.as_reoriented(change), tmp_path / "turned.nii")
+        item = LoadImageMMd("image")({"image": str(tmp_path / "turned.nii")})
+        expected = WorkingSpacingd("image", None, longest_side=16)({"image": blank((20, 40, 30), (2.0, 1.0, 5.0))})
+        found = WorkingSpacingd("image", None, longest_side=16)(item)["image"]
+        assert found.shape == expected["image"].shape
+        assert spacing_of(affine_of(found)).tolist() == pytest.approx([150 / 16] * 3)
+
+    def test_a_given_spacing_wins(self):
+        transform = WorkingSpacingd("image", [2.0, 3.0, 4.0], longest_side=16)
+        assert transform.spacing_for(blank((60, 50, 40), (1.0, 1.0, 1.0))) == [2.0, 3.0, 4.0]
+        assert not open_spacing(Compose([transform]))
+
+    def test_which_chains_are_open(self):
+        assert open_spacing(Compose([LoadImageMMd("image"), WorkingSpacingd("image", None, longest_side=16)]))
+        assert not open_spacing(Compose([WorkingSpacingd("image", None)]))
+        assert not open_spacing(Compose([LoadImageMMd("image")]))
+
+    @pytest.mark.parametrize("side", [7, 0, -96])
+    def test_no_longest_side(self, side):
+        with pytest.raises(ValueError, match=r"^the longest side is .* pixels; expected a whole number from 8 up$"):
+            WorkingSpacingd("image", None, longest_side=side)
+
+    @pytest.mark.parametrize("code", ["RAS", "PIR"])
+    def test_all_images_get_the_spacing_of_one(self, code, tmp_path):
+        """Of a file in any orientation; the chain itself stays open."""
+        first, second = blank((60, 50, 40), (1.0, 1.0, 2.0)), blank((30, 30, 30), (3.0, 2.0, 2.0))
+        if code == "PIR":
+            affine = torch.tensor([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -2, 0, 0], [0, 0, 0, 1.0]], dtype=torch.float64)
+            first = MetaTensor(torch.zeros(1, 50, 40, 60), affine=affine)
+        chain = Compose([LoadImageMMd("image"), WorkingSpacingd("image", None, longest_side=16)])
+        fixed = with_spacing_of({"image": first}, chain)
+        for image in (first, second):
+            assert spacing_of(affine_of(fixed({"image": image})["image"])).tolist() == pytest.approx([5.0] * 3)
+        assert open_spacing(chain)
+        assert not open_spacing(fixed)
+        assert spacing_of(affine_of(chain({"image": second})["image"])).tolist() == pytest.approx([90 / 16] * 3)
+
+    def test_an_image_of_other_dimensions(self):
+        chain = Compose([WorkingSpacingd("image", None, longest_side=16)])
+        fixed = with_spacing_of({"image": blank((60, 50, 40), (1.0, 1.0, 1.0))}, chain)
+        with pytest.raises(
+            ValueError, match=r"has 2 spatial axes; the working spacing has 3: take 3D images\.$"
+        ) as caught:
+            fixed.transforms[0]({"image": blank((20, 20), (1.0, 1.0))})
+        assert "\n" not in str(caught.value)
