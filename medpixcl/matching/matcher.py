@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -14,7 +15,7 @@ from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.peaks import FLOOR, local_peaks, second_peaks
 from medpixcl.matching.placement import Placement, peak_near, place_together, similarity_weight
 from medpixcl.matching.population import OWN_WEIGHT, Population, adapted, observe
-from medpixcl.matching.pose import PosedTemplate, shown, view_in_mm
+from medpixcl.matching.pose import ENOUGH, PosedTemplate, shown, view_in_mm
 from medpixcl.matching.product import ProductMap, describe
 from medpixcl.matching.reciprocity import reciprocal_windows, refinement_window
 from medpixcl.matching.search import cells_inside, product_match
@@ -69,6 +70,22 @@ class MatchResult:
         turn = view_in_mm(view, spacing, view_spacing)[0].to(self.covariance_mm2)
         voxels = apply_affine(view.matrix.to(self.voxels), self.voxels)
         return replace(self, voxels=voxels, covariance_mm2=turn @ self.covariance_mm2 @ turn.T)
+
+
+class Sight(NamedTuple):
+    """What is seen of an image when landmarks are searched in it.
+
+    Attributes:
+        levels: Level maps (E, *cells) that the matcher uses, finest first.
+        grid: Cells of the finest level inside the image, or inside the view of it.
+        view: View of the image in which it shows the body as the first template does; None shows it as it is.
+        lost: True if too few points agree on the pose.
+    """
+
+    levels: list[Tensor]
+    grid: CellGrid
+    view: View | None = None
+    lost: bool = False
 
 
 class LandmarkMatcher:
@@ -149,7 +166,7 @@ class LandmarkMatcher:
         self.posed: PosedTemplate | None = None
         templates = []
         for image, points, steps in zip(images, landmarks, spacings, strict=True):
-            levels, grid, view = self._seen(image, image.shape[2:], steps)
+            levels, grid, view, _ = self._seen(image, image.shape[2:], steps)
             if view is not None:
                 points = apply_affine(torch.linalg.inv(view.matrix), points.double())
             elif self.upright:
@@ -171,8 +188,8 @@ class LandmarkMatcher:
         """
         population = None
         for query, shape, spacing in images:
-            levels, grid, _ = self._seen(query, shape, spacing)
-            seen = observe(levels, self.strides, self.search(levels, grid), grid.cell_mm)
+            sight = self._seen(query, shape, spacing)
+            seen = observe(sight.levels, self.strides, self._searched(sight), sight.grid.cell_mm)
             population = seen if population is None else population + seen
         if population is None:
             raise ValueError("found no image to learn from; give at least one beside the template")
@@ -220,9 +237,9 @@ class LandmarkMatcher:
             shape = query.shape[2:]
         own = self.templates.templates[0].grid.spacing
         step = own if spacing is None else spacing
-        levels, grid, view = self._seen(query, shape, step)
-        result = self.search(levels, grid)
-        return result if view is None else result.outside(view, step, own)
+        sight = self._seen(query, shape, step)
+        result = self._searched(sight)
+        return result if sight.view is None else result.outside(sight.view, step, own)
 
     def search(self, levels: list[Tensor], grid: CellGrid) -> MatchResult:
         """Find the landmarks as :meth:`match` does, in level maps that are chosen and checked already.
@@ -249,18 +266,24 @@ class LandmarkMatcher:
         )
         return MatchResult(voxels, scores, ratios, cycle, residual, self._flags(doubtful), spread)
 
-    def _seen(
-        self, query: Tensor | Sequence[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]
-    ) -> tuple[list[Tensor], CellGrid, View | None]:
-        """Level maps and cells in which landmarks are searched, and the view of the query that they show, if any."""
+    def _seen(self, query: Tensor | Sequence[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]) -> Sight:
+        """Where the landmarks of a query are searched."""
         levels = self._every_level(query)
         if self.posed is None:
-            return self._chosen(levels), self._grid(self._chosen(levels), shape, spacing), None
+            return Sight(self._chosen(levels), self._grid(self._chosen(levels), shape, spacing))
         if not isinstance(query, Tensor):
             raise ValueError("an upright matcher turns the image, and found level maps; give the image itself")
-        view = self.posed.view(self.posed.find(query, levels, shape, spacing), spacing)
+        pose = self.posed.find(query, levels, shape, spacing)
+        view = self.posed.view(pose, spacing)
         seen = self._chosen(self._every_level(shown(query, view)))
-        return seen, self._grid(seen, view.shape, self.posed.spacing), view
+        return Sight(seen, self._grid(seen, view.shape, self.posed.spacing), view, pose.support < ENOUGH)
+
+    def _searched(self, sight: Sight) -> MatchResult:
+        """Landmarks found in what is seen of a query; none is sure where the pose is not."""
+        result = self.search(sight.levels, sight.grid)
+        if not sight.lost:
+            return result
+        return replace(result, flags=tuple(flag if flag == "missing" else "unsure" for flag in result.flags))
 
     def _every_level(self, image: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Level maps (E, *cells) of an image or of all its levels."""

@@ -37,7 +37,7 @@ ENTROPY_RADIUS = 3.0
 SHARPNESS = 4.0
 """Weight of the logarithm of the similarity against the distance from the prediction."""
 ENOUGH = 0.5
-"""Share of the points that must agree on a pose; below it other turns are tried."""
+"""Share of the points that must agree on a pose; below it other turns are tried, and no landmark is sure."""
 COARSE_SIDE = 48
 """Voxels along the longest side of the template where turns are tried."""
 KEPT_TURNS = 4

@@ -1,5 +1,6 @@
 """Loading of any supported image file with its spacing."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -52,8 +53,9 @@ class WorkingSpacingd(MapTransform):
         keys: Keys of images.
         spacing_mm: Size of a pixel along each of the common axes; None leaves the choice to ``longest_side``.
         longest_side: Largest number of pixels along an axis. Without ``spacing_mm`` an image gets pixels of one size
-            along all axes, as small as this number allows, and not smaller than the smallest side of its own. Images
-            that are compared must have one spacing, see :func:`with_spacing_of`. None leaves the spacing unchanged.
+            along all axes, as small as this number allows, and not smaller than the smallest side of its own; a long
+            narrow one gets smaller ones, so that it has as many as a cube of half the number. Images that are compared
+            must have one spacing, see :func:`with_spacing_of`. None leaves the spacing unchanged.
 
     Raises:
         ValueError: If ``spacing_mm`` is no list of positive numbers, or ``longest_side`` no number from 8 up.
@@ -86,8 +88,10 @@ class WorkingSpacingd(MapTransform):
         if self.spacing_mm is not None or self.longest_side is None:
             return self.spacing_mm
         own = working_spacing(image)
-        longest = max(step * size for step, size in zip(own, image.shape[1:], strict=True))
-        return [max(longest / self.longest_side, min(own))] * len(own)
+        sides = [step * size for step, size in zip(own, image.shape[1:], strict=True)]
+        # A long narrow image would have few pixels: it gets those of a cube of half the side.
+        enough = math.prod(sides) ** (1 / len(sides)) / (self.longest_side / 2)
+        return [max(min(max(sides) / self.longest_side, enough), min(own))] * len(own)
 
     def _resampled(self, image: MetaTensor) -> MetaTensor:
         wanted = self.spacing_for(image)

@@ -156,7 +156,7 @@ OPEN = pytest.mark.parametrize(
     ("shape", "sizes", "expected"),
     [
         ((60, 50, 40), (1.0, 1.0, 1.0), 60 / 16),
-        ((20, 40, 30), (2.0, 1.0, 5.0), 150 / 16),  # the axis with the fewest voxels but one is the longest in mm
+        ((20, 40, 30), (2.0, 1.0, 2.0), 60 / 16),  # the axis with the fewest voxels but one is the longest in mm
         ((12, 10, 9), (2.0, 1.5, 1.5), 1.5),  # 24 mm in 16 voxels need no less than the image has
         ((80, 60), (0.5, 0.25), 40 / 16),
     ],
@@ -175,17 +175,22 @@ class TestOpenSpacing:
         assert spacing_of(affine_of(found)).tolist() == pytest.approx([expected] * len(shape))
         assert max(found.shape[1:]) in (16, 17)  # voxels at both ends, as MONAI's Spacing counts
 
+    def test_a_long_narrow_volume_keeps_enough_voxels(self):
+        """10 x 10 x 200 mm: as many voxels as a cube of 8, half of the longest side, not 1 x 1 x 16."""
+        (step, *_) = WorkingSpacingd("image", None, longest_side=16).spacing_for(blank((10, 10, 200), (1.0, 1.0, 1.0)))
+        assert 10 * 10 * 200 / step**3 == pytest.approx(8**3)
+
     @pytest.mark.parametrize("code", ["LPS", "PIR", "SLA"])
     def test_the_axes_of_the_file_change_nothing(self, code, tmp_path):
         """The spacing goes with the common axes, not with those of the file."""
         values = np.zeros((20, 40, 30), np.float32)
-        image = nibabel.Nifti1Image(values, np.diag([2.0, 1.0, 5.0, 1.0]))
+        image = nibabel.Nifti1Image(values, np.diag([2.0, 1.0, 2.0, 1.0]))
         change = nibabel.orientations.ornt_transform(
             nibabel.orientations.io_orientation(image.affine), nibabel.orientations.axcodes2ornt(code)
         )
         nibabel.save(image.as_reoriented(change), tmp_path / "turned.nii")
         item = LoadImageMMd("image")({"image": str(tmp_path / "turned.nii")})
-        expected = WorkingSpacingd("image", None, longest_side=16)({"image": blank((20, 40, 30), (2.0, 1.0, 5.0))})
+        expected = WorkingSpacingd("image", None, longest_side=16)({"image": blank((20, 40, 30), (2.0, 1.0, 2.0))})
         found = WorkingSpacingd("image", None, longest_side=16)(item)["image"]
         assert found.shape == expected["image"].shape
         assert spacing_of(affine_of(found)).tolist() == pytest.approx([150 / 16] * 3)
