@@ -5,15 +5,15 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
-from monai.data import MetaTensor
 from torch import Tensor
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.habit_file import ReadingHabit
 from medpixcl.apps.habits import KnownHabit, listed, move_landmarks, wanted_stretch
+from medpixcl.apps.images import source_of
 from medpixcl.apps.measurement import image_folder
 from medpixcl.apps.results import Landmarks, Results
-from medpixcl.data.identity import first_file, image_stem, pair_images, short_name, telling_names
+from medpixcl.data.identity import image_stem, pair_images, short_name, telling_names
 from medpixcl.data.landmarks.reading import RUN_MARKUPS, RUN_TABLE, markups_of_run, read_landmarks
 from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.data.landmarks.table import LandmarkFile
@@ -66,7 +66,7 @@ class Corrections:
                 f"{self.file.path} has the landmarks {listed(unknown)}, and this run finds {listed(names)}; give "
                 "corrections of landmarks of these names"
             )
-        keys = self._keys(images.name(_source(item["image"])) for item in images.datalist)
+        keys = self._keys(images.name(source_of(item["image"])) for item in images.datalist)
         absent = [key for key in self.file.images if key not in keys.values()]
         if not keys:
             raise ValueError(
@@ -201,8 +201,3 @@ def _apart(first: Float[Tensor, "k d"], second: Float[Tensor, "k d"]) -> Bool[Te
     """True for each landmark that lies at two places, or at one of them only."""
     moved = torch.linalg.vector_norm(first - second, dim=1) > UNCHANGED_MM
     return moved | (first.isnan().any(dim=1) != second.isnan().any(dim=1))
-
-
-def _source(image: str | list[str] | MetaTensor) -> str:
-    """Name under which an image list knows an item's image."""
-    return str(image.meta["filename_or_obj"]) if isinstance(image, MetaTensor) else first_file({"image": image})

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from monai.bundle import ConfigParser
-from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.engines import PrepareBatch, PrepareBatchDefault
 from monai.inferers import Inferer
 from monai.transforms import Compose
@@ -21,7 +21,7 @@ from medpixcl.apps.bundles import checked_device, own_errors, read_bundle, refus
 from medpixcl.apps.corrections import Corrections, reader_of, require_apart
 from medpixcl.apps.habit_file import found_by
 from medpixcl.apps.habits import KnownHabit, mean_moves, stretch_regions
-from medpixcl.apps.images import Images
+from medpixcl.apps.images import Images, source_of
 from medpixcl.apps.loaded_images import Searchable, image_list
 from medpixcl.apps.output import Output
 from medpixcl.apps.radii import Radii, with_radii
@@ -200,15 +200,30 @@ class LandmarkFinder(ABC):
     def search(self, results: Results, items: Sequence[Mapping[str, Any]], output: Output | None = None) -> None:
         """Find the landmarks in some images and add them to the results, one image in memory at a time.
 
+        An image that cannot be prepared or searched is listed among the rejected ones, and the others are searched.
+
         Args:
             results: Results to extend.
             items: Items of the images, see :attr:`Images.datalist`.
             output: Folder to draw overlays into; None draws nothing.
+
+        Raises:
+            ValueError: If none of the images can be searched; the error of the first one.
         """
-        loader = DataLoader(Dataset(items, self.preprocessing), batch_size=1, num_workers=0)
         self.network.eval()
-        for batch in tqdm(loader, desc=self.title, unit="image", leave=False, disable=None):
-            self.collect(results, batch["image"], self.find(batch), output)
+        failed: list[Exception] = []
+        for item in tqdm(items, desc=self.title, unit="image", leave=False, disable=None):
+            try:
+                with own_errors():
+                    batch = list_data_collate([self.preprocessing(dict(item))])
+                    prediction = self.find(batch)
+            except (ValueError, RuntimeError, OSError) as error:
+                results.images.leave_out(source_of(item["image"]), error)
+                failed.append(error)
+            else:
+                self.collect(results, batch["image"], prediction, output)
+        if failed and len(failed) == len(items):
+            raise failed[0]
 
     def origin(self, results: Results) -> dict[str, str]:
         """What finds the landmarks, see :func:`medpixcl.apps.habit_file.found_by`."""

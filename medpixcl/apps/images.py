@@ -8,10 +8,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai.data import MetaTensor
+
 from medpixcl._typing import AnyPath
 from medpixcl.data.datalist import items_of, without_files
 from medpixcl.data.identity import first_file, unique_stems
 from medpixcl.data.manifest import SECTIONS, Entry, Manifest, is_manifest
+from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.scan import scan
 from medpixcl.data.series import dicom_files
 
@@ -50,6 +53,16 @@ class Images(ABC):
     @abstractmethod
     def stem(self, image: str) -> str:
         """Name of the image without suffix, for output files."""
+
+    def leave_out(self, image: str, error: Exception) -> None:
+        """List an image that cannot be searched after all among the rejected ones.
+
+        Args:
+            image: Source of the image, see :func:`source_of`.
+            error: What happened; the first line of its text is the reason.
+        """
+        text = error.reason if isinstance(error, ImageFileError) else str(error)
+        self.rejected[self.name(image)] = (text.strip() or type(error).__name__).splitlines()[0]
 
 
 class ImageList(Images):
@@ -179,6 +192,11 @@ class ImageList(Images):
         files = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
         missing = next((Path(file).name for file in files if not Path(file).exists()), None)
         return None if missing is None else f"{missing} does not exist."
+
+
+def source_of(image: str | list[str] | MetaTensor) -> str:
+    """Name under which an image list knows the image of an item."""
+    return str(image.meta["filename_or_obj"]) if isinstance(image, MetaTensor) else first_file({"image": image})
 
 
 def dims_of(images: AnyPath | Sequence[AnyPath]) -> int | None:

@@ -364,6 +364,24 @@ def test_images_that_went_away(folder: Path) -> None:
     assert not (folder / "report.html").exists()
 
 
+def test_an_image_that_fails_in_the_run_leaves_the_others(folder: Path) -> None:
+    """A pixel size far from the working spacing shows when the image is prepared; alone it ends the run."""
+    files = sorted((folder / "images").glob("*.png"))
+    pictures = {file.name: np.asarray(Image.open(file), dtype=np.float32) for file in files}
+    good, bad = pictures
+    mixed = {
+        bad: MetaTensor(pictures[bad], affine=torch.diag(torch.tensor([1e-4, 1e-4, 1.0, 1.0]))),
+        good: pictures[good],
+    }
+    matcher = fitted(folder)
+    found = matcher.match(mixed, spacing_mm=1.0)
+    assert_equal(found, matcher.match({good: pictures[good]}, spacing_mm=1.0))
+    assert list(found.rejected) == [bad]
+    assert found.rejected[bad].startswith("has pixels of 0.0001 x 0.0001 mm, but the working spacing is")
+    with pytest.raises(ValueError, match="check both"):
+        matcher.match({bad: mixed[bad]})
+
+
 def test_no_reference(folder: Path) -> None:
     with pytest.raises(ValueError, match="the list of references is empty"):
         package.evaluate(folder / "landmarks.csv", [])
