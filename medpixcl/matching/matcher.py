@@ -109,7 +109,7 @@ class LandmarkMatcher:
         max_deviations: Distance from the prediction, in its standard deviations, above which a landmark is unsure.
 
     Raises:
-        ValueError: If the mode is unknown.
+        ValueError: If the mode is unknown, or ``upright`` is neither true nor false.
     """
 
     def __init__(
@@ -126,6 +126,8 @@ class LandmarkMatcher:
     ) -> None:
         if mode not in ("argmax", "consistent"):
             raise ValueError(f"mode must be 'argmax' or 'consistent', found {mode!r}")
+        if not isinstance(upright, bool):
+            raise ValueError(f"upright must be true or false, found {upright!r}")
         self.mode, self.levels, self.upright = mode, levels, upright
         self.exclusion_mm, self.max_cycle_mm = exclusion_mm, max_cycle_mm
         self.min_score, self.max_ratio, self.max_deviations = min_score, max_ratio, max_deviations
@@ -159,7 +161,7 @@ class LandmarkMatcher:
         spacings = _per_image(spacing, len(images))
         _check_templates(images, landmarks, spacings)
         chosen = list(range(len(strides))) if self.levels is None else list(self.levels)
-        if not chosen or max(chosen) >= len(strides):
+        if not chosen or not all(number in range(len(strides)) for number in chosen):
             raise ValueError(f"the network has levels 0 to {len(strides) - 1}, found levels={chosen}")
         self.embed, self.chosen = embed, chosen
         self.strides = [strides[number] for number in chosen]

@@ -100,6 +100,9 @@ class PosedTemplate:
         embed: Embedding of images.
         strides: Number of voxels per cell at every level of the embedding.
         seed: Random seed of the points.
+
+    Raises:
+        ValueError: If no place of the template is informative.
     """
 
     def __init__(
@@ -120,6 +123,8 @@ class PosedTemplate:
             min_distance_mm=DISTANCE_CELLS * self.strides[0] * min(self.spacing),
             generator=torch.Generator().manual_seed(seed),
         ).to(image.device)
+        if len(self.points) == 0:
+            raise ValueError("the first template is of one grey value, so no pose can be found; give another image")
         self.points_mm = self.points * self.points.new_tensor(self.spacing)
         self.fine = describe(embed(image), self.strides, self.points)
 

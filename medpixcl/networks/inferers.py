@@ -18,12 +18,23 @@ from medpixcl.views import affine_view, resample, view_positions
 
 
 class LevelsInferer(Inferer):
-    """Runs an embedding network on a whole image, padded with zeros at its end to a multiple of the coarsest stride."""
+    """Runs an embedding network on a whole image, padded with zeros at its end to a multiple of the coarsest stride.
+
+    Raises:
+        ValueError: If the image fits into one cell of the coarsest level.
+    """
 
     def __call__(self, inputs: Tensor, network: LevelsNet, *args: Any, **kwargs: Any) -> list[Tensor]:
         """Level maps of the images (B, C, *spatial), finest first."""
         image = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        return network.levels(pad_to_stride(image, network.coarsest_stride))
+        stride, sizes = network.coarsest_stride, image.shape[2:]
+        if max(sizes) <= stride:
+            shown = " x ".join(map(str, sizes))
+            raise ValueError(
+                f"the image has {shown} voxels at the spacing of the network, which needs more than {stride} along an "
+                "axis: check its spacing, or give a larger image"
+            )
+        return network.levels(pad_to_stride(image, stride))
 
 
 Views = Sequence[Sequence[float | int]]

@@ -92,6 +92,15 @@ def test_inferer_pads_at_the_end(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(level, wanted, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (2, 4, 4)])
+def test_inferer_refuses_what_fits_into_one_coarse_cell(shape: tuple[int, ...]) -> None:
+    """Instance normalization of a single cell leaves nothing; its own error speaks of training."""
+    network = PixelEmbeddingNet(spatial_dims=len(shape), **NETWORK).eval()
+    sizes = " x ".join(map(str, shape))
+    with pytest.raises(ValueError, match=f"the image has {sizes} voxels .* needs more than 4 along an axis"):
+        LevelsInferer()(torch.rand(1, 1, *shape), network)
+
+
 def test_template_at_the_working_spacing(tmp_path: Path) -> None:
     """Pixel (x, y) = (12, 25) lies 12 and 25 tenths of a mm from the first one, so 2.4 and 5 working pixels."""
     Image.fromarray(np.zeros((60, 50), dtype=np.uint8)).save(tmp_path / "native.png")

@@ -44,7 +44,6 @@ def marked(path: Path) -> tuple[SimpleITK.Image, Matcher, np.ndarray, float]:
     voxels = np.array(SHARES) * (np.array(image.GetSize()) - 1)
     matcher = Matcher.from_bundle(VOLUME_MATCHING, device="cpu", settings={"longest_side": SIDE})
     matcher.fit(path, {f"p{number}": place for number, place in enumerate(voxels.tolist())})
-    sizes = np.array(image.GetSpacing())
     voxel_mm = matcher.templates[0].image.pixdim[0].item()
     truth = np.array([image.TransformContinuousIndexToPhysicalPoint(place) for place in voxels.tolist()])
     return image, matcher, truth, voxel_mm

@@ -240,8 +240,9 @@ class TestErrors:
             ({}, torch.full((2, 2), torch.nan), [1.0, 1.0], "no template has a landmark with a position"),
             ({}, torch.zeros(2, 2), [1.0, 1.0, 1.0], "the image has 2 axes, but the spacing"),
             ({"levels": [3]}, torch.zeros(2, 2), [1.0, 1.0], r"levels 0 to 2, found levels=\[3\]"),
+            ({"levels": [-1]}, torch.zeros(2, 2), [1.0, 1.0], r"levels 0 to 2, found levels=\[-1\]"),
         ],
-        ids=["numbers", "coordinates", "no landmark", "spacing", "levels"],
+        ids=["numbers", "coordinates", "no landmark", "spacing", "levels", "levels from the end"],
     )
     def test_templates_that_do_not_fit(self, options: dict, points: object, spacing: list, message: str) -> None:
         field, image = WaveField(2, STRIDES), torch.zeros(1, 1, *SHAPES[2])

@@ -154,6 +154,11 @@ class TestUprightMatcher:
         other[:, 1:] = 3 * FAR + 9 * torch.rand(other[:, 1:].shape, generator=torch.Generator().manual_seed(0))
         assert matcher.match(other).flags == ("unsure", "unsure", "missing")
 
+    def test_an_empty_template_is_refused(self) -> None:
+        embed, empty = embedding(2), torch.zeros_like(template(2))
+        with pytest.raises(ValueError, match="the first template is of one grey value"):
+            LandmarkMatcher(upright=True).fit(embed, STRIDES, empty, torch.full((1, 2), 20.0), [1.0] * 2)
+
     @pytest.mark.parametrize("dims", [2, 3])
     def test_level_maps_are_refused(self, dims: int) -> None:
         embed, image = embedding(dims), template(dims)
