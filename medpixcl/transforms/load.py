@@ -20,7 +20,9 @@ TOLERANCE = 0.01
 """Relative difference of spacing up to which an image is not resampled."""
 LEAST_SIDE = 8
 LARGEST_CHANGE = 100.0
-"""Factor by which pixels may become larger or smaller; beyond it the spacing is wrong, and memory not enough."""
+"""Factor by which pixels may become larger or smaller; beyond it the spacing is wrong."""
+MOST_PIXELS = 2**28
+"""Largest number of pixels that an image may get, 1 GiB."""
 
 
 class LoadImageMMd(MapTransform):
@@ -59,7 +61,8 @@ class WorkingSpacingd(MapTransform):
 
     Raises:
         ValueError: If ``spacing_mm`` is no list of positive numbers, or ``longest_side`` no number from 8 up.
-        ImageFileError: If an image has another number of axes than ``spacing_mm``, or pixels of quite another size.
+        ImageFileError: If an image has another number of axes than ``spacing_mm``, pixels of quite another size, or
+            would get too many pixels.
     """
 
     def __init__(
@@ -107,6 +110,11 @@ class WorkingSpacingd(MapTransform):
         if not bool(((factor <= LARGEST_CHANGE) & (factor >= 1 / LARGEST_CHANGE)).all()):
             sizes = " x ".join(f"{size:.3g}" for size in spacing.tolist())
             reason = f"has pixels of {sizes} mm, but the working spacing is {wanted} mm: check both."
+            raise ImageFileError(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image"), reason)
+        pixels = math.prod(image.shape[1:]) / math.prod(factor.tolist())
+        if pixels > MOST_PIXELS:
+            sizes = " x ".join(f"{size:.3g}" for size in wanted)
+            reason = f"would have {pixels:.2g} pixels at the working spacing of {sizes} mm: check the spacing of both."
             raise ImageFileError(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image"), reason)
         # The usual rule for downsampling by f: a Gaussian of (f - 1) / 2 pixels.
         sigma = ((factor - 1) / 2).clamp(min=0)

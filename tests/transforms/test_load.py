@@ -139,6 +139,12 @@ class TestWorkingSpacingd:
         ):
             WorkingSpacingd("image", spacing_mm)
 
+    def test_more_pixels_than_memory_holds(self):
+        """40 x 40 x 40 voxels of 50 mm would be 8 thousand million of 1 mm; nothing is allocated for them."""
+        image = MetaTensor(torch.zeros(1, 40, 40, 40), affine=torch.diag(torch.tensor([50.0, 50.0, 50.0, 1.0])))
+        with pytest.raises(ValueError, match=r"would have 8e\+09 pixels at the working spacing of 1 x 1 x 1 mm: check"):
+            WorkingSpacingd("image", (1.0, 1.0, 1.0))({"image": image})
+
     @pytest.mark.parametrize("factor", [1e-6, 1e6])
     def test_spacing_that_cannot_be_true(self, factor):
         image = MetaTensor(torch.zeros(1, 4, 4), affine=image_affine((factor, factor)))
