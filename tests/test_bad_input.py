@@ -132,12 +132,15 @@ def test_empty_folder(case: dict[str, Path], tmp_path: Path, refused: Callable[.
     assert not case["output"].exists()
 
 
-def test_image_damaged_after_the_scan(case: dict[str, Path], tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_image_damaged_after_the_scan(case: dict[str, Path], tmp_path: Path) -> None:
+    """It is rejected with the reason, and the other images are searched."""
     manifest = tmp_path / "manifest.json"
     assert medpixcl("scan", case["images"], "-o", manifest, "--spacing-mm", 1) == 0
     cut_off(case["images"] / "phantom_001.png")
     case["images"] = manifest
-    assert re.search(r"phantom_001\.png: .*cut off", refused(*words(case, *RANDOM)))
+    assert medpixcl(*words(case, *RANDOM)) == 0
+    assert re.search(r"phantom_001\.png,.*cut off", (case["output"] / "rejected.csv").read_text())
+    assert "phantom_000.png" in (case["output"] / "landmarks.csv").read_text()
 
 
 def test_no_patient_in_messages(tmp_path: Path, case: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import center_of_mass, map_coordinates
 from scipy.stats import special_ortho_group
 
 from medpixcl.reports.cuts import MarkedVolume, cuts_through
@@ -38,16 +38,16 @@ def test_the_slice_through_the_point(codes: str) -> None:
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
 def test_a_point_stands_on_what_it_marks(codes: str) -> None:
-    """A bright voxel in the planes of a slice that is centred elsewhere."""
+    """A bright voxel in the planes of a slice that is centred elsewhere; a corner that none shows sets the greys."""
     values = np.zeros(SHAPE)
-    values[14, 12, 13] = 1
+    values[:7, :7, :7] = values[14, 12, 13] = 1
     volume, spot = marked(values, codes), np.array([14.0, 12.0, 13.0])
     for axis in range(3):
         centre = spot + np.where(np.arange(3) == axis, 0, [2, -1, 1])
         for cut in cuts_through(volume, centre, side_mm=31.0, pixels=31):
             if {*cut.panel.view.axes, axis} == {0, 1, 2}:
                 x, y = cut.place(spot)
-                assert np.argwhere(cut.panel.picture).mean(axis=0) == pytest.approx([y, x], abs=1e-5)
+                assert center_of_mass(cut.panel.picture) == pytest.approx([y, x], abs=1e-4)
                 assert cut.sides_away(spot) == 0
                 assert cut.sides_away(centre + 1) == pytest.approx(volume.spacing[axis] / 31, rel=1e-5)
 
