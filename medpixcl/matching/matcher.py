@@ -272,7 +272,8 @@ class LandmarkMatcher:
         """Where the landmarks of a query are searched."""
         levels = self._every_level(query)
         if self.posed is None:
-            return Sight(self._chosen(levels), self._grid(self._chosen(levels), shape, spacing))
+            chosen = self._chosen(levels)
+            return Sight(chosen, self._grid(chosen, shape, spacing))
         if not isinstance(query, Tensor):
             raise ValueError("an upright matcher turns the image, and found level maps; give the image itself")
         pose = self.posed.find(query, levels, shape, spacing)

@@ -125,26 +125,25 @@ class WorkingSpacingd(MapTransform):
 
 def open_spacing(chain: Compose) -> bool:
     """True if a chain of transforms gives every image a spacing of its own."""
-    steps = [step for step in chain.transforms if isinstance(step, WorkingSpacingd)]
-    return any(step.spacing_mm is None and step.longest_side is not None for step in steps)
+    return any(map(_is_open, chain.transforms))
 
 
 def with_spacing_of(item: Mapping[str, Any], chain: Compose) -> Compose:
     """Copy a chain of transforms so that it brings all images to the spacing that it gives to one of them.
 
     Args:
-        item: Item of that image.
-        chain: Transforms that load and prepare images.
+        item: Item of that image; it goes through the transforms before the first that leaves the spacing open.
+        chain: Transforms that load and prepare images, one of them with an open spacing.
     """
-    steps: list[Any] = []
-    data: Any = dict(item)
-    for step in chain.transforms:
-        if isinstance(step, WorkingSpacingd):
-            steps.append(WorkingSpacingd(step.keys, step.spacing_for(in_common_axes(data[step.first_key(data)]))))
-        else:
-            steps.append(step)
-        data = steps[-1](data)
-    return Compose(steps)
+    steps = list(chain.transforms)
+    first = next(number for number, step in enumerate(steps) if _is_open(step))
+    data: Any = Compose(steps[:first])(dict(item))
+    spacing_mm = steps[first].spacing_for(in_common_axes(data[steps[first].first_key(data)]))
+    return Compose([WorkingSpacingd(step.keys, spacing_mm) if _is_open(step) else step for step in steps])
+
+
+def _is_open(step: Any) -> bool:
+    return isinstance(step, WorkingSpacingd) and step.spacing_mm is None and step.longest_side is not None
 
 
 def _sizes(spacing_mm: Any) -> list[float]:
