@@ -168,11 +168,12 @@ class LandmarkMatcher:
         self.posed: PosedTemplate | None = None
         templates = []
         for image, points, steps in zip(images, landmarks, spacings, strict=True):
-            levels, grid, view, _ = self._seen(image, image.shape[2:], steps)
+            given = self.embed(image) if self.posed is None else image
+            levels, grid, view, _ = self._seen(given, image.shape[2:], steps)
             if view is not None:
                 points = apply_affine(torch.linalg.inv(view.matrix), points.double())
             elif self.upright:
-                self.posed = PosedTemplate(image, steps, self._every_level, strides)
+                self.posed = PosedTemplate(image, steps, self._every_level(given), self._every_level, strides)
             templates.append(Template(levels, self.strides, grid, points.to(levels[0])))
         self.templates = self.annotated = TemplateSet(templates)
         return self

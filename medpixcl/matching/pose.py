@@ -97,6 +97,7 @@ class PosedTemplate:
     Args:
         image: Image of the template, shape (1, C, *spatial); the first channel tells how informative a place is.
         spacing: Size of its voxels in mm along the array axes.
+        levels: Its level maps.
         embed: Embedding of images.
         strides: Number of voxels per cell at every level of the embedding.
         seed: Random seed of the points.
@@ -109,6 +110,7 @@ class PosedTemplate:
         self,
         image: Tensor,
         spacing: Sequence[float],
+        levels: LevelMaps,
         embed: Embedding,
         strides: Sequence[int],
         *,
@@ -126,7 +128,7 @@ class PosedTemplate:
         if len(self.points) == 0:
             raise ValueError("the first template is of one grey value, so no pose can be found; give another image")
         self.points_mm = self.points * self.points.new_tensor(self.spacing)
-        self.fine = describe(embed(image), self.strides, self.points)
+        self.fine = describe(levels, self.strides, self.points)
 
     @cached_property
     def coarse_mm(self) -> list[float]:

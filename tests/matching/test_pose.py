@@ -1,6 +1,7 @@
 """Pose search and upright matching on images that hold their own coordinates, so that every true place is known."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def body(dims: int, spacing: Tensor, shape: tuple[int, ...], matrix: Tensor, shi
     return (torch.cat([texture, place + FAR], dim=-1) * there).movedim(-1, 0)[None]
 
 
-def embedding(dims: int, *, upright_only: bool = False) -> object:
+def embedding(dims: int, *, upright_only: bool = False) -> Callable[[Tensor], list[Tensor]]:
     """Waves at the coordinates that an image shows; of a body turned too far, those of other coordinates."""
     field, pool = WaveField(dims, STRIDES), F.avg_pool2d if dims == 2 else F.avg_pool3d
 
@@ -84,6 +85,13 @@ def template(dims: int) -> Tensor:
     return body(dims, torch.ones(dims), SHAPE[dims], torch.eye(dims), torch.zeros(dims))
 
 
+def posed_template(image: Tensor, embed: Callable[[Tensor], list[Tensor]]) -> PosedTemplate:
+    def maps(one: Tensor) -> list[Tensor]:
+        return [level[0] for level in embed(one)]
+
+    return PosedTemplate(image, [1.0] * (image.ndim - 2), maps(image), maps, STRIDES)
+
+
 class TestPosedTemplate:
     @pytest.mark.parametrize(
         ("dims", "degrees", "upright_only"),
@@ -92,7 +100,7 @@ class TestPosedTemplate:
     def test_a_known_pose_is_found(self, dims: int, degrees: float, upright_only: bool) -> None:
         """Within the tolerance of the embedding at once, beyond it by trying turns; to a cell."""
         embed, image = embedding(dims, upright_only=upright_only), template(dims)
-        posed = PosedTemplate(image, [1.0] * dims, lambda one: [level[0] for level in embed(one)], STRIDES)
+        posed = posed_template(image, embed)
         matrix, shift, shape, spacing = pose(dims, degrees)
         query = body(dims, spacing, shape, matrix, shift)
         levels = [level[0] for level in embed(query)]
@@ -105,7 +113,7 @@ class TestPosedTemplate:
     @pytest.mark.parametrize("dims", [2, 3])
     def test_nothing_in_common_has_little_support(self, dims: int) -> None:
         embed, image = embedding(dims), template(dims)
-        posed = PosedTemplate(image, [1.0] * dims, lambda one: [level[0] for level in embed(one)], STRIDES)
+        posed = posed_template(image, embed)
         other = image.clone()
         other[:, 1:] = 3 * FAR + 9 * torch.rand(other[:, 1:].shape, generator=torch.Generator().manual_seed(0))
         assert posed.find(other, [level[0] for level in embed(other)], None, [1.0] * dims).support < 0.5
