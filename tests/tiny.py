@@ -21,6 +21,8 @@ PRETRAINING = ROOT / "bundles" / "xray_infoaug_pretraining"
 MATCHING = ROOT / "bundles" / "xray_landmark_matching"
 VOLUME_PRETRAINING = ROOT / "bundles" / "ct_infoaug_pretraining"
 VOLUME_MATCHING = ROOT / "bundles" / "volume_landmark_matching"
+SELFTRAINING = ROOT / "bundles" / "xray_landmark_selftraining"
+VOLUME_SELFTRAINING = ROOT / "bundles" / "volume_landmark_selftraining"
 NETWORK: dict[str, Any] = {"backbone": "dynunet", "channels": [4, 8, 8], "embedding_size": 8}
 TRAINING: dict[str, Any] = {
     **NETWORK,

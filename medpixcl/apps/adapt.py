@@ -21,7 +21,7 @@ from medpixcl.apps.adaptation_data import IMAGES, digests_of, list_images, requi
 from medpixcl.apps.adaptation_steps import DETECTOR, MEAN, Steps
 from medpixcl.apps.detect import Detector
 from medpixcl.apps.loaded_images import Searchable
-from medpixcl.apps.match import Matcher
+from medpixcl.apps.match import Matcher, matching_bundle
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Results
 from medpixcl.apps.selftrain import check_selftraining, selftrain, selftraining_bundle
@@ -131,8 +131,8 @@ def adapt(
         landmarks: Landmark file of the annotated images, or a folder of such files.
         images: Folder or manifest of the images to learn from; the annotated ones may be among them.
         output: Folder of the result.
-        matcher: Matcher to use; that of ``xray_landmark_matching`` by default.
-        training_bundle: Name or folder of the self-training bundle; ``xray_landmark_selftraining`` by default.
+        matcher: Matcher to use; that for pictures or for volumes by default, as the templates are.
+        training_bundle: Name or folder of the self-training bundle; that for such images by default.
         folds: Number of parts that the annotated images are divided into for the cross-validation, each of which costs
             a training; 0 leaves it out. It needs four annotated images.
         epochs: Number of epochs of each training; the bundle's by default.
@@ -146,8 +146,9 @@ def adapt(
     """
     if folds < 0 or folds == 1:
         raise ValueError(f"the number of folds is {folds}; give 0 for no cross-validation, or at least 2")
-    used = Matcher.from_bundle(device=device or "auto") if matcher is None else matcher
-    folder, bundle = checked_path(output, "the folder of the result"), selftraining_bundle(training_bundle, trust=trust)
+    used = Matcher.from_bundle(matching_bundle(templates), device=device or "auto") if matcher is None else matcher
+    folder = checked_path(output, "the folder of the result")
+    bundle = selftraining_bundle(training_bundle, used.spatial_dims, trust=trust)
     check_selftraining(bundle, settings or {}, used.spatial_dims)
     data = list_images(checked_path(images, "the images to learn from"), used, spacing_mm)
     listed = [entry for _, entry in data.listed()]

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +13,9 @@ from torch import nn
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundles import check_config
+from medpixcl.apps.default_bundles import SELFTRAINING, bundle_for
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
-from medpixcl.apps.images import Images
+from medpixcl.apps.images import Images, dims_of
 from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Landmarks, Results
@@ -29,6 +29,25 @@ from medpixcl.training.settings_file import read_settings
 
 SETTINGS_FILE = "inference.json"
 """File next to a detector's weights, written by the training, with landmark names and network settings."""
+
+
+def detection_bundle(images: AnyPath | Sequence[AnyPath], weights: AnyPath | None = None) -> str:
+    """Name of the self-training bundle that fits weights, by the settings beside them, or else images.
+
+    Args:
+        images: Images, folders or a manifest; the first image whose size is known decides between 2D and 3D.
+        weights: Weights of a training; None for those of the bundle.
+    """
+    return bundle_for(SELFTRAINING, _settings_beside(weights).get("spatial_dims") or dims_of(images))
+
+
+def _settings_beside(weights: AnyPath | None) -> dict[str, Any]:
+    """Settings that a training wrote beside its weights; none without weights."""
+    if weights is None:
+        return {}
+    file = checked_path(weights, "the file of weights").parent / SETTINGS_FILE
+    # The bundle's shape is that of its own weights; settings of earlier versions have none.
+    return {"shape": None} | (read_settings(file) if file.is_file() else {})
 
 
 class Detector(LandmarkFinder):
@@ -56,7 +75,6 @@ class Detector(LandmarkFinder):
     """
 
     title = "Landmark detection"
-    default_bundle = "xray_landmark_selftraining"
 
     def __init__(
         self,
@@ -102,7 +120,8 @@ class Detector(LandmarkFinder):
         """Take network, weights, preprocessing and inferer from a detection bundle.
 
         Args:
-            bundle: Name or folder of the bundle; ``xray_landmark_selftraining`` by default.
+            bundle: Name or folder of the bundle; by default ``xray_landmark_selftraining``, or
+                ``volume_landmark_selftraining`` for weights that were trained on volumes.
             weights: Weights of a training; the bundle's own by default. An ``inference.json`` next to them, written by
                 the training, gives the landmark names, the settings of the network and the shape of the landmarks; it
                 is read as plain data.
@@ -117,15 +136,20 @@ class Detector(LandmarkFinder):
             BundleError: If there is no such bundle, or it has no such setting.
             ValueError: If the weights do not fit, or the device does not work.
         """
-        beside = None if weights is None else checked_path(weights, "the file of weights").parent / SETTINGS_FILE
-        # The bundle's shape is that of its own weights; settings of earlier versions have none.
-        written: list[Mapping[str, Any]] = [] if weights is None else [{"shape": None}]
-        written += [as_data(read_settings(beside))] if beside is not None and beside.is_file() else []
+        written = _settings_beside(weights)
         files = checked_paths(config, "a config file")
         for file in files:
             check_config(file, trust=trust)
-        configs: list[Path | Mapping[str, Any]] = [*written, *files]
-        return read_finder(cls, bundle, weights=weights, device=device, settings=settings, trust=trust, configs=configs)
+        return read_finder(
+            cls,
+            bundle,
+            default=bundle_for(SELFTRAINING, written.get("spatial_dims")),
+            weights=weights,
+            device=device,
+            settings=settings,
+            trust=trust,
+            configs=[as_data(written), *files],
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -54,7 +54,6 @@ class LandmarkFinder(ABC):
     """
 
     title: ClassVar[str]
-    default_bundle: ClassVar[str]
 
     def __init__(
         self,
@@ -288,6 +287,7 @@ def read_finder(
     kind: type[F],
     bundle: AnyPath | None,
     *,
+    default: str,
     weights: AnyPath | None,
     device: str | torch.device,
     settings: Mapping[str, Any] | None,
@@ -298,7 +298,8 @@ def read_finder(
 
     Args:
         kind: Class that the component must have: matcher or detector.
-        bundle: Name or folder of the bundle; the default bundle of ``kind`` if None.
+        bundle: Name or folder of the bundle.
+        default: Name of the bundle to take if ``bundle`` is None.
         weights: Weights of the network; those that the configuration names by default.
         device: Device of the network; ``"auto"`` leaves the choice to the configuration.
         settings: Values by config id, all of them plain data.
@@ -312,13 +313,13 @@ def read_finder(
     if not isinstance(settings or {}, Mapping) or not all(isinstance(key, str) for key in settings or {}):
         raise ValueError(f"settings are {settings!r}; expected a mapping of the names of settings to values")
     given = None if weights is None else checked_path(weights, "the file of weights")
-    folder, values = find_bundle(bundle, kind.default_bundle, trust=trust), dict(settings or {})
+    folder, values = find_bundle(bundle, default, trust=trust), dict(settings or {})
     refuse_arguments(values, TYPED)
     if str(device) != "auto":
         values["device"] = torch.device(checked_device(str(device)))
     parser = read_bundle(folder, "inference", values, extra_configs=configs)
     with own_errors():
-        finder, path = _component(parser, folder, kind), parser.get_parsed_content("weights")
+        finder, path = _component(parser, folder, kind, default), parser.get_parsed_content("weights")
     if given is not None:
         path = given
     if path is not None:
@@ -327,8 +328,8 @@ def read_finder(
     return finder
 
 
-def _component(parser: ConfigParser, folder: Path, kind: type[F]) -> F:
+def _component(parser: ConfigParser, folder: Path, kind: type[F], default: str) -> F:
     """The component ``finder`` of a configuration."""
     if "finder" not in parser or not isinstance(finder := parser.get_parsed_content("finder"), kind):
-        raise ValueError(why_not_made_for(folder, kind.title.lower(), kind.default_bundle))
+        raise ValueError(why_not_made_for(folder, kind.title.lower(), default))
     return finder

@@ -14,7 +14,7 @@ from medpixcl._typing import AnyPath
 from medpixcl.data.datalist import items_of, without_files
 from medpixcl.data.identity import first_file, unique_stems
 from medpixcl.data.manifest import SECTIONS, Entry, Manifest, is_manifest
-from medpixcl.data.pixels import ImageFileError
+from medpixcl.data.pixels import ImageFileError, SpacingMM
 from medpixcl.data.scan import scan
 from medpixcl.data.series import dicom_files
 
@@ -199,7 +199,7 @@ def source_of(image: str | list[str] | MetaTensor) -> str:
     return str(image.meta["filename_or_obj"]) if isinstance(image, MetaTensor) else first_file({"image": image})
 
 
-def dims_of(images: AnyPath | Sequence[AnyPath]) -> int | None:
+def dims_of(images: AnyPath | Sequence[AnyPath], spacing_mm: SpacingMM | None = None) -> int | None:
     """Number of axes of the first image whose size is known, among images, folders or a manifest; None without one."""
-    sizes = (entry.get("shape") for _, entry in ImageList(images).manifest.listed())
+    sizes = (entry.get("shape") for _, entry in ImageList(images, spacing_mm).manifest.listed())
     return next((len(size) for size in sizes if size), None)

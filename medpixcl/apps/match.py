@@ -12,6 +12,7 @@ from monai.transforms import Compose
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundles import own_errors
+from medpixcl.apps.default_bundles import MATCHING, bundle_for
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.given_templates import Marks, SingleImage, given_templates
 from medpixcl.apps.images import ImageList, Images, dims_of
@@ -31,9 +32,6 @@ from medpixcl.networks.embedding import LevelsNet
 from medpixcl.networks.inferers import EmbeddingModel
 from medpixcl.transforms.load import open_spacing, with_spacing_of
 
-DEFAULT_BUNDLES = {2: "xray_landmark_matching", 3: "volume_landmark_matching"}
-"""Matching bundle for images of two and of three dimensions."""
-
 
 def matching_bundle(images: AnyPath | Sequence[AnyPath]) -> str:
     """Name of the matching bundle that is made for images of a kind.
@@ -41,7 +39,7 @@ def matching_bundle(images: AnyPath | Sequence[AnyPath]) -> str:
     Args:
         images: Images, folders or a manifest; the first image whose size is known decides between 2D and 3D.
     """
-    return DEFAULT_BUNDLES.get(dims_of(images) or 2, DEFAULT_BUNDLES[2])
+    return bundle_for(MATCHING, dims_of(images))
 
 
 class Matcher(LandmarkFinder):
@@ -55,7 +53,6 @@ class Matcher(LandmarkFinder):
     """
 
     title = "Landmark matching"
-    default_bundle = DEFAULT_BUNDLES[2]
     network: LevelsNet
     inferer: MatchingInferer
     templates: Sequence[AnnotatedImage] = ()
@@ -89,7 +86,9 @@ class Matcher(LandmarkFinder):
             BundleError: If there is no such bundle, or it has no such setting.
             ValueError: If the weights do not fit, or the device does not work.
         """
-        return read_finder(cls, bundle, weights=weights, device=device, settings=settings, trust=trust)
+        return read_finder(
+            cls, bundle, default=MATCHING[2], weights=weights, device=device, settings=settings, trust=trust
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -50,7 +50,6 @@ class Registration(LandmarkFinder):
     """
 
     title = "Registration"
-    default_bundle = ""
     templates: Sequence[AnnotatedImage] = ()
 
     def __init__(self, method: str = CONVEXADAM, *, working_spacing_mm: float | None = None) -> None:

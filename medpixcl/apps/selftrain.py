@@ -8,11 +8,11 @@ from typing import Any
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundle_search import find_bundle
 from medpixcl.apps.bundles import checked_device, read_bundle, refuse_arguments, run_bundle, why_not_made_for
+from medpixcl.apps.default_bundles import SELFTRAINING, bundle_for
 from medpixcl.apps.images import dims_of
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
 
-BUNDLE = "xray_landmark_selftraining"
 ARGUMENTS = {"template", "landmarks", "data_list_file_path", "output_dir", "ckpt_dir"}
 """Settings that the arguments give: files that a setting would exchange unseen."""
 
@@ -39,7 +39,7 @@ def selftrain(
         landmarks: Landmark file of the annotated images, or a folder of such files.
         data: Manifest of the images to train on; the annotated ones may be among them.
         output: Folder of the training.
-        bundle: Name or folder of the self-training bundle; ``xray_landmark_selftraining`` by default.
+        bundle: Name or folder of the self-training bundle; by default the one for pictures or the one for volumes.
         weights: Weights of the embedding network to start from; those that the bundle names by default.
         rounds: Number of rounds, between which the landmarks are found anew; the bundle's by default.
         epochs: Total number of epochs; the bundle's by default.
@@ -55,8 +55,9 @@ def selftrain(
         ValueError: If the input is bad; one sentence that names the file.
     """
     folder = checked_path(output, "the folder of the training")
-    chosen = selftraining_bundle(bundle, trust=trust)
-    check_selftraining(chosen, settings or {}, dims_of(templates))
+    dims = dims_of(templates, spacing_mm)
+    chosen = selftraining_bundle(bundle, dims, trust=trust)
+    check_selftraining(chosen, settings or {}, dims)
     several = [templates] if isinstance(templates, str | PathLike) else templates
     asked = {
         "start_weights": None if weights is None else str(weights),
@@ -77,9 +78,9 @@ def selftrain(
     return folder / "models" / "model.pt"
 
 
-def selftraining_bundle(bundle: AnyPath | None, *, trust: bool = False) -> Path:
-    """Find a self-training bundle, ``xray_landmark_selftraining`` by default."""
-    return find_bundle(bundle, BUNDLE, trust=trust)
+def selftraining_bundle(bundle: AnyPath | None, dims: int | None, *, trust: bool = False) -> Path:
+    """Find a self-training bundle, by default the one for images of so many axes."""
+    return find_bundle(bundle, bundle_for(SELFTRAINING, dims), trust=trust)
 
 
 def check_selftraining(bundle: Path, settings: Mapping[str, Any], dims: int | None) -> None:
@@ -97,9 +98,9 @@ def check_selftraining(bundle: Path, settings: Mapping[str, Any], dims: int | No
     refuse_arguments(settings, ARGUMENTS)
     parser = read_bundle(bundle, "train", settings)
     if not {"template", "rounds"} <= parser.get().keys():
-        raise ValueError(why_not_made_for(bundle, "self-training", BUNDLE))
+        raise ValueError(why_not_made_for(bundle, "self-training", bundle_for(SELFTRAINING, dims)))
     if dims not in (None, own := parser.get("spatial_dims")):
         raise ValueError(
-            f"the images have {dims} axes, and {bundle.name} trains detectors for {own}; for volumes take `medpixcl "
-            "match`, or `medpixcl finetune` with annotated ones"
+            f"the images have {dims} axes, and {bundle.name} trains detectors for {own}; take "
+            f"{bundle_for(SELFTRAINING, dims)}"
         )

@@ -53,10 +53,10 @@ def adapt(
     """Learn from a few annotated and many unlabelled images, and say which error to expect."""
     from medpixcl.apps.adapt import adapt as adapt_to
     from medpixcl.apps.bundles import parse_settings
-    from medpixcl.apps.selftrain import BUNDLE
+    from medpixcl.apps.default_bundles import SELFTRAINING, bundle_for
 
     matcher = chosen_matcher(bundle, weights, None, template, device=device, trust=trust)
-    folder = chosen_bundle(training_bundle, BUNDLE, trust=trust)
+    folder = chosen_bundle(training_bundle, bundle_for(SELFTRAINING, matcher.spatial_dims), trust=trust)
     say_log()
     adapted = adapt_to(
         template,

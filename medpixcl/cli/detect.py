@@ -24,7 +24,10 @@ def detect(
     images: Annotated[Path, typer.Option(help="Images to search: a file, a folder or a manifest.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")],
     bundle: Annotated[
-        str | None, typer.Option(help="Name or folder of a detector bundle; xray_landmark_selftraining by default.")
+        str | None,
+        typer.Option(
+            help="Name or folder of a detector bundle; by default a self-training bundle, for pictures or volumes."
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights from `medpixcl selftrain` or `finetune`; the bundle's by default.")
@@ -43,9 +46,9 @@ def detect(
 ) -> None:
     """Find landmarks with a trained detector."""
     from medpixcl.apps.bundles import parse_settings
-    from medpixcl.apps.detect import Detector
+    from medpixcl.apps.detect import Detector, detection_bundle
 
-    chosen = chosen_bundle(bundle, Detector.default_bundle, configs=config, trust=trust)
+    chosen = chosen_bundle(bundle, detection_bundle(images, weights), configs=config, trust=trust)
     detector = Detector.from_bundle(
         chosen, weights=weights, config=config or [], settings=parse_settings(settings or []), trust=True
     )

@@ -16,7 +16,7 @@ def selftrain(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an interrupted run is resumed.")],
     bundle: Annotated[
         str | None,
-        typer.Option(help="Name or folder of a self-training bundle; xray_landmark_selftraining by default."),
+        typer.Option(help="Name or folder of a self-training bundle; that for pictures or volumes by default."),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the embedding network to start from; the bundle's by default.")
@@ -32,9 +32,11 @@ def selftrain(
 ) -> None:
     """Train a landmark detector from one or several annotated images and many unlabelled images."""
     from medpixcl.apps.bundles import parse_settings
-    from medpixcl.apps.selftrain import BUNDLE, selftrain as train_detector
+    from medpixcl.apps.default_bundles import SELFTRAINING, bundle_for
+    from medpixcl.apps.images import dims_of
+    from medpixcl.apps.selftrain import selftrain as train_detector
 
-    folder = chosen_bundle(bundle, BUNDLE, trust=trust)
+    folder = chosen_bundle(bundle, bundle_for(SELFTRAINING, dims_of(template)), trust=trust)
     say_log()
     trained = train_detector(
         template,

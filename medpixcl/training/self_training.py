@@ -129,18 +129,17 @@ class TemplateMatching:
         embed = EmbeddingModel(self.network, engine.state.device)
         fit_to(self.matcher, self.templates, self.labels.names, embed, embed.strides)
 
-        def embedded(image: MetaTensor) -> tuple[list[Tensor], Sequence[int], list[float]]:
-            return embed(image.as_tensor()[None]), image.shape[1:], working_spacing(image)
+        def query(image: MetaTensor) -> tuple[Tensor, Sequence[int], list[float]]:
+            return image.as_tensor()[None].to(embed.device), image.shape[1:], working_spacing(image)
 
         missing = {name: pictures[name] for name in self.labels.missing_among(pictures)}
         if self.learn:
             own = {_source(template) for template in self.templates}
-            self.matcher.adapt(self.matcher.learn(embedded(missing[name]) for name in missing if name not in own))
+            self.matcher.adapt(self.matcher.learn(query(missing[name]) for name in missing if name not in own))
         searched = without_complete(self.templates, missing)
         for name, image in searched.items():
-            levels, shape, spacing = embedded(image)
-            found = self.matcher.match(levels, shape, spacing)
-            weights = match_weights(found, min(spacing) * min(embed.strides))
+            found = self.matcher.match(*query(image))
+            weights = match_weights(found, min(working_spacing(image)) * min(embed.strides))
             self.labels.set(name, voxel_to_mm(found.voxels.double().cpu(), working_affine(image)), weights.cpu())
         keep_marks(self.labels, self.templates)
         self.network.cpu()

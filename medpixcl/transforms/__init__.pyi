@@ -18,7 +18,11 @@ from .landmarks import (
     RandLandmarkViewd as RandLandmarkViewd,
     mean_landmarks as mean_landmarks,
 )
-from .load import LoadImageMMd as LoadImageMMd, WorkingSpacingd as WorkingSpacingd
+from .load import (
+    LoadImageMMd as LoadImageMMd,
+    WorkingSpacingd as WorkingSpacingd,
+    working_spacing_for as working_spacing_for,
+)
 from .masking import RandMaskedCellsd as RandMaskedCellsd
 from .mixup import RandCrossDomainMixUp as RandCrossDomainMixUp, RandCrossDomainMixUpd as RandCrossDomainMixUpd
 from .pairs import RandPixelPairsd as RandPixelPairsd

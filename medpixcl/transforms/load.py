@@ -142,6 +142,20 @@ def with_spacing_of(item: Mapping[str, Any], chain: Compose) -> Compose:
     return Compose([WorkingSpacingd(step.keys, spacing_mm) if _is_open(step) else step for step in steps])
 
 
+def working_spacing_for(item: Mapping[str, Any], longest_side: int) -> list[float]:
+    """Spacing in mm that :class:`WorkingSpacingd` gives to the image of an item by ``longest_side`` alone.
+
+    A configuration takes it where every length follows the size of an annotated image.
+
+    Args:
+        item: Item of a datalist.
+        longest_side: Largest number of pixels along an axis.
+    """
+    data: Any = dict(item)
+    image = in_common_axes(LoadImageMMd("image")(data)["image"])
+    return WorkingSpacingd("image", None, longest_side).spacing_for(image) or working_spacing(image)
+
+
 def _is_open(step: Any) -> bool:
     return isinstance(step, WorkingSpacingd) and step.spacing_mm is None and step.longest_side is not None
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from medpixcl import Matcher, scan
-from medpixcl.apps.match import DEFAULT_BUNDLES, matching_bundle
+from medpixcl.apps import default_bundles
+from medpixcl.apps.match import matching_bundle
 from medpixcl.coordinates import spacing_of, spatial_affine
 from medpixcl.data.phantoms import write_landmark_phantoms, write_phantoms
 from medpixcl.landmarks.calibration import RadiusCalibration
@@ -61,21 +62,21 @@ class TestMatchingBundle:
 
     @pytest.mark.parametrize(("kind", "dims"), [("flat", 2), ("deep", 3), ("none", 2)])
     def test_folder(self, mixed: Path, kind: str, dims: int) -> None:
-        assert matching_bundle(mixed / kind) == DEFAULT_BUNDLES[dims]
-        assert matching_bundle([mixed / "none", mixed / kind]) == DEFAULT_BUNDLES[dims]
+        assert matching_bundle(mixed / kind) == default_bundles.MATCHING[dims]
+        assert matching_bundle([mixed / "none", mixed / kind]) == default_bundles.MATCHING[dims]
 
     @pytest.mark.parametrize(("name", "dims"), [("flat/phantom_001.png", 2), ("deep/phantom_001.nii.gz", 3)])
     def test_file(self, mixed: Path, name: str, dims: int) -> None:
-        assert matching_bundle(mixed / name) == DEFAULT_BUNDLES[dims]
-        assert matching_bundle([mixed / name]) == DEFAULT_BUNDLES[dims]
+        assert matching_bundle(mixed / name) == default_bundles.MATCHING[dims]
+        assert matching_bundle([mixed / name]) == default_bundles.MATCHING[dims]
 
     @pytest.mark.parametrize(("kind", "dims"), [("flat", 2), ("deep", 3)])
     def test_manifest(self, mixed: Path, kind: str, dims: int) -> None:
         scan(mixed / kind, spacing_mm=1.0).write(mixed / "manifest.json")
-        assert matching_bundle(mixed / "manifest.json") == DEFAULT_BUNDLES[dims]
+        assert matching_bundle(mixed / "manifest.json") == default_bundles.MATCHING[dims]
 
     def test_both_are_bundles_of_the_installation(self) -> None:
-        assert [DEFAULT_BUNDLES[dims] for dims in (2, 3)] == [MATCHING.name, VOLUME_MATCHING.name]
+        assert [default_bundles.MATCHING[dims] for dims in (2, 3)] == [MATCHING.name, VOLUME_MATCHING.name]
 
 
 class TestSpacing:

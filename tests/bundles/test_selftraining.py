@@ -10,9 +10,10 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, run
 
 from medpixcl.data.phantoms import write_landmark_phantoms
-from tests.tiny import MATCHING, ROOT
+from tests.tiny import MATCHING, SELFTRAINING, VOLUME_MATCHING, VOLUME_SELFTRAINING
 
-BUNDLE = ROOT / "bundles" / "xray_landmark_selftraining"
+BUNDLES = pytest.mark.parametrize("bundle", [SELFTRAINING, VOLUME_SELFTRAINING], ids=lambda path: path.name)
+STARTS = {SELFTRAINING: MATCHING, VOLUME_SELFTRAINING: VOLUME_MATCHING}
 NETWORK = ("spatial_dims", "backbone", "channels", "norm")
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
 
@@ -25,43 +26,55 @@ def different(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
     return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
 
 
-def test_inference_sees_what_was_trained() -> None:
-    train, inference = read(BUNDLE, "train"), read(BUNDLE, "inference")
+@BUNDLES
+def test_inference_sees_what_was_trained(bundle: Path) -> None:
+    """The same network and preparation, at the same spacing unless that follows the template."""
+    train, inference = read(bundle, "train"), read(bundle, "inference")
     assert {key: inference[key] for key in NETWORK} == {key: train[key] for key in NETWORK}
     assert inference["network_def"] | {"landmarks": "$len(@landmark_names)"} == train["network_def"]
     assert inference["preprocessing"] == train["deterministic"]
-    assert inference["working_spacing_mm"] == train["working_spacing_mm"]
+    if bundle == SELFTRAINING:
+        assert inference["working_spacing_mm"] == train["working_spacing_mm"]
 
 
-def test_starts_from_the_network_of_the_matching() -> None:
-    train, matching = read(BUNDLE, "train"), read(MATCHING, "inference")
+@BUNDLES
+def test_starts_from_the_network_of_the_matching(bundle: Path) -> None:
+    train, matching = read(bundle, "train"), read(STARTS[bundle], "inference")
+    assert train["start_weights"]["bundle"] == STARTS[bundle].name
     assert train["embedding"] == matching["network_def"]
-    shared = (*NETWORK, "embedding_size", "working_spacing_mm")
+    followed = ("longest_side",) if bundle == VOLUME_SELFTRAINING else ("working_spacing_mm",)
+    shared = (*NETWORK, "embedding_size", *followed)
     assert {key: train[key] for key in shared} == {key: matching[key] for key in shared}
     crop = {"_target_": "medpixcl.transforms.CropUniformEdgesd", "keys": "image"}
-    steps = [one for one in train["deterministic"]["transforms"] if one != crop]
-    assert steps == matching["preprocessing"]["transforms"]
+    steps = [dict(one) for one in train["deterministic"]["transforms"] if one != crop]
+    prepared = [dict(one) for one in matching["preprocessing"]["transforms"]]
+    prepared[1].pop("longest_side", None)  # the training knows the spacing of its template
+    assert steps == prepared
+    matched = {key: train["matcher"].get(key) for key in ("levels", "upright")}
+    assert matched == {key: matching.get(key) for key in ("levels", "upright")}
 
 
-def test_metadata_tells_the_shape_of_the_output() -> None:
-    inference, metadata = read(BUNDLE, "inference"), read(BUNDLE, "metadata")
+@BUNDLES
+def test_metadata_tells_the_shape_of_the_output(bundle: Path) -> None:
+    inference, metadata = read(bundle, "inference"), read(bundle, "metadata")
     output = metadata["network_data_format"]["outputs"]["pred"]
-    assert output["num_channels"] == 3 * len(inference["landmark_names"])
+    assert output["num_channels"] == (1 + inference["spatial_dims"]) * len(inference["landmark_names"])
 
 
-def test_published_weights_load() -> None:
-    parser = ConfigParser(read(BUNDLE, "inference"))
-    state = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+@BUNDLES
+def test_published_weights_load(bundle: Path) -> None:
+    parser = ConfigParser(read(bundle, "inference"))
+    state = torch.load(bundle / "models" / "model.pt", weights_only=True)
     assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
     parser.get_parsed_content("network_def").load_state_dict(state)
-    assert (BUNDLE / "models" / "model.pt").stat().st_size < 16 * 2**20
+    assert (bundle / "models" / "model.pt").stat().st_size < 16 * 2**20
 
 
 def test_detection_writes_what_matching_writes(tmp_path: Path) -> None:
     write_landmark_phantoms(tmp_path / "data", 2, (64, 64))
     run(
-        config_file=str(BUNDLE / "configs" / "inference.json"),
-        bundle_root=str(BUNDLE),
+        config_file=str(SELFTRAINING / "configs" / "inference.json"),
+        bundle_root=str(SELFTRAINING),
         logging_file=False,
         images=str(tmp_path / "data"),
         pixel_mm=1.0,
@@ -75,21 +88,23 @@ def test_detection_writes_what_matching_writes(tmp_path: Path) -> None:
     assert "template" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8").split("<main>")[0].lower()
 
 
+@BUNDLES
 @pytest.mark.parametrize("config", ["inference", "evaluate"])
-def test_initialises_without_data(config: str, tmp_path: Path) -> None:
+def test_initialises_without_data(config: str, bundle: Path, tmp_path: Path) -> None:
     """Every property that MONAI requires can be built on an empty folder."""
-    files = [str(BUNDLE / "configs" / f"{name}.json") for name in dict.fromkeys(["inference", config])]
+    files = [str(bundle / "configs" / f"{name}.json") for name in dict.fromkeys(["inference", config])]
     made = ConfigWorkflow(
-        files, workflow_type="infer", logging_file=False, bundle_root=str(BUNDLE), dataset_dir=str(tmp_path)
+        files, workflow_type="infer", logging_file=False, bundle_root=str(bundle), dataset_dir=str(tmp_path)
     )
     made.initialize()
     assert made.check_properties() == []
 
 
-def test_properties_of_training(tmp_path: Path) -> None:
-    files = [str(BUNDLE / "configs" / f"{name}.json") for name in ("train", "smoke")]
+@BUNDLES
+def test_properties_of_training(bundle: Path, tmp_path: Path) -> None:
+    files = [str(bundle / "configs" / f"{name}.json") for name in ("train", "smoke")]
     made = ConfigWorkflow(
-        files, workflow_type="train", logging_file=False, bundle_root=str(BUNDLE), output_dir=str(tmp_path)
+        files, workflow_type="train", logging_file=False, bundle_root=str(bundle), output_dir=str(tmp_path)
     )
     made.initialize()
     assert made.check_properties() == []
