@@ -15,7 +15,7 @@ from medpixcl.networks import PixelEmbeddingNet
 from tests.bundles.formatting import formatted
 from tests.tiny import MATCHING, PRETRAINING, ROOT, VOLUME_MATCHING, VOLUME_PRETRAINING
 
-BUNDLES = sorted((ROOT / "bundles").iterdir())
+BUNDLES = sorted(path for path in (ROOT / "bundles").iterdir() if path.is_dir())
 CONFIGS = sorted((ROOT / "bundles").glob("*/configs/*.json"))
 TRAINING = [path for path in CONFIGS if path.stem == "train"]
 EMBEDDING = pytest.mark.parametrize(
