@@ -53,13 +53,10 @@ def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    try:
-        with drafted(path) as draft, draft.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with drafted(path) as draft, draft.open("wb") as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:

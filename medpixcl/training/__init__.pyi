@@ -19,9 +19,9 @@ from .handlers import (
     GradientClipping as GradientClipping,
     LastWeights as LastWeights,
     PeriodicValidation as PeriodicValidation,
-    ResumeHandler as ResumeHandler,
     WeightsLoader as WeightsLoader,
 )
+from .interruption import StopOnSignal as StopOnSignal
 from .leak_probe import LeakProbeR2 as LeakProbeR2
 from .mixup import (
     ErrorAgainstLinear as ErrorAgainstLinear,
@@ -45,6 +45,7 @@ from .processes import (
     start_processes as start_processes,
 )
 from .recipe import TrainingHandlers as TrainingHandlers
+from .resume import DivergenceWatch as DivergenceWatch, ResumeHandler as ResumeHandler
 from .segmentation import DiceByClass as DiceByClass, SegmentationPrepareBatch as SegmentationPrepareBatch
 from .self_training import (
     Relabelling as Relabelling,
