@@ -1,5 +1,7 @@
 """A lock on a folder, so that one process alone works in it; the kernel releases it when the process ends or dies."""
 
+import errno
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ try:
     import fcntl
 except ModuleNotFoundError:  # not on Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 """Name of the locked file; it holds the number of the process and goes when the lock is released."""
@@ -26,7 +30,7 @@ def locked_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         ValueError: If another process has locked the folder.
     """
-    first = hold_folder(folder)
+    first = _lock(folder)
     try:
         yield
     finally:
@@ -34,12 +38,8 @@ def locked_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
             _release(Path(folder).resolve())
 
 
-def hold_folder(folder: str | os.PathLike[str]) -> bool:
-    """Lock a folder as :func:`locked_folder` does, until this process ends; return False if it held the lock already.
-
-    Raises:
-        ValueError: If another process has locked the folder.
-    """
+def _lock(folder: str | os.PathLike[str]) -> bool:
+    """Lock a folder; False if this process had locked it already."""
     place = checked_folder(folder, "the folder of the run")
     place.mkdir(parents=True, exist_ok=True)
     place = place.resolve()
@@ -59,7 +59,10 @@ def _locked_file(path: Path) -> int:
         try:
             # A lock of POSIX: it belongs to this process alone and also holds between the machines of a cluster.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                log.warning("%s cannot be locked (%s): start no second process in it", path.parent, error.strerror)
+                return file
             holder = os.pread(file, 20, 0).decode("ascii", "replace") or "unknown"
             os.close(file)
             raise ValueError(

@@ -155,5 +155,5 @@ def shipped_digests(sums: Path) -> dict[str, str]:
     """
     if not sums.is_file():
         return {}
-    lines = (line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines())
+    lines = (line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8", errors="replace").splitlines())
     return {parts[1].lstrip("*"): parts[0] for parts in lines if len(parts) == 2}

@@ -115,12 +115,19 @@ class StopOnSignal:
         _restore(self._before)
         self._before = {}
 
-    def stopped_loading(self, engine: Engine) -> None:
-        """Save and end if a signal stopped the program while the next batch was awaited, whose processes it killed."""
-        if self.asked is not None and self._between_steps:
-            self._end(engine, within=engine.state.iteration % engine.state.epoch_length > 0)
-        if self.asked is not None:
-            raise self._stopped("the state of the last complete epoch")
+    def stopped_loading(self, engine: Engine) -> TrainingStopped | None:
+        """Save if the error came after a signal, which has killed the processes that the next batch was awaited from.
+
+        Args:
+            engine: Trainer that the error has ended.
+
+        Returns:
+            What to raise instead of the error; None if there was no signal.
+        """
+        if self.asked is None:
+            return None
+        made = engine.state.iteration % engine.state.epoch_length
+        return self._saved(engine, within=self._between_steps and made > 0)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked is not None and number == signal.SIGINT:
@@ -135,11 +142,11 @@ class StopOnSignal:
     def _after_step(self, engine: Engine) -> None:
         made = engine.state.iteration % engine.state.epoch_length
         if self._agreed() and made and made % getattr(engine, "accumulation_steps", 1) == 0:
-            self._end(engine, within=True)
+            raise self._saved(engine, within=True)
 
     def _after_epoch(self, engine: Engine) -> None:
         if self._agreed():
-            self._end(engine, within=False)
+            raise self._saved(engine, within=False)
 
     def _agreed(self) -> bool:
         """Whether any process was asked to stop; all of them take its signal."""
@@ -151,14 +158,12 @@ class StopOnSignal:
             )
         return self.asked is not None
 
-    def _end(self, engine: Engine, *, within: bool) -> None:
+    def _saved(self, engine: Engine, *, within: bool) -> TrainingStopped:
+        """Save within an epoch, and return what to raise."""
         kept = "the state of the last complete epoch"
         if within and sampler_of(engine) is not None:
             self.resume.save_within_epoch(engine)
             kept = f"the state after step {engine.state.iteration}"
-        raise self._stopped(kept)
-
-    def _stopped(self, kept: str) -> TrainingStopped:
         assert self.asked is not None
         place = self.resume.path
         there = f"{kept} in {place}: the same command goes on from there"

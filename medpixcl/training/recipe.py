@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from monai.engines import Evaluator, Trainer
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
 from torch import nn
 
-from medpixcl.data.folder_lock import hold_folder
+from medpixcl.data.folder_lock import locked_folder
 from medpixcl.training.averages import AveragedWeights
 from medpixcl.training.event_files import drop_events_after, silence_writers
 from medpixcl.training.failures import in_one_sentence
@@ -111,6 +112,7 @@ class TrainingHandlers:
         self.resume = ResumeHandler(str(Path(output_dir) / "resume.pt"), kept, self.watch)
         self.stop = StopOnSignal(self.resume)
         self.progress = EpochProgress(evaluator)
+        self._lock = ExitStack()
         self._raised: BaseException | None = None
         self.before = [handler for handler in (start, average) if handler is not None]
         self.after: list[Handler] = [
@@ -131,6 +133,7 @@ class TrainingHandlers:
         if idist.get_rank() == 0:
             self._take_folder()
             engine.add_event_handler(Events.STARTED, self._compare_images)
+            engine.add_event_handler(Events.COMPLETED, self._lock.close)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
         for handler in self.before:
             handler.attach(engine)
@@ -148,7 +151,7 @@ class TrainingHandlers:
     def _take_folder(self) -> None:
         """Lock the folder, and remove the events that will be logged once more."""
         folder = Path(self.output_dir)
-        hold_folder(folder)
+        self._lock.enter_context(locked_folder(folder))
         record = TrainingRecord(folder)
         begun = self.resume.path.is_file()
         logged_again = self.resume.saved_at if begun else record.started
@@ -168,14 +171,15 @@ class TrainingHandlers:
             raise error
         self.progress.close(engine)
         self.stop.close()
+        if isinstance(error, Exception | KeyboardInterrupt):
+            error = self.stop.stopped_loading(engine) or error
         if isinstance(error, TrainingStopped) and idist.get_rank() == 0:
             error.say()
-        if isinstance(error, Exception):
-            self.stop.stopped_loading(engine)
         if isinstance(error, NonFiniteLossError):
             there = self.resume.fall_back()
             goes_on = "goes on from the last state that had not diverged" if there else "starts anew"
             error = NonFiniteLossError(f"{error}; with other settings the same command {goes_on}")
+        self._lock.close()
         self._raised = in_one_sentence(error, engine.state.device, self.output_dir)
         raise self._raised
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,9 @@ def test_resume_equals_an_undisturbed_run(phantoms: Path, tmp_path: Path, monkey
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
     assert whole["labels"]["round"] == 2
     assert_identical(parts, whole)
+    with zipfile.ZipFile(tmp_path / "parts" / "resume.pt") as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert not any(text.encode() in content for text in (str(tmp_path), "phantom_"))
 
 
 def test_several_templates(phantoms: Path, tmp_path: Path) -> None:
