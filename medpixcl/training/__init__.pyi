@@ -10,6 +10,7 @@ from .detection import (
     LandmarkPrepareBatch as LandmarkPrepareBatch,
     annotated_shape as annotated_shape,
 )
+from .divergence import DivergenceWatch as DivergenceWatch
 from .handlers import (
     BestMetricState as BestMetricState,
     BestWeights as BestWeights,
@@ -45,7 +46,7 @@ from .processes import (
     start_processes as start_processes,
 )
 from .recipe import TrainingHandlers as TrainingHandlers
-from .resume import DivergenceWatch as DivergenceWatch, ResumeHandler as ResumeHandler
+from .resume import ResumeHandler as ResumeHandler
 from .segmentation import DiceByClass as DiceByClass, SegmentationPrepareBatch as SegmentationPrepareBatch
 from .self_training import (
     Relabelling as Relabelling,

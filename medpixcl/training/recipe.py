@@ -15,6 +15,7 @@ from torch import nn
 
 from medpixcl.data.folder_lock import locked_folder
 from medpixcl.training.averages import AveragedWeights
+from medpixcl.training.divergence import DivergenceWatch
 from medpixcl.training.event_files import drop_events_after, silence_writers
 from medpixcl.training.failures import in_one_sentence
 from medpixcl.training.handlers import (
@@ -29,7 +30,7 @@ from medpixcl.training.handlers import (
 )
 from medpixcl.training.interruption import StopOnSignal, TrainingStopped
 from medpixcl.training.record import TrainingRecord
-from medpixcl.training.resume import DivergenceWatch, ResumeHandler
+from medpixcl.training.resume import ResumeHandler
 
 log = logging.getLogger(__name__)
 
