@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from medpixcl.apps.renamed import renamed_id
 from medpixcl.data.folder_lock import locked_folder
 from medpixcl.training.config_data import PROGRAM_KEYS, as_data, is_plain
 from medpixcl.training.interruption import stopping_early
-from medpixcl.training.record import TrainingRecord, recorded_settings
+from medpixcl.training.record import RECORD, TrainingRecord, recorded_settings
 
 # Loggers that repeat what is raised as an error.
 ECHOES = (
@@ -154,13 +155,18 @@ def _training_folder(parser: ConfigParser) -> Iterator[None]:
         yield
         return
     folder = Path(parser.get_parsed_content("output_dir"))
-    with locked_folder(folder), stopping_early():
-        record, settings = TrainingRecord(folder), recorded_settings(parser.get())
-        if (folder / "resume.pt").is_file():
-            record.compare_settings(settings)
-        else:
-            record.begin(settings)
-        yield
+    there = folder.exists()
+    try:
+        with locked_folder(folder), stopping_early():
+            record, settings = TrainingRecord(folder), recorded_settings(parser.get())
+            if (folder / "resume.pt").is_file():
+                record.compare_settings(settings)
+            else:
+                record.begin(settings)
+            yield
+    finally:
+        if not there and [path.name for path in folder.glob("*")] == [RECORD]:  # nothing has been trained
+            shutil.rmtree(folder)
 
 
 def read_bundle(
