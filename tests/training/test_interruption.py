@@ -44,7 +44,7 @@ def undisturbed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def command(manifest: Path, run: Path, *options: str, **changes: Any) -> list[str]:
     """Arguments of a training with a configuration of its own."""
-    config = write_config(run.parent / f"{run.name}.json", **STEPS, **changes)
+    config = write_config(run.parent / f"{run.name}.json", **STEPS | changes)
     where = ["--data", str(manifest), "-o", str(run), "--trust", "--config", str(config)]
     return ["pretrain", str(PRETRAINING), *where, *options]
 
@@ -156,7 +156,9 @@ def test_at_random_moments(number: int, workers: int, group: bool, tmp_path: Pat
     def run_until(run: Path, delay: float | None) -> int:
         before = set(run.glob("events*"))
         line = [sys.executable, "-m", "medpixcl", *command(manifest, run, *options, **slow)]
-        process = subprocess.Popen(line, env=environment(), stdout=-3, stderr=-3, start_new_session=True)
+        process = subprocess.Popen(
+            line, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         while delay is not None and process.poll() is None and set(run.glob("events*")) <= before:
             time.sleep(0.02)
         time.sleep(delay or 0)
