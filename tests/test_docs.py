@@ -75,7 +75,7 @@ RUN = [block for block in ALL_BLOCKS if block.info == "python run" and "..." not
 
 
 def test_pages_are_found() -> None:
-    assert [card.parts[-3] for card in CARDS] == sorted(path.name for path in (ROOT / "bundles").iterdir())
+    assert [card.parts[-3] for card in CARDS] == sorted(path.name for path in BUNDLES)
     assert {"README.md", "docs/guide/quickstart.md"} <= {name_of(page) for page in PAGES}
     assert len(CALLS) >= 8
     assert len(RUN) >= 3

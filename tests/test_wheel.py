@@ -38,8 +38,9 @@ def test_contents(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         packed = {name.removeprefix("medpixcl/") for name in file.namelist() if name.startswith("medpixcl/bundles/")}
     tracked = [path.relative_to(ROOT) for path in (ROOT / "bundles").rglob("*") if path.is_file()]
-    expected = {path.as_posix() for path in tracked if path.parts[2] in ("configs", "docs", "LICENSE")}
-    assert packed == expected | {f"bundles/{name}/models/model.pt" for name in documented_weights()}
+    expected = {path.as_posix() for path in tracked if path.parts[2:3] in [("configs",), ("docs",), ("LICENSE",)]}
+    expected |= {f"bundles/{name}/models/model.pt" for name in documented_weights()}
+    assert packed == expected | {"bundles/weights.sha256"}
 
 
 def test_match_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_match_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
 
     listed = run("bundles", "list").splitlines()
     assert {line.strip() for line in listed if line.strip().startswith(str(place))} == {
-        str(folder) for folder in (place / "medpixcl" / "bundles").iterdir()
+        str(folder) for folder in (place / "medpixcl" / "bundles").iterdir() if folder.is_dir()
     }, "it is the installed package that runs"
     with_weights = {line.split()[0] for line in listed if line.endswith("weights: yes")}
     assert with_weights == documented_weights()

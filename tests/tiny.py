@@ -72,8 +72,10 @@ def edited_bundle(bundle: Path, folder: Path, config: str, **changes: Any) -> Pa
 
 
 def checkpoint(output: Path) -> dict[str, Any]:
-    """What a training would resume from."""
-    return torch.load(output / "resume.pt", weights_only=True)
+    """What a training would resume from, without the time at which it was saved."""
+    content = torch.load(output / "resume.pt", weights_only=True)
+    del content["time"]
+    return content
 
 
 def medpixcl(*arguments: object) -> int:

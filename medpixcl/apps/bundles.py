@@ -4,7 +4,9 @@ import copy
 import inspect
 import json
 import logging
+import os
 import re
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,10 @@ from yaml import YAMLError
 
 from medpixcl.apps.bundle_search import BundleError, UntrustedBundleError, distrust, is_trusted
 from medpixcl.apps.renamed import renamed_id
+from medpixcl.data.folder_lock import locked_folder
 from medpixcl.training.config_data import PROGRAM_KEYS, as_data, is_plain
+from medpixcl.training.interruption import stopping_early
+from medpixcl.training.record import RECORD, TrainingRecord, recorded_settings
 
 # Loggers that repeat what is raised as an error.
 ECHOES = (
@@ -122,12 +127,13 @@ def run_bundle(
 
     Raises:
         BundleError: If a setting names no id of the configuration.
-        ValueError: If a component rejects its input; MONAI's wrapper around the message is removed.
+        ValueError: If a component rejects its input; MONAI's wrapper around the message is removed. If another process
+            trains in the output folder, or the training there began with other annotations.
     """
     parser = read_bundle(bundle, config, settings, extra_configs=extra_configs)
     for name in ECHOES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with own_errors():
+    with own_errors(), _training_folder(parser):
         workflow = ConfigWorkflow(
             config_file=str(bundle / "configs" / f"{config}.json"),
             meta_file=str(bundle / "configs" / "metadata.json"),
@@ -139,6 +145,28 @@ def run_bundle(
         workflow.run()
         workflow.finalize()
     return workflow
+
+
+@contextmanager
+def _training_folder(parser: ConfigParser) -> Iterator[None]:
+    """Lock the folder of a training and compare the settings with those that it began with; nothing for other runs."""
+    trains = any("train::trainer" in str(step) for step in parser.get("run") or ())
+    if not trains or "output_dir" not in parser or int(os.environ.get("RANK", "0")) > 0:
+        yield
+        return
+    folder = Path(parser.get_parsed_content("output_dir"))
+    there = folder.exists()
+    try:
+        with locked_folder(folder), stopping_early():
+            record, settings = TrainingRecord(folder), recorded_settings(parser.get())
+            if (folder / "resume.pt").is_file():
+                record.compare_settings(settings)
+            else:
+                record.begin(settings)
+            yield
+    finally:
+        if not there and [path.name for path in folder.glob("*")] == [RECORD]:  # nothing has been trained
+            shutil.rmtree(folder)
 
 
 def read_bundle(

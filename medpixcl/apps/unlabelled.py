@@ -13,6 +13,7 @@ from medpixcl.apps.images import SHOWN, ImageList, Images
 from medpixcl.coordinates import spacing_of, working_affine
 from medpixcl.data.datalist import files_of, without_files
 from medpixcl.matching import LandmarkMatcher, Population
+from medpixcl.networks.checkpoints import NotACheckpointError, check_finite, read_checkpoint, write_checkpoint
 from medpixcl.networks.weights import weights_digest
 
 SUFFIX = ".pt"
@@ -137,7 +138,6 @@ class UnlabelledImages:
 
 def write_population(path: Path, population: Population, names: Sequence[str], network: nn.Module) -> None:
     """Write a population with its landmark names and the network's digest; the file holds no image data."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "names": list(names),
         "network": weights_digest(network),
@@ -147,7 +147,7 @@ def write_population(path: Path, population: Population, names: Sequence[str], n
         "images": population.images,
         "cell_mm": population.cell_mm,
     }
-    torch.save(content, path)
+    write_checkpoint(path, content)
 
 
 def read_population(path: str, names: Sequence[str], network: nn.Module | None = None) -> Population:
@@ -176,11 +176,34 @@ def _content(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ValueError(f"no population at {path}: give the population.pt of an earlier run, or a folder of images")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # the bytes of another kind of file can raise anything
-        raise ValueError(f"{path} is no population: give the population.pt of an earlier run") from error
-    if not isinstance(content, dict) or content.keys() != KEYS:
+        content = read_checkpoint(path)
+    except NotACheckpointError:
+        content = None
+    if not isinstance(content, dict) or content.keys() != KEYS or not _fits(**content):
         raise ValueError(f"{path} is no population: give the population.pt of an earlier run")
+    several = {kind: content[kind] for kind in ("vectors", "around")}
+    tensors = {f"{kind}, level {level}": rows for kind in several for level, rows in enumerate(several[kind])}
+    check_finite(path, tensors | {"weights": content["weights"]})
     return content
+
+
+def _fits(names: Any, network: Any, vectors: Any, around: Any, weights: Any, images: Any, cell_mm: Any) -> bool:
+    """Whether the parts of a population have the types and the shapes that :func:`write_population` gives them."""
+    return (
+        isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and isinstance(network, str)
+        and isinstance(images, int)
+        and isinstance(cell_mm, float)
+        and cell_mm > 0
+        and isinstance(vectors, list)
+        and isinstance(around, list)
+        and len(vectors) == len(around) > 0
+        and all(_is_rows(one, len(names), 2) for one in vectors)
+        and all(_is_rows(one, len(names), 3) for one in around)
+        and _is_rows(weights, len(names), 1)
+    )
+
+
+def _is_rows(value: Any, rows: int, dims: int) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim == dims and len(value) == rows

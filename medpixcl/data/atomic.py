@@ -1,6 +1,7 @@
 """Write files completely or not at all."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,12 +33,29 @@ def replaced_atomically(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
 
 @contextmanager
 def drafted(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Name a temporary file beside the one to write, in a folder that exists; it is renamed at the end, or removed."""
+    """Name a temporary file beside the one to write, in a folder that exists; it is renamed at the end, or removed.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk; the error names the file that was to be written.
+    """
     target = checked_file(path, "the output")
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield draft
         draft.replace(target)
+    except OSError as error:
+        if error.filename not in (None, str(draft)):
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def remove_drafts(path: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left of :func:`drafted` beside a file that no other process writes now."""
+    target = Path(path)
+    named = re.compile(rf"\.{re.escape(target.name)}(\.\d+)?\.tmp")
+    for one in target.parent.iterdir() if target.parent.is_dir() else ():
+        if named.fullmatch(one.name):
+            one.unlink(missing_ok=True)

@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from monai.data import CacheDataset
 from monai.transforms import Compose, Randomizable
 from torch.utils.data import Dataset, DistributedSampler
+from tqdm import tqdm
 
 from medpixcl.data.datalist import SOURCE
 
@@ -47,6 +49,17 @@ class PreparedItems(CacheDataset):
         super().__init__(
             data, steps, cache_rate=cache_rate, num_workers=cache_workers, progress=progress, copy_cache=False
         )
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
+        """Prepare the items as MONAI does, but leave no thread at work after an error: it would abort the exit."""
+        numbers = range(self.cache_num) if indices is None else indices
+        with ThreadPoolExecutor(self.num_workers) as pool:
+            done = pool.map(self._load_cache_item, numbers)
+            try:
+                return list(tqdm(done, total=len(numbers), desc="Loading dataset", disable=not self.progress))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 class SeededDataset(Dataset):
@@ -165,12 +178,18 @@ class EpochSampler(DistributedSampler):
             sampled = balanced_indices(self.sources, self.repeats, seed=seed, epoch=0)
         super().__init__(sampled, num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.taken = self.num_samples if items is None else min(self.num_samples, -(-items // replicas))
+        self._left_out = 0
 
     def __len__(self) -> int:
         return self.taken
 
+    def leave_out(self, items: int) -> None:
+        """Begin the next pass, and no later one, after a number of items that this process has trained on before."""
+        self._left_out = items
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        places = itertools.islice(super().__iter__(), self.taken)
+        places = itertools.islice(super().__iter__(), self._left_out, self.taken)
+        self._left_out = 0
         if not self.sources:
             return ((self.epoch, index) for index in places)
         order = balanced_indices(self.sources, self.repeats, seed=self.seed, epoch=self.epoch if self.shuffle else 0)

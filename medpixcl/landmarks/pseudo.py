@@ -1,6 +1,9 @@
 """Pseudo-landmarks of unlabelled images: positions found by a method, each with a weight of trust."""
 
+import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,15 +63,46 @@ class PseudoLandmarks:
         """Images that have landmarks."""
         return list(self._points)
 
+    def place(self, images: Iterable[str]) -> None:
+        """Give the landmarks that a state was restored with to its images, wherever their common folder lies now.
+
+        Args:
+            images: Paths of all images of the training.
+        """
+        paths = {mark: path for path, mark in _marks(images).items()}
+        for stored in (self._points, self._weights):
+            for mark in stored.keys() & paths.keys():
+                stored[paths[mark]] = stored.pop(mark)
+
     def missing_among(self, images: Iterable[str]) -> list[str]:
         """Return the images that have no landmarks yet."""
         return [image for image in images if image not in self._points]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all landmarks and weights."""
-        return {"round": self.round, "points": dict(self._points), "weights": dict(self._weights)}
+        """Return all landmarks and weights; a digest stands for the path of an image, which may name a person."""
+        marks = _marks(self._points)
+        points, weights = (
+            {marks[image]: value for image, value in stored.items()} for stored in (self._points, self._weights)
+        )
+        return {"round": self.round, "points": points, "weights": weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore landmarks and weights."""
+        """Restore landmarks and weights; :meth:`place` gives them to their images."""
         self.round = state["round"]
         self._points, self._weights = dict(state["points"]), dict(state["weights"])
+
+
+def _marks(images: Iterable[str]) -> dict[str, str]:
+    """A digest for each image of its path within the folder that all of them have in common.
+
+    What is no absolute path stays as it is.
+    """
+    images = list(images)
+    paths = [Path(image) for image in images if os.path.isabs(image)]  # noqa: PTH117 - thousands of times
+    base = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
+    digests = {str(path): _digest(path.relative_to(base)) for path in paths}
+    return {image: digests.get(image, image) for image in images}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.as_posix().encode("utf-8", "surrogateescape")).hexdigest()[:32]

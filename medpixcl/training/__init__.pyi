@@ -10,6 +10,7 @@ from .detection import (
     LandmarkPrepareBatch as LandmarkPrepareBatch,
     annotated_shape as annotated_shape,
 )
+from .divergence import DivergenceWatch as DivergenceWatch
 from .handlers import (
     BestMetricState as BestMetricState,
     BestWeights as BestWeights,
@@ -19,9 +20,9 @@ from .handlers import (
     GradientClipping as GradientClipping,
     LastWeights as LastWeights,
     PeriodicValidation as PeriodicValidation,
-    ResumeHandler as ResumeHandler,
     WeightsLoader as WeightsLoader,
 )
+from .interruption import StopOnSignal as StopOnSignal
 from .leak_probe import LeakProbeR2 as LeakProbeR2
 from .mixup import (
     ErrorAgainstLinear as ErrorAgainstLinear,
@@ -45,6 +46,7 @@ from .processes import (
     start_processes as start_processes,
 )
 from .recipe import TrainingHandlers as TrainingHandlers
+from .resume import ResumeHandler as ResumeHandler
 from .segmentation import DiceByClass as DiceByClass, SegmentationPrepareBatch as SegmentationPrepareBatch
 from .self_training import (
     Relabelling as Relabelling,

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
@@ -190,13 +191,17 @@ class AdaptiveClasses:
         self.events.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums, cuts and ratios; empty when nothing is adaptive."""
-        return {"sums": self.sums, **self.classes.state_dict()} if self.classes.adaptive else {}
+        """Sums, cuts and ratios; empty when nothing is adaptive. Each process must call it."""
+        if not self.classes.adaptive:
+            return {}
+        return {"sums": self.sums, "epoch_sums": over_processes(self.epoch_sums), **self.classes.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore sums, cuts and ratios."""
         if self.classes.adaptive:
             self.sums = state["sums"]
+            if idist.get_rank() == 0:  # which holds the sums of all processes within an epoch
+                self.epoch_sums = state.get("epoch_sums", self.epoch_sums)
             self.classes.load_state_dict(state)
 
     def _write_scalars(self, epoch: int) -> None:

@@ -1,11 +1,14 @@
 """TensorBoard event files: written by several handlers, and cut back when a killed training resumes."""
 
 import logging
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from medpixcl.data.atomic import drafted
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -52,6 +55,18 @@ class EventWriter:
             self._writer = None
 
 
+def silence_writers() -> None:
+    """Print no traceback of TensorBoard's threads, as on a full disk: the next event raises the same error."""
+    before = threading.excepthook
+
+    def print_others(failed: threading.ExceptHookArgs) -> None:
+        if type(failed.thread).__name__ != "_AsyncWriterThread":
+            before(failed)
+
+    if getattr(before, "__name__", "") != print_others.__name__:
+        threading.excepthook = print_others
+
+
 def drop_events_after(folder: Path, time: float) -> None:
     """Remove events logged after a given time, so that a training that resumes there logs nothing twice.
 
@@ -61,6 +76,8 @@ def drop_events_after(folder: Path, time: float) -> None:
         folder: Folder of the event files; subfolders are not changed.
         time: Time in seconds since 1970, such as that of the last checkpoint.
     """
+    for draft in folder.glob(".events.out.tfevents.*.tmp"):
+        draft.unlink(missing_ok=True)
     for path in folder.glob("events.out.tfevents.*"):
         if path.is_file():
             try:
@@ -76,11 +93,10 @@ def _drop_records_after(path: Path, time: float) -> None:
 
     records = list(RawEventFileLoader(str(path)).Load())
     kept = [record for record in records if Event.FromString(record).wall_time <= time]
-    if len(kept) == len(records):
-        return
-    draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("wb") as file:
-        writer = RecordWriter(file)
-        for record in kept:
-            writer.write(record)
-    draft.replace(path)
+    if not kept and records:
+        path.unlink()
+    elif len(kept) < len(records):
+        with drafted(path) as draft, draft.open("wb") as file:
+            writer = RecordWriter(file)
+            for record in kept:
+                writer.write(record)

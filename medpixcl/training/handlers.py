@@ -1,4 +1,4 @@
-"""Handlers that training needs beyond MONAI's and Ignite's: exact resume, gradient clipping, a guard against NaN."""
+"""Handlers that training needs beyond MONAI's and Ignite's: best weights, gradient clipping, a guard against NaN."""
 
 import logging
 import math
@@ -14,11 +14,14 @@ from monai.engines import IterationEvents
 from monai.handlers import EarlyStopHandler, ValidationHandler
 from monai.utils import ImageMetaKey
 
+from medpixcl.data.atomic import remove_drafts
+from medpixcl.networks.checkpoints import count_non_finite
 from medpixcl.networks.weights import TransferReport, load_weights
+from medpixcl.training.resume import write_on_first_process
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss is NaN or infinite."""
+    """The loss, its gradient or the weights are NaN or infinite."""
 
 
 def batch_files(batch: Any) -> list[str]:
@@ -44,17 +47,14 @@ class FiniteLossGuard:
         Raises:
             NonFiniteLossError: If it is NaN or infinite.
         """
-        loss = engine.state.output["loss"].item()
-        if not math.isfinite(loss):
-            files = ", ".join(batch_files(engine.state.batch)) or "unknown files"
-            raise NonFiniteLossError(
-                f"the loss is {loss} at iteration {engine.state.iteration}, made from {files}: "
-                "check these images, or lower the learning rate"
-            )
+        _refuse_non_finite("the loss", engine.state.output["loss"].item(), engine)
 
 
 class GradientClipping:
     """Clips the norm of all gradients, after undoing the scaling of mixed precision.
+
+    A gradient that is not finite would make the weights NaN, so it stops the training; with a gradient scaler, which
+    leaves out such a step, it does not.
 
     Args:
         max_norm: Maximum norm of all gradients together.
@@ -68,10 +68,25 @@ class GradientClipping:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
-        """Clip the gradients of the engine's network."""
+        """Clip the gradients of the engine's network.
+
+        Raises:
+            NonFiniteLossError: If their norm is NaN or infinite, and no scaler leaves out the step.
+        """
         if engine.scaler is not None:
             engine.scaler.unscale_(engine.optimizer)
-        torch.nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_norm)
+        norm = torch.nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_norm)
+        if engine.scaler is None:
+            _refuse_non_finite("the norm of the gradient", norm.item(), engine)
+
+
+def _refuse_non_finite(what: str, value: float, engine: Engine) -> None:
+    if not math.isfinite(value):
+        files = ", ".join(batch_files(engine.state.batch)) or "unknown files"
+        raise NonFiniteLossError(
+            f"{what} is {value} at iteration {engine.state.iteration}, made from {files}: check these images, or lower "
+            "the learning rate"
+        )
 
 
 class PeriodicValidation(ValidationHandler):
@@ -131,13 +146,18 @@ class BestWeights:
 
     def attach(self, engine: Engine) -> None:
         """Check the metric at the end of every validation."""
+        engine.add_event_handler(Events.STARTED, _remove_drafts, self.path)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Save if this validation is the best."""
+        """Save if this validation is the best.
+
+        Raises:
+            NonFiniteLossError: If the weights are not finite.
+        """
         if engine.state.best_metric_epoch == engine.state.epoch:
             state = self.network.state_dict()
-            write_checkpoint(self.path, {name: state[name] for name in state if name.startswith(self.part)})
+            _write_weights(self.path, {name: state[name] for name in state if name.startswith(self.part)}, engine)
 
 
 class LastWeights:
@@ -153,11 +173,31 @@ class LastWeights:
 
     def attach(self, engine: Engine) -> None:
         """Write at the end of every epoch."""
+        engine.add_event_handler(Events.STARTED, _remove_drafts, self.path)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Write the file."""
-        write_checkpoint(self.path, self.network.state_dict())
+        """Write the file.
+
+        Raises:
+            NonFiniteLossError: If the weights are not finite.
+        """
+        _write_weights(self.path, self.network.state_dict(), engine)
+
+
+def _remove_drafts(path: Path) -> None:
+    if idist.get_rank() == 0:
+        remove_drafts(path)
+
+
+def _write_weights(path: Path, state: Mapping[str, torch.Tensor], engine: Engine) -> None:
+    """Write weights that are finite."""
+    if any(map(count_non_finite, state.values())):
+        raise NonFiniteLossError(
+            f"the weights are not finite after epoch {engine.state.epoch}, so {path} is not written: lower the "
+            "learning rate"
+        )
+    write_on_first_process(path, state)
 
 
 class EarlyStop(EarlyStopHandler):
@@ -182,64 +222,6 @@ class EarlyStop(EarlyStopHandler):
         self._handler.load_state_dict(state)
         if self._handler.counter >= self.patience:
             self._handler.trainer.terminate()
-
-
-class ResumeHandler:
-    """Saves the state of the training after every epoch, and resumes from it if the file exists.
-
-    The file is replaced atomically, so a killed run leaves the last complete epoch. With seeded items
-    (:class:`medpixcl.data.seeded.SeededDataset`) a resumed run ends with the same weights as an uninterrupted one.
-
-    Args:
-        path: Checkpoint file to write and resume from.
-        objects: Network, optimizer, scheduler and anything else with ``state_dict``, by name; the engine itself is
-            added. An object with an empty state may be missing from the file.
-    """
-
-    def __init__(self, path: str, objects: Mapping[str, Any]) -> None:
-        self.path, self.objects = Path(path), dict(objects)
-
-    def attach(self, engine: Engine) -> None:
-        """Load when the engine starts, save at the end of every epoch."""
-        engine.add_event_handler(Events.STARTED, self.load)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
-
-    def load(self, engine: Engine) -> None:
-        """Restore the state of the last complete epoch, if there is one.
-
-        Raises:
-            ValueError: If the file is damaged, of another kind, or of a run with other settings or an earlier version.
-        """
-        if not self.path.is_file():
-            return
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            epoch, iteration = int(content["epoch"]), int(content["iteration"])
-            for name, value in self.objects.items():
-                if value.state_dict() or content.get(name):
-                    value.load_state_dict(content[name])
-        except OSError:
-            raise
-        except Exception as error:  # the bytes of another kind of file, and states of other objects, can raise anything
-            raise ValueError(
-                f"{self.path} is damaged or of a run with another network or an earlier version: give another output "
-                "folder to start anew, or the settings of that run to go on"
-            ) from error
-        engine.state.epoch, engine.state.iteration = epoch, iteration
-
-    def save(self, engine: Engine) -> None:
-        """Replace the checkpoint."""
-        content = {name: value.state_dict() for name, value in self.objects.items()}
-        write_checkpoint(self.path, content | {"epoch": engine.state.epoch, "iteration": engine.state.iteration})
-
-
-def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Save atomically, on the first process only; a temporary file left by a killed run is replaced later."""
-    if idist.get_rank() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.tmp")
-        torch.save(content, draft)
-        draft.replace(path)
 
 
 class EpochProgress:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,18 +13,24 @@ from monai.engines import Evaluator, Trainer
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
 from torch import nn
 
+from medpixcl.data.folder_lock import locked_folder
 from medpixcl.training.averages import AveragedWeights
-from medpixcl.training.event_files import drop_events_after
+from medpixcl.training.divergence import DivergenceWatch
+from medpixcl.training.event_files import drop_events_after, silence_writers
+from medpixcl.training.failures import in_one_sentence
 from medpixcl.training.handlers import (
     BestMetricState,
     EarlyStop,
     EpochProgress,
     FiniteLossGuard,
     GradientClipping,
+    NonFiniteLossError,
     PeriodicValidation,
-    ResumeHandler,
     WeightsLoader,
 )
+from medpixcl.training.interruption import StopOnSignal, TrainingStopped
+from medpixcl.training.record import TrainingRecord
+from medpixcl.training.resume import ResumeHandler
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +55,17 @@ class TrainingHandlers:
     5. the configuration's own handlers;
     6. validation, with early stopping, TensorBoard scalars and a line in the log for the evaluator;
     7. the progress bar, which shows the validation metric;
-    8. saving of the resume file, which then includes all changes by the handlers above;
-    9. TensorBoard scalars of the training.
+    8. TensorBoard scalars of the training;
+    9. saving of the resume file, which then includes all changes by the handlers above;
+    10. the end of the program when a signal asks for it (:class:`medpixcl.training.StopOnSignal`).
 
-    First, the events that a killed training logged after its last complete epoch are removed, as they will be repeated.
+    First, the folder is locked for this process, the data is compared with that which the training began with
+    (:mod:`medpixcl.training.record`), and the events that a killed training logged after the state on the disk are
+    removed, as they will be repeated.
 
     The resume file holds the network and its precision, the optimizer, the schedule, the best metric, the moving
-    average, the early-stopping state, and the objects in ``state``.
+    average, the early-stopping state, what tells a divergence, and the objects in ``state``. After a loss that is not
+    finite it holds the last state that had not diverged (:meth:`medpixcl.training.ResumeHandler.fall_back`).
 
     Args:
         network: Network in training, wrapped for mixed precision, not in ``DistributedDataParallel``.
@@ -97,22 +108,34 @@ class TrainingHandlers:
         kept = {"network": network, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
         kept |= {"precision": getattr(network, "precision", None), "best": BestMetricState(evaluator)}
         kept |= {"average": average, "early_stop": self.early_stop, **(state or {})}
-        self.resume = ResumeHandler(
-            str(Path(output_dir) / "resume.pt"), {name: value for name, value in kept.items() if value is not None}
-        )
+        self.watch = DivergenceWatch(network)
+        kept = {name: value for name, value in kept.items() if value is not None}
+        self.resume = ResumeHandler(str(Path(output_dir) / "resume.pt"), kept, self.watch)
+        self.stop = StopOnSignal(self.resume)
+        self.progress = EpochProgress(evaluator)
+        self._lock = ExitStack()
+        self._raised: BaseException | None = None
         self.before = [handler for handler in (start, average) if handler is not None]
         self.after: list[Handler] = [
             FiniteLossGuard(),
             GradientClipping(max_gradient_norm),
             LrScheduleHandler(lr_scheduler, print_lr=False, epoch_level=False),
+            self.watch,
             *extras,
             PeriodicValidation(val_interval, evaluator),
         ]
 
     def attach(self, engine: Trainer) -> None:
-        """Attach all handlers to the trainer, and the validation handlers to its evaluator."""
-        if not self.silent and self.resume.path.is_file() and idist.get_rank() == 0:
-            drop_events_after(Path(self.output_dir), self.resume.path.stat().st_mtime)
+        """Attach all handlers to the trainer, and the validation handlers to its evaluator.
+
+        Raises:
+            ValueError: If another process trains in the folder.
+        """
+        if idist.get_rank() == 0:
+            self._take_folder()
+            engine.add_event_handler(Events.STARTED, self._compare_images)
+            engine.add_event_handler(Events.COMPLETED, self._lock.close)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
         for handler in self.before:
             handler.attach(engine)
         engine.add_event_handler(Events.STARTED, self.resume.load)
@@ -120,10 +143,46 @@ class TrainingHandlers:
             step.attach(engine)
         self._attach_to_evaluator(engine)
         if not self.silent:
-            EpochProgress(self.evaluator).attach(engine)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.resume.save)
-        if not self.silent:
+            silence_writers()
+            self.progress.attach(engine)
             TensorBoardStatsHandler(log_dir=self.output_dir, output_transform=self._scalars(engine)).attach(engine)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.resume.save)
+        self.stop.attach(engine)
+
+    def _take_folder(self) -> None:
+        """Lock the folder, and remove the events that will be logged once more."""
+        folder = Path(self.output_dir)
+        self._lock.enter_context(locked_folder(folder))
+        record = TrainingRecord(folder)
+        begun = self.resume.path.is_file()
+        logged_again = self.resume.saved_at if begun else record.started
+        if not self.silent and logged_again is not None:
+            drop_events_after(folder, logged_again)
+        if not begun:
+            record.begin()
+
+    def _compare_images(self, engine: Trainer) -> None:
+        datasets = [getattr(one.data_loader, "dataset", None) for one in (engine, self.evaluator)]
+        items = [item for dataset in datasets for item in getattr(dataset, "data", ()) if isinstance(item, Mapping)]
+        TrainingRecord(Path(self.output_dir)).compare_images(items)
+
+    def _fail(self, engine: Trainer, error: BaseException) -> None:
+        """End the training, with the last good state on the disk, and raise the error in one sentence."""
+        if error is self._raised:  # Ignite tells of an error within an epoch twice
+            raise error
+        self.progress.close(engine)
+        self.stop.close()
+        if isinstance(error, Exception | KeyboardInterrupt):
+            error = self.stop.stopped_loading(engine) or error
+        if isinstance(error, TrainingStopped) and idist.get_rank() == 0:
+            error.say()
+        if isinstance(error, NonFiniteLossError):
+            there = self.resume.fall_back()
+            goes_on = "goes on from the last state that had not diverged" if there else "starts anew"
+            error = NonFiniteLossError(f"{error}; with other settings the same command {goes_on}")
+        self._lock.close()
+        self._raised = in_one_sentence(error, engine.state.device, self.output_dir)
+        raise self._raised
 
     def _attach_to_evaluator(self, trainer: Trainer) -> None:
         if self.early_stop is not None:

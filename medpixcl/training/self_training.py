@@ -122,6 +122,7 @@ class TemplateMatching:
     def __call__(self, engine: Engine) -> None:
         """Match the images without pseudo-landmarks."""
         pictures = pictures_of(*self.datasets)
+        self.labels.place(pictures)
         if not self.labels.missing_among(pictures):
             return
         if self.weights is not None:

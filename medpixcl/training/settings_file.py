@@ -8,7 +8,7 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.atomic import remove_drafts, write_text_atomically
 from medpixcl.landmarks.pseudo import PseudoLandmarks
 from medpixcl.matching import ShapeStatistics
 from medpixcl.training.config_data import is_plain
@@ -138,6 +138,7 @@ class SettingsFile:
     def __call__(self, engine: Engine) -> None:
         """Write the file; on the first process only."""
         if idist.get_rank() == 0:
+            remove_drafts(self.path)
             write_text_atomically(self.path, json.dumps(self.settings, indent=4) + "\n")
 
     def _add_shape(self, engine: Engine) -> None:

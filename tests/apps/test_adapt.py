@@ -17,7 +17,7 @@ from medpixcl.data.phantoms import write_landmark_phantoms
 from medpixcl.data.scan import scan
 from medpixcl.data.templates import template_items
 from tests.test_same_name_detection import TINY, distances, found_in
-from tests.tiny import checkpoint, medpixcl as command
+from tests.tiny import medpixcl as command
 
 ANNOTATED = [f"phantom_{number:03}.png" for number in range(4)]
 pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
@@ -34,6 +34,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "marks.csv").write_text("\n".join(row for row in rows if row.split(",")[0] in ["image", *ANNOTATED]))
     (folder / "images" / "copy.png").write_bytes((folder / "images" / ANNOTATED[0]).read_bytes())
     return folder
+
+
+def images_of(training: Path) -> set[str]:
+    """File names of the images that a training has seen."""
+    return {Path(name).name for name in json.loads((training / "training.json").read_text())["images"]}
 
 
 def matcher() -> medpixcl.Matcher:
@@ -56,11 +61,11 @@ def test_no_training_sees_what_is_measured(run: tuple[Path, Adapted]) -> None:
     """Neither the images held out nor another copy of their picture, not even without labels."""
     folder, _ = run
     for number, held in (1, ANNOTATED[0::2]), (2, ANNOTATED[1::2]):
-        seen = {Path(name).name for name in checkpoint(folder / "folds" / str(number))["labels"]["points"]}
+        seen = images_of(folder / "folds" / str(number))
         assert seen.isdisjoint(held)
         assert ("copy.png" in seen) is (ANNOTATED[0] not in held)
         assert seen >= set(ANNOTATED) - set(held)
-    seen = {Path(name).name for name in checkpoint(folder)["labels"]["points"]}
+    seen = images_of(folder)
     assert seen >= {*ANNOTATED, "phantom_007.png"}
 
 
@@ -180,7 +185,7 @@ def test_copies_are_held_out_wherever_they_lie(data: Path, tmp_path: Path) -> No
     medpixcl.adapt(tmp_path / "marked", tmp_path / "marked" / "landmarks.csv", images, tmp_path / "out",
                    matcher=matcher(), epochs=1, spacing_mm=1.0, settings=TINY, device="cpu")  # fmt: skip
     for number in 1, 2:
-        seen = {Path(name).name for name in checkpoint(tmp_path / "out" / "folds" / str(number))["labels"]["points"]}
+        seen = images_of(tmp_path / "out" / "folds" / str(number))
         assert ("0.png" in seen) is (ANNOTATED[0] in seen)
         assert ("twice.png" in seen) is (ANNOTATED[1] in seen)
     assert len(seen & {*ANNOTATED, "twice.png"}) in (2, 3)

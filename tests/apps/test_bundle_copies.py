@@ -25,7 +25,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_list_names_what_find_bundle_finds(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     installed = {one.name: one for one in list_bundles()}
-    assert installed.keys() == {path.name for path in (ROOT / "bundles").iterdir()}
+    assert installed.keys() == {path.name for path in (ROOT / "bundles").iterdir() if path.is_dir()}
     facts = json.loads((MATCHING / "configs" / "metadata.json").read_text())
     assert (installed[MATCHING.name].version, installed[MATCHING.name].task) == (facts["version"], facts["task"])
     assert installed[MATCHING.name].weights

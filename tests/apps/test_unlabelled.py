@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -132,3 +133,33 @@ class TestFile:
             read_population(str(path), ("a",))
         with pytest.raises(ValueError, match="no population at"):
             read_population(str(tmp_path / "none.pt"), ("a",))
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"names": 3},
+            {"names": [1, 2, 3]},
+            {"names": ["a"]},
+            {"network": None},
+            {"vectors": [torch.zeros(3)]},
+            {"vectors": torch.zeros(3, 4)},
+            {"around": []},
+            {"weights": torch.zeros(4)},
+            {"weights": torch.zeros(3, dtype=torch.long)},
+            {"images": "8"},
+            {"cell_mm": torch.nan},
+        ],
+    )
+    def test_wrong_parts(self, dims: int, wrong: dict[str, Any], tmp_path: Path) -> None:
+        path = tmp_path / "population.pt"
+        write_population(path, self.population(dims), ("a", "b", "c"), torch.nn.Linear(2, 2))
+        torch.save(torch.load(path) | wrong, path)
+        with pytest.raises(ValueError, match="is no population: give the population"):
+            read_population(str(path), ("a",))
+
+    def test_values_that_are_not_finite(self, dims: int, tmp_path: Path) -> None:
+        path, population = tmp_path / "population.pt", self.population(dims)
+        population.around[1][2, 3, 1] = torch.nan
+        write_population(path, population, ("a", "b", "c"), torch.nn.Linear(2, 2))
+        with pytest.raises(ValueError, match="values of around, level 1 are NaN or infinite"):
+            read_population(str(path), ("a",))

@@ -23,7 +23,7 @@ from tests.tiny import (
     VOLUME_SELFTRAINING,
 )
 
-BUNDLES = sorted((ROOT / "bundles").iterdir())
+BUNDLES = sorted(path for path in (ROOT / "bundles").iterdir() if path.is_dir())
 CONFIGS = sorted((ROOT / "bundles").glob("*/configs/*.json"))
 TRAINING = [path for path in CONFIGS if path.stem == "train"]
 EMBEDDING = pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The same views from any number of workers and processes."""
 
 import multiprocessing
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from monai.data import DataLoader, list_data_collate
 from monai.engines import SupervisedTrainer
-from monai.transforms import Compose, Lambda, RandLambdad, Randomizable
+from monai.transforms import Compose, Lambda, RandLambdad, Randomizable, Transform
 from torch import distributed
 
 from medpixcl.data.seeded import EpochSampler, SeededDataset, item_seed
@@ -100,6 +102,24 @@ class TestSeededDataset:
         assert sorted(calls) == [0, 1, 2]
         assert "value" not in source.prepared[0]  # the cache is left as it was
 
+    def test_no_thread_works_on_after_an_error(self):
+        """It would abort the program at its exit."""
+        begun, before = [], threading.active_count()
+
+        class Slow(Transform):
+            def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+                begun.append(item["number"])
+                if item["number"] == 1:
+                    raise ValueError("image 1 is broken")
+                time.sleep(0.05)
+                return item
+
+        items = [{"number": number} for number in range(20)]
+        with pytest.raises(RuntimeError, match="applying transform"):
+            SeededDataset(items, lambda item: item, prepare=Slow(), cache_workers=2, progress=False)
+        assert threading.active_count() == before
+        assert len(begun) < 6
+
     def test_transform_that_is_not_random(self):
         source = SeededDataset([{"number": 3}], lambda item: item["number"], progress=False)
         assert source[(1, 0)] == 3
@@ -181,6 +201,16 @@ class TestEpochSampler:
             sampler.set_epoch(2)
             dealt.append(list(sampler))
         assert [key for step in zip(*dealt, strict=True) for key in step] == list(alone)
+
+    def test_begins_within_an_epoch_once(self):
+        source = dataset(repeats=2)
+        whole, part = (EpochSampler(source, seed=3, items=7) for _ in range(2))
+        for sampler in (whole, part):
+            sampler.set_epoch(4)
+        expected = list(whole)
+        part.leave_out(5)
+        assert (list(part), len(part)) == (expected[5:], 7)
+        assert list(part) == expected
 
     def test_fixed_order(self):
         assert list(EpochSampler(range(3), shuffle=False)) == [(0, 0), (0, 1), (0, 2)]

@@ -214,3 +214,21 @@ def test_pseudo_landmarks_come_back(tmp_path):
     assert other.missing_among(["one.png", "two.png"]) == ["two.png"]
     with pytest.raises(ValueError, match="found 1 points and 1 weights for 2 landmarks"):
         labels.set("two.png", points[:1], torch.ones(1))
+
+
+def test_pseudo_landmarks_name_no_folder_of_a_person(tmp_path):
+    """Images of one name in several folders; the state finds them again wherever their common folder has gone."""
+    folder, moved = "/data/Doe_Jane", "/mnt/x"
+    images = ["x/001.png", "001.png", "y/001.png"]
+    labels = PseudoLandmarks(["a"])
+    for number, image in enumerate(images):
+        labels.set(f"{folder}/{image}", torch.full((1, 2), float(number)), torch.ones(1))
+    torch.save(labels.state_dict(), tmp_path / "state.pt")
+    assert b"Doe" not in (tmp_path / "state.pt").read_bytes()
+    assert b"001" not in (tmp_path / "state.pt").read_bytes().replace(b"\x00", b"")
+    other = PseudoLandmarks(["a"])
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    other.place([f"{moved}/{image}" for image in images])
+    assert [float(other.points(f"{moved}/{image}", 2)[0, 0]) for image in images] == [0.0, 1.0, 2.0]
+    assert other.missing_among([f"{moved}/{image}" for image in images]) == []
+    assert other.state_dict()["points"].keys() == labels.state_dict()["points"].keys()

@@ -52,3 +52,14 @@ def test_damaged_files_stop_nothing(tmp_path: Path) -> None:
     garbage.unlink()
     folder.rmdir()
     assert read(tmp_path) == [1, 2, 3, 4]
+
+
+def test_files_of_a_lost_start_go_whole(tmp_path: Path) -> None:
+    """With what a killed process left of such a removal; the curves of another folder stay."""
+    write(tmp_path, range(1, 8))
+    (tmp_path / ".events.out.tfevents.1.tmp").touch()
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other", range(1, 3))
+    drop_events_after(tmp_path, 0.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    assert read(tmp_path / "other") == [1, 2]

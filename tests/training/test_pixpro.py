@@ -15,7 +15,7 @@ from medpixcl.data.seeded import EpochSampler, SeededDataset
 from medpixcl.losses.pixpro import PixProLoss
 from medpixcl.networks import BackboneNet
 from medpixcl.networks.pixpro import PixProNet
-from medpixcl.training.handlers import ResumeHandler
+from medpixcl.training import ResumeHandler
 from medpixcl.training.momentum import MomentumEncoder, momentum_at
 from medpixcl.training.pixpro import PixProPrepareBatch
 from medpixcl.transforms import RandPixelViewsd

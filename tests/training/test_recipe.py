@@ -139,8 +139,12 @@ def test_resumed_training_has_all_parts(tmp_path: Path, calls: list[str]) -> Non
         "average",
         "early_stop",
         "extra",
+        "watch",
         "epoch",
         "iteration",
+        "epoch_length",
+        "good",
+        "time",
     }
     assert content.keys() == parts
     assert content["best"]["best_metric_epoch"] == 1, "saved after the validation of its epoch"

@@ -12,7 +12,7 @@ from monai.bundle import ConfigWorkflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medpixcl.networks import MixedPrecision
-from medpixcl.training.handlers import BestMetricState, BestWeights, EarlyStop, PeriodicValidation, ResumeHandler
+from medpixcl.training import BestMetricState, BestWeights, EarlyStop, PeriodicValidation, ResumeHandler
 from tests.tiny import (
     PRETRAINING,
     assert_identical,

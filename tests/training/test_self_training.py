@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from medpixcl.apps.bundles import run_bundle
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.phantoms import write_landmark_phantoms
+from medpixcl.landmarks import PseudoLandmarks
 from medpixcl.landmarks.heatmaps import encode_heatmaps
 from medpixcl.networks import LandmarkNet
 from medpixcl.networks.inferers import LandmarkInferer
+from medpixcl.training import ResumeHandler
 from medpixcl.training.detection import LandmarkError
-from medpixcl.training.handlers import ResumeHandler
 from medpixcl.training.self_training import with_templates, without_templates
 from tests.test_bad_input import RANDOM
 from tests.tiny import MATCHING, ROOT, assert_identical, checkpoint, medpixcl
@@ -86,6 +88,17 @@ def weighted_error(labels: dict[str, dict[str, torch.Tensor]], true: dict[str, t
     return float((weights * distance).sum() / weights.sum())
 
 
+def labels_of(run: Path, data: Path) -> dict[str, Any]:
+    """Landmarks in the checkpoint by the paths of their images, which it does not hold itself."""
+    state = checkpoint(run)["labels"]
+    labels = PseudoLandmarks(["1", "2", "3", "4"])
+    labels.load_state_dict(state)
+    labels.place([str(path) for path in data.glob("*.png")])
+    points = {name: labels.points(name, 2) for name in labels.images}
+    assert all(Path(name).is_file() for name in points)
+    return {"round": labels.round, "points": points, "weights": {name: labels.weights(name) for name in points}}
+
+
 def corrupted_labels(data: Path, share: float) -> dict[str, Any]:
     """True landmarks, a share of them 15 to 30 mm away, all of weight 1: what a resumed run would find."""
     generator = torch.Generator().manual_seed(0)
@@ -103,8 +116,6 @@ def test_training_beats_wrong_pseudo_landmarks(phantoms: Path, tmp_path: Path, m
     """A fifth of the labels is far off; after a round they are nearer to the truth, and so is the network."""
     start = corrupted_labels(phantoms, 0.2)
     true = truth(phantoms)
-    from medpixcl.landmarks.pseudo import PseudoLandmarks
-
     made = PseudoLandmarks.__init__
 
     def filled(self: PseudoLandmarks, names: Any) -> None:
@@ -113,7 +124,7 @@ def test_training_beats_wrong_pseudo_landmarks(phantoms: Path, tmp_path: Path, m
 
     monkeypatch.setattr(PseudoLandmarks, "__init__", filled)
     workflow = train(phantoms, tmp_path / "run", max_epochs=30, rounds=2, val_interval=30)
-    labels = checkpoint(tmp_path / "run")["labels"]
+    labels = labels_of(tmp_path / "run", phantoms)
     before, after = weighted_error(start, true), weighted_error(labels, true)
     assert labels["round"] == 1
     assert before > 3.0
@@ -154,6 +165,9 @@ def test_resume_equals_an_undisturbed_run(phantoms: Path, tmp_path: Path, monkey
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
     assert whole["labels"]["round"] == 2
     assert_identical(parts, whole)
+    with zipfile.ZipFile(tmp_path / "parts" / "resume.pt") as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert not any(text.encode() in content for text in (str(tmp_path), "phantom_"))
 
 
 def test_several_templates(phantoms: Path, tmp_path: Path) -> None:
@@ -165,7 +179,7 @@ def test_several_templates(phantoms: Path, tmp_path: Path) -> None:
     true = truth(phantoms)
     templates = ["phantom_000.png", "phantom_001.png"]
     train(phantoms, tmp_path / "run", templates, rounds=2, max_epochs=2)
-    labels = checkpoint(tmp_path / "run")["labels"]
+    labels = labels_of(tmp_path / "run", phantoms)
     assert labels["round"] == 1
     complete, partial = (str(phantoms / name) for name in templates)
     first, second = labels["weights"][complete], labels["weights"][partial]
