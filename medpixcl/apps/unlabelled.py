@@ -1,5 +1,6 @@
 """Unlabelled images from which matching learns the landmarks' appearance before it starts."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from medpixcl.apps.digests import path_digest, value_digest
 from medpixcl.apps.images import SHOWN, ImageList, Images
 from medpixcl.coordinates import spacing_of, working_affine
+from medpixcl.data.atomic import write_bytes_atomically
 from medpixcl.data.datalist import files_of, without_files
 from medpixcl.matching import LandmarkMatcher, Population
 from medpixcl.networks.weights import weights_digest
@@ -104,6 +107,10 @@ class UnlabelledImages:
         matcher.adapt(population)
         return population
 
+    def digest(self) -> str:
+        """Digest of what is learnt from: the images and how they are drawn, or the file; empty without a path."""
+        return path_digest(self.path) if self._learnt_before else self._drawn_digest()
+
     def facts(self, population: Population, searched: Images) -> dict[str, str]:
         """Facts for the report: number of images learnt from, and how many of them are also searched."""
         if self._learnt_before:
@@ -115,6 +122,9 @@ class UnlabelledImages:
         both = len(ours & theirs)
         shared = f"; {both} of them are matched here too (transductive)" if both else ""
         return {"unlabelled": f"learnt from {population.images} images{shared}"}
+
+    def _drawn_digest(self) -> str:
+        return "" if self.path is None else value_digest(self.images.digest(), self.limit, self.seed)
 
     def _drawn(self) -> list[dict[str, Any]]:
         items = without_files(self.images.datalist, self.left_out)
@@ -137,7 +147,6 @@ class UnlabelledImages:
 
 def write_population(path: Path, population: Population, names: Sequence[str], network: nn.Module) -> None:
     """Write a population with its landmark names and the network's digest; the file holds no image data."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "names": list(names),
         "network": weights_digest(network),
@@ -147,7 +156,9 @@ def write_population(path: Path, population: Population, names: Sequence[str], n
         "images": population.images,
         "cell_mm": population.cell_mm,
     }
-    torch.save(content, path)
+    buffer = io.BytesIO()  # a file's name would stand in the content
+    torch.save(content, buffer)
+    write_bytes_atomically(path, buffer.getvalue())
 
 
 def read_population(path: str, names: Sequence[str], network: nn.Module | None = None) -> Population:

@@ -1,12 +1,15 @@
 """Write files completely or not at all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
 from medpixcl.data.paths import checked_file
+
+_note: ContextVar[Callable[[Path], None] | None] = ContextVar("note", default=None)
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
@@ -32,12 +35,40 @@ def replaced_atomically(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
 
 @contextmanager
 def drafted(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Name a temporary file beside the one to write, in a folder that exists; it is renamed at the end, or removed."""
+    """Name a temporary file beside the one to write, in a folder that exists; it is renamed at the end, or removed.
+
+    What was written is on the disk before it gets its name, so that a power failure leaves the old file, too.
+    """
     target = checked_file(path, "the output")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if (note := _note.get()) is not None:
+        note(target)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def noting(note: Callable[[Path], None]) -> Iterator[None]:
+    """Call a function with the path of every file that is written in a block, before it is written."""
+    token = _note.set(note)
+    try:
+        yield
+    finally:
+        _note.reset(token)
+
+
+def lost_drafts(path: Path) -> list[Path]:
+    """Temporary files of :func:`drafted` that processes left beside a file when they were killed."""
+    begin, end = f".{path.name}.", ".tmp"
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    return [
+        one
+        for one in beside
+        if one.name.startswith(begin) and one.name.endswith(end) and one.name[len(begin) : -len(end)].isdecimal()
+    ]
