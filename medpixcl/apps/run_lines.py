@@ -27,7 +27,7 @@ class RunLines:
         files: Names of the files that the run has begun to write, relative to its folder.
         found: Landmarks that were found, as data, by search and image.
         searched: Number of images by search.
-        drawn: Names of the images that were drawn after the searches.
+        drawn: Names of the images that were drawn without a search, or after the searches.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,8 +37,8 @@ class RunLines:
 
     @property
     def done(self) -> int:
-        """Number of images that the longest search has searched."""
-        return max(self.searched.values(), default=0)
+        """Number of images that are done, of several searches those of the longest."""
+        return max([*self.searched.values(), len(self.drawn)])
 
     @contextmanager
     def locked(self) -> Iterator[None]:
