@@ -4,6 +4,7 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -262,7 +263,9 @@ class Matcher(LandmarkFinder):
                 self.population = self.unlabelled.adapt(matcher, self.network, self.preprocessing, self.names)
             if self.population is not None:
                 results.facts |= self.unlabelled.facts(self.population, images)
-                results.further["population.pt"] = self.write_population
+                results.further["population.pt"] = partial(
+                    write_population, population=self.population, names=self.names, network=self.network
+                )
         return results
 
     def made_from(self, results: Results) -> dict[str, str]:

@@ -16,8 +16,9 @@ from uuid import uuid4
 
 from medpixcl.apps.run_lines import RunLines
 from medpixcl.data.atomic import lost_drafts, noting, write_text_atomically
+from medpixcl.data.result_folders import RUN_FILE, RUN_FORMAT
 
-RUN_FILE, LINES_FILE = "run.json", "run.jsonl"
+LINES_FILE = "run.jsonl"
 _KINDS: dict[str, type] = {
     "run": str, "command": str, "made_from": dict, "images": int, "state": str, "files": list
 }  # fmt: skip
@@ -159,8 +160,9 @@ class RunFolder:
     def _begin(self, run: Run, images: int, earlier: Mapping[str, Any] | None) -> None:
         """Remove the files of an earlier run, and describe the new one."""
         old = [] if earlier is None else self._files_of(earlier)
-        content: dict[str, Any] = {"run": run.number, "command": run.command, "options": dict(run.options)}
-        content |= {"made_from": run.made_from, "images": images, "state": UNFINISHED, "begun": _now(), "files": []}
+        content: dict[str, Any] = {"format": RUN_FORMAT, "run": run.number, "command": run.command}
+        content |= {"options": dict(run.options), "made_from": run.made_from, "images": images}
+        content |= {"state": UNFINISHED, "begun": _now(), "files": []}
         self._write({**content, REMOVED: old})  # if this is killed now, the next one knows what to remove
         self._remove(old)
         self._before = []
@@ -193,7 +195,8 @@ class RunFolder:
             return None
         except ValueError:
             content = None
-        if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in _KINDS.items()):
+        known = isinstance(content, dict) and content.get("format") == RUN_FORMAT
+        if not known or not all(isinstance(content.get(key), kind) for key, kind in _KINDS.items()):
             raise ValueError(f"{file} is damaged, or not of this package; give another folder")
         listed = {key: content.get(key) or [] for key in ("files", REMOVED)}
         return content | {key: [name for name in names if self._is_inside(name)] for key, names in listed.items()}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,23 @@ def test_every_search_of_a_run_is_kept(
         match("parts", resume=True)
     assert parts == whole
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_results_among_the_images(
+    folder: Path, matcher: Matcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pictures of an interrupted run are no images to search when it goes on, nor is anything of it rejected."""
+    shutil.copytree(folder / "images", tmp_path / "images")
+    (tmp_path / "images" / "landmarks.csv").unlink()
+    output = matcher.output.into(tmp_path / "images" / "found", resume=True)
+    for number in (0, 2):
+        with monkeypatch.context() as patch:
+            counted(Matcher, patch, [], lambda number=number: number)  # type: ignore[misc]
+            with pytest.raises(KeyboardInterrupt):
+                matcher.match(tmp_path / "images", spacing_mm=1.0, output=output)
+        assert len(list((tmp_path / "images" / "found").rglob("*.png"))) == number
+    results = matcher.match(tmp_path / "images", spacing_mm=1.0, output=output)
+    assert (len(results.landmarks), results.rejected) == (4, {}), "the template is another file here"
 
 
 def test_writing_results(folder: Path, matcher: Matcher, tmp_path: Path) -> None:
