@@ -55,7 +55,7 @@ def detect(
 ) -> None:
     """Find the landmarks of images with the weights and settings of a training."""
     detector = Detector.from_bundle(bundle, weights=models / "model.pt", config=configs, settings=settings, trust=True)
-    detector.detect(images).write(output, ["csv"], overlays=False)
+    detector.detect(images).write(output, ["csv"], overlays=False, overwrite=True)
 
 
 def measure(found: Path, references: Sequence[Path], names: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def test_a_mixed_folder_in_every_format(mixed: Path, tmp_path: Path, capsys: pyt
         "--set",
         "overlays=false",
     )
-    assert medpixcl("detect", "--images", mixed, "-o", out, *options) == 0
+    assert medpixcl("detect", "--images", mixed, "-o", out, *options) == 3
     rows = table(out / "landmarks.csv")
     searched = ["dense.dcm", "inverted", "nameless.dcm", "picture.png"]
     assert Counter((row["image"], row["landmark"]) for row in rows) == dict.fromkeys(

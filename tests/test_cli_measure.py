@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from PIL import Image
 from medpixcl.landmarks.cephalometry import cephalometric_values, half_intervals, landmark_roles, measurements
 from medpixcl.landmarks.cephalometry.definitions import measurement
 from medpixcl.landmarks.regions import balls
+from medpixcl.reports.figures import save_png
 from tests.reports.test_html import Page
 from tests.reports.test_tracing import ROLES, XY
 from tests.tiny import medpixcl
@@ -86,7 +90,7 @@ def test_intervals_and_doubts(tmp_path: Path) -> None:
     assert "90 %, from the error radii or regions of the landmarks" in page
     assert classes["Skeletal class (ANB)"] in page
     (tmp_path / "landmarks.csv").write_text("\n".join([*lines[:1], "a.png,1,1,1,1,,-2", ""]), encoding="utf-8")
-    assert medpixcl("measure", tmp_path / "landmarks.csv", "-o", tmp_path / "out") == 2
+    assert medpixcl("measure", tmp_path / "landmarks.csv", "-o", tmp_path / "out", "--overwrite") == 2
 
 
 def test_a_corrected_landmark_is_exact_and_one_without_a_region_is_not(tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def test_a_corrected_landmark_is_exact_and_one_without_a_region_is_not(tmp_path:
     assert float(found["SNA"]["high"]) - float(found["SNA"]["low"]) == pytest.approx(2 * half, abs=2e-3)
     without = [f"{line},,{'' if row == 1 else 2}" for row, line in enumerate(lines)]
     table.write_text("\n".join([header, *without, ""]), encoding="utf-8")
-    assert medpixcl("measure", table, "-o", tmp_path / "out") == 0
+    assert medpixcl("measure", table, "-o", tmp_path / "out", "--overwrite") == 0
     found = {row["measurement"]: row for row in rows(tmp_path / "out" / "measurements.csv")}
     assert found["ANB"]["low"] == ""
     assert "interval unknown" in found["ANB"]["remark"]
@@ -279,6 +283,37 @@ def test_names_may_be_given(tmp_path: Path) -> None:
     assert float(found["SNA"]) == pytest.approx(expected(face(0))["SNA"], abs=6e-4)
 
 
+def test_an_interrupted_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped before the last of eight tracings: the first that the page does not show is not drawn again."""
+    names = [f"{letter}.png" for letter in "abcdefgh"]
+    landmarks = write_table(tmp_path / "landmarks.csv", {name: face(0) for name in names})
+    words = ["measure", landmarks, "--images", write_pictures(tmp_path / "images", names), "-o"]
+    drawn: list[str] = []
+
+    def draw(figure: Any, path: Path) -> None:
+        drawn.append(path.name)
+        if len(drawn) == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        save_png(figure, path)
+
+    monkeypatch.setattr("medpixcl.apps.measure.save_png", draw)
+    assert medpixcl(*words, tmp_path / "out") == 143
+    assert "stopped after 7 of 8 images; the same command with --continue goes on" in capsys.readouterr().err
+    assert medpixcl(*words, tmp_path / "out") == 2
+    assert "holds an unfinished run (measure, 7 of 8 images); give --continue to go on" in capsys.readouterr().err
+    assert medpixcl(*words, tmp_path / "out", "--continue") == 0
+    assert drawn == [*names, *names[:6], "h.png"]
+    assert medpixcl(*words, tmp_path / "whole") == 0
+    whole, parts = ({one.relative_to(folder): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+                    for folder in (tmp_path / "whole", tmp_path / "out"))  # fmt: skip
+    assert {name.as_posix() for name in whole} >= {"measurements.csv", "classes.csv", "report.html", "tracings/h.png"}
+    runs = [json.loads(one.pop(Path("run.json"))) for one in (whole, parts)]
+    assert parts == whole
+    assert runs[0]["files"] == runs[1]["files"] == sorted(name.as_posix() for name in whole)
+
+
 def test_pixels_without_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     landmarks = write_table(tmp_path / "landmarks.csv", {"a.png": face(0)}, spacing=None)
     out = tmp_path / "out"
@@ -307,7 +342,8 @@ def test_millimetres_without_pixels_need_the_size_to_be_drawn(tmp_path: Path) ->
     assert not (out / "tracings").exists()
     page = Page((out / "report.html").read_text(encoding="utf-8"))
     assert "has no pixel spacing; give --spacing-mm" in page.text
-    assert medpixcl("measure", tmp_path / "a.mrk.json", "-o", out, "--images", images, "--spacing-mm", SPACING) == 0
+    words = ["--images", images, "--spacing-mm", SPACING, "--overwrite"]
+    assert medpixcl("measure", tmp_path / "a.mrk.json", "-o", out, *words) == 0
     assert (out / "tracings" / "a.png").is_file()
 
 
@@ -348,7 +384,8 @@ def test_public_cephalogram(data_dir: Path, tmp_path: Path) -> None:
     folder = data_dir / "ceph_isbi2015"
     picture = folder / "images" / "001.png"
     reference = ["--reference", folder / "landmarks_senior.csv", "--reference", folder / "landmarks_junior.csv"]
-    assert medpixcl("measure", folder / "landmarks.csv", "-o", tmp_path, "--images", picture, *reference) == 0
+    assert medpixcl("measure", folder / "landmarks.csv", "-o", tmp_path / "out", "--images", picture, *reference) == 0
+    tmp_path /= "out"
     with Image.open(tmp_path / "tracings" / "001.png") as tracing:
         assert min(tracing.size) > 800
     found = {(row["image"], row["measurement"]): row for row in rows(tmp_path / "measurements.csv")}

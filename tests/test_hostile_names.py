@@ -133,7 +133,7 @@ def test_scan_match_evaluate(name: str, pictures: Callable[[str], list[str]], re
     assert medpixcl("evaluate", *compared, "-o", f"{name}.metrics.json") == 0
     assert name in json.loads(Path(f"{name}.metrics.json").read_text())["per_landmark"]
     assert "no image to search is DICOM" in refused(
-        "match", *template, *network, "--images", name, "-o", out, "--format", "sr"
+        "match", *template, *network, "--images", name, "-o", f"{name}.sr", "--format", "sr"
     )
 
 
@@ -214,8 +214,8 @@ def test_manifest_of_somebody_else(pictures: Callable[[str], list[str]], refused
             "--bundle",
             MATCHING,
         ]
-        words += ["--weights", "plain.pt", *options(NETWORK), "--images", path, "-o", "out", "--set", "overlays=true"]
-        assert medpixcl("match", *words) == 0, "the image that is not there is rejected"
+        words += ["--weights", "plain.pt", *options(NETWORK), "--images", path, "-o", "out", "--overwrite"]
+        assert medpixcl("match", *words) == 3, "the image that is not there is rejected"
         assert {image for image, _ in written("out/landmarks.csv")} == set(images[1:])
     assert {path.name for path in Path("out/overlays").iterdir()} == set(images[1:])
 
@@ -240,7 +240,7 @@ def test_names_that_are_not_utf8(pictures: Callable[[str], list[str]], capfd: py
     words += ["--weights", f"{NOT_UTF8}.pt", *options(NETWORK)]
     for searched in (NOT_UTF8, f"{NOT_UTF8}.json"):
         capfd.readouterr()
-        assert medpixcl("match", *words, "--images", searched, "-o", f"{NOT_UTF8}.out") == 0
+        assert medpixcl("match", *words, "--images", searched, "-o", f"{NOT_UTF8}.out", "--overwrite") == 3
         assert r"caf\xe9.png: has a name that is not UTF-8; rename it." in capfd.readouterr().out
         assert {Path(image).name for image, _ in written(f"{NOT_UTF8}.out/landmarks.csv")} == {images[1]}
 

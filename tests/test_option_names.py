@@ -42,7 +42,8 @@ def sentences() -> list[str]:
 def test_every_argument_that_is_advised_is_an_option() -> None:
     advised = {one or two for text in sentences() for one, two in re.findall(ADVICE, text)} & PARAMETERS
     assert advised >= {"spacing_mm", "tolerance_mm", "trust"}
-    assert {f"--{name.replace('_', '-')}" for name in advised} <= OPTIONS
+    spelt = {as_options(f"{name}=True", {name}) for name in advised}
+    assert {"--spacing-mm", "--continue", "--overwrite"} <= spelt <= OPTIONS
 
 
 def test_no_sentence_tells_a_caller_of_python_to_type_an_option() -> None:

@@ -71,7 +71,7 @@ def run_demo(output: str | Path, *, report: Callable[[str], None] = print) -> Co
     def measure(name: str, matcher: Matcher, *, overlays: bool = False) -> tuple[str, dict[str, Any]]:
         matcher.fit(data.template, data.landmarks, spacing_mm=_pixel_size(data))
         results = matcher.match(data.test[0].parent, spacing_mm=_pixel_size(data), reference=data.landmarks)
-        results.write(folder / name.split()[0], overlays=overlays)
+        results.write(folder / name.split()[0], overlays=overlays, overwrite=True)
         assert results.metrics is not None
         metrics = results.metrics
         report(f"    {name}: MRE {metrics['mre_mm']:.1f} mm, {metrics['sdr_percent']['4']:.0f} % within 4 mm")

@@ -75,6 +75,7 @@ class Detector(LandmarkFinder):
     """
 
     title = "Landmark detection"
+    command = "detect"
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """The images to search, and their names in the results."""
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,14 @@ from typing import Any
 from monai.data import MetaTensor
 
 from medpixcl._typing import AnyPath
-from medpixcl.data.datalist import items_of, without_files
+from medpixcl.data.datalist import ITEM_KEYS, items_of, without_files
 from medpixcl.data.identity import first_file, unique_stems
+from medpixcl.data.known_images import current_sha256
 from medpixcl.data.manifest import SECTIONS, Entry, Manifest, is_manifest
 from medpixcl.data.pixels import ImageFileError, SpacingMM
 from medpixcl.data.scan import scan
 from medpixcl.data.series import dicom_files
+from medpixcl.data.volumes import detached_data, is_header
 
 SHOWN = 3
 
@@ -53,6 +56,10 @@ class Images(ABC):
     @abstractmethod
     def stem(self, image: str) -> str:
         """Name of the image without suffix, for output files."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Digest of the names of the images to search, of the size of their voxels and of their content."""
 
     def leave_out(self, image: str, error: Exception) -> None:
         """List an image that cannot be searched after all among the rejected ones.
@@ -114,7 +121,7 @@ class ImageList(Images):
     @cached_property
     def datalist(self) -> list[dict[str, Any]]:
         """Items to load, with ``image`` and ``spacing_mm``."""
-        return items_of([entry for entry in self._entries if self._unusable(entry) is None])
+        return items_of(self._usable)
 
     @cached_property
     def rejected(self) -> dict[str, str]:
@@ -137,9 +144,18 @@ class ImageList(Images):
             rejected = f" (rejected: {'; '.join(reasons[:SHOWN])}{more})" if reasons else ""
             raise ValueError(f"{self.path} holds no image to search{rejected}; give a folder or manifest with images.")
 
+    def digest(self) -> str:
+        """Digest of the images; a file is read if it changed after the manifest was made."""
+        digest = hashlib.sha256()
+        for entry in self._usable:
+            source = first_file(entry)
+            content = _checksum(entry, self.files(source))
+            digest.update(repr((self.name(source), [entry.get(key) for key in ITEM_KEYS[1:]], content)).encode())
+        return digest.hexdigest()
+
     def entry(self, image: str) -> dict[str, Any]:
         """The item of the datalist whose (first) file is ``image``."""
-        return next(entry for entry in self.datalist if first_file(entry) == image)
+        return self._items[image]
 
     def files(self, image: str) -> tuple[Path, ...]:
         """All files of the image whose (first) file is ``image``; the DICOM files for a folder of slices."""
@@ -173,6 +189,14 @@ class ImageList(Images):
     def _stems(self) -> dict[str, str]:
         return unique_stems(self.name(first_file(entry)) for entry in self.datalist)
 
+    @cached_property
+    def _items(self) -> dict[str, dict[str, Any]]:
+        return {first_file(item): item for item in self.datalist}
+
+    @cached_property
+    def _usable(self) -> list[Entry]:
+        return [entry for entry in self._entries if self._unusable(entry) is None]
+
     @property
     def _is_manifest_file(self) -> bool:
         return len(self.paths) == 1 and is_manifest(self.paths[0])
@@ -197,6 +221,15 @@ class ImageList(Images):
 def source_of(image: str | list[str] | MetaTensor) -> str:
     """Name under which an image list knows the image of an item."""
     return str(image.meta["filename_or_obj"]) if isinstance(image, MetaTensor) else first_file({"image": image})
+
+
+def _checksum(entry: Entry, files: tuple[Path, ...]) -> str:
+    """Checksum of an image with the file that holds the pixels of its header; empty if it cannot be read."""
+    try:
+        data = [detached_data(file) for file in files if is_header(file)]
+        return current_sha256(entry, [*files, *(file for file in data if file is not None)])
+    except (OSError, ValueError):  # the search says why
+        return ""
 
 
 def dims_of(images: AnyPath | Sequence[AnyPath], spacing_mm: SpacingMM | None = None) -> int | None:

@@ -1,5 +1,6 @@
 """Images in memory: arrays and tensors with the same interface as images on disk."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
@@ -124,6 +125,15 @@ class LoadedImages(Images):
         if not self.datalist:
             reasons = [f"{name} {reason.rstrip('.')}" for name, reason in self.rejected.items()]
             raise ValueError(f"none of the images in memory can be searched ({'; '.join(reasons)})")
+
+    def digest(self) -> str:
+        """Digest of the images."""
+        digest = hashlib.sha256()
+        for item in self.datalist:
+            image: MetaTensor = item["image"]
+            digest.update(repr((image.meta["filename_or_obj"], image.affine.tolist(), tuple(image.shape))).encode())
+            digest.update(image.as_tensor().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def entry(self, image: str) -> dict[str, Any]:
         """Item of an image by its name."""

@@ -4,6 +4,7 @@ import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from medpixcl.apps.images import ImageList, Images, dims_of
 from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Landmarks, Results
+from medpixcl.apps.run_folder import RunFolder
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
 from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.data.manifest import Manifest
@@ -53,6 +55,7 @@ class Matcher(LandmarkFinder):
     """
 
     title = "Landmark matching"
+    command = "match"
     network: LevelsNet
     inferer: MatchingInferer
     templates: Sequence[AnnotatedImage] = ()
@@ -260,9 +263,17 @@ class Matcher(LandmarkFinder):
                 self.population = self.unlabelled.adapt(matcher, self.network, self.preprocessing, self.names)
             if self.population is not None:
                 results.facts |= self.unlabelled.facts(self.population, images)
+                results.further["population.pt"] = partial(
+                    write_population, population=self.population, names=self.names, network=self.network
+                )
         return results
 
-    def search_again(self, results: Results) -> Results:
+    def made_from(self, results: Results) -> dict[str, str]:
+        """Digests as of any finder, and of the unlabelled images."""
+        learnt = "" if self.unlabelled is None else self.unlabelled.digest()
+        return super().made_from(results) | {"unlabelled images": learnt}
+
+    def search_again(self, results: Results, folder: RunFolder | None, step: str) -> Results:
         """Match the other images once more, with the images that a reader corrected as further templates."""
         read = [one for one in results.landmarks if one.image in results.corrected]
         others = [one for one in results.landmarks if one.image not in results.corrected]
@@ -277,7 +288,7 @@ class Matcher(LandmarkFinder):
         if self.population is not None:
             more.inferer.matcher.adapt(self.population)
         fresh = replace(results, landmarks=[])
-        more.search(fresh, [results.images.entry(one.source) for one in others])
+        more.search(fresh, [results.images.entry(one.source) for one in others], None, folder, step=step)
         found = {one.source: one for one in fresh.landmarks}
         facts = results.facts | {"templates": f"{len(self.templates)} given, and {len(read)} that the reader corrected"}
         landmarks = [found.get(one.source, one) for one in results.landmarks]

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 import medpixcl
 from medpixcl._typing import AnyPath, Progress
+from medpixcl.apps.digests import path_digest, value_digest
 from medpixcl.apps.measurement import (
     ListedPicture,
     Measured,
@@ -19,6 +20,8 @@ from medpixcl.apps.measurement import (
     measure_file,
 )
 from medpixcl.apps.readers import require_different_files
+from medpixcl.apps.run_folder import Run, RunFolder
+from medpixcl.apps.run_lines import RunLines
 from medpixcl.coordinates import working_spacing
 from medpixcl.data.identity import named_images, telling_names, unique_output_names
 from medpixcl.data.images import read_image
@@ -78,11 +81,15 @@ def measure(
     spacing_mm: float | None = None,
     exclude: Sequence[str] = (),
     coverage: float = 0.9,
+    overwrite: bool = False,
+    resume: bool = False,
+    options: Mapping[str, Any] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> MeasurementRun:
     """Measure cephalometric angles, lengths and ratios from landmarks.
 
-    Writes ``measurements.csv``, ``classes.csv``, the tracings, the comparisons and ``report.html``.
+    Writes ``measurements.csv``, ``classes.csv``, the tracings, the comparisons and ``report.html`` into a folder that
+    belongs to this run alone (:mod:`medpixcl.apps.run_folder`).
 
     Args:
         landmarks: Landmark file of lateral cephalograms, or a folder of them; of the ``regions.csv`` of a detection the
@@ -96,6 +103,9 @@ def measure(
         exclude: Images to leave out, as the file names them, or their file names.
         coverage: Probability with which the column ``radius_mm`` of the landmark file, or its regions, hold the true
             positions, and the intervals the true measurements.
+        overwrite: Whether to remove the files of another run from the folder; other files stay.
+        resume: Whether to go on with an interrupted run of the same input; tracings are not drawn twice.
+        options: Options of the command as they were typed, for the run file.
         progress: Function called after every tracing.
 
     Raises:
@@ -103,16 +113,44 @@ def measure(
     """
     file, folder = checked_path(landmarks, "the landmark file"), checked_folder(output, "the folder of the results")
     others = checked_paths(references, "a reference")
+    RunFolder(folder).require_free(Run("measure", dict), overwrite=overwrite, resume=resume)
     require_different_files([file, *others])
     drawn_on = None if images is None else checked_path(images, "the folder of the pictures")
     pictures = {} if drawn_on is None else find_pictures(read_landmarks(file), drawn_on)
-    options = {"names": names, "spacing_mm": spacing_mm, "exclude": exclude, "pictures": pictures}
-    measured = measure_file(file, coverage=coverage, **options)  # type: ignore[arg-type]
+    measured = measure_file(
+        file, names=names, spacing_mm=spacing_mm, exclude=exclude, pictures=pictures, coverage=coverage
+    )
     readers = [measure_file(path, names=names, spacing_mm=spacing_mm) for path in others]
     run = MeasurementRun(measured, compare_files(measured, readers) if readers else [], folder)
     run.warnings = copies_among(run.comparisons)
     named = named_images(exclude, measured.file.images)
     run.not_found = [line for line in exclude if line not in named]
+
+    def made_from() -> dict[str, str]:
+        return {
+            "landmarks": path_digest(file),
+            "references": value_digest([path_digest(one) for one in others]),
+            "settings": value_digest(dict(names or {}), spacing_mm, list(exclude), coverage),
+            "images": value_digest([(name, path_digest(one.file), one.spacing_mm) for name, one in pictures.items()]),
+            "version of medpixcl": medpixcl.__version__,
+        }
+
+    described = Run("measure", made_from, options or {})
+    with RunFolder(folder).opened(described, len(pictures), overwrite=overwrite, resume=resume) as place:
+        _write_tables(run)
+        shown = _draw_tracings(run, pictures, spacing_mm, place.lines, progress)
+        facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": file.name}
+        if not bool(measured.halves.isnan().all()):
+            facts["intervals"] = f"{100 * coverage:g} %, from the error radii or regions of the landmarks"
+        if others:
+            facts["compared with"] = ", ".join(telling_names(map(str, others)).values())
+        write_measurement_report(folder / "report.html", _report(run, facts, shown))
+        place.finish()
+    return run
+
+
+def _write_tables(run: MeasurementRun) -> None:
+    measured = run.measured
     tables = {
         "measurements.csv": measurement_table(measured.images, measured.values, measured.halves, measured.remarks),
         "classes.csv": class_table(measured.images, measured.values, measured.halves),
@@ -121,14 +159,12 @@ def measure(
         tables["agreement.csv"] = agreement_table(run.comparisons)
         tables["class_agreement.csv"] = class_agreement_table(run.comparisons)
     for name, table in tables.items():
-        write_csv(folder / name, table)
-    shown = _draw_tracings(run, pictures, spacing_mm, progress)
-    facts = {"program": f"medpixcl {medpixcl.__version__}", "landmarks": file.name}
-    if not bool(measured.halves.isnan().all()):
-        facts["intervals"] = f"{100 * coverage:g} %, from the error radii or regions of the landmarks"
-    if others:
-        facts["compared with"] = ", ".join(telling_names(map(str, others)).values())
-    report = MeasurementReport(
+        write_csv(run.output / name, table)
+
+
+def _report(run: MeasurementRun, facts: dict[str, str], tracings: list[Picture]) -> MeasurementReport:
+    measured = run.measured
+    return MeasurementReport(
         facts=facts,
         images=measured.images,
         values=measured.values,
@@ -136,27 +172,32 @@ def measure(
         reasons=measured.reasons,
         doubtful=measured.doubtful,
         comparisons=run.comparisons,
-        tracings=shown,
+        tracings=tracings,
         rejected=[(measured.short_names[image], reason) for image, reason in run.rejected.items()],
     )
-    write_measurement_report(folder / "report.html", report)
-    return run
 
 
 def _draw_tracings(
-    run: MeasurementRun, pictures: Mapping[str, ListedPicture], spacing_mm: float | None, progress: Progress
+    run: MeasurementRun,
+    pictures: Mapping[str, ListedPicture],
+    spacing_mm: float | None,
+    lines: RunLines,
+    progress: Progress,
 ) -> list[Picture]:
-    """Draw a tracing on every picture found, and return the first ones for the report."""
+    """Draw a tracing on every picture found but those drawn before, and return the first ones for the report."""
     shown: list[Picture] = []
     images = [image for image in run.measured.images if image in pictures]
     files, names = unique_output_names(images), run.measured.short_names
     for number, image in enumerate(images):
+        if image in lines.drawn and len(shown) == SHOWN_TRACINGS:
+            continue
         try:
             figure = _tracing(run.measured, image, pictures[image], spacing_mm)
         except ValueError as error:
             run.rejected[image] = worded(str(error).replace(str(pictures[image].file), names[image]))
             continue
         save_png(figure, run.output / "tracings" / f"{files[image]}.png")
+        lines.keep({"drawn": image})
         if len(shown) < SHOWN_TRACINGS:
             shown.append(Picture(image=figure, caption=names[image], alt=f"Tracing over {names[image]}"))
         progress(number + 1, len(images))

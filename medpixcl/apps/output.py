@@ -1,18 +1,21 @@
 """Output folder of a run: which files are written, and how they are drawn."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from monai.data import MetaTensor
 
+from medpixcl.apps.digests import path_digest, value_digest
 from medpixcl.apps.few_shot import few_shot_report, read_earlier_runs
 from medpixcl.apps.images import Images
 from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.regions import CALIBRATION_FILE, Regions
 from medpixcl.apps.results import Landmarks, Results, rejected_rows
+from medpixcl.apps.run_folder import RunFolder
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.reading import REJECTED_TABLE
@@ -47,9 +50,13 @@ class Output:
         earlier_runs: Files ``metrics.json`` from evaluating other trainings on the same images; the report shows the
             error of all against the number of training images. This run's own file is ignored.
         regions: Confidence regions to calibrate, write and draw.
+        overwrite: Whether to remove the files of another run from the folder, see :mod:`medpixcl.apps.run_folder`.
+        resume: Whether to go on with a run into the folder that was interrupted.
+        options: Options of the command as they were typed, for the run file.
 
     Raises:
-        ValueError: If the folder is no path, a format is unknown, or a switch is not True or False.
+        ValueError: If the folder is no path, a format is unknown, a switch is not True or False, or two contradict each
+            other.
         ModuleNotFoundError: If a format needs a package that is not installed.
     """
 
@@ -62,13 +69,18 @@ class Output:
     readers: Mapping[str, str] | None = None
     earlier_runs: Sequence[str] = ()
     regions: Regions | None = None
+    overwrite: bool = False
+    resume: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checked_path(self.folder, "the folder of the results")
         checked_formats(self.formats)
-        for name in ("overlays", "keep_patient"):
+        for name in ("overlays", "keep_patient", "overwrite", "resume"):
             if not isinstance(value := getattr(self, name), bool):
                 raise ValueError(f"{name} is {shown_value(value)}; expected true or false")
+        if self.overwrite and self.resume:
+            raise ValueError("a run either starts anew or goes on: set overwrite=True or resume=True, not both")
 
     def into(
         self,
@@ -77,8 +89,23 @@ class Output:
         *,
         overlays: bool | None = None,
         keep_patient: bool | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> "Output":
         """Copy these settings with another folder; None keeps the current value.
+
+        A folder belongs to one run. It is new or empty, unless one of the switches says what to do with a run in it.
+
+        Args:
+            folder: Folder of the results; made if it does not exist.
+            formats: Landmark formats; CSV is always included.
+            overlays: Whether to draw the landmarks on every image.
+            keep_patient: Whether to copy patient and study data into DICOM SR.
+            overwrite: Whether to remove the files that the run file of another run lists; other files stay.
+            resume: Whether to go on with an interrupted run of the same input, of which nothing is computed twice; a
+                new or empty folder starts a run.
+            options: Options of the command as they were typed, for the run file.
 
         Raises:
             ValueError: As for the settings themselves.
@@ -91,6 +118,9 @@ class Output:
             formats=checked_formats(("csv", *wanted)),
             overlays=self.overlays if overlays is None else overlays,
             keep_patient=self.keep_patient if keep_patient is None else keep_patient,
+            overwrite=overwrite,
+            resume=resume,
+            options=self.options if options is None else options,
         )
 
     def check(self, results: Results) -> None:
@@ -104,6 +134,7 @@ class Output:
         if self.regions is not None:
             self.regions.check(results)
         self._require_apart(results)
+        RunFolder(self.folder).require_free(results.run, overwrite=self.overwrite, resume=self.resume)
         results.images.check()
         if "sr" in self.formats and not _has_dicom(results.images):
             raise ValueError("no image to search is DICOM, and a DICOM SR refers to one; leave out sr.")
@@ -118,20 +149,54 @@ class Output:
         if one.points.dims == 3:
             save_png(results.planes(one, image), self._picture(one, PLANES_FOLDER))
 
-    def draw_all(self, results: Results) -> None:
-        """Read every image of a run again and draw its landmarks."""
+    def draw_all(self, results: Results, run: RunFolder) -> None:
+        """Read every image of a run again and draw its landmarks, but those that were drawn before."""
         for one in results.landmarks if self.overlays else ():
-            self.draw(results, one, results.read(one))
+            if one.image not in run.lines.drawn:
+                self.draw(results, one, results.read(one))
+                run.lines.keep({"drawn": one.image})
 
-    def write(self, results: Results) -> list[NotWritten]:
-        """Write the landmarks, the tables and the report of a run.
+    @contextmanager
+    def opened(self, results: Results) -> Iterator[RunFolder]:
+        """Lock the folder for a block, and list what is written in it as files of the run.
+
+        Raises:
+            ValueError: If the folder belongs to another run, or another process writes into it.
+        """
+        results.run.options, results.run.output = self.options, self._digests()
+        with RunFolder(self.folder).opened(
+            results.run, len(results.images.datalist), overwrite=self.overwrite, resume=self.resume
+        ) as run:
+            yield run
+
+    def write(self, results: Results, *, draw: bool = False) -> list[NotWritten]:
+        """Write the landmarks, the tables and the report of a run, and mark the run as finished.
+
+        Args:
+            results: The results.
+            draw: Whether to read every image again and draw its landmarks.
 
         Returns:
             What a format cannot hold, with the reason.
         """
         self._require_apart(results)
+        if not results.landmarks:
+            raise ValueError(f"{self.folder}: there are no landmarks to write; search an image first")
+        with self.opened(results) as run:
+            not_written = self._write(results)
+            if draw:
+                self.draw_all(results, run)
+            strange = run.finish()
+        if strange:
+            note = f"{self.folder} also holds {len(strange)} file(s) that no run wrote, {strange[0]} first: they stay"
+            results.notes += [note] if note not in results.notes else []
+        return not_written
+
+    def _write(self, results: Results) -> list[NotWritten]:
         not_written = write_landmarks(self.folder, results.landmarks, self.formats, keep_patient=self.keep_patient)
         write_csv(self.folder / REJECTED_TABLE, rejected_rows(results.rejected, not_written))
+        for name, write in results.further.items():
+            write(self.folder / name)
         if results.metrics is not None:
             write_metrics_json(self.folder / METRICS_FILE, results.metrics)
         if results.reading is not None:
@@ -151,6 +216,13 @@ class Output:
             warnings=warnings,
         )
         return not_written
+
+    def _digests(self) -> dict[str, str]:
+        """Digests of the settings that decide which files are written, and of the calibration of the regions."""
+        return {
+            "settings of the output": value_digest(tuple(self.formats), self.overlays, self.keep_patient),
+            "calibration of regions": "" if self.regions is None else path_digest(self.regions.path),
+        }
 
     def _require_apart(self, results: Results) -> None:
         """Check that no calibration that was given would be overwritten."""
@@ -178,9 +250,7 @@ class Output:
         return read_earlier_runs([file for file in self.earlier_runs if Path(file).resolve() != own])
 
     def _picture(self, one: Landmarks, kind: str) -> Path:
-        path = self.folder / kind / f"{one.stem}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return self.folder / kind / f"{one.stem}.png"
 
 
 def _has_dicom(images: Images) -> bool:

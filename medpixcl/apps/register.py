@@ -14,6 +14,7 @@ from torch import nn
 
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundles import own_errors
+from medpixcl.apps.digests import value_digest
 from medpixcl.apps.finder import LandmarkFinder, Prediction
 from medpixcl.apps.given_templates import Marks, SingleImage, given_templates
 from medpixcl.apps.images import Images
@@ -50,6 +51,7 @@ class Registration(LandmarkFinder):
     """
 
     title = "Registration"
+    command = "register"
     templates: Sequence[AnnotatedImage] = ()
 
     def __init__(self, method: str = CONVEXADAM, *, working_spacing_mm: float | None = None) -> None:
@@ -72,6 +74,12 @@ class Registration(LandmarkFinder):
     def digest(self) -> str:
         """Empty: there are no weights that a calibration could belong to."""
         return ""
+
+    def made_from(self, results: Results) -> dict[str, str]:
+        """Digests as of any finder, and of the method with its package."""
+        spacing = working_spacing(self._fitted()[0].image)
+        settings = value_digest(self.method, version(PACKAGES[self.method]), spacing)
+        return super().made_from(results) | {"weights": "", "settings": settings}
 
     @own_errors()
     def fit(

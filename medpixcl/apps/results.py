@@ -1,8 +1,9 @@
 """Landmarks found in images, by matching or by detection: positions, scores, errors, tables, files and a report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,12 +18,14 @@ from medpixcl.apps.habit_file import ReadingHabit
 from medpixcl.apps.images import Images
 from medpixcl.apps.planes import draw_planes
 from medpixcl.apps.radii import Radii
+from medpixcl.apps.run_folder import Run
 from medpixcl.coordinates import affines_of, flip_ras_lps, spacing_of, working_affine, working_spacing, working_voxels
 from medpixcl.data.identity import pair_images
 from medpixcl.data.landmarks.comparison import evaluate_positions
 from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.writing import NotWritten
+from medpixcl.data.other_files import NO_IMAGE
 from medpixcl.data.paths import checked_file
 from medpixcl.landmarks.points import LandmarkSet, rows_by_name
 from medpixcl.landmarks.regions import region_size
@@ -185,6 +188,8 @@ class Results:
         stretch: Factor by which the regions (or radii) were stretched, as corrected images asked; None where they keep
             the size of the calibration.
         notes: Sentences on the corrections that a reader should know.
+        run: What the run file of the folder says about the run.
+        further: Functions that write further files of the run, by the name of the file.
     """
 
     title: str
@@ -209,6 +214,8 @@ class Results:
     alone: Sequence["Results"] = ()
     stretch: float | None = None
     notes: list[str] = field(default_factory=list)
+    run: Run = field(default_factory=lambda: Run("", dict))
+    further: dict[str, Callable[[Path], None]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         searched = f"{len(self.landmarks)} images searched for {len(self.names)} landmarks each"
@@ -220,6 +227,19 @@ class Results:
     def rejected(self) -> dict[str, str]:
         """Reason for every image that was not searched."""
         return self.images.rejected
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Reason for every image that was not searched, without the files that are no images."""
+        return {image: reason for image, reason in self.rejected.items() if reason != NO_IMAGE}
+
+    @property
+    def summary(self) -> str:
+        """Numbers of images, landmarks, unsure ones and rejected files, in one line."""
+        found, missing = self.landmarks, sum(int(one.points.missing.sum()) for one in self.landmarks)
+        unsure = sum(sum(one.unsure) for one in found)
+        marks = f"{sum(len(one.names) for one in found)} landmarks ({unsure} unsure, {missing} missing)"
+        return f"{len(found)} images searched, {marks}, {len(self.rejected)} files rejected"
 
     @property
     def coverage(self) -> float | None:
@@ -279,8 +299,11 @@ class Results:
         *,
         overlays: bool | None = None,
         keep_patient: bool | None = None,
+        overwrite: bool = False,
     ) -> list[NotWritten]:
         """Write the landmarks, the overlays, the metrics and the report into a folder.
+
+        The folder belongs to this run alone: it is new or empty, or these results were written into it before.
 
         Args:
             folder: Folder of the results; created if missing.
@@ -288,18 +311,17 @@ class Results:
                 default the bundle's formats, usually ``("csv", "mrk.json")``.
             overlays: Whether to read every image again and draw its landmarks; the bundle's choice by default.
             keep_patient: Whether to copy patient and study data into DICOM SR; the bundle's choice by default.
+            overwrite: Whether to replace another run's results: the files that its run file lists are removed first.
 
         Returns:
             What a format cannot hold, with the reason; ``rejected.csv`` lists it beside the images without landmarks.
 
         Raises:
-            ValueError: If an argument is of another kind, a format is unknown, no image was searched, or one cannot be
-                read again; the tables are written before the pictures.
+            ValueError: If an argument is of another kind, a format is unknown, the folder holds another run or other
+                files, no image was searched, or one cannot be read again; the tables are written before the pictures.
         """
-        output = self.output.into(folder, formats, overlays=overlays, keep_patient=keep_patient)
-        not_written = output.write(self)
-        output.draw_all(self)
-        return not_written
+        output = self.output.into(folder, formats, overlays=overlays, keep_patient=keep_patient, overwrite=overwrite)
+        return output.write(self, draw=True)
 
     @own_errors()
     def read(self, one: Landmarks) -> MetaTensor:

@@ -9,6 +9,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from medpixcl.apps.digests import path_digest, value_digest
 from medpixcl.apps.images import SHOWN, ImageList, Images
 from medpixcl.coordinates import spacing_of, working_affine
 from medpixcl.data.datalist import files_of, without_files
@@ -105,6 +106,10 @@ class UnlabelledImages:
         matcher.adapt(population)
         return population
 
+    def digest(self) -> str:
+        """Digest of what is learnt from: the images and how they are drawn, or the file; empty without a path."""
+        return path_digest(self.path) if self._learnt_before else self._drawn_digest()
+
     def facts(self, population: Population, searched: Images) -> dict[str, str]:
         """Facts for the report: number of images learnt from, and how many of them are also searched."""
         if self._learnt_before:
@@ -116,6 +121,9 @@ class UnlabelledImages:
         both = len(ours & theirs)
         shared = f"; {both} of them are matched here too (transductive)" if both else ""
         return {"unlabelled": f"learnt from {population.images} images{shared}"}
+
+    def _drawn_digest(self) -> str:
+        return "" if self.path is None else value_digest(self.images.digest(), self.limit, self.seed)
 
     def _drawn(self) -> list[dict[str, Any]]:
         items = without_files(self.images.datalist, self.left_out)

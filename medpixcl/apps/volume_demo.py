@@ -56,7 +56,7 @@ def run_volume_demo(
     comparison = _compare(data, found)
     matched.output = replace(matched.output, comparisons=comparison)
     matched.facts |= FACTS
-    matched.write(folder, overlays=False)
+    matched.write(folder, overlays=False, overwrite=True)
     return comparison
 
 

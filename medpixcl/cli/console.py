@@ -1,23 +1,25 @@
 """Printing of messages and tables by the commands."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.table import Column, Table
 from rich.text import Text
 
+from medpixcl.apps import progress
 from medpixcl.data.reasons import SHOWN, Reasons
 
 if TYPE_CHECKING:
     import medpixcl.apps.results
 
+SOME_FAILED = 3
+"""Exit status of a run that finished, though some of its images could not be searched."""
 console = Console(markup=False, highlight=False)  # file names may hold brackets
 
 
@@ -41,7 +43,11 @@ def say_left_out(rejected: Mapping[str, str], listed_in: Path | None = None) -> 
 
 
 def say_results(results: "medpixcl.apps.results.Results", not_written: Sequence[Any], folder: Path) -> None:
-    """Print what a run left out, its warnings, its errors, and where its files are."""
+    """Print what a run left out, its warnings, its errors, and where its files are.
+
+    Raises:
+        typer.Exit: With status 3 if an image could not be searched, while the others were.
+    """
     from medpixcl.data.landmarks.reading import REJECTED_TABLE
 
     table = folder / REJECTED_TABLE
@@ -56,7 +62,10 @@ def say_results(results: "medpixcl.apps.results.Results", not_written: Sequence[
         say(f"{fact}: {results.facts[fact]}")
     if results.metrics is not None:
         print_metrics(results.metrics)
+    say(results.summary)
     say(f"report: {folder / 'report.html'}; landmarks: {folder / 'landmarks.csv'}")
+    if results.failed:
+        raise typer.Exit(SOME_FAILED)
 
 
 @contextmanager
@@ -85,28 +94,12 @@ class RateColumn(ProgressColumn):
         return Text(f"{task.completed / task.elapsed:.1f} {task.fields['unit']}/s" if task.elapsed else "")
 
 
-class ProgressLines:
-    """Prints a line about a long step now and then, for a log that no progress bar is shown in.
+class ProgressLines(progress.ProgressLines):
+    """Prints a line about a long step now and then, in the output of the command."""
 
-    Args:
-        what: Beginning of the line, such as ``read``.
-        unit: Plural of the items.
-        every_s: Seconds between two lines.
-    """
-
-    def __init__(self, what: str, unit: str, *, every_s: float = 60.0) -> None:
-        self._what, self._unit, self._every_s = what, unit, every_s
-        self._start = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Note the number of finished items, and print it if it is time."""
-        now = time.monotonic()
-        if done >= total or now - self._last < self._every_s:
-            return
-        self._last = now
-        rate = done / max(now - self._start, 1e-9)
-        left = timedelta(seconds=round((total - done) / max(rate, 1e-9)))
-        say(f"{self._what} {done} of {total} {self._unit}, {rate:.1f} {self._unit}/s, about {left} left")
+    def show(self, line: str) -> None:
+        """Print a line."""
+        say(line)
 
 
 class _Saying(logging.Handler):

@@ -8,15 +8,19 @@ import typer
 from medpixcl.cli.console import say_results
 from medpixcl.cli.options import (
     Configs,
+    Continue,
     Corrected,
     Formats,
     KeepPatient,
+    Overwrite,
     ReaderHabit,
     Settings,
     Spacing,
     Trust,
     asked_formats,
     chosen_bundle,
+    require_input_kept,
+    typed_options,
 )
 
 
@@ -38,6 +42,8 @@ def detect(
     corrections: Corrected = None,
     habit: ReaderHabit = None,
     formats: Formats = None,
+    overwrite: Overwrite = False,
+    resume: Continue = False,
     keep_patient: KeepPatient = False,
     config: Configs = None,
     spacing_mm: Spacing = None,
@@ -45,6 +51,9 @@ def detect(
     trust: Trust = False,
 ) -> None:
     """Find landmarks with a trained detector."""
+    typed = typed_options(locals())
+    if overwrite:
+        require_input_kept(output, locals())
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.detect import Detector, detection_bundle
 
@@ -52,7 +61,14 @@ def detect(
     detector = Detector.from_bundle(
         chosen, weights=weights, config=config or [], settings=parse_settings(settings or []), trust=True
     )
-    folder = detector.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
+    folder = detector.output.into(
+        output,
+        asked_formats(formats),
+        keep_patient=keep_patient or None,
+        overwrite=overwrite,
+        resume=resume,
+        options=typed,
+    )
     results = detector.detect(
         images, spacing_mm=spacing_mm, reference=reference, corrections=corrections, habit=habit, output=folder
     )

@@ -7,11 +7,13 @@ import typer
 
 from medpixcl.cli.console import say_left_out, say_results
 from medpixcl.cli.options import (
+    Continue,
     Corrected,
     Formats,
     KeepPatient,
     MatchingBundle,
     MatchingWeights,
+    Overwrite,
     ReaderHabit,
     Settings,
     Spacing,
@@ -21,6 +23,8 @@ from medpixcl.cli.options import (
     asked_formats,
     chosen_matcher,
     listing,
+    require_input_kept,
+    typed_options,
 )
 
 
@@ -54,19 +58,31 @@ def match(
         typer.Option(help="Register, too (affine, convexadam for volumes, elastix), and take the mean of both ways."),
     ] = None,
     formats: Formats = None,
+    overwrite: Overwrite = False,
+    resume: Continue = False,
     keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
     settings: Settings = None,
     trust: Trust = False,
 ) -> None:
     """Find the landmarks of one or several annotated images in other images."""
+    typed = typed_options(locals())
+    if overwrite:
+        require_input_kept(output, locals())
     from medpixcl.apps.detect import Detector
     from medpixcl.apps.register import Registration
 
     if detector is not None and registration is not None:
         raise ValueError("give --detector or --registration: the mean of two ways is taken, not of three")
     matcher = chosen_matcher(bundle, weights, settings, template, trust=trust)
-    folder = matcher.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
+    folder = matcher.output.into(
+        output,
+        asked_formats(formats),
+        keep_patient=keep_patient or None,
+        overwrite=overwrite,
+        resume=resume,
+        options=typed,
+    )
     matcher.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     if unlabelled is not None:
         matcher.learn(unlabelled, limit=unlabelled_limit, spacing_mm=spacing_mm)
@@ -88,6 +104,5 @@ def match(
     )
     not_written = folder.write(results)
     if matcher.unlabelled is not None:
-        matcher.write_population(output / "population.pt")
         say_left_out(matcher.unlabelled.rejected)
     say_results(results, not_written, output)

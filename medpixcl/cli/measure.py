@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from medpixcl.cli.console import print_table, progress_bars, say
-from medpixcl.cli.options import Exclude, Spacing, excluded_images
+from medpixcl.cli.options import (
+    Continue,
+    Exclude,
+    Overwrite,
+    Spacing,
+    excluded_images,
+    require_input_kept,
+    typed_options,
+)
 
 
 def measure(
@@ -28,8 +36,13 @@ def measure(
         typer.Option(help="Probability with which the column radius_mm, or the regions, hold the true positions."),
     ] = 0.9,
     spacing_mm: Spacing = None,
+    overwrite: Overwrite = False,
+    resume: Continue = False,
 ) -> None:
     """Measure cephalometric angles, lengths and ratios from landmarks, with norms, classes and tracings."""
+    typed = typed_options(locals())
+    if overwrite:
+        require_input_kept(output, locals())
     from medpixcl.apps.measure import measure as run_measurement
     from medpixcl.apps.measurement import read_names
     from medpixcl.reports.measurements import agreement_rows, class_agreement_rows, single_rows, summary_rows
@@ -44,6 +57,9 @@ def measure(
             spacing_mm=spacing_mm,
             exclude=excluded_images(exclude),
             coverage=coverage,
+            overwrite=overwrite,
+            resume=resume,
+            options=typed,
             progress=partial(show, "drawing"),
         )
     for path, reason in run.rejected.items():

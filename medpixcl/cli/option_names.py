@@ -3,6 +3,8 @@
 import re
 from collections.abc import Collection
 
+_OPTIONS = {"resume": "continue"}
+"""Options that are named otherwise than the argument, as the name is a word of Python."""
 _ADVICE = re.compile(r"\bgive (\w+_\w+)\b(?!=)|\b(\w+)=True\b")
 
 
@@ -24,6 +26,6 @@ def as_options(sentence: str, arguments: Collection[str]) -> str:
         name = found[1] or found[2]
         if name not in arguments:
             return found[0]
-        return f"{'give ' if found[1] else ''}--{name.replace('_', '-')}"
+        return f"{'give ' if found[1] else ''}--{_OPTIONS.get(name, name).replace('_', '-')}"
 
     return _ADVICE.sub(option, sentence)

@@ -1,13 +1,15 @@
 """Options that several commands share."""
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from medpixcl.data.identity import short_name
 from medpixcl.data.wording import worded
 
 if TYPE_CHECKING:
@@ -68,6 +70,15 @@ ReaderHabit = Annotated[
 Trust = Annotated[
     bool,
     typer.Option("--trust", help="Run configurations from any folder without asking."),
+]
+
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace the run in the output folder: remove the files that its run.json lists."),
+]
+Continue = Annotated[
+    bool,
+    typer.Option("--continue", help="Go on with an interrupted run of the same command in the output folder."),
 ]
 
 Exclude = Annotated[Path | None, typer.Option(help="Text file of images to leave out, one per line.")]
@@ -158,3 +169,42 @@ def asked_formats(formats: str | None) -> list[str] | None:
         return None
     names = [name.strip().lower().removeprefix(".") for name in formats.split(",")]
     return [name for name in names if name]
+
+
+def typed_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a command for its run file; of paths the last part alone, as folders name people.
+
+    Args:
+        arguments: Arguments of the command's function; those that are None or False were not typed.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None and value is not False}
+    return {name: _without_folders(value) for name, value in given.items()}
+
+
+def require_input_kept(output: Path, arguments: Mapping[str, Any]) -> None:
+    """Check that no input of a command is a result that ``--overwrite`` would remove.
+
+    Args:
+        output: Folder of the results.
+        arguments: Arguments of the command's function.
+    """
+    from medpixcl.apps.run_folder import RunFolder
+
+    given = [one for value in arguments.values() for one in (value if isinstance(value, list) else [value])]
+    for path in given:
+        if isinstance(path, Path) and path != output and RunFolder(output).owns(path):
+            raise ValueError(
+                f"{path} is a result of the run in {output}, which overwrite=True would remove; give a copy of it, or "
+                "another folder for the results"
+            )
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_without_folders(one) for one in value]
+    if isinstance(value, Path):
+        return short_name(str(value.absolute()))
+    if isinstance(value, str):
+        key, sign, text = value.rpartition("=")
+        return f"{key}{sign}{short_name(text)}" if re.search(r"[\\/]", text) else value
+    return value

@@ -12,12 +12,13 @@ from rich.console import Console
 
 import medpixcl
 from medpixcl._cpus import set_threads
+from medpixcl.apps.run_folder import FinishedError
 from medpixcl.cli.adapt import adapt
 from medpixcl.cli.bundles import bundles
 from medpixcl.cli.calibrate import calibrate
 from medpixcl.cli.choose_template import choose_template
 from medpixcl.cli.compare_controls import compare_controls
-from medpixcl.cli.console import console
+from medpixcl.cli.console import console, say
 from medpixcl.cli.demo import demo
 from medpixcl.cli.detect import detect
 from medpixcl.cli.doctor import doctor
@@ -33,6 +34,7 @@ from medpixcl.cli.pretrain import pretrain
 from medpixcl.cli.register import register
 from medpixcl.cli.scan import scan
 from medpixcl.cli.selftrain import selftrain
+from medpixcl.cli.signals import Stopped, stopping
 from medpixcl.data.wording import wording
 
 COMMANDS = (
@@ -84,7 +86,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the program; on bad input it prints one sentence and exits with status 2."""
+    """Run the program; on bad input it prints one sentence and exits with status 2, at a signal with that of it."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     set_threads()
@@ -92,12 +94,16 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold bytes that are not UTF-8
     try:
-        with wording(_in_options):
+        with wording(_in_options), stopping():
             app()
+    except Stopped as stop:
+        _end(str(stop), stop.status)
+    except FinishedError as done:
+        say(str(done))
     except (ValueError, ModuleNotFoundError, FloatingPointError) as error:
-        _fail(str(error))
+        _end(str(error), 2)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
 
 
 def _in_options(sentence: str) -> str:
@@ -110,8 +116,8 @@ def _parameters() -> frozenset[str]:
     return frozenset(name for command in COMMANDS for name in inspect.signature(command).parameters)
 
 
-def _fail(reason: str) -> NoReturn:
+def _end(reason: str, status: int) -> NoReturn:
     reason = _in_options(reason)
     line = reason if reason.isprintable() else repr(reason)[1:-1]  # line breaks and bytes in a file's name
     Console(stderr=True).print(f"medpixcl: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
-    sys.exit(2)
+    sys.exit(status)

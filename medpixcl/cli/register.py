@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from medpixcl.cli.console import say_results
-from medpixcl.cli.options import Formats, KeepPatient, Spacing, TemplateLandmarks, Templates, asked_formats, listing
+from medpixcl.cli.options import (
+    Continue,
+    Formats,
+    KeepPatient,
+    Overwrite,
+    Spacing,
+    TemplateLandmarks,
+    Templates,
+    asked_formats,
+    listing,
+    require_input_kept,
+    typed_options,
+)
 
 
 def register(
@@ -22,14 +34,26 @@ def register(
         Path | None, typer.Option(help="Landmark file with true positions, to measure the error.")
     ] = None,
     formats: Formats = None,
+    overwrite: Overwrite = False,
+    resume: Continue = False,
     keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
 ) -> None:
     """Carry the landmarks of annotated images to others by registration, to compare with `match`."""
+    typed = typed_options(locals())
+    if overwrite:
+        require_input_kept(output, locals())
     from medpixcl.apps.register import Registration
 
     registration = Registration(method, working_spacing_mm=working_spacing_mm)
-    folder = registration.output.into(output, asked_formats(formats), keep_patient=keep_patient or None)
+    folder = registration.output.into(
+        output,
+        asked_formats(formats),
+        keep_patient=keep_patient or None,
+        overwrite=overwrite,
+        resume=resume,
+        options=typed,
+    )
     registration.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     results = registration.match(images, spacing_mm=spacing_mm, reference=reference, output=folder)
     say_results(results, folder.write(results), output)

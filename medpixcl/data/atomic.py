@@ -2,12 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
 from medpixcl.data.paths import checked_file
+
+_note: ContextVar[Callable[[Path], None] | None] = ContextVar("note", default=None)
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
@@ -35,14 +38,20 @@ def replaced_atomically(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
 def drafted(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Name a temporary file beside the one to write, in a folder that exists; it is renamed at the end, or removed.
 
+    What was written is on the disk before it gets its name, so that a power failure leaves the old file, too.
+
     Raises:
         OSError: If it cannot be written, as on a full disk; the error names the file that was to be written.
     """
     target = checked_file(path, "the output")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if (note := _note.get()) is not None:
+        note(target)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
         draft.replace(target)
     except OSError as error:
         if error.filename not in (None, str(draft)):
@@ -50,6 +59,16 @@ def drafted(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def noting(note: Callable[[Path], None]) -> Iterator[None]:
+    """Call a function with the path of every file that is written in a block, before it is written."""
+    token = _note.set(note)
+    try:
+        yield
+    finally:
+        _note.reset(token)
 
 
 def remove_drafts(path: str | os.PathLike[str]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,20 @@ def files_stamp(files: Sequence[Path | str]) -> str:
         return f"{status.st_size}-{status.st_mtime_ns}"
     lines = [f"{os.path.basename(file)} {files_stamp([file])}\n" for file in sorted(map(str, files))]  # noqa: PTH119
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def current_sha256(entry: Mapping[str, Any], files: Sequence[Path]) -> str:
+    """Checksum of an image as it lies on the disk: the entry's own where its stamp says so, else of its files.
+
+    Args:
+        entry: Entry of a manifest.
+        files: All files of the image.
+
+    Raises:
+        OSError: If a file is gone.
+    """
+    stamp = re.split(f"[{_FROM}{_MAPS}]", str(entry.get(STAMP, "")))[0]
+    return str(entry["sha256"]) if stamp == files_stamp(files) else content_sha256(files)
 
 
 class KnownImages:

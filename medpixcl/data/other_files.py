@@ -5,6 +5,8 @@ from pathlib import Path
 
 from medpixcl.data.pictures import other_format
 
+NO_IMAGE = "is not an image."
+"""Reason of a file that belongs to no kind of image at all, as a table beside the images."""
 _START = 348
 """Bytes that tell an archive, or a volume that is not named as such."""
 _ARCHIVES = {
@@ -36,4 +38,4 @@ def why_no_image(path: Path) -> str:
         if re.match(pattern, start, re.DOTALL):
             return f"is {name}, but not named so; name it {suffix}."
     other = other_format(start[:16])
-    return "is not an image." if other is None else f"{other}."
+    return NO_IMAGE if other is None else f"{other}."

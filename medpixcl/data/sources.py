@@ -16,6 +16,7 @@ from medpixcl.data.dicom_header import read_header
 from medpixcl.data.images import image_format
 from medpixcl.data.other_files import why_no_image
 from medpixcl.data.pixels import ImageFileError
+from medpixcl.data.result_folders import is_result_folder
 from medpixcl.data.series import check_size, dicom_files
 from medpixcl.data.unusable import Unusable, unusable
 from medpixcl.data.volumes import detached_data, is_header
@@ -122,7 +123,7 @@ class SeriesSource(Source):
 def visible_files(roots: Iterable[Path], *, list_closed: bool = False) -> list[Path]:
     """List the given files and all files below the given folders, sorted within a root, without hidden ones.
 
-    Symbolic links are followed; each folder is visited once.
+    Symbolic links are followed; each folder is visited once, and folders with the results of a run are passed over.
 
     Args:
         roots: Files and folders.
@@ -150,7 +151,9 @@ def visible_names(roots: Iterable[Path], *, list_closed: bool = False) -> list[s
 def _names_below(root: Path, closed: list[OSError]) -> Iterator[str]:
     seen = {root.resolve()}
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=closed.append):
-        visible = sorted(name for name in subfolders if not name.startswith("."))
+        visible = sorted(
+            name for name in subfolders if not name.startswith(".") and not is_result_folder(Path(folder, name))
+        )
         subfolders[:] = [name for name in visible if _first(folder, name, seen)]
         yield from (os.path.join(folder, name) for name in sorted(names) if not name.startswith("."))  # noqa: PTH118
 

@@ -6,7 +6,6 @@
 import errno
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from medpixcl.data.atomic import drafted
+from medpixcl.data.atomic import write_bytes_atomically
 
 SUMS = "weights.sha256"
 """File beside the folders of bundles that lists the SHA-256 of their weights, in the format of ``sha256sum``."""
@@ -53,10 +52,7 @@ def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    with drafted(path) as draft, draft.open("wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
+    write_bytes_atomically(path, buffer.getvalue())
 
 
 def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from medpixcl._typing import Array
+from medpixcl.data.atomic import write_bytes_atomically
 from medpixcl.landmarks.metrics import THRESHOLDS_MM
 from medpixcl.landmarks.resampling import TIE_MM
 from medpixcl.reports.canvas import NEUTRAL, SERIES, chart, draw_panel, new_figure, panel_grid
@@ -245,10 +246,8 @@ def figure_to_png(figure: "matplotlib.figure.Figure") -> bytes:
 
 
 def save_png(figure: "matplotlib.figure.Figure", path: Path | str) -> None:
-    """Write a figure as a PNG file; makes missing folders."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(figure_to_png(figure))
+    """Write a figure as a PNG file, completely or not at all; makes missing folders."""
+    write_bytes_atomically(path, figure_to_png(figure))
 
 
 def _point_colours(points: np.ndarray) -> list[Any]:

@@ -267,7 +267,7 @@ class EpochProgress:
             self.bar.close()
             self.bar = None
 
-    def fail(self, engine: Engine, error: Exception) -> None:
+    def fail(self, engine: Engine, error: BaseException) -> None:
         """Close the bar and raise the error again."""
         self.close(engine)
         raise error

@@ -55,7 +55,11 @@ def assert_equal(found: Results, expected: Results) -> None:
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Files of a run by name, but the run file, which lists them and holds times."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    run = json.loads(files.pop("run.json"))
+    assert (run["state"], run["files"]) == ("finished", sorted(files))
+    return files
 
 
 def test_import_loads_no_torch() -> None:

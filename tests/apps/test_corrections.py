@@ -107,8 +107,8 @@ def test_the_habit_in_a_later_run(
 ) -> None:
     """The same offsets for all images, the corrected one now among them; with another template there is a notice."""
     first = match(corrections=read)
-    first.write(tmp_path, overlays=False)
-    later = match(habit=tmp_path / "habit.json")
+    first.write(tmp_path / "better", overlays=False)
+    later = match(habit=tmp_path / "better" / "habit.json")
     assert later.corrected == ()
     assert later.warnings == found.warnings
     one, before = by_name(later)["phantom_001.png"], by_name(found)["phantom_001.png"]
@@ -122,7 +122,8 @@ def test_the_habit_in_a_later_run(
     other = Matcher.from_bundle(MATCHING, device="cpu").fit(
         folder / "images" / "phantom_002.png", folder / "images" / "landmarks.csv", spacing_mm=1.0
     )
-    results = other.match(folder / "images" / "phantom_003.png", spacing_mm=1.0, habit=tmp_path / "habit.json")
+    habit = tmp_path / "better" / "habit.json"
+    results = other.match(folder / "images" / "phantom_003.png", spacing_mm=1.0, habit=habit)
     assert "was learnt with another template; an offset is the reader's less that of what found" in results.warnings[0]
 
 
@@ -417,7 +418,10 @@ def test_the_commands(folder: Path, found: Results, read: Path, tmp_path: Path, 
     assert (out / "overlays" / "phantom_002.png").is_file()
     assert "reading habit: St. <b>Mary, learnt from 1 corrected image of this run" in capsys.readouterr().out
     assert ReadingHabit.read(out / "habit.json").images == 1
-    assert medpixcl("detect", "--images", images, "--spacing-mm", 1, "--habit", out / "habit.json", "-o", out) == 0
+    words = ["detect", "--images", images, "--spacing-mm", 1, "--habit", out / "habit.json", "-o"]
+    assert medpixcl(*words, out, "--overwrite") == 2
+    assert "habit.json is a result of the run in" in capsys.readouterr().err
+    assert medpixcl(*words, tmp_path / "detected") == 0
     assert "was learnt with another kind of finder and another bundle and other weights" in capsys.readouterr().out
 
 

@@ -53,7 +53,7 @@ def run(
     output = Output(formats=["csv"], regions=regions)
     prepare = Compose([LoadImageMMd(keys="image")])
     detector = Detector(NETWORK, Known(points, covariance), prepare, NAMES, output=output)
-    into = output.into(folder)
+    into = output.into(folder, overwrite=True)
     into.write(detector.detect(files, spacing_mm=SPACING, reference=reference, output=into))
 
 

@@ -1,0 +1,20 @@
+"""How a folder of results is known: by the file that describes the run."""
+
+import json
+from pathlib import Path
+
+RUN_FILE = "run.json"
+RUN_FORMAT = "medpixcl run"
+"""Value of the key ``format`` in that file."""
+
+
+def is_result_folder(folder: Path) -> bool:
+    """True for a folder that a run of this package writes into; its pictures are no images to search."""
+    file = folder / RUN_FILE
+    if not file.is_file():
+        return False
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == RUN_FORMAT
