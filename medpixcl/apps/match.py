@@ -19,6 +19,7 @@ from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
+from medpixcl.coordinates import working_spacing
 from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.paths import checked_path
@@ -103,9 +104,11 @@ class Matcher(LandmarkFinder):
 
     @property
     def digest(self) -> str:
-        """Digest of the weights and of the templates, stored in calibrations, which hold for these alone."""
-        both = f"{self.weights_digest} {templates_digest(self._fitted())}"
-        return hashlib.sha256(both.encode()).hexdigest()
+        """Digest of weights, templates, settings and spacing, stored in calibrations, which hold for these alone."""
+        templates = self._fitted()
+        spacing = [f"{step:.3g}" for step in working_spacing(templates[0].image)]
+        parts = (self.weights_digest, templates_digest(templates), self.inferer.matcher.settings, spacing)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     @property
     def files(self) -> list[str]:

@@ -10,10 +10,10 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, Spacing
 from monai.utils import ImageMetaKey
 
-from medpixcl.coordinates import spacing_of, spatial_affine, working_spacing
+from medpixcl.blur import gaussian_blur
+from medpixcl.coordinates import pixel_for, spacing_of, spatial_affine, working_spacing
 from medpixcl.data.images import read_image
 from medpixcl.data.pixels import ImageFileError
-from medpixcl.transforms.blur import gaussian_blur
 from medpixcl.transforms.orientation import in_common_axes
 
 TOLERANCE = 0.01
@@ -92,9 +92,7 @@ class WorkingSpacingd(MapTransform):
             return self.spacing_mm
         own = working_spacing(image)
         sides = [step * size for step, size in zip(own, image.shape[1:], strict=True)]
-        # A long narrow image would have few pixels: it gets those of a cube of half the side.
-        enough = math.prod(sides) ** (1 / len(sides)) / (self.longest_side / 2)
-        return [max(min(max(sides) / self.longest_side, enough), min(own))] * len(own)
+        return [max(pixel_for(sides, self.longest_side), min(own))] * len(own)
 
     def _resampled(self, image: MetaTensor) -> MetaTensor:
         wanted = self.spacing_for(image)
