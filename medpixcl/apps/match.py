@@ -158,11 +158,18 @@ class Matcher(LandmarkFinder):
         """Load and prepare the image of an item; for configurations, which name this before there is a template."""
         return self.preprocessing(dict(item))
 
-    def take_spacing(self, item: Mapping[str, Any]) -> None:
-        """Bring all images to the spacing that suits one of them, where the bundle leaves the spacing open."""
+    def take_spacing(self, item: Mapping[str, Any], *, of_network: bool = False) -> None:
+        """Bring all images to the spacing that suits one of them, where the bundle leaves the spacing open.
+
+        Args:
+            item: Item of that image.
+            of_network: Whether to take the spacing at which the network sees the images, if the landmarks are refined
+                at a finer one.
+        """
         self.configured = self.preprocessing if self.configured is None else self.configured
         if open_spacing(self.configured):
-            self.preprocessing = with_spacing_of(item, self.configured)
+            side = self.inferer.matcher.coarse_side if of_network else None
+            self.preprocessing = with_spacing_of(item, self.configured, side)
 
     def learn(
         self, images: AnyPath, *, limit: int | None = 50, seed: int = 0, spacing_mm: SpacingMM | None = None

@@ -191,7 +191,7 @@ class LandmarkMatcher:
         self.posed: PosedTemplate | None = None
         templates, patches = [], []
         for image, points, steps in zip(images, landmarks, spacings, strict=True):
-            small, shape, small_steps = self._shrunk(image, image.shape[2:], steps)
+            small, (shape, small_steps) = shrunk(image, self.shrinkage), self._coarse(image.shape[2:], steps)
             given = self.embed(small) if self.posed is None else small
             sight = self._seen(given, shape, small_steps)
             device, places = sight.levels[0].device, voxel_to_cell(points.double(), self.shrinkage)
@@ -223,7 +223,7 @@ class LandmarkMatcher:
         """
         population = None
         for query, shape, spacing in images:
-            sight = self._seen(*self._shrunk(query, shape, spacing))
+            sight = self._seen_coarsely(query, shape, spacing)
             seen = observe(sight.levels, self.strides, self._searched(sight), sight.grid.cell_mm)
             population = seen if population is None else population + seen
         if population is None:
@@ -272,11 +272,11 @@ class LandmarkMatcher:
         if shape is None and isinstance(query, Tensor):
             shape = query.shape[2:]
         step = self.spacing if spacing is None else spacing
-        small, small_shape, small_step = self._shrunk(query, shape, step)
-        sight = self._seen(small, small_shape, small_step)
+        sight = self._seen_coarsely(query, shape, step)
         result = self._searched(sight)
         if sight.view is not None:
-            result = result.outside(sight.view, small_step, self.templates.templates[0].grid.spacing)
+            own = self.templates.templates[0].grid.spacing
+            result = result.outside(sight.view, self._coarse(shape, step)[1], own)
         return self._refined_locally(query, shape, step, sight, result)
 
     def search(self, levels: list[Tensor], grid: CellGrid) -> MatchResult:
@@ -304,19 +304,25 @@ class LandmarkMatcher:
         )
         return MatchResult(voxels, scores, ratios, cycle, residual, self._flags(doubtful), spread)
 
-    def _shrunk(
+    def _seen_coarsely(
         self, query: Tensor | Sequence[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]
-    ) -> tuple[Tensor | Sequence[Tensor], Sequence[int] | None, Sequence[float]]:
-        """A query, its shape and its spacing as they are first searched."""
-        if self.coarse_side is not None and not isinstance(query, Tensor):
+    ) -> Sight:
+        """Where the landmarks of a query are searched, after it was shrunk if need be."""
+        if isinstance(query, Tensor):
+            query = shrunk(query, self.shrinkage)
+        elif self.coarse_side is not None:
             raise ValueError("a matcher that refines looks at the image, and found level maps; give the image itself")
-        if self.shrinkage == 1 or not isinstance(query, Tensor):
-            return query, shape, spacing
-        steps = [step * self.shrinkage for step in spacing]
-        return shrunk(query, self.shrinkage), shape and [int(n / self.shrinkage) or 1 for n in shape], steps
+        return self._seen(query, *self._coarse(shape, spacing))
+
+    def _coarse(
+        self, shape: Sequence[int] | None, spacing: Sequence[float]
+    ) -> tuple[Sequence[int] | None, Sequence[float]]:
+        """Shape and spacing of an image after it was shrunk."""
+        small = None if shape is None else [max(1, int(size / self.shrinkage)) for size in shape]
+        return small, [step * self.shrinkage for step in spacing]
 
     def _seen(self, query: Tensor | Sequence[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]) -> Sight:
-        """Where the landmarks of a query are searched, both shrunk if need be."""
+        """Where the landmarks of a query are searched."""
         levels = self._every_level(query)
         if self.posed is None:
             chosen = self._chosen(levels)

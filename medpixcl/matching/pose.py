@@ -236,10 +236,14 @@ def shown(image: Tensor, view: View) -> Tensor:
 def shrunk(image: Tensor, factor: float) -> Tensor:
     """Shrink an image (1, C, *spatial), smoothed first, to cells of ``factor`` voxels, as the cells of a network lie.
 
+    A factor of 1 leaves it as it is.
+
     Example:
         >>> shrunk(torch.arange(6.0).view(1, 1, 6, 1).expand(1, 1, 6, 6), 2)[0, 0, 1]
         tensor([2.5000, 2.5000, 2.5000])
     """
+    if factor == 1:
+        return image
     dims = image.ndim - 2
     matrix = torch.eye(dims + 1, dtype=torch.float64)
     matrix[:-1, :-1] *= factor
