@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from medpixcl.coordinates import inside
 from medpixcl.landmarks.geometry import robust_similarity, transform
-from medpixcl.landmarks.heatmaps import heatmap_covariance
 from medpixcl.matching.grid import CellGrid
+from medpixcl.matching.peaks import upper_half_covariance
 from medpixcl.matching.placement import settle
 from medpixcl.matching.shape import ShapePrior
 from medpixcl.matching.templates import TemplateSet
@@ -160,9 +160,7 @@ class LocalCorrelation:
             correlation (K, D, D); and whether there was anything to compare, else the position stays (K,).
         """
         maps = torch.cat([self._maps(image, shape, found, steps, first) for first in range(0, len(found), AT_ONCE)])
-        dims = len(steps)
-        upright = steps.to(found)
-        grid = CellGrid((2 * SEARCH + 1,) * dims, 1, self.spacing)
+        upright, grid = steps.to(found), CellGrid(tuple(maps.shape[1:]), 1, self.spacing)
         cells = found @ torch.linalg.inv(upright).mT
         place = grid.to_mm(cells)
         expected = place
@@ -173,9 +171,7 @@ class LocalCorrelation:
         logs = -(1 + NOISE - maps.square()).log()
         settled = settle(logs, cells - SEARCH, grid, prior, place, deviation, 1.0, rounds).cells
         seen = maps.flatten(1).amax(dim=1) > 0
-        least, greatest = maps.flatten(1).aminmax(dim=1)
-        upper = (maps - ((least + greatest) / 2).view(-1, *[1] * dims)).clamp_min(0)[None]
-        covariance = heatmap_covariance(upper, stride=1, spacing_mm=self.spacing, radius=2 * SEARCH)[0]
+        covariance = upper_half_covariance(maps, stride=1, spacing_mm=self.spacing)
         return torch.where(seen[:, None], settled @ upright.mT, found), covariance, seen
 
     def _maps(self, image: Tensor, shape: Sequence[int], found: Tensor, steps: Tensor, first: int) -> Tensor:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from medpixcl._typing import Embed
 from medpixcl.coordinates import apply_affine, cell_to_voxel, pixel_for, voxel_to_cell
-from medpixcl.landmarks.heatmaps import heatmap_covariance, refine_peaks
+from medpixcl.landmarks.heatmaps import refine_peaks
 from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.local_correlation import PATCH, LocalCorrelation, crops_at
-from medpixcl.matching.peaks import FLOOR, local_peaks, second_peaks
+from medpixcl.matching.peaks import FLOOR, local_peaks, second_peaks, upper_half_covariance
 from medpixcl.matching.placement import ROUNDS, Placement, peak_near, place_together, similarity_weight
 from medpixcl.matching.population import OWN_WEIGHT, Population, adapted, observe
 from medpixcl.matching.pose import ENOUGH, PosedTemplate, shown, shrunk, view_in_mm
@@ -409,12 +409,9 @@ class LandmarkMatcher:
         return templates.mean(product.windows(rows, starts[templates.owner], size))
 
     def _spread(self, product: ProductMap, cells: Tensor, grid: CellGrid) -> Tensor:
-        """Covariance in mm^2 of the upper half of the similarity, from the least to the greatest in a window."""
-        starts, size = refinement_window(grid, cells)
-        values = self._values(product, starts, size)
-        least, greatest = values.flatten(1).aminmax(dim=1)
-        upper = (values - ((least + greatest) / 2).view(-1, *[1] * len(size))).clamp_min(0)[None]
-        return heatmap_covariance(upper, stride=grid.stride, spacing_mm=grid.spacing, radius=max(size) - 1)[0]
+        """Covariance in mm^2 of the upper half of the similarity in a window."""
+        values = self._values(product, *refinement_window(grid, cells))
+        return upper_half_covariance(values, stride=grid.stride, spacing_mm=grid.spacing)
 
     def _place(
         self, product: ProductMap, peaks: Tensor, scores: Tensor, levels: list[Tensor], grid: CellGrid
