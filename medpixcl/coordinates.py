@@ -9,6 +9,7 @@ Four frames, and the only functions that go between them:
 * **cell**: index in a feature grid of a given stride; the centre of cell 0 lies at voxel ``(stride - 1) / 2``.
 """
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 
@@ -94,13 +95,29 @@ def spacing_of(affine: Affine) -> Float[Tensor, "*b d"]:
     return torch.linalg.vector_norm(affine[..., :-1, :-1], dim=-2)
 
 
+def pixel_for(sides: Sequence[float | int], number: int) -> float:
+    """Size of the pixels of which the longest side of an image has a number.
+
+    A long narrow image would have few pixels: its are smaller, so that it has as many as a cube of half the number.
+
+    Args:
+        sides: Lengths of the sides; the result has their unit.
+        number: Number of pixels along the longest side.
+
+    Example:
+        >>> pixel_for([40.0, 30.0], 20), pixel_for([40.0, 2.5], 20)
+        (2.0, 1.0)
+    """
+    return min(max(sides) / number, math.prod(sides) ** (1 / len(sides)) / (number / 2))
+
+
 def voxel_to_grid(points: PointsVoxel, shape: Sequence[int]) -> Float[Tensor, "*b k d"]:
     """Voxel index to ``grid_sample`` coordinate of an image with spatial ``shape``; the axis order is reversed."""
     size = points.new_tensor(list(shape)).flip(0)
     return points.flip(-1).mul_(2 / size).add_(1 / size - 1)
 
 
-def voxel_to_cell(points: PointsVoxel, stride: Sequence[int] | int) -> PointsVoxel:
+def voxel_to_cell(points: PointsVoxel, stride: Sequence[int] | int | float) -> PointsVoxel:
     """Voxel index to (not rounded) cell index of a feature grid that covers the image with cells of ``stride``.
 
     Example:
@@ -111,7 +128,7 @@ def voxel_to_cell(points: PointsVoxel, stride: Sequence[int] | int) -> PointsVox
     return (points + 0.5) / step - 0.5
 
 
-def cell_to_voxel(cells: PointsVoxel, stride: Sequence[int] | int) -> PointsVoxel:
+def cell_to_voxel(cells: PointsVoxel, stride: Sequence[int] | int | float) -> PointsVoxel:
     """Inverse of :func:`voxel_to_cell`: the voxel position of cell centres."""
     step = torch.as_tensor(stride).to(cells)
     return (cells + 0.5) * step - 0.5

@@ -10,6 +10,7 @@ LEVELS = {
     "_cpus": 0,
     "_typing": 0,
     "_kernels": 0,
+    "blur": 1,
     "coordinates": 1,
     "informativeness": 2,
     "mutual_information": 2,

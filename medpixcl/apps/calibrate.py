@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medpixcl._typing import AnyPath, Embed, Progress
+from medpixcl._typing import AnyPath, Progress
 from medpixcl.apps.images import ImageList
 from medpixcl.apps.match import Matcher
 from medpixcl.coordinates import working_spacing
@@ -42,28 +42,19 @@ class Matched:
 
     Attributes:
         picture: Prepared image, shape (1, C, *spatial).
-        levels: Level maps of the image, each (1, E, *cells), finest first; None if the matcher turns images upright.
         spacing: Size of a voxel in mm along the array axes.
         result: Landmarks of the template found in the image.
     """
 
     picture: Tensor
-    levels: list[Tensor] | None
     spacing: list[float]
     result: MatchResult
 
-    @property
-    def searched(self) -> list[Tensor] | Tensor:
-        """What the matcher takes: level maps, or the image that it turns upright."""
-        return self.picture if self.levels is None else self.levels
 
-
-def match_image(matcher: LandmarkMatcher, embed: Embed, image: MetaTensor) -> Matched:
+def match_image(matcher: LandmarkMatcher, image: MetaTensor) -> Matched:
     """Find the template's landmarks in one prepared image (C, *spatial)."""
     spacing, picture = working_spacing(image), image.as_tensor()[None]
-    levels = None if matcher.upright else embed(picture)
-    result = matcher.match(picture if levels is None else levels, picture.shape[2:], spacing)
-    return Matched(picture, levels, spacing, result)
+    return Matched(picture, spacing, matcher.match(picture, picture.shape[2:], spacing))
 
 
 def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Sequence[Matched], target: Matched) -> Tensor:
@@ -83,10 +74,9 @@ def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Sequenc
     marks = [one.result.voxels.masked_fill(one.result.unsure[:, None], torch.nan) for one in via]
     if all(bool(points.isnan().all()) for points in marks):
         return torch.full_like(target.result.scores, torch.nan).cpu()
-    other, levels = copy.copy(matcher), iter([one.levels for one in via if one.levels is not None])
-    embed = matcher.embed if matcher.upright else lambda _: next(levels)
-    other.fit(embed, strides, [one.picture for one in via], marks, [one.spacing for one in via])
-    through = other.match(target.searched, target.picture.shape[2:], target.spacing)
+    other = copy.copy(matcher)
+    other.fit(matcher.embed, strides, [one.picture for one in via], marks, [one.spacing for one in via])
+    through = other.match(target.picture, target.picture.shape[2:], target.spacing)
     step = through.voxels - target.result.voxels
     return torch.linalg.vector_norm(step * step.new_tensor(target.spacing), dim=1).cpu()
 
@@ -106,14 +96,11 @@ class Examples:
     unsure: Bool[Tensor, "n k"]
 
 
-def collect_examples(
-    matcher: LandmarkMatcher, embed: Embed, strides: Sequence[int], images: Iterable[MetaTensor]
-) -> Examples:
+def collect_examples(matcher: LandmarkMatcher, strides: Sequence[int], images: Iterable[MetaTensor]) -> Examples:
     """Match all images directly, and each also through the images before it, as many as there are templates.
 
     Args:
         matcher: Matcher fitted to the T templates.
-        embed: Pretrained embedding network.
         strides: Voxels per cell of the network's levels, finest first.
         images: More than T prepared images (C, *spatial); only T + 1 are held in memory at a time. The first T serve
             as detours only.
@@ -121,7 +108,7 @@ def collect_examples(
     templates = len(matcher.annotated.templates)
     before: deque[Matched] = deque(maxlen=templates)
     detours, found, unsure = [], [], []
-    matched = (match_image(matcher, embed, image) for image in images)
+    matched = (match_image(matcher, image) for image in images)
     for target in matched:
         via = list(before)
         before.append(target)
@@ -208,7 +195,7 @@ def calibrate(
             yield matcher.preprocessing(item)["image"]
             progress(number + 1, len(items))
 
-    examples = collect_examples(matcher.inferer.matcher, matcher.model, strides, prepared())
+    examples = collect_examples(matcher.inferer.matcher, strides, prepared())
     marks = mean_shape(
         [one.voxels_of(matcher.names).float() * torch.tensor(working_spacing(one.image)) for one in matcher.templates]
     )

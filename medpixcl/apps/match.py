@@ -22,6 +22,7 @@ from medpixcl.apps.output import Output
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.apps.run_folder import RunFolder
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
+from medpixcl.coordinates import working_spacing
 from medpixcl.data.landmarks.row import CORRECTED
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.paths import checked_path
@@ -105,9 +106,11 @@ class Matcher(LandmarkFinder):
 
     @property
     def digest(self) -> str:
-        """Digest of the weights and of the templates, stored in calibrations, which hold for these alone."""
-        both = f"{self.weights_digest} {templates_digest(self._fitted())}"
-        return hashlib.sha256(both.encode()).hexdigest()
+        """Digest of weights, templates, settings and spacing, stored in calibrations, which hold for these alone."""
+        templates = self._fitted()
+        spacing = [f"{step:.3g}" for step in working_spacing(templates[0].image)]
+        parts = (self.weights_digest, templates_digest(templates), self.inferer.matcher.settings, spacing)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     @property
     def files(self) -> list[str]:
@@ -157,11 +160,18 @@ class Matcher(LandmarkFinder):
         """Load and prepare the image of an item; for configurations, which name this before there is a template."""
         return self.preprocessing(dict(item))
 
-    def take_spacing(self, item: Mapping[str, Any]) -> None:
-        """Bring all images to the spacing that suits one of them, where the bundle leaves the spacing open."""
+    def take_spacing(self, item: Mapping[str, Any], *, of_network: bool = False) -> None:
+        """Bring all images to the spacing that suits one of them, where the bundle leaves the spacing open.
+
+        Args:
+            item: Item of that image.
+            of_network: Whether to take the spacing at which the network sees the images, if the landmarks are refined
+                at a finer one.
+        """
         self.configured = self.preprocessing if self.configured is None else self.configured
         if open_spacing(self.configured):
-            self.preprocessing = with_spacing_of(item, self.configured)
+            side = self.inferer.matcher.coarse_side if of_network else None
+            self.preprocessing = with_spacing_of(item, self.configured, side)
 
     def learn(
         self, images: AnyPath, *, limit: int | None = 50, seed: int = 0, spacing_mm: SpacingMM | None = None

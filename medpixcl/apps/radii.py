@@ -18,10 +18,10 @@ class Radii:
     Args:
         path: File from ``medpixcl calibrate``; None for no radii.
         names: Names of the landmarks to match.
-        digest: Digest of the weights and the templates that find them.
+        digest: Digest of all that finds them: weights, templates and settings.
 
     Raises:
-        ValueError: If the file is not a calibration of these landmarks, weights and templates.
+        ValueError: If the file is not a calibration of these landmarks and this digest.
     """
 
     def __init__(self, path: str | None, names: Sequence[str], digest: str = "") -> None:
@@ -29,7 +29,9 @@ class Radii:
         self.calibration = None if path is None else RadiusCalibration.read(path)
         self.names = tuple(names)
         if self.calibration is not None and self.calibration.made_for != digest:
-            raise ValueError(f"{path} was made for other weights or templates; run medpixcl calibrate again with these")
+            raise ValueError(
+                f"{path} was made for other weights, templates or settings; run medpixcl calibrate again with these"
+            )
         self.of([""] * len(self.names))
 
     def of(self, flags: Sequence[str]) -> Float[Tensor, " k"] | None:

@@ -34,7 +34,7 @@ def choose_template(
     matcher = chosen_matcher(bundle, weights, settings, images, device=device, trust=trust)
     listed = ImageList(images, spacing_mm, spatial_dims=matcher.spatial_dims)
     listed.check()
-    matcher.take_spacing(listed.datalist[0])
+    matcher.take_spacing(listed.datalist[0], of_network=True)
     with progress_bars() as show:
         choice = choose_templates(
             listed,

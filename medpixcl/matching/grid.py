@@ -33,7 +33,7 @@ class CellGrid:
         """Position in mm of cell indices, which need not be whole."""
         return cell_to_voxel(cells.float(), self.stride) * torch.as_tensor(self.spacing).to(cells.device)
 
-    def axis_mm(self, cells: Int[Tensor, "*n"], axis: int) -> Float[Tensor, "*n"]:
+    def axis_mm(self, cells: Float[Tensor, "*n"] | Int[Tensor, "*n"], axis: int) -> Float[Tensor, "*n"]:
         """Position in mm of cell indices along one axis."""
         return cell_to_voxel(cells.float()[..., None], self.stride)[..., 0] * self.spacing[axis]
 

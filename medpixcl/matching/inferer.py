@@ -15,9 +15,9 @@ class MatchingInferer(Inferer):
     """Finds the landmarks of the annotated images that a matcher was fitted to.
 
     Args:
-        matcher: Matcher of the landmarks; fit it before the first call.
-        levels: Inferer that runs an embedding network on whole images
-            (:class:`medpixcl.networks.inferers.LevelsInferer`).
+        matcher: Matcher of the landmarks; fit it before the first call, to an embedding by the same network.
+        levels: Inferer that runs the embedding network on whole images
+            (:class:`medpixcl.networks.inferers.LevelsInferer`), for the embedding that the matcher is fitted with.
     """
 
     def __init__(self, matcher: LandmarkMatcher, levels: Inferer) -> None:
@@ -38,12 +38,10 @@ class MatchingInferer(Inferer):
         if not isinstance(inputs, MetaTensor):
             raise ValueError("the images to match carry no affines, so their spacing is unknown; give MetaTensors")
         dims, images = inputs.ndim - 2, inputs.as_tensor()
-        maps = [images] if self.matcher.upright else self.levels(inputs, network)
-        found = []
-        for number, affine in enumerate(inputs.affine):
-            query = [level[number : number + 1] for level in maps]
-            given = query[0] if self.matcher.upright else query
-            found.append(self.matcher.match(given, images.shape[2:], _spacing(affine, dims)))
+        found = [
+            self.matcher.match(image[None], images.shape[2:], _spacing(affine, dims))
+            for image, affine in zip(images, inputs.affine, strict=True)
+        ]
         return {
             "points": torch.stack([result.voxels for result in found]),
             "confidence": torch.stack([result.scores for result in found]),

@@ -1,5 +1,6 @@
 """Find the landmarks of annotated images in another image."""
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -9,13 +10,14 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from medpixcl._typing import Embed
-from medpixcl.coordinates import apply_affine, cell_to_voxel
-from medpixcl.landmarks.heatmaps import heatmap_covariance, refine_peaks
+from medpixcl.coordinates import apply_affine, cell_to_voxel, pixel_for, voxel_to_cell
+from medpixcl.landmarks.heatmaps import refine_peaks
 from medpixcl.matching.grid import CellGrid
-from medpixcl.matching.peaks import FLOOR, local_peaks, second_peaks
-from medpixcl.matching.placement import Placement, peak_near, place_together, similarity_weight
+from medpixcl.matching.local_correlation import PATCH, LocalCorrelation, crops_at
+from medpixcl.matching.peaks import FLOOR, local_peaks, second_peaks, upper_half_covariance
+from medpixcl.matching.placement import ROUNDS, Placement, peak_near, place_together, similarity_weight
 from medpixcl.matching.population import OWN_WEIGHT, Population, adapted, observe
-from medpixcl.matching.pose import ENOUGH, PosedTemplate, shown, view_in_mm
+from medpixcl.matching.pose import ENOUGH, PosedTemplate, shown, shrunk, view_in_mm
 from medpixcl.matching.product import ProductMap, describe
 from medpixcl.matching.reciprocity import reciprocal_windows, refinement_window
 from medpixcl.matching.search import cells_inside, product_match
@@ -28,6 +30,7 @@ PEAK_RADIUS = 3
 """Number of cells around a peak that hold no other peak."""
 VALUES_AT_ONCE = 2**25
 """Largest number of similarities in memory."""
+LEAST_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class MatchResult:
         flags: ``""``, ``"unsure"``, ``"no geometry"`` or ``"missing"`` for each landmark.
         covariance_mm2: Covariance along the array axes, in mm^2, of the upper half of the similarity around the
             position, shape (K, D, D); :mod:`medpixcl.landmarks.regions` uses its shape, not its size.
+
+    Where a matcher refines what it found (``coarse_side``), the positions and covariances are those of the grey values;
+    scores, ratios, cycle distances, residuals and flags stay those of the search before, which tells whether it is the
+    right place at all.
     """
 
     voxels: Float[Tensor, "k d"]
@@ -73,7 +80,7 @@ class MatchResult:
 
 
 class Sight(NamedTuple):
-    """What is seen of an image when landmarks are searched in it.
+    """What is seen of an image, shrunk where the matcher says so, when landmarks are searched in it.
 
     Attributes:
         levels: Level maps (E, *cells) that the matcher uses, finest first.
@@ -101,6 +108,11 @@ class LandmarkMatcher:
         levels: Indices of the levels to use, in order (0 is the finest); None uses all. The pose is found with all.
         upright: Whether every image is first turned, scaled and moved so that it shows the body as the first template
             does (:mod:`medpixcl.matching.pose`); the embedding must then know a place in any pose.
+        coarse_side: Number of voxels along the longest side of the first template (of
+            :func:`medpixcl.coordinates.pixel_for`) in which pose and landmarks are first searched. Images with finer
+            voxels are shrunk for that, and the landmarks found are refined by the grey values around them, in the
+            image's own voxels (:mod:`medpixcl.matching.local_correlation`). None searches in the images as they are,
+            and refines nothing.
         exclusion_mm: Radius around the found position within which no second peak counts; None means 10 cells of the
             finest level of the query.
         min_score: Score below which a landmark is unsure.
@@ -109,7 +121,7 @@ class LandmarkMatcher:
         max_deviations: Distance from the prediction, in its standard deviations, above which a landmark is unsure.
 
     Raises:
-        ValueError: If the mode is unknown, or ``upright`` is neither true nor false.
+        ValueError: If the mode is unknown, ``upright`` is neither true nor false, or ``coarse_side`` is too small.
     """
 
     def __init__(
@@ -118,6 +130,7 @@ class LandmarkMatcher:
         mode: str = "consistent",
         levels: Sequence[int] | None = None,
         upright: bool = False,
+        coarse_side: int | None = None,
         exclusion_mm: float | None = None,
         min_score: float = 0.1,
         max_ratio: float = 1.0,
@@ -128,9 +141,16 @@ class LandmarkMatcher:
             raise ValueError(f"mode must be 'argmax' or 'consistent', found {mode!r}")
         if not isinstance(upright, bool):
             raise ValueError(f"upright must be true or false, found {upright!r}")
-        self.mode, self.levels, self.upright = mode, levels, upright
+        if coarse_side is not None and not (isinstance(coarse_side, int) and coarse_side >= LEAST_SIDE):
+            raise ValueError(f"coarse_side is {coarse_side!r}; expected a whole number from {LEAST_SIDE} up, or None")
+        self.mode, self.levels, self.upright, self.coarse_side = mode, levels, upright, coarse_side
         self.exclusion_mm, self.max_cycle_mm = exclusion_mm, max_cycle_mm
         self.min_score, self.max_ratio, self.max_deviations = min_score, max_ratio, max_deviations
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All that the matcher was made with, by argument."""
+        return {name: getattr(self, name) for name in inspect.signature(LandmarkMatcher).parameters}
 
     @torch.no_grad()
     def fit(
@@ -165,17 +185,29 @@ class LandmarkMatcher:
             raise ValueError(f"the network has levels 0 to {len(strides) - 1}, found levels={chosen}")
         self.embed, self.chosen = embed, chosen
         self.strides = [strides[number] for number in chosen]
+        self.spacing, self.shrinkage = spacings[0], 1.0
+        if self.coarse_side is not None:
+            self.shrinkage = max(1.0, pixel_for(images[0].shape[2:], self.coarse_side))
         self.posed: PosedTemplate | None = None
-        templates = []
+        templates, patches = [], []
         for image, points, steps in zip(images, landmarks, spacings, strict=True):
-            given = self.embed(image) if self.posed is None else image
-            levels, grid, view, _ = self._seen(given, image.shape[2:], steps)
-            if view is not None:
-                points = apply_affine(torch.linalg.inv(view.matrix), points.double())
+            small, (shape, small_steps) = shrunk(image, self.shrinkage), self._coarse(image.shape[2:], steps)
+            given = self.embed(small) if self.posed is None else small
+            sight = self._seen(given, shape, small_steps)
+            device, places = sight.levels[0].device, voxel_to_cell(points.double(), self.shrinkage)
+            if self.coarse_side is not None:
+                around = points.double(), self._steps(sight, steps)
+                patches.append(crops_at(image.to(device), image.shape[2:], *around, PATCH))
+            if sight.view is not None:
+                places = apply_affine(torch.linalg.inv(sight.view.matrix), places)
             elif self.upright:
-                self.posed = PosedTemplate(image, steps, self._every_level(given), self._every_level, strides)
-            templates.append(Template(levels, self.strides, grid, points.to(levels[0])))
+                every = self._every_level(given)
+                self.posed = PosedTemplate(small.to(device), small_steps, every, self._every_level, strides)
+            templates.append(Template(sight.levels, self.strides, sight.grid, places.to(sight.levels[0])))
         self.templates = self.annotated = TemplateSet(templates)
+        self.local = None
+        if patches:
+            self.local = LocalCorrelation(self.annotated, patches, self.spacing, templates[0].grid.cell_mm)
         return self
 
     @torch.no_grad()
@@ -191,7 +223,7 @@ class LandmarkMatcher:
         """
         population = None
         for query, shape, spacing in images:
-            sight = self._seen(query, shape, spacing)
+            sight = self._seen_coarsely(query, shape, spacing)
             seen = observe(sight.levels, self.strides, self._searched(sight), sight.grid.cell_mm)
             population = seen if population is None else population + seen
         if population is None:
@@ -225,7 +257,7 @@ class LandmarkMatcher:
 
         Args:
             query: Image (1, C, *spatial), or the level maps that ``embed`` returned for it; the image alone if the
-                matcher is ``upright``.
+                matcher is ``upright`` or has a ``coarse_side``.
             shape: Shape of the image in voxels before padding at its end; landmarks are searched inside it. By default
                 the whole image.
             spacing: Size of a voxel in mm along the array axes; by default that of the first template.
@@ -234,15 +266,18 @@ class LandmarkMatcher:
             The landmarks' positions and how sure they are.
 
         Raises:
-            ValueError: If the query has other dimensions than the templates, or an ``upright`` matcher gets level maps.
+            ValueError: If the query has other dimensions than the templates, or is given as level maps where the image
+                is needed.
         """
         if shape is None and isinstance(query, Tensor):
             shape = query.shape[2:]
-        own = self.templates.templates[0].grid.spacing
-        step = own if spacing is None else spacing
-        sight = self._seen(query, shape, step)
+        step = self.spacing if spacing is None else spacing
+        sight = self._seen_coarsely(query, shape, step)
         result = self._searched(sight)
-        return result if sight.view is None else result.outside(sight.view, step, own)
+        if sight.view is not None:
+            own = self.templates.templates[0].grid.spacing
+            result = result.outside(sight.view, self._coarse(shape, step)[1], own)
+        return self._refined_locally(query, shape, step, sight, result)
 
     def search(self, levels: list[Tensor], grid: CellGrid) -> MatchResult:
         """Find the landmarks as :meth:`match` does, in level maps that are chosen and checked already.
@@ -269,6 +304,23 @@ class LandmarkMatcher:
         )
         return MatchResult(voxels, scores, ratios, cycle, residual, self._flags(doubtful), spread)
 
+    def _seen_coarsely(
+        self, query: Tensor | Sequence[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]
+    ) -> Sight:
+        """Where the landmarks of a query are searched, after it was shrunk if need be."""
+        if isinstance(query, Tensor):
+            query = shrunk(query, self.shrinkage)
+        elif self.coarse_side is not None:
+            raise ValueError("a matcher that refines looks at the image, and found level maps; give the image itself")
+        return self._seen(query, *self._coarse(shape, spacing))
+
+    def _coarse(
+        self, shape: Sequence[int] | None, spacing: Sequence[float]
+    ) -> tuple[Sequence[int] | None, Sequence[float]]:
+        """Shape and spacing of an image after it was shrunk."""
+        small = None if shape is None else [max(1, int(size / self.shrinkage)) for size in shape]
+        return small, [step * self.shrinkage for step in spacing]
+
     def _seen(self, query: Tensor | Sequence[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]) -> Sight:
         """Where the landmarks of a query are searched."""
         levels = self._every_level(query)
@@ -277,6 +329,7 @@ class LandmarkMatcher:
             return Sight(chosen, self._grid(chosen, shape, spacing))
         if not isinstance(query, Tensor):
             raise ValueError("an upright matcher turns the image, and found level maps; give the image itself")
+        query = query.to(levels[0].device)
         pose = self.posed.find(query, levels, shape, spacing)
         view = self.posed.view(pose, spacing)
         seen = self._chosen(self._every_level(shown(query, view)))
@@ -288,6 +341,36 @@ class LandmarkMatcher:
         if not sight.lost:
             return result
         return replace(result, flags=tuple(flag if flag == "missing" else "unsure" for flag in result.flags))
+
+    def _steps(self, sight: Sight, spacing: Sequence[float]) -> Float[Tensor, "d d"]:
+        """Step in voxels of an image from one voxel of the first template to the next, in columns, float64."""
+        if sight.view is not None:
+            return sight.view.matrix[:-1, :-1]
+        own, other = (torch.tensor(list(steps), dtype=torch.float64) for steps in (self.spacing, spacing))
+        return torch.diag(own / other)
+
+    def _refined_locally(
+        self,
+        query: Tensor | Sequence[Tensor],
+        shape: Sequence[int] | None,
+        spacing: Sequence[float],
+        sight: Sight,
+        result: MatchResult,
+    ) -> MatchResult:
+        """Result in the query, from that in the shrunk one: refined by the grey values unless the pose is lost."""
+        if self.local is None or not isinstance(query, Tensor):
+            return result
+        result = replace(result, voxels=cell_to_voxel(result.voxels, self.shrinkage))
+        if sight.lost:
+            return result
+        there, steps = self.templates.there, self._steps(sight, spacing)
+        image, inside = query.to(result.voxels.device), query.shape[2:] if shape is None else shape
+        rounds = ROUNDS if self.mode == "consistent" else 1
+        voxels, spread, seen = self.local.refine(image, inside, result.voxels[there], steps, rounds)
+        own, other = (steps.new_tensor(list(sizes)) for sizes in (self.spacing, spacing))
+        turn = (other[:, None] * steps / own).to(spread)
+        spread = torch.where(seen[:, None, None], turn @ spread @ turn.mT, result.covariance_mm2[there])
+        return replace(result, voxels=_among_all(there, voxels), covariance_mm2=_among_all(there, spread))
 
     def _every_level(self, image: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Level maps (E, *cells) of an image or of all its levels."""
@@ -326,12 +409,9 @@ class LandmarkMatcher:
         return templates.mean(product.windows(rows, starts[templates.owner], size))
 
     def _spread(self, product: ProductMap, cells: Tensor, grid: CellGrid) -> Tensor:
-        """Covariance in mm^2 of the upper half of the similarity, from the least to the greatest in a window."""
-        starts, size = refinement_window(grid, cells)
-        values = self._values(product, starts, size)
-        least, greatest = values.flatten(1).aminmax(dim=1)
-        upper = (values - ((least + greatest) / 2).view(-1, *[1] * len(size))).clamp_min(0)[None]
-        return heatmap_covariance(upper, stride=grid.stride, spacing_mm=grid.spacing, radius=max(size) - 1)[0]
+        """Covariance in mm^2 of the upper half of the similarity in a window."""
+        values = self._values(product, *refinement_window(grid, cells))
+        return upper_half_covariance(values, stride=grid.stride, spacing_mm=grid.spacing)
 
     def _place(
         self, product: ProductMap, peaks: Tensor, scores: Tensor, levels: list[Tensor], grid: CellGrid

@@ -1,10 +1,13 @@
-"""Peaks of similarity maps: the highest few, and the highest one away from a found position."""
+"""Peaks of similarity maps: the highest few, the highest one away from a found position, and the shape of one."""
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from medpixcl.landmarks.heatmaps import heatmap_covariance
 from medpixcl.matching.search import unravel
 
 FLOOR = 1e-6
@@ -42,3 +45,18 @@ def second_peaks(
     """Value of the highest peak farther than ``exclusion`` from each found landmark; 0 without a peak."""
     distance = torch.linalg.vector_norm(places - found[:, None], dim=2)
     return torch.where(distance > exclusion, scores, 0).amax(dim=1)
+
+
+def upper_half_covariance(
+    values: Float[Tensor, "k ..."], *, stride: int, spacing_mm: Sequence[float]
+) -> Float[Tensor, "k d d"]:
+    """Covariance in mm^2 of the upper half of windows of similarities, from the least to the greatest in each.
+
+    Args:
+        values: Windows around found positions, shape (K, *size).
+        stride: Number of voxels per cell.
+        spacing_mm: Size of a voxel in mm along each array axis.
+    """
+    least, greatest = values.flatten(1).aminmax(dim=1)
+    upper = (values - ((least + greatest) / 2).view(-1, *[1] * (values.ndim - 1))).clamp_min(0)[None]
+    return heatmap_covariance(upper, stride=stride, spacing_mm=spacing_mm, radius=max(values.shape[1:]) - 1)[0]

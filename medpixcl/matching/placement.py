@@ -90,20 +90,44 @@ def place_together(
     size = [min(side, cells) for cells in grid.shape]
     starts = grid.clamped_starts(grid.to_cells(expected), size)
     maps = windows(starts, size).clamp_min(FLOOR).log()
-    prior = ShapePrior(expected, grid.cell_mm)
-    predicted, deviation = expected, torch.full_like(expected[:, 0], start_mm)
-    trust = torch.ones_like(deviation)
-    for _ in range(ROUNDS):
-        cells = peak_near(maps, starts, grid, predicted, deviation, weight)
+    deviation = torch.full_like(expected[:, 0], start_mm)
+    return settle(maps, starts, grid, ShapePrior(expected, grid.cell_mm), expected, deviation, weight)
+
+
+def settle(
+    logs: Float[Tensor, "k ..."],
+    starts: Float[Tensor, "k d"] | Int[Tensor, "k d"],
+    grid: CellGrid,
+    prior: ShapePrior,
+    predicted_mm: Float[Tensor, "k d"],
+    deviation_mm: Float[Tensor, " k"],
+    weight: float,
+    rounds: int = ROUNDS,
+) -> Placement:
+    """Place every landmark near its prediction, and predict it from all the others, in turns.
+
+    Args:
+        logs: Logarithms of the landmarks' maps in windows of cells, shape (K, *size).
+        starts: First cell of every window, shape (K, D).
+        grid: Grid of the cells.
+        prior: Prediction of each landmark by the others.
+        predicted_mm: First predictions, shape (K, D).
+        deviation_mm: Standard deviation of each along an axis, shape (K,).
+        weight: Weight of the logarithms.
+        rounds: Number of turns; with one, every landmark is placed alone.
+    """
+    trust = torch.ones_like(deviation_mm)
+    for _ in range(rounds):
+        cells = peak_near(logs, starts, grid, predicted_mm, deviation_mm, weight)
         found = grid.to_mm(cells)
-        predicted, deviation = prior.leave_one_out(found, trust)
-        trust = robust_weights(found - predicted, deviation)
-    return Placement(cells, predicted, deviation)
+        predicted_mm, deviation_mm = prior.leave_one_out(found, trust)
+        trust = robust_weights(found - predicted_mm, deviation_mm)
+    return Placement(cells, predicted_mm, deviation_mm)
 
 
 def peak_near(
     logs: Float[Tensor, "k ..."],
-    starts: Int[Tensor, "k d"],
+    starts: Float[Tensor, "k d"] | Int[Tensor, "k d"],
     grid: CellGrid,
     predicted_mm: Float[Tensor, "k d"],
     deviation_mm: Float[Tensor, " k"],

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medpixcl.blur import gaussian_blur
 from medpixcl.informativeness import local_entropy
 from medpixcl.landmarks.geometry import consensus_similarity, fit_similarity, possible_scale, robust_weights, transform
 from medpixcl.matching.grid import CellGrid
@@ -230,6 +231,25 @@ def right_angle_turns(dims: int) -> list[Float[Tensor, "d d"]]:
 def shown(image: Tensor, view: View) -> Tensor:
     """Resample an image (1, C, *spatial) to a view."""
     return resample(image, view_positions(view.matrix[None].to(image.device), view.shape))
+
+
+def shrunk(image: Tensor, factor: float) -> Tensor:
+    """Shrink an image (1, C, *spatial), smoothed first, to cells of ``factor`` voxels, as the cells of a network lie.
+
+    A factor of 1 leaves it as it is.
+
+    Example:
+        >>> shrunk(torch.arange(6.0).view(1, 1, 6, 1).expand(1, 1, 6, 6), 2)[0, 0, 1]
+        tensor([2.5000, 2.5000, 2.5000])
+    """
+    if factor == 1:
+        return image
+    dims = image.ndim - 2
+    matrix = torch.eye(dims + 1, dtype=torch.float64)
+    matrix[:-1, :-1] *= factor
+    matrix[:-1, -1] = (factor - 1) / 2
+    view = View(matrix=matrix, shape=tuple(max(1, int(size / factor)) for size in image.shape[2:]))
+    return shown(gaussian_blur(image[0], [(factor - 1) / 2] * dims)[None], view)
 
 
 def _whole(

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
-from medpixcl.transforms.blur import gaussian_blur
+from medpixcl.blur import gaussian_blur
 from medpixcl.transforms.convolution import random_contrast
 from medpixcl.views import smooth_field
 

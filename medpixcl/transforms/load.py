@@ -10,10 +10,10 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, Spacing
 from monai.utils import ImageMetaKey
 
-from medpixcl.coordinates import spacing_of, spatial_affine, working_spacing
+from medpixcl.blur import gaussian_blur
+from medpixcl.coordinates import pixel_for, spacing_of, spatial_affine, working_spacing
 from medpixcl.data.images import read_image
 from medpixcl.data.pixels import ImageFileError
-from medpixcl.transforms.blur import gaussian_blur
 from medpixcl.transforms.orientation import in_common_axes
 
 TOLERANCE = 0.01
@@ -92,9 +92,7 @@ class WorkingSpacingd(MapTransform):
             return self.spacing_mm
         own = working_spacing(image)
         sides = [step * size for step, size in zip(own, image.shape[1:], strict=True)]
-        # A long narrow image would have few pixels: it gets those of a cube of half the side.
-        enough = math.prod(sides) ** (1 / len(sides)) / (self.longest_side / 2)
-        return [max(min(max(sides) / self.longest_side, enough), min(own))] * len(own)
+        return [max(pixel_for(sides, self.longest_side), min(own))] * len(own)
 
     def _resampled(self, image: MetaTensor) -> MetaTensor:
         wanted = self.spacing_for(image)
@@ -128,17 +126,20 @@ def open_spacing(chain: Compose) -> bool:
     return any(map(_is_open, chain.transforms))
 
 
-def with_spacing_of(item: Mapping[str, Any], chain: Compose) -> Compose:
+def with_spacing_of(item: Mapping[str, Any], chain: Compose, longest_side: int | None = None) -> Compose:
     """Copy a chain of transforms so that it brings all images to the spacing that it gives to one of them.
 
     Args:
         item: Item of that image; it goes through the transforms before the first that leaves the spacing open.
         chain: Transforms that load and prepare images, one of them with an open spacing.
+        longest_side: Number of pixels in place of that of the transform.
     """
     steps = list(chain.transforms)
     first = next(number for number, step in enumerate(steps) if _is_open(step))
     data: Any = Compose(steps[:first])(dict(item))
-    spacing_mm = steps[first].spacing_for(in_common_axes(data[steps[first].first_key(data)]))
+    image = in_common_axes(data[steps[first].first_key(data)])
+    chosen = steps[first] if longest_side is None else WorkingSpacingd(steps[first].keys, None, longest_side)
+    spacing_mm = chosen.spacing_for(image)
     return Compose([WorkingSpacingd(step.keys, spacing_mm) if _is_open(step) else step for step in steps])
 
 

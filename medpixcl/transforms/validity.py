@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medpixcl.blur import gaussian_blur
 from medpixcl.coordinates import spatial_affine
-from medpixcl.transforms.blur import gaussian_blur
 from medpixcl.views import resample, view_positions
 
 LEAST_VALIDITY = 1e-3

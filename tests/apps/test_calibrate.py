@@ -57,7 +57,7 @@ class TestExampleErrors:
     def test_images_that_match_exactly_have_small_ones(self, dims: int) -> None:
         scene = Scene(dims, [0.0, 5.0, -4.0, 7.0])
         images = (scene.image(number) for number in (1, 2, 3))
-        made = collect_examples(scene.matcher, scene.embed, STRIDES, images)
+        made = collect_examples(scene.matcher, STRIDES, images)
         assert made.detour_mm.shape == made.unsure.shape == (2, 8)
         assert made.detour_mm[~made.unsure].max() < 1.0  # mm: two voxels
         truth = torch.stack([scene.truth(2), scene.truth(3)]) * STEP
@@ -66,23 +66,23 @@ class TestExampleErrors:
     def test_a_wrong_place_in_between_is_found_in_mm(self, dims: int) -> None:
         """What lies 6 mm off in the image between arrives 6 mm off, scaled as the second image is to the first."""
         scene = Scene(dims, [0.0, 0.0, 0.0])
-        via, target = (match_image(scene.matcher, scene.embed, scene.image(number)) for number in (1, 2))
+        via, target = (match_image(scene.matcher, scene.image(number)) for number in (1, 2))
         via.result.voxels[:, 0] += 12  # 6 mm, all alike, so that the shape has nothing to object
         moved = detour_errors(scene.matcher, STRIDES, [via], target)
         assert moved.median().item() == pytest.approx(6 * 1.02 / 1.01, abs=0.5)
 
     def test_the_matcher_keeps_its_template(self, dims: int) -> None:
         scene = Scene(dims, [0.0, 5.0, -4.0])
-        before = match_image(scene.matcher, scene.embed, scene.image(2)).result.voxels
-        collect_examples(scene.matcher, scene.embed, STRIDES, [scene.image(1), scene.image(2)])
-        assert torch.equal(match_image(scene.matcher, scene.embed, scene.image(2)).result.voxels, before)
+        before = match_image(scene.matcher, scene.image(2)).result.voxels
+        collect_examples(scene.matcher, STRIDES, [scene.image(1), scene.image(2)])
+        assert torch.equal(match_image(scene.matcher, scene.image(2)).result.voxels, before)
 
     def test_missing_landmarks_are_no_examples(self, dims: int) -> None:
         scene = Scene(dims, [0.0, 5.0, -4.0])
         holes = scene.truth(0)
         holes[2] = torch.nan
         scene.matcher.fit(scene.embed, STRIDES, scene.image(0).as_tensor()[None], holes, [STEP] * dims)
-        made = collect_examples(scene.matcher, scene.embed, STRIDES, [scene.image(1), scene.image(2)])
+        made = collect_examples(scene.matcher, STRIDES, [scene.image(1), scene.image(2)])
         assert made.detour_mm.isnan()[0].tolist() == [number == 2 for number in range(8)]
 
 
@@ -97,7 +97,7 @@ def test_detours_through_images_in_any_pose(dims: int, generator: torch.Generato
     for matrix, shift, shape, spacing in poses:
         affine = torch.diag(torch.tensor([*spacing.tolist(), *[1.0] * (4 - dims)], dtype=torch.float64))
         turned_images.append(MetaTensor(posed.body(dims, spacing, shape, matrix, shift)[0], affine=affine))
-    made = collect_examples(matcher, embed, posed.STRIDES, turned_images)
+    made = collect_examples(matcher, posed.STRIDES, turned_images)
     matrix, shift = poses[1][:2]
     assert (made.found_mm[0] - (points @ matrix.T + shift)).norm(dim=1).max() < 1.0
     assert made.detour_mm.shape == (1, 9)
@@ -198,7 +198,11 @@ def test_calibrate_then_match(places: dict[str, Path], tmp_path: Path, capsys: p
     assert medpixcl("match", *words, "--calibration", files[0], "-o", tmp_path / "out") == 0
     torch.manual_seed(1)
     assert medpixcl("match", *words, "--calibration", files[0], "-o", tmp_path / "other") == 2, "other weights"
-    assert "was made for other weights or templates; run medpixcl calibrate again" in capsys.readouterr().err
+    assert "was made for other weights, templates or settings; run medpixcl calibrate again" in capsys.readouterr().err
+    for changed in ("mode=argmax", "working_spacing_mm=[0.6, 0.6]"):
+        torch.manual_seed(0)
+        assert medpixcl("match", *words, "--set", changed, "--calibration", files[0], "-o", tmp_path / "set") == 2
+        assert "was made for other weights, templates or settings" in capsys.readouterr().err
     places["landmarks"].write_text(places["landmarks"].read_text().replace("a,12,30", "a,13,30"), encoding="utf-8")
     torch.manual_seed(0)
     assert medpixcl("match", *words, "--calibration", files[0], "-o", tmp_path / "other") == 2, "another template"

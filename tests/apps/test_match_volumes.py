@@ -83,11 +83,11 @@ class TestSpacing:
     def test_every_fit_takes_that_of_its_template(self, folder: Path, tmp_path: Path) -> None:
         """A matcher that is fitted again is as one that was fitted for the first time."""
         write_landmark_phantoms(tmp_path, 2, (44, 40, 36))
-        one = matcher().fit(volume(tmp_path, 0), tmp_path / "landmarks.csv")
+        one = matcher(detail=1).fit(volume(tmp_path, 0), tmp_path / "landmarks.csv")
         assert working_sizes(one, volume(folder, 1)) == pytest.approx([44 / 24] * 3)
         one.fit(volume(folder, 0), folder / "landmarks.csv")
         assert working_sizes(one, volume(tmp_path, 1)) == pytest.approx([32 / 24] * 3)
-        fresh = matcher().fit(volume(folder, 0), folder / "landmarks.csv")
+        fresh = matcher(detail=1).fit(volume(folder, 0), folder / "landmarks.csv")
         found, expected = (each.match(volume(folder, 1)).landmarks[0].mm for each in (one, fresh))
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
@@ -171,7 +171,7 @@ def test_several_templates_of_different_size(folder: Path, tmp_path: Path) -> No
     volume(tmp_path, 0).rename(larger)
     table = (tmp_path / "landmarks.csv").read_text().replace("phantom_000.nii.gz", larger.name)
     (tmp_path / "landmarks.csv").write_text(table)
-    one = matcher().fit([volume(folder, 0), larger], [folder / "landmarks.csv", tmp_path / "landmarks.csv"])
+    one = matcher(detail=1).fit([volume(folder, 0), larger], [folder / "landmarks.csv", tmp_path / "landmarks.csv"])
     assert [len(template.image.shape) - 1 for template in one.templates] == [3, 3]
     for template in one.templates:
         sizes = spacing_of(spatial_affine(torch.as_tensor(template.image.affine), 3)).tolist()

@@ -126,7 +126,7 @@ def test_inference_sees_what_was_trained(bundle: Path) -> None:
     prepared = train["deterministic"]["transforms"][:3]
     if bundle == VOLUME_MATCHING:
         assert inference["working_spacing_mm"] is None
-        prepared[1]["longest_side"] = "@longest_side"
+        prepared[1]["longest_side"] = "$@longest_side and @detail * @longest_side"
     else:
         assert inference["working_spacing_mm"] == train["working_spacing_mm"]
     assert inference["preprocessing"]["transforms"] == prepared
@@ -155,7 +155,7 @@ def test_metadata_tells_the_shape_of_the_embedding(bundle: Path) -> None:
 def test_twins_differ_in_values_alone(flat: Path, volume: Path, name: str) -> None:
     """A bundle for volumes has the components of its twin for pictures; what it adds is named here."""
     own, other = read(volume, name), read(flat, name)
-    added = {"longest_side", "upright"} if "upright" in own else {"longest_side"} & own.keys()
+    added = {"longest_side", "detail", "upright"} if "upright" in own else {"longest_side"} & own.keys()
     assert own.keys() - other.keys() == added
     assert other.keys() - own.keys() == set()
     components = [target for target in map(_component, values(own)) if target]

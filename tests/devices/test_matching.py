@@ -15,6 +15,7 @@ from medpixcl.matching.point_distribution import PointDistribution
 from medpixcl.matching.product import describe
 from medpixcl.matching.trust import Relabelled, relabel
 from tests.devices.pretend import NAME, assert_same, on, pretend_device
+from tests.matching import test_local_correlation as bodies
 from tests.matching.fields import WaveField, turned
 
 DIMS = pytest.mark.parametrize("dims", [2, 3])
@@ -59,6 +60,29 @@ def match(scene: dict[str, Any], learn: bool = False, population: Population | N
 def test_matcher(dims: int, mode: str) -> None:
     found = assert_same(match, scene(dims), mode=mode)
     assert found["voxels"].device.type == NAME
+
+
+def match_body(marks: Tensor, **options: Any) -> dict[str, Any]:
+    """Landmarks of a body in any pose: images lie on the CPU, the embedding where the landmarks do."""
+    embed = bodies.embedding(dims := marks.shape[1])
+    fine = [bodies.FINE] * dims
+    query, steps, _, _ = bodies.turned_body(dims, bodies.FINE)
+    matcher = LandmarkMatcher(upright=True, coarse_side=max(bodies.posed.SHAPE[dims]), **options).fit(
+        lambda image: embed(image.to(marks)),
+        bodies.posed.STRIDES,
+        bodies.template(dims, fine[0]),
+        marks / fine[0],
+        fine,
+    )
+    result = matcher.match(query, spacing=steps.tolist())
+    return {name: getattr(result, name) for name in RESULT}
+
+
+@DIMS
+def test_upright_matcher_that_refines(dims: int) -> None:
+    marks = bodies.landmarks(dims, 4)
+    marks[1] = torch.nan
+    assert_same(match_body, marks)
 
 
 def test_matcher_of_a_single_landmark() -> None:

@@ -23,7 +23,8 @@ class WaveField:
 
     def at(self, mm: Tensor, level: int) -> Tensor:
         """Vectors (..., E) at positions (..., D)."""
-        return F.normalize(torch.cos(mm @ self.waves[level] + self.phases[level]), dim=-1)
+        waves, phases = self.waves[level].to(mm), self.phases[level].to(mm)
+        return F.normalize(torch.cos(mm @ waves + phases), dim=-1)
 
     def levels(
         self, shape: tuple[int, ...], spacing: list[float], matrix: Tensor | None = None, shift: Tensor | None = None

@@ -11,8 +11,8 @@ from monai.data import MetaTensor
 from scipy.ndimage import correlate, correlate1d
 from scipy.stats import chisquare, kstest, norm
 
+from medpixcl.blur import gaussian_blur
 from medpixcl.transforms import RandClassIntensityd
-from medpixcl.transforms.blur import gaussian_blur
 from medpixcl.transforms.intensity import BIAS_CONTROL_POINTS, Intensity, IntensityRanges
 
 DIMS = pytest.mark.parametrize("dims", [2, 3])

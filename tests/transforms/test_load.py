@@ -227,6 +227,8 @@ class TestOpenSpacing:
         fixed = with_spacing_of({"image": first}, chain)
         for image in (first, second):
             assert spacing_of(affine_of(fixed({"image": image})["image"])).tolist() == pytest.approx([5.0] * 3)
+        coarser = with_spacing_of({"image": first}, chain, 8)({"image": second})["image"]
+        assert spacing_of(affine_of(coarser)).tolist() == pytest.approx([10.0] * 3)
         assert open_spacing(chain)
         assert not open_spacing(fixed)
         assert spacing_of(affine_of(chain({"image": second})["image"])).tolist() == pytest.approx([90 / 16] * 3)
