@@ -1,6 +1,7 @@
 """Fixtures of all tests: where the real data lie, single-threaded torch in float32, unless a test asks for bfloat16."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; Ctrl-C is tested, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(os.environ.get("MEDPIXCL_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
 

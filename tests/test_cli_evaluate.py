@@ -132,7 +132,7 @@ def test_copies_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for reference, copied in ((other, False), (copy, True)):
         assert medpixcl("evaluate", "--predictions", found, "--reference", reference, "-o", tmp_path / "m.json") == 0
         assert ("is one a copy of the other?" in capsys.readouterr().out) == copied
-        assert medpixcl(*measure, "--reference", reference) == 0
+        assert medpixcl(*measure, "--reference", reference, "--overwrite") == 0
         assert ("is one file a copy of the other?" in capsys.readouterr().out) == copied
     words = ["--reference", other, "--reference", shutil.copy(other, tmp_path / "again.csv")]
     assert medpixcl("evaluate", "--predictions", found, *words, "-o", tmp_path / "m.json") == 0

@@ -168,7 +168,7 @@ def test_nothing_is_searched_twice(data: Path, tmp_path: Path) -> None:
     assert f"{content['image']},sella,7.5000,12.2500," in (output / "landmarks.csv").read_text()
 
 
-@pytest.mark.parametrize("change", ["weights", "images", "templates", "settings", "settings of the output"])
+@pytest.mark.parametrize("change", ["weights", "images", "templates", "settings", "--format or --keep-patient"])
 def test_a_run_does_not_go_on_with_other_input(
     change: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,7 +186,7 @@ def test_a_run_does_not_go_on_with_other_input(
         table.write_text(table.read_text().replace("12,30", "13,30"))
     elif change == "settings":
         more = ["--set", "mode=pyramid"]
-    elif change == "settings of the output":
+    elif change == "--format or --keep-patient":
         more = ["--format", "json"]
     before = files(output)
     sentence = refused(capsys, *words(copy, output, *more, "--continue", weights=int(change == "weights")))
@@ -203,7 +203,7 @@ def test_overwriting(data: Path, undisturbed: Path, tmp_path: Path, capsys: pyte
     one[one.index("--images") + 1] += "/phantom_003.png"
     before = files(output)
     sentence = refused(capsys, *one)
-    assert "holds the results of another run (match); give another folder, or --overwrite to replace it" in sentence
+    assert "holds the results of a finished run (match); give another folder, or --overwrite to replace it" in sentence
     assert files(output) == before
     assert medpixcl(*one, "--overwrite") == 0
     assert files(output).keys() == {
@@ -247,15 +247,17 @@ def test_a_damaged_image_among_several(data: Path, tmp_path: Path, capsys: pytes
     listed = words(copy, tmp_path / "listed", *BARE)
     listed[listed.index("--images") + 1] = str(manifest)
     for command, folder in (
-        (words(copy, output, *BARE, "--overwrite"), output),
+        (words(copy, output, *BARE), output),
         (listed, tmp_path / "listed"),
     ):
         capsys.readouterr()
-        assert medpixcl(*command) == 3
+        assert medpixcl(*command, "--overwrite") == 3
         assert f"{NUMBER - 1} images searched, {4 * NUMBER - 4} landmarks" in capsys.readouterr().out
         assert len((folder / "landmarks.csv").read_text().splitlines()) == 1 + 4 * (NUMBER - 1)
         (line,) = [line for line in (folder / "rejected.csv").read_text().splitlines() if "phantom_002.png" in line]
         assert "cut off" in line
+        assert medpixcl(*command, "--continue") == 3, "what is left to do is no success"
+        assert "1 image(s) could not be searched" in capsys.readouterr().err
 
 
 def test_the_run_file_holds_no_folders(data: Path, undisturbed: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from medpixcl.data.phantoms import draw_phantom, write_landmark_phantoms
+from medpixcl.landmarks.pseudo import PseudoLandmarks
 from tests.data.dicom_files import write_series
 from tests.test_bad_input import RANDOM
 from tests.tiny import MATCHING, ROOT, checkpoint, medpixcl
@@ -85,9 +86,11 @@ def test_selftrain_detect_evaluate(folder: Path) -> None:
                     "--data", folder / "lists" / "m.jsonl", "-o", run, "--bundle", SELFTRAINING, "--epochs", 2,
                     "--rounds", 2, *settings) == 0  # fmt: skip
     true = {spelled("NFC", image): places for image, places in found_in(images / "landmarks.csv", "px").items()}
-    points = checkpoint(run)["labels"]["points"]
-    assert points.keys() == {str(images / patient / f"{name}.png") for patient in PATIENTS}
-    kept = points[str(images / "p2" / f"{name}.png")]  # RAS+ of a picture is (-column, -row)
+    labels, paths = PseudoLandmarks(list(true[f"p2/{name}.png"])), [images / one / f"{name}.png" for one in PATIENTS]
+    labels.load_state_dict(checkpoint(run)["labels"])
+    labels.place(map(str, paths))
+    assert set(labels.images) == set(map(str, paths))
+    kept = labels.points(str(images / "p2" / f"{name}.png"), 2)  # RAS+ of a picture is (-column, -row)
     torch.testing.assert_close(-kept, torch.tensor(list(true[f"p2/{name}.png"].values()), dtype=torch.float64))
     weights = run / "models" / "model.pt"
     assert medpixcl("detect", "--bundle", SELFTRAINING, "--weights", weights, "--images", folder / "lists" / "m.jsonl",

@@ -186,7 +186,7 @@ class Output:
             not_written = self._write(results)
             if draw:
                 self.draw_all(results, run)
-            strange = run.finish()
+            strange = run.finish(len(results.failed))
         if strange:
             note = f"{self.folder} also holds {len(strange)} file(s) that no run wrote, {strange[0]} first: they stay"
             results.notes += [note] if note not in results.notes else []
@@ -220,7 +220,7 @@ class Output:
     def _digests(self) -> dict[str, str]:
         """Digests of the settings that decide which files are written, and of the calibration of the regions."""
         return {
-            "settings of the output": value_digest(tuple(self.formats), self.overlays, self.keep_patient),
+            "--format or --keep-patient": value_digest(tuple(self.formats), self.overlays, self.keep_patient),
             "calibration of regions": "" if self.regions is None else path_digest(self.regions.path),
         }
 

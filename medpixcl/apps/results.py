@@ -235,11 +235,13 @@ class Results:
 
     @property
     def summary(self) -> str:
-        """Numbers of images, landmarks, unsure ones and rejected files, in one line."""
+        """Numbers of images, landmarks, unsure ones and files that were left out, in one line."""
         found, missing = self.landmarks, sum(int(one.points.missing.sum()) for one in self.landmarks)
         unsure = sum(sum(one.unsure) for one in found)
         marks = f"{sum(len(one.names) for one in found)} landmarks ({unsure} unsure, {missing} missing)"
-        return f"{len(found)} images searched, {marks}, {len(self.rejected)} files rejected"
+        failed = len(self.failed)
+        left_out = f"{failed} could not be searched, {len(self.rejected) - failed} other files passed over"
+        return f"{len(found)} images searched, {marks}; {left_out}"
 
     @property
     def coverage(self) -> float | None:

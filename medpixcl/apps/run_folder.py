@@ -29,7 +29,16 @@ OVERWRITE = "another folder, or overwrite=True to replace it"
 
 
 class FinishedError(ValueError):
-    """The run that is to go on is finished already."""
+    """The run that is to go on is finished already.
+
+    Args:
+        message: What is finished, and what to do.
+        failed: Number of images that it could not search.
+    """
+
+    def __init__(self, message: str, failed: int = 0) -> None:
+        super().__init__(message)
+        self.failed = failed
 
 
 @dataclass
@@ -40,7 +49,7 @@ class Run:
         command: Name of the command.
         describe: Function that gives digests, by what they are of; called once, when a folder is opened.
         options: Options of the command as they were typed, paths without their folders.
-        output: Digests of the settings of the output.
+        output: Digests of the settings of the output, by the options that set them.
         number: Random number by which the run knows its own folder.
     """
 
@@ -96,7 +105,7 @@ class RunFolder:
                 )
         elif earlier["state"] == FINISHED:
             raise ValueError(
-                f"the folder {self.folder} holds the results of another run ({earlier['command']}); give {OVERWRITE}"
+                f"the folder {self.folder} holds the results of a finished run ({earlier['command']}); give {OVERWRITE}"
             )
         else:
             self.lines.read(earlier["run"])
@@ -131,8 +140,11 @@ class RunFolder:
             with noting(self._note), self._told(images):
                 yield self
 
-    def finish(self) -> list[str]:
+    def finish(self, failed: int = 0) -> list[str]:
         """List the files that were written, and mark the run as finished.
+
+        Args:
+            failed: Number of images that could not be searched.
 
         Returns:
             Names of files that lie beside those of this run, and that no run wrote.
@@ -141,7 +153,7 @@ class RunFolder:
         assert run is not None
         files = sorted(name for name in {*self._before, *self.lines.files} if (self.folder / name).is_file())
         del run[REMOVED]
-        self._write({**run, "state": FINISHED, "ended": _now(), "files": files})
+        self._write({**run, "state": FINISHED, "ended": _now(), "failed": failed, "files": files})
         self.lines.remove()
         return self._beside(files)
 
@@ -184,7 +196,7 @@ class RunFolder:
                 f"with, or {OVERWRITE}"
             )
         if earlier["state"] == FINISHED:
-            raise FinishedError(f"the run in {self.folder} is finished, and nothing is left to do")
+            raise _finished(self.folder, earlier.get("failed") or 0)
 
     def _described(self) -> dict[str, Any] | None:
         """Content of the run file; None if there is none."""
@@ -261,3 +273,14 @@ class RunFolder:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _finished(folder: Path, failed: int) -> FinishedError:
+    """Error that says what is left to do in a folder whose run is finished."""
+    if not failed:
+        return FinishedError(f"the run in {folder} is finished, and nothing is left to do")
+    return FinishedError(
+        f"the run in {folder} is finished, and {failed} image(s) could not be searched, which rejected.csv lists with "
+        "their reasons; mend them and give overwrite=True to search all again",
+        failed,
+    )

@@ -65,6 +65,7 @@ def say_results(results: "medpixcl.apps.results.Results", not_written: Sequence[
     say(results.summary)
     say(f"report: {folder / 'report.html'}; landmarks: {folder / 'landmarks.csv'}")
     if results.failed:
+        say(f"not searched, with the reason: {table}")
         raise typer.Exit(SOME_FAILED)
 
 

@@ -57,7 +57,7 @@ def detect(
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.detect import Detector, detection_bundle
 
-    chosen = chosen_bundle(bundle, detection_bundle(images, weights), configs=config, trust=trust)
+    chosen = chosen_bundle(bundle, "" if bundle else detection_bundle(images, weights), configs=config, trust=trust)
     detector = Detector.from_bundle(
         chosen, weights=weights, config=config or [], settings=parse_settings(settings or []), trust=True
     )

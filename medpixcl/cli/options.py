@@ -129,7 +129,7 @@ def chosen_matcher(
     from medpixcl.apps.match import Matcher, matching_bundle
 
     return Matcher.from_bundle(
-        chosen_bundle(bundle, matching_bundle(images), trust=trust),
+        chosen_bundle(bundle, "" if bundle else matching_bundle(images), trust=trust),
         weights=weights,
         device=device or "auto",
         settings=parse_settings(settings or []),

@@ -18,7 +18,7 @@ from medpixcl.cli.bundles import bundles
 from medpixcl.cli.calibrate import calibrate
 from medpixcl.cli.choose_template import choose_template
 from medpixcl.cli.compare_controls import compare_controls
-from medpixcl.cli.console import console, say
+from medpixcl.cli.console import SOME_FAILED, console, say
 from medpixcl.cli.demo import demo
 from medpixcl.cli.detect import detect
 from medpixcl.cli.doctor import doctor
@@ -99,6 +99,8 @@ def main() -> None:
     except Stopped as stop:
         _end(str(stop), stop.status)
     except FinishedError as done:
+        if done.failed:
+            _end(str(done), SOME_FAILED)
         say(str(done))
     except (ValueError, ModuleNotFoundError, FloatingPointError) as error:
         _end(str(error), 2)

@@ -36,7 +36,9 @@ def selftrain(
     from medpixcl.apps.images import dims_of
     from medpixcl.apps.selftrain import selftrain as train_detector
 
-    folder = chosen_bundle(bundle, bundle_for(SELFTRAINING, dims_of(template)), trust=trust)
+    folder = chosen_bundle(
+        bundle, "" if bundle else bundle_for(SELFTRAINING, dims_of(template, spacing_mm)), trust=trust
+    )
     say_log()
     trained = train_detector(
         template,

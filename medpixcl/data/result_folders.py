@@ -10,11 +10,8 @@ RUN_FORMAT = "medpixcl run"
 
 def is_result_folder(folder: Path) -> bool:
     """True for a folder that a run of this package writes into; its pictures are no images to search."""
-    file = folder / RUN_FILE
-    if not file.is_file():
-        return False
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("format") == RUN_FORMAT

@@ -239,7 +239,7 @@ def shrunk(image: Tensor, factor: float) -> Tensor:
     A factor of 1 leaves it as it is.
 
     Example:
-        >>> shrunk(torch.arange(6.0).view(1, 1, 6, 1).expand(1, 1, 6, 6), 2)[0, 0, 1]
+        >>> shrunk(torch.arange(6.0).view(1, 1, 6, 1).expand(1, 1, 6, 6), 2.0)[0, 0, 1]
         tensor([2.5000, 2.5000, 2.5000])
     """
     if factor == 1:

@@ -183,7 +183,7 @@ def test_writing_results(folder: Path, matcher: Matcher, tmp_path: Path) -> None
     other = matcher.match(folder / "images" / "phantom_002.png", spacing_mm=1.0)
     with pytest.raises(ValueError, match=r"another run \(match\); give another folder, or overwrite"):
         other.write(tmp_path / "out", **BARE)
-    with pytest.raises(ValueError, match="holds the results of another run"):
+    with pytest.raises(ValueError, match="holds the results of a finished run"):
         matcher.match(folder / "images", spacing_mm=1.0, output=matcher.output.into(tmp_path / "out"))
     assert {"landmarks.json", "overlays/phantom_003.png"} <= files(tmp_path / "out").keys()
     other.write(tmp_path / "out", **BARE, overwrite=True)
