@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from medpixcl._typing import AnyPath
+from medpixcl.coordinates import affines_of
 from medpixcl.data.examination import content_sha256
+from medpixcl.data.volumes import with_detached_data
 from medpixcl.matching.annotated_image import AnnotatedImage, templates_digest
 
 
@@ -21,19 +23,21 @@ def path_digest(path: AnyPath | None) -> str:
         return ""
     path = Path(path)
     if path.is_file():
-        return content_sha256([path])
+        return content_sha256(with_detached_data([path]))
     files = sorted(one for one in path.rglob("*") if one.is_file() and one.name[0] != ".")
     return value_digest([(one.relative_to(path).as_posix(), content_sha256([one])) for one in files])
 
 
 def annotated_digest(templates: Sequence[AnnotatedImage]) -> str:
-    """Digest of annotated images: the files, or the pixels of images in memory, and their landmarks; empty for none."""
+    """Digest of annotated images: files, or pixels in memory, where they lie, and their landmarks; empty for none."""
     if not templates:
         return ""
-    pictures = [
-        path_digest(one.path)
-        if one.path.exists()
-        else hashlib.sha256(one.image.as_tensor().cpu().contiguous().numpy().tobytes()).hexdigest()
-        for one in templates
-    ]
-    return value_digest(templates_digest(templates), pictures)
+    places = [[f"{value:.6g}" for value in affines_of(one.image)[1].flatten().tolist()] for one in templates]
+    return value_digest(templates_digest(templates), list(map(_content_digest, templates)), places)
+
+
+def _content_digest(one: AnnotatedImage) -> str:
+    """Digest of the files of an annotated image, or of its pixels if it was given in memory."""
+    if one.files:
+        return content_sha256(with_detached_data(one.files))
+    return hashlib.sha256(one.image.as_tensor().cpu().contiguous().numpy().tobytes()).hexdigest()

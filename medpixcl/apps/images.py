@@ -18,8 +18,8 @@ from medpixcl.data.known_images import current_sha256
 from medpixcl.data.manifest import SECTIONS, Entry, Manifest, is_manifest
 from medpixcl.data.pixels import ImageFileError, SpacingMM
 from medpixcl.data.scan import scan
-from medpixcl.data.series import dicom_files
-from medpixcl.data.volumes import detached_data, is_header
+from medpixcl.data.series import files_of_image
+from medpixcl.data.volumes import with_detached_data
 
 SHOWN = 3
 
@@ -159,10 +159,7 @@ class ImageList(Images):
 
     def files(self, image: str) -> tuple[Path, ...]:
         """All files of the image whose (first) file is ``image``; the DICOM files for a folder of slices."""
-        files = self.entry(image)["image"]
-        if not isinstance(files, str):
-            return tuple(Path(file) for file in files)
-        return tuple(dicom_files(Path(files))) if Path(files).is_dir() else (Path(files),)
+        return files_of_image(self.entry(image)["image"])
 
     def stem(self, image: str) -> str:
         """Name of an image for output files: without suffix, unless two names would then be equal."""
@@ -226,8 +223,7 @@ def source_of(image: str | list[str] | MetaTensor) -> str:
 def _checksum(entry: Entry, files: tuple[Path, ...]) -> str:
     """Checksum of an image with the file that holds the pixels of its header; empty if it cannot be read."""
     try:
-        data = [detached_data(file) for file in files if is_header(file)]
-        return current_sha256(entry, [*files, *(file for file in data if file is not None)])
+        return current_sha256(entry, with_detached_data(files))
     except (OSError, ValueError):  # the search says why
         return ""
 

@@ -5,6 +5,7 @@ the run wrote. While the run is unfinished, ``run.jsonl`` holds what it has done
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,9 +23,11 @@ LINES_FILE = "run.jsonl"
 _KINDS: dict[str, type] = {
     "run": str, "command": str, "made_from": dict, "images": int, "state": str, "files": list
 }  # fmt: skip
-UNFINISHED, FINISHED = "unfinished", "finished"
+UNFINISHED, FINISHED = STATES = "unfinished", "finished"
 REMOVED = "to_remove"
 """Key of the files of an earlier run that a run removes before it begins."""
+LONGEST_NAME = 255
+"""Number of bytes of the longest name of a file."""
 OVERWRITE = "another folder, or overwrite=True to replace it"
 
 
@@ -151,7 +154,7 @@ class RunFolder:
         """
         run = self._described()
         assert run is not None
-        files = sorted(name for name in {*self._before, *self.lines.files} if (self.folder / name).is_file())
+        files = sorted(name for name in {*self._before, *self._begun()} if (self.folder / name).is_file())
         del run[REMOVED]
         self._write({**run, "state": FINISHED, "ended": _now(), "failed": failed, "files": files})
         self.lines.remove()
@@ -166,7 +169,7 @@ class RunFolder:
         self._remove(earlier[REMOVED])
         self._before = list(earlier["files"])
         self.lines.begin(run.number, self.lines.read(run.number, landmarks=interrupted))
-        self._remove_drafts([*self._before, *self.lines.files])
+        self._remove_drafts([*self._before, *self._begun()])
         self._write({**earlier, "state": UNFINISHED, REMOVED: []})
 
     def _begin(self, run: Run, images: int, earlier: Mapping[str, Any] | None) -> None:
@@ -208,7 +211,8 @@ class RunFolder:
         except ValueError:
             content = None
         known = isinstance(content, dict) and content.get("format") == RUN_FORMAT
-        if not known or not all(isinstance(content.get(key), kind) for key, kind in _KINDS.items()):
+        whole = known and all(isinstance(content.get(key), kind) for key, kind in _KINDS.items())
+        if not whole or not isinstance(content.get(REMOVED, []), list) or content["state"] not in STATES:
             raise ValueError(f"{file} is damaged, or not of this package; give another folder")
         listed = {key: content.get(key) or [] for key in ("files", REMOVED)}
         return content | {key: [name for name in names if self._is_inside(name)] for key, names in listed.items()}
@@ -216,7 +220,11 @@ class RunFolder:
     def _files_of(self, run: Mapping[str, Any]) -> list[str]:
         """All files that a run has written or begun to write, and those that it was to remove."""
         self.lines.read(run["run"])
-        return list(dict.fromkeys([*run["files"], *run[REMOVED], *filter(self._is_inside, self.lines.files)]))
+        return list(dict.fromkeys([*run["files"], *run[REMOVED], *self._begun()]))
+
+    def _begun(self) -> list[str]:
+        """Files that the run has begun to write, by its lines, which may have been changed."""
+        return list(filter(self._is_inside, self.lines.files))
 
     def _note(self, path: Path) -> None:
         """List a file before it is written."""
@@ -247,6 +255,8 @@ class RunFolder:
     def _is_inside(self, name: Any) -> bool:
         """True for a path that leads nowhere else, by a link neither; the run file may have been changed."""
         if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            return False
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in PurePosixPath(name).parts):
             return False
         return (self.folder / name).parent.resolve().is_relative_to(self.folder.resolve())
 

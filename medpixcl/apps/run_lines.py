@@ -112,7 +112,7 @@ class RunLines:
         """Take over what a line says; False if it is none of a run."""
         try:
             if "file" in line:
-                self.files[line["file"]] = None
+                self.files[str(line["file"])] = None
             elif "drawn" in line:
                 self.drawn.add(line["drawn"])
             elif "image" in line:

@@ -71,6 +71,13 @@ def dicom_files(folder: Path) -> list[Path]:
     return [path for path in files if is_dicom(path)]
 
 
+def files_of_image(image: str | Sequence[str]) -> tuple[Path, ...]:
+    """All files of the image of an item: its file, the files of its series, or those in its folder of slices."""
+    if not isinstance(image, str):
+        return tuple(Path(file) for file in image)
+    return tuple(dicom_files(Path(image))) if Path(image).is_dir() else (Path(image),)
+
+
 def check_size(path: Path) -> None:
     """Check that a DICOM file holds as many pixels as its header states, without decoding them.
 

@@ -1,5 +1,6 @@
 """Read NRRD, MetaImage and MINC files through ITK."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,13 @@ def detached_data(path: Path) -> Path | None:
     except (ImageFileError, OSError):
         return None
     return path.parent / name if name is not None and (path.parent / name).is_file() else None
+
+
+def with_detached_data(files: Iterable[Path]) -> list[Path]:
+    """Files of an image, with the files that the headers among them point to, which hold its voxels."""
+    files = list(files)
+    data = [detached_data(file) for file in files if is_header(file)]
+    return [*files, *(file for file in data if file is not None)]
 
 
 def _placement(lps: Float64[np.ndarray, "4 4"], stated: Float64[np.ndarray, "3"], *notices: str) -> VolumePlacement:

@@ -15,6 +15,7 @@ from medpixcl.coordinates import affines_of, voxel_to_mm, working_spacing, worki
 from medpixcl.data.identity import first_file
 from medpixcl.data.images import READ_FROM
 from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.series import files_of_image
 from medpixcl.landmarks.points import LandmarkSet, outside_image, rows_by_name
 from medpixcl.matching.matcher import LandmarkMatcher
 
@@ -32,6 +33,7 @@ class AnnotatedImage:
 
     Attributes:
         path: File of the image, the first one of a series; for an image in memory its name.
+        files: All files of the image; none for an image in memory.
         image: Prepared image, (1, *spatial).
         points: Landmarks in voxels of the file's image.
         voxels: Landmarks in voxels of the prepared image, (K, D), NaN where missing.
@@ -44,6 +46,7 @@ class AnnotatedImage:
         self.image: MetaTensor = preprocessing(dict(item))["image"]
         meta, given = self.image.meta, item["image"]
         self.path = Path(str(meta["filename_or_obj"]) if isinstance(given, MetaTensor) else first_file(item))
+        self.files = () if isinstance(given, MetaTensor) else files_of_image(given)
         if isinstance(landmarks, LandmarkSet):
             self.points, where = landmarks, "the landmarks given"
             self._check()

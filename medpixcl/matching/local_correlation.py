@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medpixcl.coordinates import inside
-from medpixcl.landmarks.geometry import robust_similarity, transform
+from medpixcl.landmarks.geometry import robust_similarity, spread, transform
 from medpixcl.matching.grid import CellGrid
 from medpixcl.matching.peaks import upper_half_covariance
 from medpixcl.matching.placement import settle
@@ -164,8 +164,8 @@ class LocalCorrelation:
         cells = found @ torch.linalg.inv(upright).mT
         place = grid.to_mm(cells)
         expected = place
-        if len(place) > 1:
-            shape_mm = self.templates.shape_mm
+        shape_mm = self.templates.shape_mm
+        if float(spread(shape_mm)) > 0:
             expected = transform(shape_mm, *robust_similarity(shape_mm, place))
         prior, deviation = ShapePrior(expected, self.cell_mm), torch.full_like(place[:, 0], self.cell_mm)
         logs = -(1 + NOISE - maps.square()).log()

@@ -296,7 +296,7 @@ class LandmarkMatcher:
         voxels = cell_to_voxel(placement.cells, self.strides[0])
         residual = torch.linalg.vector_norm(found - placement.predicted_mm, dim=1)
         ratios, cycle = second / scores.clamp_min(FLOOR), self._cycle(levels, voxels)
-        doubtful = (scores < self.min_score) | (ratios > self.max_ratio) | (cycle > self._longest_cycle(grid))
+        doubtful = ~(scores >= self.min_score) | (ratios > self.max_ratio) | (cycle > self._longest_cycle(grid))
         doubtful |= residual > self.max_deviations * placement.deviation_mm
         spread = self._spread(product, placement.cells, grid)
         voxels, scores, ratios, cycle, residual, spread = (

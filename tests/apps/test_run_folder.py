@@ -181,7 +181,7 @@ def test_writing_results(folder: Path, matcher: Matcher, tmp_path: Path) -> None
     first.write(tmp_path / "out", ["json"], overlays=True)
     assert {"landmarks.csv", "landmarks.json", "overlays/phantom_003.png"} <= files(tmp_path / "out").keys()
     other = matcher.match(folder / "images" / "phantom_002.png", spacing_mm=1.0)
-    with pytest.raises(ValueError, match=r"another run \(match\); give another folder, or overwrite"):
+    with pytest.raises(ValueError, match=r"a finished run \(match\); give another folder, or overwrite"):
         other.write(tmp_path / "out", **BARE)
     with pytest.raises(ValueError, match="holds the results of a finished run"):
         matcher.match(folder / "images", spacing_mm=1.0, output=matcher.output.into(tmp_path / "out"))
@@ -231,3 +231,22 @@ def test_a_bundle_replaces_its_run(folder: Path, tmp_path: Path) -> None:
         pictures = {f"{kind}/phantom_00{number}.{end}" for number in names for kind, end in kinds.items()}
         assert files(tmp_path / "out").keys() == pictures | {"landmarks.csv", "rejected.csv", "report.html"}
         (tmp_path / "notes.txt").rename(tmp_path / "out" / "notes.txt")
+
+
+def test_changed_files_of_a_run_lead_nowhere_else(folder: Path, matcher: Matcher, tmp_path: Path) -> None:
+    """A run whose lines or run file were changed removes nothing outside of its folder, and ends in one sentence."""
+    place = tmp_path / "run"
+    results = matcher.match(folder / "images" / "phantom_001.png", spacing_mm=1.0)
+    results.write(place, **BARE)
+    outside = tmp_path / ".victim.txt.123.tmp"
+    outside.write_text("mine")
+    run = json.loads((place / "run.json").read_text())
+    (place / "run.json").write_text(json.dumps({**run, "state": "unfinished", "files": ["x" * 300, 5, "../a"]}))
+    lines = [{"run": run["run"]}, {"file": "../victim.txt"}, {"file": 7}]
+    (place / "run.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    matcher.match(folder / "images" / "phantom_002.png", spacing_mm=1.0).write(place, overwrite=True, **BARE)
+    assert outside.read_text() == "mine"
+    for change in ({"to_remove": 5}, {"state": "odd"}):
+        (place / "run.json").write_text(json.dumps(run | change))
+        with pytest.raises(ValueError, match="is damaged, or not of this package; give another folder"):
+            results.write(place, overwrite=True, **BARE)

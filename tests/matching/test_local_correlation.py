@@ -179,6 +179,21 @@ def test_a_lost_pose_is_not_refined() -> None:
     torch.testing.assert_close(found.covariance_mm2, matcher.match(other).covariance_mm2)
 
 
+@DIMS
+def test_landmarks_at_one_place(dims: int) -> None:
+    """They say nothing on how the others lie, and are found by the grey values alone."""
+    marks = landmarks(dims, 1).repeat(3, 1)
+    query = template(dims, FINE)
+    found = fitted(dims, marks).match(query, spacing=[FINE] * dims)
+    torch.testing.assert_close(found.voxels * FINE, marks, atol=0.25, rtol=0)
+
+
+@DIMS
+def test_nothing_is_sure_in_an_image_of_nan(dims: int) -> None:
+    matcher, query = fitted(dims, landmarks(dims)), torch.full_like(template(dims, FINE), torch.nan)
+    assert set(matcher.match(query, spacing=[FINE] * dims).flags) == {"unsure"}
+
+
 def test_level_maps_are_refused() -> None:
     matcher = fitted(2, landmarks(2))
     with pytest.raises(ValueError, match="give the image itself"):
