@@ -93,7 +93,9 @@ def test_intervals_and_doubts(tmp_path: Path) -> None:
     assert medpixcl("measure", tmp_path / "landmarks.csv", "-o", tmp_path / "out", "--overwrite") == 2
 
 
-def test_a_corrected_landmark_is_exact_and_one_without_a_region_is_not(tmp_path: Path) -> None:
+def test_a_corrected_landmark_is_exact_and_one_without_a_region_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """S (landmark 1) was placed by a reader: its angles keep an interval, of the others alone. N has no radius."""
     radii = torch.full((1, 19), 2.0)
     lines = [f"a.png,{number + 1},{x},{y},{SPACING}" for number, (x, y) in enumerate(face(0).tolist())]
@@ -108,7 +110,9 @@ def test_a_corrected_landmark_is_exact_and_one_without_a_region_is_not(tmp_path:
     assert float(found["SNA"]["high"]) - float(found["SNA"]["low"]) == pytest.approx(2 * half, abs=2e-3)
     without = [f"{line},,{'' if row == 1 else 2}" for row, line in enumerate(lines)]
     table.write_text("\n".join([header, *without, ""]), encoding="utf-8")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
     assert medpixcl("measure", table, "-o", tmp_path / "out", "--overwrite") == 0
+    assert "1 file(s) that no run wrote, notes.txt first: they stay" in capsys.readouterr().out
     found = {row["measurement"]: row for row in rows(tmp_path / "out" / "measurements.csv")}
     assert found["ANB"]["low"] == ""
     assert "interval unknown" in found["ANB"]["remark"]

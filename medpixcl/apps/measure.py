@@ -60,7 +60,7 @@ class MeasurementRun:
         rejected: Reason for each picture that could not be drawn.
         output: Folder of the results.
         not_found: Excluded images that the landmark file does not contain.
-        warnings: What suggests that two of the files compared are copies.
+        warnings: What suggests that two of the files compared are copies, and other files in the folder.
     """
 
     measured: Measured
@@ -145,7 +145,7 @@ def measure(
         if others:
             facts["compared with"] = ", ".join(telling_names(map(str, others)).values())
         write_measurement_report(folder / "report.html", _report(run, facts, shown))
-        place.finish()
+        run.warnings += place.finish()
     return run
 
 

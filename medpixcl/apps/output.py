@@ -186,10 +186,8 @@ class Output:
             not_written = self._write(results)
             if draw:
                 self.draw_all(results, run)
-            strange = run.finish(len(results.failed))
-        if strange:
-            note = f"{self.folder} also holds {len(strange)} file(s) that no run wrote, {strange[0]} first: they stay"
-            results.notes += [note] if note not in results.notes else []
+            notes = run.finish(len(results.failed))
+        results.notes += [note for note in notes if note not in results.notes]
         return not_written
 
     def _write(self, results: Results) -> list[NotWritten]:

@@ -150,7 +150,7 @@ class RunFolder:
             failed: Number of images that could not be searched.
 
         Returns:
-            Names of files that lie beside those of this run, and that no run wrote.
+            A note if other files lie beside those of this run, which no run wrote.
         """
         run = self._described()
         assert run is not None
@@ -158,7 +158,9 @@ class RunFolder:
         del run[REMOVED]
         self._write({**run, "state": FINISHED, "ended": _now(), "failed": failed, "files": files})
         self.lines.remove()
-        return self._beside(files)
+        strange = self._beside(files)
+        said = f"{self.folder} also holds {len(strange)} file(s) that no run wrote"
+        return [f"{said}, {strange[0]} first: they stay"] if strange else []
 
     def _go_on(self, run: Run, earlier: Mapping[str, Any]) -> None:
         """Take over what the run has done before."""
