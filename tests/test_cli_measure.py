@@ -287,6 +287,7 @@ def test_names_may_be_given(tmp_path: Path) -> None:
     assert float(found["SNA"]) == pytest.approx(expected(face(0))["SNA"], abs=6e-4)
 
 
+@pytest.mark.slow  # 23 tracings; `match` is interrupted in tests/test_cli_runs.py
 def test_an_interrupted_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,7 +168,7 @@ def test_nothing_is_searched_twice(data: Path, tmp_path: Path) -> None:
     assert f"{content['image']},sella,7.5000,12.2500," in (output / "landmarks.csv").read_text()
 
 
-@pytest.mark.parametrize("change", ["weights", "images", "templates", "settings", "--format or --keep-patient"])
+@pytest.mark.parametrize("change", ["weights", "images", "templates", "settings", "formats, overlays or keep_patient"])
 def test_a_run_does_not_go_on_with_other_input(
     change: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,7 +186,7 @@ def test_a_run_does_not_go_on_with_other_input(
         table.write_text(table.read_text().replace("12,30", "13,30"))
     elif change == "settings":
         more = ["--set", "mode=pyramid"]
-    elif change == "--format or --keep-patient":
+    elif change == "formats, overlays or keep_patient":
         more = ["--format", "json"]
     before = files(output)
     sentence = refused(capsys, *words(copy, output, *more, "--continue", weights=int(change == "weights")))

@@ -218,7 +218,7 @@ class Output:
     def _digests(self) -> dict[str, str]:
         """Digests of the settings that decide which files are written, and of the calibration of the regions."""
         return {
-            "--format or --keep-patient": value_digest(tuple(self.formats), self.overlays, self.keep_patient),
+            "formats, overlays or keep_patient": value_digest(tuple(self.formats), self.overlays, self.keep_patient),
             "calibration of regions": "" if self.regions is None else path_digest(self.regions.path),
         }
 

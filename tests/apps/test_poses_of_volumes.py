@@ -39,12 +39,12 @@ pytestmark = [pytest.mark.data, pytest.mark.filterwarnings("ignore:parsing confi
 
 
 def marked(path: Path) -> tuple[SimpleITK.Image, Matcher, np.ndarray, float]:
-    """The volume, a matcher with it as template, the landmarks (K, 3) in mm, LPS, and the voxel of the search in mm."""
+    """The volume, a matcher with it as template, the landmarks (K, 3) in mm, LPS, and the working voxel in mm."""
     image = SimpleITK.Cast(SimpleITK.ReadImage(str(path)), SimpleITK.sitkFloat32)
     voxels = np.array(SHARES) * (np.array(image.GetSize()) - 1)
-    matcher = Matcher.from_bundle(VOLUME_MATCHING, device="cpu", settings={"longest_side": SIDE})
+    matcher = Matcher.from_bundle(VOLUME_MATCHING, device="cpu", settings={"longest_side": SIDE, "detail": 1})
     matcher.fit(path, {f"p{number}": place for number, place in enumerate(voxels.tolist())})
-    voxel_mm = matcher.templates[0].image.pixdim[0].item() * matcher.inferer.matcher.shrinkage
+    voxel_mm = matcher.templates[0].image.pixdim[0].item()
     truth = np.array([image.TransformContinuousIndexToPhysicalPoint(place) for place in voxels.tolist()])
     return image, matcher, truth, voxel_mm
 
