@@ -383,6 +383,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # three tables of 300 images
 @pytest.mark.data
 def test_public_cephalogram(data_dir: Path, tmp_path: Path) -> None:
     """A real radiograph by the landmarks of both readers; its pixel size stands in the landmark file only."""
