@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Bool, Float
 from monai.data import MetaTensor
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from medpixcl._typing import AnyPath, Progress
+from medpixcl._typing import AnyPath, Embed, Progress
 from medpixcl.apps.images import ImageList
 from medpixcl.apps.match import Matcher
 from medpixcl.coordinates import working_spacing
@@ -81,6 +82,18 @@ def detour_errors(matcher: LandmarkMatcher, strides: Sequence[int], via: Sequenc
     return torch.linalg.vector_norm(step * step.new_tensor(target.spacing), dim=1).cpu()
 
 
+def _remembering(embed: Embed) -> Embed:
+    """The same function, which embeds an image once as long as the image is in memory."""
+    levels = WeakTensorKeyDictionary()
+
+    def embedded(image: Tensor) -> list[Tensor]:
+        if image not in levels:
+            levels[image] = embed(image)
+        return levels[image]
+
+    return embedded
+
+
 @dataclass(frozen=True)
 class Examples:
     """Matches in N images, each found directly and through the images before.
@@ -105,7 +118,8 @@ def collect_examples(matcher: LandmarkMatcher, strides: Sequence[int], images: I
         images: More than T prepared images (C, *spatial); only T + 1 are held in memory at a time. The first T serve
             as detours only.
     """
-    templates = len(matcher.annotated.templates)
+    matcher, templates = copy.copy(matcher), len(matcher.annotated.templates)
+    matcher.embed = _remembering(matcher.embed)
     before: deque[Matched] = deque(maxlen=templates)
     detours, found, unsure = [], [], []
     matched = (match_image(matcher, image) for image in images)

@@ -1,7 +1,6 @@
 """One-shot landmark matching: the landmarks of annotated images, found in other images."""
 
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,7 @@ from monai.transforms import Compose
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.default_bundles import MATCHING, bundle_for
+from medpixcl.apps.digests import value_digest
 from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
 from medpixcl.apps.given_templates import Marks, SingleImage, given_templates
 from medpixcl.apps.images import ImageList, Images, dims_of
@@ -110,7 +110,7 @@ class Matcher(LandmarkFinder):
         templates = self._fitted()
         spacing = [f"{step:.3g}" for step in working_spacing(templates[0].image)]
         parts = (self.weights_digest, templates_digest(templates), self.inferer.matcher.settings, spacing)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+        return value_digest(*parts)
 
     @property
     def files(self) -> list[str]:

@@ -17,10 +17,8 @@ from medpixcl.cli.options import (
     Settings,
     Spacing,
     Trust,
-    asked_formats,
+    asked_folder,
     chosen_bundle,
-    require_input_kept,
-    typed_options,
 )
 
 
@@ -51,9 +49,7 @@ def detect(
     trust: Trust = False,
 ) -> None:
     """Find landmarks with a trained detector."""
-    typed = typed_options(locals())
-    if overwrite:
-        require_input_kept(output, locals())
+    asked = asked_folder(locals())
     from medpixcl.apps.bundles import parse_settings
     from medpixcl.apps.detect import Detector, detection_bundle
 
@@ -61,14 +57,7 @@ def detect(
     detector = Detector.from_bundle(
         chosen, weights=weights, config=config or [], settings=parse_settings(settings or []), trust=True
     )
-    folder = detector.output.into(
-        output,
-        asked_formats(formats),
-        keep_patient=keep_patient or None,
-        overwrite=overwrite,
-        resume=resume,
-        options=typed,
-    )
+    folder = detector.output.into(**asked)
     results = detector.detect(
         images, spacing_mm=spacing_mm, reference=reference, corrections=corrections, habit=habit, output=folder
     )

@@ -20,11 +20,9 @@ from medpixcl.cli.options import (
     TemplateLandmarks,
     Templates,
     Trust,
-    asked_formats,
+    asked_folder,
     chosen_matcher,
     listing,
-    require_input_kept,
-    typed_options,
 )
 
 
@@ -66,23 +64,14 @@ def match(
     trust: Trust = False,
 ) -> None:
     """Find the landmarks of one or several annotated images in other images."""
-    typed = typed_options(locals())
-    if overwrite:
-        require_input_kept(output, locals())
+    asked = asked_folder(locals())
     from medpixcl.apps.detect import Detector
     from medpixcl.apps.register import Registration
 
     if detector is not None and registration is not None:
         raise ValueError("give --detector or --registration: the mean of two ways is taken, not of three")
     matcher = chosen_matcher(bundle, weights, settings, template, trust=trust)
-    folder = matcher.output.into(
-        output,
-        asked_formats(formats),
-        keep_patient=keep_patient or None,
-        overwrite=overwrite,
-        resume=resume,
-        options=typed,
-    )
+    folder = matcher.output.into(**asked)
     matcher.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     if unlabelled is not None:
         matcher.learn(unlabelled, limit=unlabelled_limit, spacing_mm=spacing_mm)

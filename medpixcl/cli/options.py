@@ -181,6 +181,28 @@ def typed_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _without_folders(value) for name, value in given.items()}
 
 
+def asked_folder(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of :meth:`medpixcl.apps.Output.into` from the options of a command, after a check of its input.
+
+    Args:
+        arguments: Arguments of the function, with ``output``, ``formats``, ``keep_patient``, ``overwrite`` and
+            ``resume``.
+
+    Raises:
+        ValueError: If an input of the command is a result that ``--overwrite`` would remove.
+    """
+    if arguments["overwrite"]:
+        require_input_kept(arguments["output"], arguments)
+    return {
+        "folder": arguments["output"],
+        "formats": asked_formats(arguments["formats"]),
+        "keep_patient": arguments["keep_patient"] or None,
+        "overwrite": arguments["overwrite"],
+        "resume": arguments["resume"],
+        "options": typed_options(arguments),
+    }
+
+
 def require_input_kept(output: Path, arguments: Mapping[str, Any]) -> None:
     """Check that no input of a command is a result that ``--overwrite`` would remove.
 

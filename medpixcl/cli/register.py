@@ -14,10 +14,8 @@ from medpixcl.cli.options import (
     Spacing,
     TemplateLandmarks,
     Templates,
-    asked_formats,
+    asked_folder,
     listing,
-    require_input_kept,
-    typed_options,
 )
 
 
@@ -40,20 +38,11 @@ def register(
     spacing_mm: Spacing = None,
 ) -> None:
     """Carry the landmarks of annotated images to others by registration, to compare with `match`."""
-    typed = typed_options(locals())
-    if overwrite:
-        require_input_kept(output, locals())
+    asked = asked_folder(locals())
     from medpixcl.apps.register import Registration
 
     registration = Registration(method, working_spacing_mm=working_spacing_mm)
-    folder = registration.output.into(
-        output,
-        asked_formats(formats),
-        keep_patient=keep_patient or None,
-        overwrite=overwrite,
-        resume=resume,
-        options=typed,
-    )
+    folder = registration.output.into(**asked)
     registration.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
     results = registration.match(images, spacing_mm=spacing_mm, reference=reference, output=folder)
     say_results(results, folder.write(results), output)

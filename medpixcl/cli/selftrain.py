@@ -32,13 +32,9 @@ def selftrain(
 ) -> None:
     """Train a landmark detector from one or several annotated images and many unlabelled images."""
     from medpixcl.apps.bundles import parse_settings
-    from medpixcl.apps.default_bundles import SELFTRAINING, bundle_for
-    from medpixcl.apps.images import dims_of
     from medpixcl.apps.selftrain import selftrain as train_detector
 
-    folder = chosen_bundle(
-        bundle, "" if bundle else bundle_for(SELFTRAINING, dims_of(template, spacing_mm)), trust=trust
-    )
+    folder = chosen_bundle(bundle, trust=trust) if bundle else None  # the training takes the one for its images
     say_log()
     trained = train_detector(
         template,

@@ -109,8 +109,7 @@ def detached_data(path: Path) -> Path | None:
 def with_detached_data(files: Iterable[Path]) -> list[Path]:
     """Files of an image, with the files that the headers among them point to, which hold its voxels."""
     files = list(files)
-    data = [detached_data(file) for file in files if is_header(file)]
-    return [*files, *(file for file in data if file is not None)]
+    return [*files, *filter(None, map(detached_data, files))]
 
 
 def _placement(lps: Float64[np.ndarray, "4 4"], stated: Float64[np.ndarray, "3"], *notices: str) -> VolumePlacement:
