@@ -18,6 +18,7 @@ from PIL import Image
 
 from medpixcl.data.phantoms import write_phantoms
 from medpixcl.networks import PixelEmbeddingNet
+from tests.dask_workers import one_killed, two_workers
 from tests.tiny import MATCHING, NETWORK, edited_bundle, environment, medpixcl
 
 PROGRAM = "from medpixcl.cli.program import main; main()"
@@ -268,3 +269,92 @@ def test_the_run_file_holds_no_folders(data: Path, undisturbed: Path) -> None:
     assert options["template"] == ["template.png"]
     assert options["weights"] == "weights_0.pt"
     assert "formats" not in options, "it was not typed"
+
+
+def part(number: int, of: int = 3) -> tuple[str, ...]:
+    return ("--num-parts", str(of), "--part-id", str(number))
+
+
+def test_parts_give_the_files_of_one_run(
+    data: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three processes that know nothing of each other, one of them interrupted; a fourth puts their parts together."""
+    output = tmp_path / "out"
+    assert medpixcl(*words(data, output, *part(0))) == 0
+    said = capsys.readouterr().out
+    assert "2 images searched" in said
+    assert "part 0 of 3 is kept" in said
+    assert "lacks parts 1, 2 of 3, not begun or not finished; search with --part-id 1 first" in refused(
+        capsys, *words(data, output, "--num-parts", 3)
+    )
+    with signal_after(1, output / "parts" / "1-of-3", signal.SIGTERM):
+        assert medpixcl(*words(data, output, *part(1))) == 143
+    assert medpixcl(*words(data, output, *part(2))) == 0
+    assert "lacks part 1 of 3" in refused(capsys, *words(data, output, "--num-parts", 3))
+    assert medpixcl(*words(data, output, *part(1), "--continue")) == 0
+    assert not (output / "landmarks.csv").exists()
+    other = refused(capsys, *words(data, output, "--num-parts", 3, weights=1))
+    assert "part 0 in" in other
+    assert "was made with other weights than this run" in other
+    assert medpixcl(*words(data, output, "--num-parts", 3, "--continue")) == 0
+    assert_equal(output, undisturbed)
+    assert "holds a run already; give another folder" in refused(capsys, *words(data, output, *part(0)))
+
+
+def test_parts_with_images_that_fail(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A part may have no image that can be searched, or none at all."""
+    copy, output, whole = tmp_path / "data", tmp_path / "out", tmp_path / "whole"
+    shutil.copytree(data, copy)
+    manifest = copy / "images.json"
+    assert medpixcl("scan", copy / "images", "-o", manifest, "--spacing-mm", 0.5) == 0
+    picture = copy / "images" / "phantom_002.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+
+    def listed(folder: Path, *more: object) -> list[str]:
+        given = words(copy, folder, *BARE, *more)
+        given[given.index("--images") + 1] = str(manifest)
+        return given
+
+    assert [medpixcl(*listed(output, *part(number, of=6))) for number in range(6)] == [0, 3, 0, 0, 0, 0]
+    assert medpixcl(*listed(output, "--num-parts", 6)) == 3
+    assert medpixcl(*listed(whole)) == 3
+    assert_equal(output, whole)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--part-id", 0), "part_id is 0, and no num_parts is given"),
+        (("--num-parts", 2, "--part-id", 2), "part_id is 2, and there are 2 parts, counted from 0"),
+        (("--workers", 1, "--scheduler", "tcp://localhost:1"), "give one of them"),
+    ],
+)
+def test_parts_that_cannot_be(
+    more: tuple[object, ...], said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(capsys, *words(data, tmp_path / "out", *more))
+    assert not (tmp_path / "out").exists()
+
+
+def test_dask_workers_give_the_files_of_one_run(
+    data: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of two workers is killed in the middle; an image that fails is listed as in a run of one process."""
+    output = tmp_path / "out"
+    with two_workers(tmp_path / "dask", ["medpixcl.apps.match"]) as address:
+        with one_killed(address, lambda: images_done(output) >= 1):
+            assert medpixcl(*words(data, output, "--scheduler", address)) == 0
+        assert_equal(output, undisturbed)
+        copy = tmp_path / "data"
+        shutil.copytree(data, copy)
+        manifest = copy / "images.json"
+        assert medpixcl("scan", copy / "images", "-o", manifest, "--spacing-mm", 0.5) == 0
+        picture = copy / "images" / "phantom_002.png"
+        picture.write_bytes(picture.read_bytes()[:200])
+        command = words(copy, tmp_path / "failed", *BARE, "--scheduler", address)
+        command[command.index("--images") + 1] = str(manifest)
+        assert medpixcl(*command) == 3
+        (line,) = [one for one in (tmp_path / "failed" / "rejected.csv").read_text().splitlines() if "phantom_" in one]
+        assert "cut off" in line
+    sentence = refused(capsys, *words(data, tmp_path / "late", "--scheduler", address))
+    assert address in sentence

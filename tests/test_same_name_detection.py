@@ -124,6 +124,7 @@ def series(folder: Path, seed: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_series_in_folders_of_one_name(tmp_path: Path) -> None:
     lines = ["image,landmark,x_mm,y_mm,z_mm"]
     for seed, patient in enumerate(PATIENTS[:3], start=1):

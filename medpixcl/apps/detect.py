@@ -14,10 +14,11 @@ from torch import nn
 from medpixcl._typing import AnyPath
 from medpixcl.apps.bundles import check_config
 from medpixcl.apps.default_bundles import SELFTRAINING, bundle_for
-from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
+from medpixcl.apps.finder import LandmarkFinder, Prediction
 from medpixcl.apps.images import Images, dims_of
 from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
+from medpixcl.apps.read_finder import read_finder
 from medpixcl.apps.results import Landmarks, Results
 from medpixcl.data.manifest import SECTIONS
 from medpixcl.data.paths import checked_path, checked_paths
@@ -166,6 +167,8 @@ class Detector(LandmarkFinder):
         corrections: AnyPath | None = None,
         habit: AnyPath | None = None,
         output: Output | None = None,
+        workers: int | None = None,
+        scheduler: str | None = None,
     ) -> Results:
         """Find the landmarks in images.
 
@@ -179,12 +182,16 @@ class Detector(LandmarkFinder):
                 each landmark is learnt from them and applied to all other images, see :attr:`Results.reading`.
             habit: File ``habit.json`` of an earlier run with corrections, to apply the offsets of that reader.
             output: Folder to draw overlays into during the run; otherwise :meth:`Results.write` reads the images again.
+            workers: Number of processes to start on this machine that search, by Dask; None searches in this process.
+            scheduler: Address of a Dask scheduler whose workers search, such as ``tcp://10.0.0.1:8786``.
 
         Returns:
             The landmarks of each image.
 
         Raises:
             ValueError: If the input is bad; one sentence that names the file.
+            ModuleNotFoundError: If workers are asked for and Dask is not installed.
+            OSError: If the scheduler does not answer, or is lost.
         """
         return self.run(
             images,
@@ -193,6 +200,8 @@ class Detector(LandmarkFinder):
             corrections=corrections,
             habit=habit,
             output=output,
+            workers=workers,
+            scheduler=scheduler,
         )
 
     def start(self, images: Images, **choices: Any) -> Results:

@@ -1,14 +1,12 @@
 """Shared base of matching and detection: load a bundle, loop over images, collect landmarks."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.engines import PrepareBatch, PrepareBatchDefault
 from monai.inferers import Inferer
@@ -18,32 +16,27 @@ from torch import Tensor, nn
 import medpixcl
 from medpixcl._typing import AnyPath
 from medpixcl.apps.agreement import mean_of_both, require_fitting
-from medpixcl.apps.bundle_search import find_bundle
-from medpixcl.apps.bundles import checked_device, own_errors, read_bundle, refuse_arguments, why_not_made_for
+from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.corrections import Corrections, reader_of, require_apart
 from medpixcl.apps.digests import annotated_digest, path_digest, value_digest
 from medpixcl.apps.habit_file import found_by
 from medpixcl.apps.habits import KnownHabit, mean_moves, stretch_regions
-from medpixcl.apps.images import Images, source_of
-from medpixcl.apps.kept_landmarks import Kept
+from medpixcl.apps.images import Images
 from medpixcl.apps.loaded_images import Searchable, image_list
 from medpixcl.apps.output import Output
-from medpixcl.apps.progress import progress
 from medpixcl.apps.radii import Radii, with_radii
-from medpixcl.apps.results import Landmarks, Results, lps_axes
-from medpixcl.apps.run_folder import Run, RunFolder
+from medpixcl.apps.results import Landmarks, Results, lps_axes, named
+from medpixcl.apps.run_folder import Run
+from medpixcl.apps.search import SearchPlace, search
 from medpixcl.coordinates import original_voxels
+from medpixcl.data.dask_cluster import dask_cluster
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.manifest import SECTIONS
 from medpixcl.data.paths import checked_path
 from medpixcl.data.pixels import SpacingMM
 from medpixcl.landmarks.points import LandmarkSet
-from medpixcl.networks.weights import load_weights, weights_digest
+from medpixcl.networks.weights import weights_digest
 
-TYPED = {"template", "landmarks", "images", "calibration", "reference", "unlabelled", "unlabelled_limit", "pixel_mm"}
-"""Config ids for which calls have an argument, so that a setting would have no effect."""
-PLACES = {"bundle_root", "weights", "device"}
-"""Config ids that say where a run takes place; its results depend on the content of the weights alone."""
 Prediction = Mapping[str, Any]
 """Output of an inferer for a batch: ``points`` (B, K, D), ``confidence`` (B, K), ``covariance_mm2`` (B, K, D, D)."""
 
@@ -190,6 +183,8 @@ class LandmarkFinder(ABC):
         corrections: AnyPath | None = None,
         habit: AnyPath | None = None,
         output: Output | None = None,
+        workers: int | None = None,
+        scheduler: str | None = None,
     ) -> Results:
         """Find the landmarks in all images, one image in memory at a time.
 
@@ -197,6 +192,8 @@ class LandmarkFinder(ABC):
 
         Raises:
             ValueError: If the input is bad; one sentence that names the file.
+            ModuleNotFoundError: If workers are asked for and Dask is not installed.
+            OSError: If the scheduler does not answer, or is lost.
         """
         reader = reader_of(corrections, habit)
         if corrections is not None and output is not None:
@@ -215,15 +212,22 @@ class LandmarkFinder(ABC):
         other = None if second is None else second.start(listed)
         if second is not None and other is not None:
             given["second way"] = value_digest(second.made_from(other))
-        with nullcontext() if output is None else output.opened(results) as folder:
-            results = self.found(results, folder, output, second, other, reader)
+        with ExitStack() as stack:
+            cluster = stack.enter_context(dask_cluster(scheduler, workers))
+            place = SearchPlace(cluster=cluster)
+            if output is not None:
+                in_parts = output.found_in_parts(results)
+                folder = stack.enter_context(output.opened(results))
+                folder.lines.add_found(in_parts)
+                place = SearchPlace(folder, cluster, part=output.part_id is not None)
+            results = self.found(results, place, output, second, other, reader)
         results.measure()
         return results
 
     def found(
         self,
         results: Results,
-        folder: RunFolder | None,
+        place: SearchPlace,
         output: Output | None,
         second: "LandmarkFinder | None",
         other: Results | None,
@@ -233,72 +237,32 @@ class LandmarkFinder(ABC):
 
         Args:
             results: Empty results.
-            folder: Folder of the run, which keeps what is found; None keeps nothing.
+            place: Where to search, and what keeps what is found.
             output: Settings of the folder.
             second: Another finder, with which the mean is taken.
             other: Its empty results.
             reader: What a reader taught.
         """
-        at_once = reader is None and second is None
-        self.search(results, results.images.datalist, output if at_once else None, folder)
+        items = results.images.datalist if output is None else output.share(results.images.datalist)
+        later = place.cluster is not None or reader is not None or second is not None
+        at_once = output is not None and output.num_parts is None and not later
+        search(self, results, items, place, output=output if at_once else None)
         if second is not None and other is not None:
-            second.search(other, other.images.datalist, None, folder, step="second")
+            search(second, other, items, place, step="second")
+        if place.part:
+            return results
         if reader is not None:
             seen = results if other is None else mean_of_both(results, other)
             read, results.notes = reader.read(seen), seen.notes
-            results = self.improved(results, reader, read, folder)
+            results = self.improved(results, reader, read, place)
             if second is not None and other is not None:
                 reader.check(other, second.origin(other))
-                other = second.improved(other, reader, read, folder, step="second again")
+                other = second.improved(other, reader, read, place, step="second again")
         if other is not None:
             results = mean_of_both(results, other)
-        if output is not None and folder is not None and not at_once:
-            output.draw_all(results, folder)
+        if output is not None and place.folder is not None and not at_once:
+            output.draw_all(results, place.folder)
         return results
-
-    def search(
-        self,
-        results: Results,
-        items: Sequence[Mapping[str, Any]],
-        output: Output | None = None,
-        folder: RunFolder | None = None,
-        *,
-        step: str = "first",
-    ) -> None:
-        """Find the landmarks in some images and add them to the results, one image in memory at a time.
-
-        An image that cannot be prepared or searched is listed among the rejected ones, and the others are searched.
-
-        Args:
-            results: Results to extend.
-            items: Items of the images, see :attr:`Images.datalist`.
-            output: Folder to draw overlays into; None draws nothing.
-            folder: Folder of the run, which keeps every image's landmarks, and from which those are taken that an
-                interrupted run found; None keeps nothing.
-            step: Name of this search among those of the run.
-
-        Raises:
-            ValueError: If none of the images can be searched; the error of the first one.
-        """
-        self.network.eval()
-        kept = Kept(folder, step, results.images)
-        known = {source: one for source in map(_source, items) if (one := kept.landmarks(source)) is not None}
-        failed: list[Exception] = []
-        for item in progress([one for one in items if _source(one) not in known], self.title, "image"):
-            try:
-                with own_errors():
-                    batch = list_data_collate([self.preprocessing(dict(item))])
-                    prediction = self.find(batch)
-            except (ValueError, RuntimeError, OSError) as error:
-                results.images.leave_out(_source(item), error)
-                failed.append(error)
-            else:
-                self.collect(results, batch["image"], prediction, output, kept)
-        if failed and len(failed) == len(items):
-            raise failed[0]
-        if known:
-            found = known | {one.source: one for one in results.landmarks}
-            results.landmarks = [found[source] for source in map(_source, items) if source in found]
 
     def origin(self, results: Results) -> dict[str, str]:
         """What finds the landmarks, see :func:`medpixcl.apps.habit_file.found_by`."""
@@ -309,7 +273,7 @@ class LandmarkFinder(ABC):
         results: Results,
         reader: Corrections | KnownHabit,
         read: Mapping[str, Tensor],
-        folder: RunFolder | None = None,
+        place: SearchPlace,
         *,
         step: str = "again",
     ) -> Results:
@@ -319,19 +283,59 @@ class LandmarkFinder(ABC):
             results: Landmarks as this finder found them.
             reader: The corrections of this run, or the habit of an earlier one.
             read: Positions that the reader gave, see :meth:`Corrections.read`.
-            folder: Folder of the run, which keeps what is found.
+            place: Where to search, and what keeps what is found.
             step: Name of the search among those of the run.
         """
         found = {one.source: one.mm for one in results.landmarks}
         reader.apply(results, read, self.origin(results))
-        results = self.search_again(results, folder, step)
+        results = self.search_again(results, place, step)
         stretch_regions(results)
         results.moved_mm = None if results.reading is None else mean_moves(results, found)
         return results
 
-    def search_again(self, results: Results, folder: RunFolder | None, step: str) -> Results:
+    def search_again(self, results: Results, place: SearchPlace, step: str) -> Results:
         """Find the landmarks anew with what a reader corrected; here they stay as they are."""
         return results
+
+    def __call__(self, image: Searchable, *, spacing_mm: SpacingMM | None = None) -> Landmarks:
+        """Find the landmarks in one image.
+
+        With its templates a finder can be pickled, so that other processes call it, by any engine.
+
+        Args:
+            image: A path, a folder of DICOM slices, an array, (*spatial) or (1, *spatial), or a ``MetaTensor``.
+            spacing_mm: Voxel size in mm of an array along its axes, or of an image whose file does not state it.
+
+        Raises:
+            ValueError: If the image cannot be searched, or there are several.
+        """
+        listed = image_list(image, spacing_mm=spacing_mm, spatial_dims=self.spatial_dims)
+        listed.check()
+        if len(listed.datalist) != 1:
+            raise ValueError(
+                f"there are {len(listed.datalist)} images, and a call searches one; for several, call {self.command}"
+            )
+        return named(self.look(listed.datalist[0], Radii(None, self.names))[0], listed)
+
+    def look(self, item: Mapping[str, Any], radii: Radii) -> tuple[Landmarks, MetaTensor]:
+        """Find the landmarks in the image of an item.
+
+        Args:
+            item: Item of an image, see :attr:`medpixcl.apps.images.Images.datalist`.
+            radii: Error radii of the landmarks.
+
+        Returns:
+            The landmarks, and the prepared image (1, *spatial).
+
+        Raises:
+            ValueError, RuntimeError, OSError: If the image cannot be read or searched.
+        """
+        self.network.eval()
+        with own_errors():
+            batch = list_data_collate([self.preprocessing(dict(item))])
+            prediction = self.find(batch)
+        image = decollate_batch(batch["image"])[0]
+        return self._landmarks(image, prediction, 0, radii), image
 
     @torch.no_grad()
     def find(self, batch: Mapping[str, Any]) -> Prediction:
@@ -339,103 +343,24 @@ class LandmarkFinder(ABC):
         inputs, _, args, kwargs = (*self.prepare_batch(batch, self.device), (), {})[:4]
         return self.inferer(inputs, self.network, *args, **kwargs)
 
-    def collect(
-        self,
-        results: Results,
-        images: MetaTensor,
-        prediction: Prediction,
-        output: Output | None,
-        kept: Kept | None = None,
-    ) -> None:
-        """Add the landmarks of a batch of prepared images to the results; draw and keep them where asked for."""
+    def collect(self, results: Results, images: MetaTensor, prediction: Prediction, output: Output) -> None:
+        """Add the landmarks of a batch of prepared images to the results, and draw them."""
         for number, image in enumerate(decollate_batch(images)):
-            one = self.judge(self._landmarks(results, image, prediction, number))
-            results.landmarks.append(one)
-            if output is not None:
-                output.draw(results, one, image)
-            if kept is not None:
-                kept.add(one)
+            output.draw(results, results.add(self._landmarks(image, prediction, number, results.radii)), image)
 
-    def _landmarks(self, results: Results, image: MetaTensor, prediction: Prediction, number: int) -> Landmarks:
+    def _landmarks(self, image: MetaTensor, prediction: Prediction, number: int, radii: Radii) -> Landmarks:
         """Landmarks of one prepared image (1, *spatial), the image ``number`` of its batch."""
         source, flags = str(image.meta["filename_or_obj"]), self.flags(prediction, number)
         voxels, scores, spread = (prediction[key][number].cpu() for key in ("points", "confidence", "covariance_mm2"))
-        to_lps, radii = lps_axes(image), results.radii.of(flags)
-        return Landmarks(
-            image=results.images.name(source),
-            points=LandmarkSet(results.names, original_voxels(voxels, image), scores, flags),
+        to_lps, around = lps_axes(image), radii.of(flags)
+        found = Landmarks(
+            image=Path(source).name,
+            points=LandmarkSet(self.names, original_voxels(voxels, image), scores, flags),
             affine=torch.as_tensor(image.meta["original_affine"], dtype=torch.float64),
             shape=tuple(int(size) for size in image.meta["spatial_shape"]),
-            files=results.images.files(source),
-            extras=with_radii([{} for _ in results.names], radii),
-            stem=results.images.stem(source),
+            extras=with_radii([{} for _ in self.names], around),
             source=source,
             covariance_mm2=to_lps @ spread.double() @ to_lps.T,
-            radii_mm=radii,
+            radii_mm=around,
         )
-
-
-def _source(item: Mapping[str, Any]) -> str:
-    return source_of(item["image"])
-
-
-F = TypeVar("F", bound=LandmarkFinder)
-
-
-def read_finder(
-    kind: type[F],
-    bundle: AnyPath | None,
-    *,
-    default: str,
-    weights: AnyPath | None,
-    device: str | torch.device,
-    settings: Mapping[str, Any] | None,
-    trust: bool,
-    configs: Sequence[Path | Mapping[str, Any]] = (),
-) -> F:
-    """Build the component ``finder`` of a bundle's inference configuration and load its weights.
-
-    Args:
-        kind: Class that the component must have: matcher or detector.
-        bundle: Name or folder of the bundle.
-        default: Name of the bundle to take if ``bundle`` is None.
-        weights: Weights of the network; those that the configuration names by default.
-        device: Device of the network; ``"auto"`` leaves the choice to the configuration.
-        settings: Values by config id, all of them plain data.
-        trust: Accept a bundle from any folder.
-        configs: Config files or their content, merged over the bundle's.
-
-    Raises:
-        BundleError: If there is no such bundle, or it has no such setting.
-        ValueError: If a setting has an argument of its own, or the weights do not fit.
-    """
-    if not isinstance(settings or {}, Mapping) or not all(isinstance(key, str) for key in settings or {}):
-        raise ValueError(f"settings are {settings!r}; expected a mapping of the names of settings to values")
-    given = None if weights is None else checked_path(weights, "the file of weights")
-    folder, values = find_bundle(bundle, default, trust=trust), dict(settings or {})
-    refuse_arguments(values, TYPED)
-    if str(device) != "auto":
-        values["device"] = torch.device(checked_device(str(device)))
-    parser = read_bundle(folder, "inference", values, extra_configs=configs)
-    with own_errors():
-        finder, path = _component(parser, folder, kind, default), parser.get_parsed_content("weights")
-    if given is not None:
-        path = given
-    if path is not None:
-        load_weights(finder.network, checked_path(path, "the file of weights"))
-    finder.settings_digest = _settings_digest(parser)
-    finder.facts |= {"bundle": folder.resolve().name, "weights": given.name if given else "of the bundle"}
-    return finder
-
-
-def _settings_digest(parser: ConfigParser) -> str:
-    """Digest of a configuration, without what may differ where the same is computed."""
-    content = {key: value for key, value in parser.get().items() if key not in PLACES}
-    return value_digest(json.dumps(content, sort_keys=True, default=str))
-
-
-def _component(parser: ConfigParser, folder: Path, kind: type[F], default: str) -> F:
-    """The component ``finder`` of a configuration."""
-    if "finder" not in parser or not isinstance(finder := parser.get_parsed_content("finder"), kind):
-        raise ValueError(why_not_made_for(folder, kind.title.lower(), default))
-    return finder
+        return self.judge(found)

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from medpixcl.apps.images import Images
-from medpixcl.apps.results import Landmarks
+from medpixcl.apps.results import Landmarks, named
 from medpixcl.apps.run_folder import RunFolder
 from medpixcl.landmarks.points import LandmarkSet
 
@@ -67,9 +66,8 @@ def from_data(data: Mapping[str, Any], images: Images, source: str) -> Landmarks
     Raises:
         ValueError, TypeError, KeyError: If the data are of something else.
     """
-    files: tuple[Path, ...] = images.files(source)
     known = _fields_of(data) | {"points": LandmarkSet(**_fields_of(data["points"]))}
-    return Landmarks(image=images.name(source), stem=images.stem(source), source=source, files=files, **known)
+    return named(Landmarks(image="", source=source, **known), images)
 
 
 def _data_of(one: Landmarks | LandmarkSet, leave_out: set[str] | frozenset[str] = frozenset()) -> dict[str, Any]:

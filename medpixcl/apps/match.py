@@ -14,13 +14,14 @@ from medpixcl._typing import AnyPath
 from medpixcl.apps.bundles import own_errors
 from medpixcl.apps.default_bundles import MATCHING, bundle_for
 from medpixcl.apps.digests import value_digest
-from medpixcl.apps.finder import LandmarkFinder, Prediction, read_finder
+from medpixcl.apps.finder import LandmarkFinder, Prediction
 from medpixcl.apps.given_templates import Marks, SingleImage, given_templates
 from medpixcl.apps.images import ImageList, Images, dims_of
 from medpixcl.apps.loaded_images import Searchable
 from medpixcl.apps.output import Output
+from medpixcl.apps.read_finder import read_finder
 from medpixcl.apps.results import Landmarks, Results
-from medpixcl.apps.run_folder import RunFolder
+from medpixcl.apps.search import SearchPlace, search
 from medpixcl.apps.unlabelled import UnlabelledImages, write_population
 from medpixcl.coordinates import working_spacing
 from medpixcl.data.landmarks.row import CORRECTED
@@ -225,6 +226,8 @@ class Matcher(LandmarkFinder):
         corrections: AnyPath | None = None,
         habit: AnyPath | None = None,
         output: Output | None = None,
+        workers: int | None = None,
+        scheduler: str | None = None,
     ) -> Results:
         """Find the templates' landmarks in images.
 
@@ -242,12 +245,16 @@ class Matcher(LandmarkFinder):
                 each landmark is learnt from them and applied to all other images, see :attr:`Results.reading`.
             habit: File ``habit.json`` of an earlier run with corrections, to apply the offsets of that reader.
             output: Folder to draw overlays into during the run; otherwise :meth:`Results.write` reads the images again.
+            workers: Number of processes to start on this machine that search, by Dask; None searches in this process.
+            scheduler: Address of a Dask scheduler whose workers search, such as ``tcp://10.0.0.1:8786``.
 
         Returns:
             The landmarks of each image.
 
         Raises:
             ValueError: If no template was given, or the input is bad; one sentence that names the file.
+            ModuleNotFoundError: If workers are asked for and Dask is not installed.
+            OSError: If the scheduler does not answer, or is lost.
         """
         return self.run(
             images,
@@ -259,6 +266,8 @@ class Matcher(LandmarkFinder):
             corrections=corrections,
             habit=habit,
             output=output,
+            workers=workers,
+            scheduler=scheduler,
         )
 
     def start(self, images: Images, **choices: Any) -> Results:
@@ -283,7 +292,7 @@ class Matcher(LandmarkFinder):
         learnt = "" if self.unlabelled is None else self.unlabelled.digest()
         return super().made_from(results) | {"unlabelled images": learnt}
 
-    def search_again(self, results: Results, folder: RunFolder | None, step: str) -> Results:
+    def search_again(self, results: Results, place: SearchPlace, step: str) -> Results:
         """Match the other images once more, with the images that a reader corrected as further templates."""
         read = [one for one in results.landmarks if one.image in results.corrected]
         others = [one for one in results.landmarks if one.image not in results.corrected]
@@ -298,7 +307,7 @@ class Matcher(LandmarkFinder):
         if self.population is not None:
             more.inferer.matcher.adapt(self.population)
         fresh = replace(results, landmarks=[])
-        more.search(fresh, [results.images.entry(one.source) for one in others], None, folder, step=step)
+        search(more, fresh, [results.images.entry(one.source) for one in others], place, step=step)
         found = {one.source: one for one in fresh.landmarks}
         facts = results.facts | {"templates": f"{len(self.templates)} given, and {len(read)} that the reader corrected"}
         landmarks = [found.get(one.source, one) for one in results.landmarks]

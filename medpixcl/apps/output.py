@@ -12,10 +12,11 @@ from monai.data import MetaTensor
 from medpixcl.apps.digests import path_digest, value_digest
 from medpixcl.apps.few_shot import few_shot_report, read_earlier_runs
 from medpixcl.apps.images import Images
+from medpixcl.apps.parts import PARTS_FOLDER, found_in_parts, part_folder, remove_parts, require_finished
 from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.regions import CALIBRATION_FILE, Regions
 from medpixcl.apps.results import Landmarks, Results, rejected_rows
-from medpixcl.apps.run_folder import RunFolder
+from medpixcl.apps.run_folder import FINISHED, Run, RunFolder
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.reading import REJECTED_TABLE
@@ -28,6 +29,8 @@ from medpixcl.reports.tables import write_metrics_json
 
 METRICS_FILE, HABIT_FILE, RADII_FILE = "metrics.json", "habit.json", "radius_calibration.json"
 PLANES_FOLDER = "planes"
+MOST_DRAWN = 1000
+"""Number of images up to which all are drawn, unless a setting says otherwise; the report always draws some."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Output:
     Args:
         folder: Folder of the results.
         formats: Landmark formats, see :mod:`medpixcl.data.landmarks.writing`; CSV is always included.
-        overlays: Whether to draw the landmarks on every image.
+        overlays: Whether to draw the landmarks on every image; None does so unless there are more than 1,000.
         keep_patient: Whether to copy patient and study data into DICOM SR.
         comparisons: Names and metrics of other runs on the same images, shown in the report next to this run.
         pictures: Pictures for the report, as file (PNG or JPEG) and caption.
@@ -53,6 +56,8 @@ class Output:
         overwrite: Whether to remove the files of another run from the folder, see :mod:`medpixcl.apps.run_folder`.
         resume: Whether to go on with a run into the folder that was interrupted.
         options: Options of the command as they were typed, for the run file.
+        num_parts: Number of parts of the run, see :mod:`medpixcl.apps.parts`; None for a run without parts.
+        part_id: Number of the part to search, counted from 0; None puts all parts together.
 
     Raises:
         ValueError: If the folder is no path, a format is unknown, a switch is not True or False, or two contradict each
@@ -62,7 +67,7 @@ class Output:
 
     folder: Path = Path()
     formats: Sequence[str] = DEFAULT_FORMATS
-    overlays: bool = True
+    overlays: bool | None = None
     keep_patient: bool = False
     comparisons: Sequence[tuple[str, Mapping[str, Any]]] = ()
     pictures: Sequence[tuple[str, str]] = ()
@@ -72,13 +77,17 @@ class Output:
     overwrite: bool = False
     resume: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    num_parts: int | None = None
+    part_id: int | None = None
 
     def __post_init__(self) -> None:
         checked_path(self.folder, "the folder of the results")
         checked_formats(self.formats)
         for name in ("overlays", "keep_patient", "overwrite", "resume"):
-            if not isinstance(value := getattr(self, name), bool):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (name == "overlays" and value is None):
                 raise ValueError(f"{name} is {shown_value(value)}; expected true or false")
+        _check_part(self.part_id, self.num_parts)
         if self.overwrite and self.resume:
             raise ValueError("a run either starts anew or goes on: set overwrite=True or resume=True, not both")
 
@@ -92,6 +101,8 @@ class Output:
         overwrite: bool = False,
         resume: bool = False,
         options: Mapping[str, Any] | None = None,
+        num_parts: int | None = None,
+        part_id: int | None = None,
     ) -> "Output":
         """Copy these settings with another folder; None keeps the current value.
 
@@ -106,6 +117,8 @@ class Output:
             resume: Whether to go on with an interrupted run of the same input, of which nothing is computed twice; a
                 new or empty folder starts a run.
             options: Options of the command as they were typed, for the run file.
+            num_parts: Number of parts of the run, which several processes search.
+            part_id: Number of the part to search, counted from 0; None puts all parts together.
 
         Raises:
             ValueError: As for the settings themselves.
@@ -121,7 +134,23 @@ class Output:
             overwrite=overwrite,
             resume=resume,
             options=self.options if options is None else options,
+            num_parts=num_parts,
+            part_id=part_id,
         )
+
+    def share(self, items: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Items of the images that this run searches, out of those of all images."""
+        return items if self.part_id is None else items[self.part_id :: self.num_parts]
+
+    def found_in_parts(self, results: Results) -> dict[str, dict[str, Any]]:
+        """Landmarks that the parts of a run have found, if this run puts them together.
+
+        Raises:
+            ValueError: If a part was made from other input.
+        """
+        if self.num_parts is None or self.part_id is not None:
+            return {}
+        return found_in_parts(self.folder, self.num_parts, self._described(results))
 
     def check(self, results: Results) -> None:
         """Find the images and check all input before the search begins.
@@ -134,14 +163,14 @@ class Output:
         if self.regions is not None:
             self.regions.check(results)
         self._require_apart(results)
-        RunFolder(self.folder).require_free(results.run, overwrite=self.overwrite, resume=self.resume)
+        self._require_free(results.run)
         results.images.check()
         if "sr" in self.formats and not _has_dicom(results.images):
             raise ValueError("no image to search is DICOM, and a DICOM SR refers to one; leave out sr.")
 
     def draw(self, results: Results, one: Landmarks, image: MetaTensor) -> None:
         """Draw the landmarks of one prepared image (1, *spatial) of a run."""
-        if not self.overlays:
+        if not self._draws(results):
             return
         save_png(one.overlay(image), self._picture(one, "overlays"))
         if one.regions_mm2 is not None:
@@ -151,7 +180,7 @@ class Output:
 
     def draw_all(self, results: Results, run: RunFolder) -> None:
         """Read every image of a run again and draw its landmarks, but those that were drawn before."""
-        for one in results.landmarks if self.overlays else ():
+        for one in results.landmarks if self._draws(results) else ():
             if one.image not in run.lines.drawn:
                 self.draw(results, one, results.read(one))
                 run.lines.keep({"drawn": one.image})
@@ -163,14 +192,16 @@ class Output:
         Raises:
             ValueError: If the folder belongs to another run, or another process writes into it.
         """
-        results.run.options, results.run.output = self.options, self._digests()
-        with RunFolder(self.folder).opened(
-            results.run, len(results.images.datalist), overwrite=self.overwrite, resume=self.resume
+        images = len(self.share(results.images.datalist))
+        with self._run_folder.opened(
+            self._described(results), images, overwrite=self.overwrite, resume=self.resume
         ) as run:
             yield run
 
     def write(self, results: Results, *, draw: bool = False) -> list[NotWritten]:
         """Write the landmarks, the tables and the report of a run, and mark the run as finished.
+
+        Of a part of a run, the landmarks alone stay in the folder of the part.
 
         Args:
             results: The results.
@@ -180,6 +211,10 @@ class Output:
             What a format cannot hold, with the reason.
         """
         self._require_apart(results)
+        if self.part_id is not None:
+            with self.opened(results) as run:
+                run.finish(len(results.failed), keep_lines=True)
+            return []
         if not results.landmarks:
             raise ValueError(f"{self.folder}: there are no landmarks to write; search an image first")
         with self.opened(results) as run:
@@ -187,6 +222,8 @@ class Output:
             if draw:
                 self.draw_all(results, run)
             notes = run.finish(len(results.failed))
+        if self.num_parts is not None:
+            remove_parts(self.folder, self.num_parts)
         results.notes += [note for note in notes if note not in results.notes]
         return not_written
 
@@ -203,6 +240,8 @@ class Output:
             self.regions.write(self.folder, results)
         if results.stretch is not None and results.radii.calibration is not None:
             write_text_atomically(self.folder / RADII_FILE, results.radii.calibration.to_json() + "\n")
+        if self.overlays is None and not self._draws(results):
+            results.facts["overlays"] = f"none, as there are more than {MOST_DRAWN} images; overlays=true draws all"
         compared, between_readers_mm = self._compare(results)
         curve, warnings = few_shot_report(results.metrics or {}, self._earlier(), between_readers_mm)
         ways = [(f"{one.title.lower()} alone", one.metrics) for one in results.alone if one.metrics is not None]
@@ -214,6 +253,31 @@ class Output:
             warnings=warnings,
         )
         return not_written
+
+    def _described(self, results: Results) -> Run:
+        """What the run file says about the run of some results, with these settings."""
+        results.run.options, results.run.output = self.options, self._digests()
+        return results.run
+
+    @property
+    def _run_folder(self) -> RunFolder:
+        """Folder of the run, or of its part."""
+        if self.num_parts is None or self.part_id is None:
+            return RunFolder(self.folder, beside=[] if self.num_parts is None else [PARTS_FOLDER])
+        return RunFolder(part_folder(self.folder, self.part_id, self.num_parts))
+
+    def _require_free(self, run: Run) -> None:
+        """Check that the folder may be written into, and that it has the parts that are to be put together."""
+        self._run_folder.require_free(run, overwrite=self.overwrite, resume=self.resume)
+        if self.num_parts is not None and self.part_id is None:
+            require_finished(self.folder, self.num_parts)
+        whole = None if self.part_id is None or self.overwrite else RunFolder(self.folder).described()
+        if whole is not None and whole["state"] == FINISHED:
+            raise ValueError(f"the folder {self.folder} holds a run already; give another folder for parts of a run")
+
+    def _draws(self, results: Results) -> bool:
+        """Whether the landmarks are drawn on every image."""
+        return len(results.images.datalist) <= MOST_DRAWN if self.overlays is None else self.overlays
 
     def _digests(self) -> dict[str, str]:
         """Digests of the settings that decide which files are written, and of the calibration of the regions."""
@@ -249,6 +313,18 @@ class Output:
 
     def _picture(self, one: Landmarks, kind: str) -> Path:
         return self.folder / kind / f"{one.stem}.png"
+
+
+def _check_part(part_id: int | None, num_parts: int | None) -> None:
+    """Check the number of a part and the number of all parts."""
+    for name, value in (("num_parts", num_parts), ("part_id", part_id)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ValueError(f"{name} is {shown_value(value)}; expected a whole number")
+    if num_parts is not None and num_parts < 1:
+        raise ValueError(f"num_parts is {num_parts}; expected at least 1")
+    if part_id is not None and (num_parts is None or not 0 <= part_id < num_parts):
+        counted = "no num_parts is given" if num_parts is None else f"there are {num_parts} parts, counted from 0"
+        raise ValueError(f"part_id is {part_id}, and {counted}")
 
 
 def _has_dicom(images: Images) -> bool:

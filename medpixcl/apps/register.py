@@ -113,15 +113,27 @@ class Registration(LandmarkFinder):
         spacing_mm: SpacingMM | None = None,
         reference: AnyPath | None = None,
         output: Output | None = None,
+        workers: int | None = None,
+        scheduler: str | None = None,
     ) -> Results:
-        """Carry the templates' landmarks to images, given as for :meth:`medpixcl.Matcher.match`.
+        """Carry the templates' landmarks to images, with arguments as of :meth:`medpixcl.Matcher.match`.
 
         Raises:
             ValueError: If no template was given, or the input is bad; one sentence that names the file.
+            ModuleNotFoundError: If workers are asked for and Dask is not installed.
+            OSError: If the scheduler does not answer, or is lost.
         """
         exclude = [str(template.path) for template in self._fitted()]
         self.seconds = []
-        results = self.run(images, spacing_mm=spacing_mm, exclude=exclude, reference=reference, output=output)
+        results = self.run(
+            images,
+            spacing_mm=spacing_mm,
+            exclude=exclude,
+            reference=reference,
+            output=output,
+            workers=workers,
+            scheduler=scheduler,
+        )
         if self.seconds:
             results.facts["time"] = f"{sum(self.seconds) / len(self.seconds):.1f} s an image"
         return results

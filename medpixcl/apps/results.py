@@ -258,6 +258,11 @@ class Results:
         unlike = regions.warning(self.landmarks) if regions else ""
         return [*self.template_warnings, *[text for text in (fit, unlike) if text], *self.notes]
 
+    def add(self, one: Landmarks) -> Landmarks:
+        """Add the landmarks of an image, named as the list of images names it, and return them."""
+        self.landmarks.append(named(one, self.images))
+        return self.landmarks[-1]
+
     def positions_mm(self) -> dict[str, dict[str, tuple[float, ...]]]:
         """Positions (x, y[, z]) in mm, LPS+, by image and landmark, as ``landmarks.csv`` holds them: to 0.0001 mm."""
         return {
@@ -395,6 +400,12 @@ class Results:
         if self.reading is None:
             return []
         return habit_rows(self.reading.habit.of(self.names), self.moved_mm, matched_again=self.matched_again)
+
+
+def named(one: Landmarks, images: Images) -> Landmarks:
+    """Give the landmarks of an image the names and files by which a list of images knows it."""
+    source = one.source
+    return replace(one, image=images.name(source), stem=images.stem(source), files=images.files(source))
 
 
 def rejected_rows(rejected: Mapping[str, str], not_written: Sequence[NotWritten]) -> list[tuple[str, str, str]]:

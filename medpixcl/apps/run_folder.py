@@ -67,25 +67,30 @@ class Run:
         """Digest of everything that decides the results; empty ones, as without a reference, are left out."""
         return {what: digest for what, digest in {**self.describe(), **self.output}.items() if digest}
 
+    def differences(self, made_from: Mapping[str, str]) -> list[str]:
+        """What of this run differs from what another run was made from."""
+        return [what for what in {**made_from, **self.made_from} if made_from.get(what) != self.made_from.get(what)]
+
 
 class RunFolder:
     """Folder that one run writes into, see the module.
 
     Args:
         folder: The folder; made if it does not exist.
+        beside: Names of files and folders that may lie in it when a run begins.
 
     Attributes:
         lines: What an unfinished run has done.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, beside: Sequence[str] = ()) -> None:
+        self.folder, self._may_hold = folder, {RUN_FILE, LINES_FILE, *beside}
         self.lines = RunLines(folder / LINES_FILE)
         self._before: list[str] = []
 
     def owns(self, path: Path) -> bool:
         """True for a file that a run wrote into the folder, and for a folder in it with such a file."""
-        place, run = path.resolve(), self._described()
+        place, run = path.resolve(), self.described()
         if run is None or not place.is_relative_to(self.folder.resolve()):
             return False
         return any((self.folder / name).resolve().is_relative_to(place) for name in self._files_of(run))
@@ -97,11 +102,11 @@ class RunFolder:
             ValueError: If the folder holds another run, or files that no run wrote; one sentence that says how to go
                 on.
         """
-        earlier = self._described()
+        earlier = self.described()
         if overwrite or (earlier is not None and (resume or earlier["run"] == run.number)):
             return
         if earlier is None:
-            if others := sorted(one.name for one in self._entries() if one.name not in (RUN_FILE, LINES_FILE)):
+            if others := sorted(one.name for one in self._entries() if one.name not in self._may_hold):
                 raise ValueError(
                     f"the folder {self.folder} holds {others[0]}, which no run wrote; give an empty folder, or "
                     "overwrite=True to write among these files"
@@ -135,7 +140,7 @@ class RunFolder:
         self.require_free(run, overwrite=overwrite, resume=resume)
         with self.lines.locked():
             self.require_free(run, overwrite=overwrite, resume=resume)  # another process may have come first
-            earlier = self._described()
+            earlier = self.described()
             if earlier is not None and (resume or earlier["run"] == run.number):
                 self._go_on(run, earlier)
             else:
@@ -143,21 +148,23 @@ class RunFolder:
             with noting(self._note), self._told(images):
                 yield self
 
-    def finish(self, failed: int = 0) -> list[str]:
+    def finish(self, failed: int = 0, *, keep_lines: bool = False) -> list[str]:
         """List the files that were written, and mark the run as finished.
 
         Args:
             failed: Number of images that could not be searched.
+            keep_lines: Whether to keep the file of what was found, for another run.
 
         Returns:
             A note if other files lie beside those of this run, which no run wrote.
         """
-        run = self._described()
+        run = self.described()
         assert run is not None
         files = sorted(name for name in {*self._before, *self._begun()} if (self.folder / name).is_file())
         del run[REMOVED]
         self._write({**run, "state": FINISHED, "ended": _now(), "failed": failed, "files": files})
-        self.lines.remove()
+        if not keep_lines:
+            self.lines.remove()
         strange = self._beside(files)
         said = f"{self.folder} also holds {len(strange)} file(s) that no run wrote"
         return [f"{said}, {strange[0]} first: they stay"] if strange else []
@@ -188,8 +195,7 @@ class RunFolder:
 
     def _require_same(self, run: Run, earlier: Mapping[str, Any]) -> None:
         """Check that a run goes on with the input that it was begun with."""
-        begun = earlier["made_from"]
-        other = [what for what in {**begun, **run.made_from} if begun.get(what) != run.made_from.get(what)]
+        other = run.differences(earlier["made_from"])
         if earlier["command"] != run.command:
             raise ValueError(
                 f"the folder {self.folder} holds a run of {earlier['command']}, and this is {run.command}; give "
@@ -203,7 +209,7 @@ class RunFolder:
         if earlier["state"] == FINISHED:
             raise _finished(self.folder, earlier.get("failed") or 0)
 
-    def _described(self) -> dict[str, Any] | None:
+    def described(self) -> dict[str, Any] | None:
         """Content of the run file; None if there is none."""
         file = self.folder / RUN_FILE
         try:

@@ -72,6 +72,11 @@ class RunLines:
                     end += len(text)
         return end
 
+    def add_found(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add landmarks, as data, by search and image, that another run found; those of this run stay."""
+        for step, by_image in found.items():
+            self.found[step] = {**by_image, **self.found.get(step, {})}
+
     def begin(self, number: str, end: int = 0) -> None:
         """Go on after a position that :meth:`read` returned; from 0 on the lines are those of a new run."""
         self._opened.truncate(end)

@@ -16,6 +16,7 @@ from medpixcl.apps import progress
 from medpixcl.data.reasons import SHOWN, Reasons
 
 if TYPE_CHECKING:
+    import medpixcl.apps.output
     import medpixcl.apps.results
 
 SOME_FAILED = 3
@@ -42,15 +43,23 @@ def say_left_out(rejected: Mapping[str, str], listed_in: Path | None = None) -> 
         say(line, style="yellow")
 
 
-def say_results(results: "medpixcl.apps.results.Results", not_written: Sequence[Any], folder: Path) -> None:
+def say_results(
+    results: "medpixcl.apps.results.Results", not_written: Sequence[Any], output: "medpixcl.apps.output.Output"
+) -> None:
     """Print what a run left out, its warnings, its errors, and where its files are.
+
+    Args:
+        results: Results of the run.
+        not_written: What a format cannot hold.
+        output: Settings with which they were written.
 
     Raises:
         typer.Exit: With status 3 if an image could not be searched, while the others were.
     """
     from medpixcl.data.landmarks.reading import REJECTED_TABLE
 
-    table = folder / REJECTED_TABLE
+    folder, part = output.folder, output.part_id
+    table = None if part is not None else folder / REJECTED_TABLE
     say_left_out(results.rejected, table)
     for one in not_written[:SHOWN]:
         say(f"no {one.format} of {one.image}: {one.reason}", style="yellow")
@@ -63,9 +72,16 @@ def say_results(results: "medpixcl.apps.results.Results", not_written: Sequence[
     if results.metrics is not None:
         print_metrics(results.metrics)
     say(results.summary)
-    say(f"report: {folder / 'report.html'}; landmarks: {folder / 'landmarks.csv'}")
+    if part is not None:
+        say(
+            f"part {part} of {output.num_parts} is kept in {folder}; after all parts the same command without "
+            "--part-id puts them together"
+        )
+    else:
+        say(f"report: {folder / 'report.html'}; landmarks: {folder / 'landmarks.csv'}")
     if results.failed:
-        say(f"not searched, with the reason: {table}")
+        if table is not None:
+            say(f"not searched, with the reason: {table}")
         raise typer.Exit(SOME_FAILED)
 
 

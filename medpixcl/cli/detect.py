@@ -12,11 +12,15 @@ from medpixcl.cli.options import (
     Corrected,
     Formats,
     KeepPatient,
+    NumParts,
     Overwrite,
+    PartId,
     ReaderHabit,
+    Scheduler,
     Settings,
     Spacing,
     Trust,
+    Workers,
     asked_folder,
     chosen_bundle,
 )
@@ -42,6 +46,10 @@ def detect(
     formats: Formats = None,
     overwrite: Overwrite = False,
     resume: Continue = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    num_parts: NumParts = None,
+    part_id: PartId = None,
     keep_patient: KeepPatient = False,
     config: Configs = None,
     spacing_mm: Spacing = None,
@@ -59,6 +67,13 @@ def detect(
     )
     folder = detector.output.into(**asked)
     results = detector.detect(
-        images, spacing_mm=spacing_mm, reference=reference, corrections=corrections, habit=habit, output=folder
+        images,
+        spacing_mm=spacing_mm,
+        reference=reference,
+        corrections=corrections,
+        habit=habit,
+        output=folder,
+        workers=workers,
+        scheduler=scheduler,
     )
-    say_results(results, folder.write(results), output)
+    say_results(results, folder.write(results), folder)

@@ -13,13 +13,17 @@ from medpixcl.cli.options import (
     KeepPatient,
     MatchingBundle,
     MatchingWeights,
+    NumParts,
     Overwrite,
+    PartId,
     ReaderHabit,
+    Scheduler,
     Settings,
     Spacing,
     TemplateLandmarks,
     Templates,
     Trust,
+    Workers,
     asked_folder,
     chosen_matcher,
     listing,
@@ -58,6 +62,10 @@ def match(
     formats: Formats = None,
     overwrite: Overwrite = False,
     resume: Continue = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    num_parts: NumParts = None,
+    part_id: PartId = None,
     keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
     settings: Settings = None,
@@ -90,8 +98,10 @@ def match(
         corrections=corrections,
         habit=habit,
         output=folder,
+        workers=workers,
+        scheduler=scheduler,
     )
     not_written = folder.write(results)
     if matcher.unlabelled is not None:
         say_left_out(matcher.unlabelled.rejected)
-    say_results(results, not_written, output)
+    say_results(results, not_written, folder)

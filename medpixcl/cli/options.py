@@ -81,6 +81,25 @@ Continue = Annotated[
     typer.Option("--continue", help="Go on with an interrupted run of the same command in the output folder."),
 ]
 
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of processes of this machine that search images, by Dask; one without it."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers search images, as tcp://host:8786."),
+]
+NumParts = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number of parts of the run, for job arrays; without --part-id, put the parts together.",
+    ),
+]
+PartId = Annotated[
+    int | None, typer.Option(min=0, help="Part of the images to search, counted from 0; needs --num-parts.")
+]
+
 Exclude = Annotated[Path | None, typer.Option(help="Text file of images to leave out, one per line.")]
 
 
@@ -186,7 +205,7 @@ def asked_folder(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         arguments: Arguments of the function, with ``output``, ``formats``, ``keep_patient``, ``overwrite`` and
-            ``resume``.
+            ``resume``; perhaps ``num_parts`` and ``part_id``.
 
     Raises:
         ValueError: If an input of the command is a result that ``--overwrite`` would remove.
@@ -200,6 +219,8 @@ def asked_folder(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "overwrite": arguments["overwrite"],
         "resume": arguments["resume"],
         "options": typed_options(arguments),
+        "num_parts": arguments.get("num_parts"),
+        "part_id": arguments.get("part_id"),
     }
 
 

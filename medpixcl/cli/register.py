@@ -10,10 +10,14 @@ from medpixcl.cli.options import (
     Continue,
     Formats,
     KeepPatient,
+    NumParts,
     Overwrite,
+    PartId,
+    Scheduler,
     Spacing,
     TemplateLandmarks,
     Templates,
+    Workers,
     asked_folder,
     listing,
 )
@@ -34,6 +38,10 @@ def register(
     formats: Formats = None,
     overwrite: Overwrite = False,
     resume: Continue = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    num_parts: NumParts = None,
+    part_id: PartId = None,
     keep_patient: KeepPatient = False,
     spacing_mm: Spacing = None,
 ) -> None:
@@ -44,5 +52,12 @@ def register(
     registration = Registration(method, working_spacing_mm=working_spacing_mm)
     folder = registration.output.into(**asked)
     registration.fit(template, landmarks, spacing_mm=spacing_mm, manifest=listing(images))
-    results = registration.match(images, spacing_mm=spacing_mm, reference=reference, output=folder)
-    say_results(results, folder.write(results), output)
+    results = registration.match(
+        images,
+        spacing_mm=spacing_mm,
+        reference=reference,
+        output=folder,
+        workers=workers,
+        scheduler=scheduler,
+    )
+    say_results(results, folder.write(results), folder)

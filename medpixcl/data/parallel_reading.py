@@ -1,15 +1,15 @@
 """Read many files: here, in several processes, or over a Dask cluster; the results are the same and in order."""
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medpixcl._cpus import available_cpus
+from medpixcl.data.dask_cluster import DaskCluster, Pending, in_order
 from medpixcl.data.dicom_geometry import SliceGeometry
 from medpixcl.data.dicom_header import is_compressed_dicom
 from medpixcl.data.examination import Examination, Usable, examine
@@ -17,9 +17,6 @@ from medpixcl.data.reading_process import ReadingProcess, Task, answer_to, answe
 from medpixcl.data.sources import Source
 from medpixcl.data.unusable import Unusable
 from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX
-
-if TYPE_CHECKING:
-    import distributed
 
 _CHUNK = 32
 _FEW_FILES, _FEW_IMAGES, _FEW_BYTES = 2000, 500, 200_000_000
@@ -80,7 +77,7 @@ class ParallelReading:
         if number:
             workers = self._readers.number
             chunks = _chunks(tasks, max(1, min(_CHUNK, number // (_AHEAD * workers))))
-            yield from _in_order(chunks, self._readers.submit, workers * _AHEAD)
+            yield from itertools.chain.from_iterable(in_order(chunks, self._readers.submit, workers * _AHEAD))
 
 
 def _are_small(tasks: Iterable[Examination]) -> bool:
@@ -125,75 +122,27 @@ class _Processes:
 
 
 class _Dask:
-    """The workers of a Dask cluster."""
+    """The workers of a Dask cluster.
+
+    An image cannot be the reason why they die, since it is read in a process of its own; then its chunk is read here.
+    """
 
     def __init__(self, address: str) -> None:
-        if not isinstance(address, str) or not address:
-            raise ValueError(f"scheduler is {address!r}; expected its address, such as 'tcp://10.0.0.1:8786'.")
-        self._address = address
-        try:
-            import distributed  # noqa: F401
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError(
-                "a scan over Dask needs the package distributed: pip install 'medpixcl[dask]'", name="distributed"
-            ) from None
+        self._cluster = DaskCluster(address)
 
     @property
     def number(self) -> int:
         """Number of the workers' threads."""
-        return max(1, sum(self._client.nthreads().values()))
+        return self._cluster.number
 
-    def submit(self, chunk: Sequence[Task]) -> "_DaskFuture":
-        return _DaskFuture(self._client, chunk)
+    def submit(self, chunk: Sequence[Task]) -> Pending[list[Any]]:
+        return self._cluster.submit(answers_apart, chunk, if_lost=partial(answers_apart, chunk))
 
     def close(self) -> None:
-        if "_client" in self.__dict__:
-            try:
-                self._client.run(close_all, on_error="ignore")
-            finally:
-                self._client.close()
-
-    @cached_property
-    def _client(self) -> "distributed.Client":
-        import distributed
-
-        return distributed.Client(self._address)
-
-
-class _DaskFuture:
-    """One chunk at a Dask worker; if its workers die again and again, it is read here.
-
-    An image cannot be the reason, since it is read in a process of its own.
-    """
-
-    def __init__(self, client: "distributed.Client", chunk: Sequence[Task]) -> None:
-        self.chunk = chunk
-        self.future = client.submit(answers_apart, chunk, pure=False, retries=3)
-
-    def result(self) -> list[Any]:
-        import distributed
-
-        try:
-            return self.future.result()
-        except distributed.KilledWorker:
-            return answers_apart(self.chunk)
+        self._cluster.close(tidy=close_all)
 
 
 _Readers = _Processes | _Dask
-_Pending = Future[list[Any]] | _DaskFuture
-
-
-def _in_order(
-    chunks: Iterable[Sequence[Task]], submit: Callable[[Sequence[Task]], _Pending], ahead: int
-) -> Iterator[Any]:
-    """Results in order, with a limited number of chunks on their way."""
-    pending: deque[_Pending] = deque()
-    for chunk in chunks:
-        pending.append(submit(chunk))
-        if len(pending) >= ahead:
-            yield from pending.popleft().result()
-    while pending:
-        yield from pending.popleft().result()
 
 
 def _chunks(tasks: Iterable[Task], size: int) -> Iterator[Sequence[Task]]:

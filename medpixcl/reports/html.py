@@ -20,6 +20,9 @@ PICTURE_BYTES = 2_000_000
 _SIDES = (800, 640, 480, 320)
 SHEET_BYTES, _SHEET_SIDE = 3_000_000, 8000
 
+MOST_LISTED = 200
+"""Number of images up to which the page lists all that need a look or were left out; the tables have all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
@@ -52,8 +55,8 @@ class MatchReport:
         worst: Pictures of the images matched worst.
         planes: Slices through the landmarks of the images that need a look most, the most urgent first.
         images: Number of images that were searched.
-        flagged: File name of each image with unsure landmarks, and the names of these.
-        rejected: File name of each image left out, and the reason.
+        flagged: File name of each image with unsure landmarks, and the names of these; 200 at most are listed.
+        rejected: File name of each image left out, and the reason; 200 at most are listed.
         warnings: Warnings to read before using the results.
         comparisons: Name and metrics of other methods on the same images.
         habit_table: Rows of :func:`medpixcl.reports.tables.habit_rows`; empty without a reading habit.
@@ -99,11 +102,20 @@ def render_match_report(report: MatchReport) -> str:
         "match.html.j2",
         groups,
         report=report,
+        flagged=_most_flagged(report.flagged),
+        rejected=report.rejected[:MOST_LISTED],
         sheets=_sheets(report.planes),
         overall=overall_rows(report.metrics) if report.metrics else [],
         coverage=coverage_rows(report.metrics) if report.metrics else [],
         comparison_table=comparison_rows(report.comparisons),
     )
+
+
+def _most_flagged(flagged: Sequence[tuple[str, Sequence[str]]]) -> Sequence[tuple[str, Sequence[str]]]:
+    """Images to list: all, or those with most unsure landmarks where they are many."""
+    if len(flagged) <= MOST_LISTED:
+        return flagged
+    return sorted(flagged, key=lambda one: -len(one[1]))[:MOST_LISTED]
 
 
 def render_page(template: str, pictures: Mapping[str, Sequence[Picture]], **content: Any) -> str:

@@ -123,6 +123,7 @@ class TestCommands:
         assert {row["image"] for row in rows(tmp_path / "out")} == {volume(folder, k).name for k in (1, 2, 3)}
         assert VOLUME_MATCHING.name in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
+    @pytest.mark.slow
     def test_learn_from_volumes(self, folder: Path, tmp_path: Path) -> None:
         assert medpixcl("match", *self.words(folder), "--unlabelled", folder, *WORDS, "-o", tmp_path / "first") == 0
         learnt = tmp_path / "first" / "population.pt"

@@ -23,6 +23,9 @@ STORED = ("ct_phantom_oblique_uint8.nii.gz", "lung_small.mha", "nibabel_anatomic
           "sct_t2_sagittal.nii.gz", "tptbox_sub-ct_label-22_ct.nii.gz")  # fmt: skip
 
 
+QUICK = ("lung_small.mha", "tptbox_sub-ct_label-22_ct.nii.gz")
+
+
 def limit(reason: str) -> pytest.MarkDecorator:
     """What the weights of the bundle do not manage; others may."""
     return pytest.mark.xfail(strict=False, raises=AssertionError, reason=reason)
@@ -80,7 +83,14 @@ def oblique(image: SimpleITK.Image, degrees: float) -> SimpleITK.Image:
                               nothing)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*STORED, pytest.param("pam50_small_t2.nii.gz", marks=LONG)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *QUICK,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in STORED if name not in QUICK),
+        pytest.param("pam50_small_t2.nii.gz", marks=[LONG, pytest.mark.slow]),
+    ],
+)
 def test_files_of_one_body(data_dir: Path, tmp_path: Path, name: str) -> None:
     """Whatever the order and direction of its axes; and in voxels of three sizes."""
     image, matcher, truth, voxel_mm = marked(data_dir / "nifti_format_kit" / name)
@@ -94,7 +104,12 @@ def test_files_of_one_body(data_dir: Path, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*STORED[:4], *(pytest.param(name, marks=[why, pytest.mark.slow]) for name, why in TURNED.items())]
+    "name",
+    [
+        *STORED[:2],
+        *(pytest.param(name, marks=pytest.mark.slow) for name in STORED[2:4]),
+        *(pytest.param(name, marks=[why, pytest.mark.slow]) for name, why in TURNED.items()),
+    ],
 )
 def test_a_body_on_an_oblique_grid(data_dir: Path, tmp_path: Path, name: str) -> None:
     """The network sees it turned by 25 degrees, since an oblique volume stays oblique."""

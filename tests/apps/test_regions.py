@@ -154,6 +154,7 @@ def test_calibrates_then_stores_draws_and_counts(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out" / "regions").glob("*.png"))) == 4
 
 
+@pytest.mark.slow
 def test_calibrates_on_the_marks_of_each_reader(tmp_path: Path) -> None:
     """One reader marks 1 mm, the other 3 mm beside what is found: half the examples each, the mean is no example."""
     images, found = pictures(tmp_path, 20), 10 + 20 * torch.rand(20, 2, 2)

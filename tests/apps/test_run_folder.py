@@ -130,8 +130,8 @@ def test_every_search_of_a_run_is_kept(
     ]
     (tmp_path / "read.csv").write_text("\n".join(["image,landmark,x_mm,y_mm", *rows, ""]))
 
-    def match(name: str, *, resume: bool) -> None:
-        output = matcher.output.into(tmp_path / name, resume=resume, formats=["csv", "json"])
+    def match(name: str, *, resume: bool, **part: int) -> None:
+        output = matcher.output.into(tmp_path / name, resume=resume, formats=["csv", "json"], **part)
         results = matcher.match(
             folder / "images", spacing_mm=1.0, second=affine, corrections=tmp_path / "read.csv", output=output
         )
@@ -155,6 +155,32 @@ def test_every_search_of_a_run_is_kept(
         match("parts", resume=True)
     assert parts == whole
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+    divided = list[str]()
+    with monkeypatch.context() as patch:
+        for finder in (Matcher, Registration):
+            counted(finder, patch, divided)
+        for number in range(2):
+            match("divided", resume=False, num_parts=2, part_id=number)
+        assert len(divided) == 3 + 3
+        match("divided", resume=False, num_parts=2)
+    assert sorted(divided) == sorted(whole), "putting the parts together matches again, after the corrections of all"
+    assert files(tmp_path / "divided") == files(tmp_path / "whole")
+
+
+def test_many_images_are_not_all_drawn(
+    folder: Path, matcher: Matcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report shows some of them, and says so."""
+    monkeypatch.setattr("medpixcl.apps.output.MOST_DRAWN", 2)
+    results = matcher.match(folder / "images", spacing_mm=1.0)
+    results.write(tmp_path / "out")
+    assert not (tmp_path / "out" / "overlays").exists()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<img") == 4, "the template and three images"
+    assert "none, as there are more than 2 images; overlays=true draws all" in page
+    results.write(tmp_path / "out", overlays=True)
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 3
 
 
 def test_results_among_the_images(

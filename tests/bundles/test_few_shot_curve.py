@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"
 CAPTION = "Error by number of annotated training images"
 
 
-@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("dims", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_few_shot_curve_in_the_report(dims: int, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "data", dims)
     own = str(tmp_path / "data" / "landmarks.csv")

@@ -165,6 +165,7 @@ def test_leak_probe_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert quiet.network_r2 is None
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_trained_weights_read_the_opacity_and_statistics_do_not(tmp_path: Path, data_dir: Path) -> None:
     """Patients and a kind of texture that took no part in the training: R2 above 0.9, of the leak probe below 0.25."""

@@ -148,6 +148,7 @@ def test_the_template_stands_upright(made: demo.DemoData) -> None:
     assert level["T12_corner_left"] > level["apex_left"] + 50  # the spine is bright and the lung is dark
 
 
+@pytest.mark.slow
 @needs_ct
 def test_same_seed_same_files_and_fewer_views_leave_none_behind(made: demo.DemoData, tmp_path: Path) -> None:
     earlier = tmp_path / "train" / "train_007.png"

@@ -67,7 +67,7 @@ def test_radiographs(tmp_path: Path, told: None) -> None:
     assert "Secret" not in (tmp_path / "m.json").read_text()
 
 
-@pytest.mark.parametrize("workers", [None, 1])
+@pytest.mark.parametrize("workers", [None, pytest.param(1, marks=pytest.mark.slow)])
 def test_series(tmp_path: Path, told: None, workers: int | None) -> None:
     for file in write_series(tmp_path / "ct", NOISE):
         spoilt(file)

@@ -14,7 +14,7 @@ FACE = torch.tensor(POINTS, dtype=torch.float64)[None]
 NAN = float("nan")
 
 
-@pytest.mark.parametrize("coverage", [0.5, 0.9])
+@pytest.mark.parametrize("coverage", [pytest.param(0.5, marks=pytest.mark.slow), 0.9])
 def test_as_wide_as_those_of_drawn_errors(coverage: float) -> None:
     """Every landmark is drawn 10,000 times with a normal error, the share ``coverage`` of which lies in its radius."""
     generator = torch.Generator().manual_seed(0)
@@ -30,6 +30,7 @@ def test_as_wide_as_those_of_drawn_errors(coverage: float) -> None:
     assert (within[there] - coverage).abs().max() < 0.02
 
 
+@pytest.mark.slow
 def test_ellipses_as_wide_as_those_of_drawn_errors() -> None:
     """Errors along one direction, which the ellipses follow: circles of the same size would be wrong."""
     generator = torch.Generator().manual_seed(1)

@@ -143,6 +143,18 @@ class TestPage:
         assert "jane" not in page
         assert "/data" not in page.replace("data:image", "")
 
+    def test_long_lists_are_cut(self) -> None:
+        """Of very many images those are listed that need a look most; the page says that there are more."""
+        flagged = [(f"image {n}", ["sella", "nasion"] if n % 2 else ["sella"]) for n in range(500)]
+        rejected = [(f"bad {n}", "is no image") for n in range(300)]
+        text = Page(render_match_report(report(flagged=flagged, rejected=rejected))).text
+        assert "500 images with landmarks flagged as unsure; the 200 with most of them are listed" in text
+        assert "image 399 sella, nasion" in text
+        assert "image 401 " not in text
+        assert "image 0 " not in text
+        assert "300 images were not searched; the first 200 are listed, rejected.csv has all" in text
+        assert "bad 200 " not in text
+
     def test_nearly_empty(self) -> None:
         empty = MatchReport(title="T", template_names=["t.png"], facts={}, landmark_table=[["landmark"]])
         page = Page(render_match_report(empty))

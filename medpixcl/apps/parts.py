@@ -1,0 +1,75 @@
+"""Parts of one run, which processes search that know nothing of each other, and which are put together afterwards.
+
+Part 2 of 4 searches every fourth image from the third on. It keeps the landmarks in a folder of its own,
+``parts/2-of-4`` in the folder of the run, as every unfinished run keeps them (:mod:`medpixcl.apps.run_folder`). To put
+the parts together is to go on with a run whose images have all been searched.
+"""
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from medpixcl.apps.run_folder import FINISHED, Run, RunFolder
+
+PARTS_FOLDER = "parts"
+
+
+def part_folder(folder: Path, part_id: int, num_parts: int) -> Path:
+    """Folder of one part of a run.
+
+    Args:
+        folder: Folder of the run.
+        part_id: Number of the part, counted from 0.
+        num_parts: Number of parts.
+    """
+    return folder / PARTS_FOLDER / f"{part_id}-of-{num_parts}"
+
+
+def require_finished(folder: Path, num_parts: int) -> None:
+    """Check that all parts of a run have been searched.
+
+    Raises:
+        ValueError: If a part is not finished; the sentence names all such parts.
+    """
+    parts = (RunFolder(part_folder(folder, number, num_parts)).described() for number in range(num_parts))
+    left = [str(number) for number, one in enumerate(parts) if one is None or one["state"] != FINISHED]
+    if left:
+        raise ValueError(
+            f"the run in {folder} lacks {'part' if len(left) == 1 else 'parts'} {', '.join(left)} of {num_parts}, not "
+            f"begun or not finished; search with part_id={left[0]} first, and with resume=True if it was begun"
+        )
+
+
+def found_in_parts(folder: Path, num_parts: int, run: Run) -> dict[str, dict[str, Any]]:
+    """Landmarks that the parts of a run have found, as data, by search and image.
+
+    Args:
+        folder: Folder of the run.
+        num_parts: Number of parts, all finished.
+        run: The run.
+
+    Raises:
+        ValueError: If a part was made from other input.
+    """
+    all_found: dict[str, dict[str, Any]] = {}
+    for number in range(num_parts):
+        part = RunFolder(part_folder(folder, number, num_parts))
+        described = part.described() or {"run": "", "made_from": {}}
+        if other := run.differences(described["made_from"]):
+            raise ValueError(
+                f"part {number} in {part.folder} was made with other {' and other '.join(other)} than this run; give "
+                "what it was made with, or search it again with overwrite=True"
+            )
+        part.lines.read(described["run"], landmarks=True)
+        for step, found in part.lines.found.items():
+            all_found.setdefault(step, {}).update(found)
+    return all_found
+
+
+def remove_parts(folder: Path, num_parts: int) -> None:
+    """Remove the folders of all parts, of a run that has taken them."""
+    for number in range(num_parts):
+        shutil.rmtree(part_folder(folder, number, num_parts), ignore_errors=True)
+    with suppress(OSError):  # it holds something else
+        (folder / PARTS_FOLDER).rmdir()
