@@ -358,3 +358,10 @@ def test_dask_workers_give_the_files_of_one_run(
         assert "cut off" in line
     sentence = refused(capsys, *words(data, tmp_path / "late", "--scheduler", address))
     assert address in sentence
+
+
+@pytest.mark.slow
+def test_workers_of_this_machine(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "medpixcl", *words(data, tmp_path / "out", "--workers", 2)]
+    subprocess.run(command, env=environment(), check=True, timeout=300)
+    assert_equal(tmp_path / "out", undisturbed)

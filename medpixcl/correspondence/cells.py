@@ -89,7 +89,11 @@ def cells_of_boxes(low: Float[Tensor, "b d"], high: Float[Tensor, "b d"], shape:
 
 
 def draw_cells(
-    query: Cells, key: Cells, number: int, *, generator: torch.Generator | None = None
+    query: Cells,
+    key: Cells,
+    number: int,
+    *,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Int[Tensor, "b a"]:
     """Draw cells of the query view without repetition, first those that the key view shows too.
 
@@ -99,7 +103,8 @@ def draw_cells(
         query: Cells to draw from.
         key: Cells of the other view.
         number: Number of cells per image (A); if there are no more, all are returned in order.
-        generator: Source of random numbers, on any device.
+        generator: Source of random numbers, on any device; or one for each image, whose cells then do not depend on
+            the others.
 
     Returns:
         Indices of the drawn cells, shape (B, A), ascending.
@@ -107,8 +112,12 @@ def draw_cells(
     count = query.positions.shape[1]
     if number >= count:
         return torch.arange(count, device=query.positions.device).expand(len(query.positions), -1)
-    source = query.positions.device if generator is None else generator.device
-    noise = torch.rand(query.valid.shape, generator=generator, device=source).to(query.positions.device)
+    if isinstance(generator, Sequence):
+        rows = [torch.rand(count, generator=one, device=one.device) for one in generator]
+        noise = torch.stack(rows).to(query.positions.device)
+    else:
+        source = query.positions.device if generator is None else generator.device
+        noise = torch.rand(query.valid.shape, generator=generator, device=source).to(query.positions.device)
     return (noise + (query.valid & _covered(query, key))).topk(number, dim=1).indices.sort(dim=1).values
 
 

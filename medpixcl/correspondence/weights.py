@@ -86,7 +86,9 @@ def _combined(weights: list[Tensor], combine: str) -> Tensor:
 
 
 @torch.no_grad()
-def permute_positives(positives: Positives, *, generator: torch.Generator | None = None) -> Positives:
+def permute_positives(
+    positives: Positives, *, generator: torch.Generator | Sequence[torch.Generator] | None = None
+) -> Positives:
     """Shuffle the weights of every pair of views among its spatial positives, as a control.
 
     As many positives are removed as by the filter, but at random; a gain of the filter over this control is due to its
@@ -94,12 +96,13 @@ def permute_positives(positives: Positives, *, generator: torch.Generator | None
 
     Args:
         positives: Positives after the filter.
-        generator: Source of random numbers, on the CPU.
+        generator: Source of random numbers, on the CPU, or one for each pair of views.
     """
     weights = torch.zeros_like(positives.weights)
     for pair, (spatial, old) in enumerate(zip(positives.spatial, positives.weights, strict=True)):
         values = old[spatial]
-        order = torch.randperm(len(values), generator=generator)
+        source = generator[pair] if isinstance(generator, Sequence) else generator
+        order = torch.randperm(len(values), generator=source)
         weights[pair, spatial] = values[order.to(values.device)]
     return Positives(weights, positives.spatial)
 

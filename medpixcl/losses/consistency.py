@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from medpixcl.losses.gathering import divisor_over_processes
+
 Average = Literal["contributing", "batch"]
 
 
@@ -28,8 +30,8 @@ def pixel_consistency(
         queries: Online vectors after the pixel propagation, shape (B, C, N); they are normalised here.
         keys: Vectors of the momentum encoder, shape (B, C, M); they are normalised here.
         weights: Weights of the positive pairs, shape (B, N, M).
-        average: ``contributing`` (ours) averages over the pairs of views that have a positive; ``batch`` averages over
-            all pairs, as the published code does, where a pair without positives adds 0.
+        average: ``contributing`` (ours) averages over the pairs of views that have a positive, in all processes of a
+            training; ``batch`` averages over all pairs, as the published code does, where one without positives adds 0.
 
     Returns:
         Scalar, float32; exactly 0, with a gradient, where no pair of views has a positive.
@@ -120,8 +122,10 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor, contributes: Tensor, average: Average) -> Tensor:
-    number = contributes.sum().clamp_min(1) if average == "contributing" else len(values)
-    return (values * contributes).sum() / number
+    if average == "batch":
+        return (values * contributes).sum() / len(values)
+    number = divisor_over_processes(contributes.sum().to(values))
+    return (values * contributes).sum() / torch.where(number > 0, number, 1)
 
 
 def _check_shapes(queries: Tensor, keys: Tensor, weights: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Gather the keys of all processes with their gradient, so that many processes compute the loss of one.
+"""What the processes of one training tell each other, so that many processes compute the loss of one.
 
 With ``counts = gather_counts(n, device)`` for the n anchors of this process, ``gather_keys(keys, counts)`` as keys and
 targets moved on by ``first_row(counts)``, the loss ``len(counts) * local_sum / sum(counts)`` has, once DistributedData-
@@ -21,6 +21,23 @@ def gather_counts(count: int, device: torch.device) -> list[int]:
     every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(every, own)
     return torch.cat(every).tolist()
+
+
+def divisor_over_processes(total: Shaped[Tensor, ""]) -> Shaped[Tensor, ""]:
+    """Mean over all processes of the number that a loss divides by, such as a sum of weights, without gradient.
+
+    With it the mean of the processes' losses, and of their gradients, is that of one process with all items, also where
+    the processes hold different weights. Every process must call it, because they wait for each other. Without other
+    processes, and without gradients, as in an evaluation of different numbers of batches, the number stays as it is.
+
+    Args:
+        total: Number of this process.
+    """
+    if not (torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()):
+        return total
+    shared = total.detach().clone()
+    dist.all_reduce(shared)
+    return shared / dist.get_world_size()
 
 
 def own_rank(counts: list[int]) -> int:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from medpixcl._typing import Heatmaps
 from medpixcl.coordinates import cell_to_voxel, voxel_positions
 from medpixcl.landmarks.heatmaps import TINY, activate_heatmaps, encode_heatmaps, expected_positions, on_grid
+from medpixcl.losses.gathering import divisor_over_processes
 
 
 def heatmap_cross_entropy(logits: Heatmaps, target: Heatmaps, weights: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
@@ -164,7 +165,8 @@ def offset_loss(
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    return (weights * values).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+    total = divisor_over_processes(weights.sum())
+    return (weights * values).sum() / total.clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 HEATMAP_LOSSES: dict[str, tuple[Callable[[Tensor, Tensor, Tensor], Tensor], str]] = {

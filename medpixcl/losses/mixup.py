@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medpixcl._typing import Image
+from medpixcl.losses.gathering import divisor_over_processes
 
 POOLS: dict[int, Callable[..., Tensor]] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
@@ -71,7 +72,8 @@ def reconstruction_loss(
         raise ValueError(f"the reconstruction loss is {kind!r}; expected 'l1', 'l2' or 'ssim'")
     if weights is None:
         return each.mean()
-    return (weights * each).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+    total = divisor_over_processes(weights.sum())
+    return (weights * each).sum() / total.clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def opacity_loss(

@@ -53,7 +53,7 @@ class PixProLoss(nn.Module):
         temperature: Number that divides the cosine in PixContrast.
         removed: Role in ``contrast`` of a spatial positive that the filter removes: ``negative``, or ``left_out`` of
             the denominator. Cells of padding are never negatives.
-        average: Averaging over the pairs of views of this process, see :func:`pixel_consistency`.
+        average: Averaging over the pairs of views, see :func:`pixel_consistency`.
         instance_weight: Factor of the instance branch's loss; 0 in the published scripts, 1 in the paper.
         random_deletion: Control experiment: shuffle the filter's weights among the spatial positives, so that as many
             are removed whatever the channel says.
@@ -115,8 +115,9 @@ class PixProLoss(nn.Module):
             ValueError: If an exogenous channel is absent or of another size, or the levels do not fit the strides.
         """
         self.latest = {}
-        generator = torch.Generator().manual_seed(int(target["item_seed"].sum()) if "item_seed" in target else 0)
-        levels = [self._level(level, views, target, generator) for level in range(len(self.strides))]
+        seeds = target["item_seed"].tolist() if "item_seed" in target else range(len(target["coords_query"]))
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        levels = [self._level(level, views, target, generators) for level in range(len(self.strides))]
         factors = torch.outer(torch.tensor(self.level_weights), torch.tensor(self.scale_weights))
         losses = torch.stack([torch.stack(scales) for scales in levels])
         return (losses * (factors / factors.sum()).to(losses)).sum() + self._instance(views)
@@ -124,14 +125,15 @@ class PixProLoss(nn.Module):
     def positives(self, target: Mapping[str, Any], *, level: int = 0, scale: int = 0) -> Positives:
         """Positives of all cells of the query view among all of the anchor view, filtered, at one level and scale."""
         query, anchor = (self._grid(view, target, self.strides[level]) for view in VIEWS)
-        return self._positives(query, anchor, *self.scales[scale], torch.Generator().manual_seed(0))
+        generators = [torch.Generator().manual_seed(0) for _ in target["coords_query"]]
+        return self._positives(query, anchor, *self.scales[scale], generators)
 
     def _level(
         self,
         level: int,
         views: Mapping[str, Mapping[str, Any]],
         target: Mapping[str, Any],
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
     ) -> list[Tensor]:
         """Loss of every scale at one level, both directions."""
         whole = {view: self._grid(view, target, self.strides[level]) for view in VIEWS}
@@ -146,7 +148,7 @@ class PixProLoss(nn.Module):
                 queries, keys = views[one]["online"][level], views[other]["keys"][level]
                 self._check_cells(queries, drawn[one].cells, level)
                 self._check_cells(keys, whole[other].cells, level)
-                positives = self._positives(drawn[one], whole[other], threshold, factor, generator)
+                positives = self._positives(drawn[one], whole[other], threshold, factor, generators)
                 directions.append(self._objective(queries, keys, positives, whole[other].cells.valid))
                 if one == "query":
                     name = _tag(self.strides[level], threshold, factor)
@@ -155,7 +157,7 @@ class PixProLoss(nn.Module):
         return losses
 
     def _positives(
-        self, own: "_Grid", other: "_Grid", threshold: float, factor: float, generator: torch.Generator
+        self, own: "_Grid", other: "_Grid", threshold: float, factor: float, generators: Sequence[torch.Generator]
     ) -> Positives:
         positives = positive_weights(
             own.cells,
@@ -168,7 +170,7 @@ class PixProLoss(nn.Module):
             combine=self.combine,
             factor=factor,
         )
-        return permute_positives(positives, generator=generator) if self.random_deletion else positives
+        return permute_positives(positives, generator=generators) if self.random_deletion else positives
 
     def _objective(self, queries: Tensor, keys: Tensor, positives: Positives, valid: Tensor) -> Tensor:
         if self.objective == "consistency":

@@ -74,12 +74,12 @@ class PixProPrepareBatch(PrepareBatch):
     def _draw(self, target: Mapping[str, Any]) -> dict[str, Any]:
         if self.cells is None:
             return {}
-        generator = None
+        generators = None
         if "item_seed" in target:
-            generator = torch.Generator().manual_seed(int(target["item_seed"].sum()))
+            generators = [torch.Generator().manual_seed(int(seed)) for seed in target["item_seed"]]
         drawn: dict[str, Any] = {f"{view}_cells": [] for view in VIEWS}
         for stride in self.strides:
             query, anchor = (cells_of_map(target[f"coords_{v}"], target[f"affine_{v}"], stride) for v in VIEWS)
-            drawn["query_cells"].append(draw_cells(query, anchor, self.cells, generator=generator))
-            drawn["anchor_cells"].append(draw_cells(anchor, query, self.cells, generator=generator))
+            drawn["query_cells"].append(draw_cells(query, anchor, self.cells, generator=generators))
+            drawn["anchor_cells"].append(draw_cells(anchor, query, self.cells, generator=generators))
         return drawn
