@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Compose, MapTransform, Spacing
+from monai.transforms import Compose, MapTransform
 from monai.utils import ImageMetaKey
 
-from medpixcl.blur import gaussian_blur
 from medpixcl.coordinates import pixel_for, spacing_of, spatial_affine, working_spacing
 from medpixcl.data.images import read_image
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.transforms.orientation import in_common_axes
+from medpixcl.transforms.resampling import resampled
 
 TOLERANCE = 0.01
 """Relative difference of spacing up to which an image is not resampled."""
@@ -116,9 +116,7 @@ class WorkingSpacingd(MapTransform):
             raise ImageFileError(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image"), reason)
         # The usual rule for downsampling by f: a Gaussian of (f - 1) / 2 pixels.
         sigma = ((factor - 1) / 2).clamp(min=0)
-        if bool((sigma > 0).any()):
-            image = MetaTensor(gaussian_blur(image.as_tensor(), sigma.tolist()), meta=image.meta)
-        return Spacing(pixdim=wanted, mode="bilinear", padding_mode="border")(image)
+        return resampled(image, wanted, sigma.tolist())
 
 
 def open_spacing(chain: Compose) -> bool:
