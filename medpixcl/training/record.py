@@ -12,6 +12,7 @@ from medpixcl.data.atomic import remove_drafts, write_text_atomically
 from medpixcl.data.examination import content_sha256
 from medpixcl.data.identity import first_file, telling_names
 from medpixcl.data.known_images import files_stamp
+from medpixcl.data.volumes import with_detached_data
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def _named_files(items: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, list
     """Names of the images and all files of each, with its annotations."""
     known = {first_file(item): item for item in items if _paths(item.get("image"))}
     for path, name in telling_names(known).items():
-        yield name, [file for key in _FILES for file in _paths(known[path].get(key))]
+        yield name, with_detached_data(file for key in _FILES for file in _paths(known[path].get(key)))
 
 
 def _paths(value: Any) -> list[Path]:
