@@ -12,6 +12,7 @@ LEVELS = {
     "_kernels": 0,
     "blur": 1,
     "coordinates": 1,
+    "limits": 1,
     "informativeness": 2,
     "mutual_information": 2,
     "views": 2,

@@ -23,6 +23,7 @@ from yaml import YAMLError
 from medpixcl.apps.bundle_search import BundleError, UntrustedBundleError, distrust, is_trusted
 from medpixcl.apps.renamed import renamed_id
 from medpixcl.data.folder_lock import locked_folder
+from medpixcl.limits import regular_file
 from medpixcl.training.config_data import PROGRAM_KEYS, as_data, is_plain
 from medpixcl.training.interruption import stopping_early
 from medpixcl.training.record import RECORD, TrainingRecord, recorded_settings
@@ -270,7 +271,7 @@ def _read(configs: Sequence[Path | Mapping[str, Any]]) -> dict[str, Any]:
 
 def _read_file(file: Path) -> dict[str, Any]:
     """The content of a configuration file."""
-    if not file.is_file():
+    if not regular_file(file).is_file():
         raise BundleError(f"no configuration at {file}: give the path of a .json or .yaml file")
     try:
         content = ConfigParser.load_config_file(str(file))

@@ -48,7 +48,7 @@ def _settings_beside(weights: AnyPath | None) -> dict[str, Any]:
         return {}
     file = checked_path(weights, "the file of weights").parent / SETTINGS_FILE
     # The bundle's shape is that of its own weights; settings of earlier versions have none.
-    return {"shape": None} | (read_settings(file) if file.is_file() else {})
+    return {"shape": None} | (read_settings(file) if file.exists() else {})
 
 
 class Detector(LandmarkFinder):

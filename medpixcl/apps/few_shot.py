@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medpixcl.data.identity import pair_images
+from medpixcl.limits import regular_file
 from medpixcl.reports.few_shot import FewShotResult, few_shot_curve
 from medpixcl.reports.html import Picture
 
@@ -74,7 +75,7 @@ def read_earlier_runs(files: Sequence[str]) -> list[EarlierRun]:
     runs = []
     for file in files:
         try:
-            metrics = json.loads(Path(file).read_text(encoding="utf-8"))
+            metrics = json.loads(regular_file(file).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             reason = "is not there" if isinstance(error, FileNotFoundError) else "cannot be read as JSON"
             raise ValueError(f"{file} {reason}: earlier_runs takes the metrics.json of other evaluations") from error

@@ -16,6 +16,7 @@ from medpixcl.data.landmarks.text import utf8_text
 from medpixcl.data.paths import checked_file, checked_path
 from medpixcl.landmarks.geometry import spread
 from medpixcl.landmarks.habit import Habit
+from medpixcl.limits import regular_file
 from medpixcl.matching.annotated_image import AnnotatedImage, templates_digest
 
 FORMAT = "medpixcl reading habit"
@@ -101,7 +102,7 @@ class ReadingHabit:
         Raises:
             ValueError: If there is no such file, or it holds no habit; the message names the file and the place.
         """
-        file = checked_path(path, "the file of the reading habit")
+        file = regular_file(checked_path(path, "the file of the reading habit"))
         if not file.is_file():
             raise ValueError(f"there is no reading habit at {file}; give the habit.json of a run with corrections")
         content = _checked(file)

@@ -33,6 +33,7 @@ from medpixcl.landmarks.cephalometry import (
 )
 from medpixcl.landmarks.points import OFF_PLANE_MM
 from medpixcl.landmarks.regions import balls
+from medpixcl.limits import regular_file
 
 _ANYWHERE = (10**9, 10**9)
 
@@ -205,7 +206,7 @@ def read_names(path: Path) -> dict[str, str]:
     Raises:
         ValueError: If a column is missing, or the table has no rows.
     """
-    if not path.is_file():
+    if not regular_file(path).is_file():
         raise ValueError(f"{path} does not exist; expected a CSV with the columns landmark and name.")
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(table_reader(file.read(), ("landmark", "name")))

@@ -23,6 +23,7 @@ from medpixcl.data.landmarks.reading import REJECTED_TABLE
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
 from medpixcl.data.paths import checked_folder, checked_path, shown_value
 from medpixcl.data.tables import write_csv
+from medpixcl.limits import regular_file
 from medpixcl.reports.figures import save_png
 from medpixcl.reports.html import Picture
 from medpixcl.reports.tables import write_metrics_json
@@ -245,7 +246,7 @@ class Output:
         compared, between_readers_mm = self._compare(results)
         curve, warnings = few_shot_report(results.metrics or {}, self._earlier(), between_readers_mm)
         ways = [(f"{one.title.lower()} alone", one.metrics) for one in results.alone if one.metrics is not None]
-        pictures = [Picture(image=Path(file).read_bytes(), caption=caption) for file, caption in self.pictures]
+        pictures = [Picture(image=regular_file(file).read_bytes(), caption=caption) for file, caption in self.pictures]
         results.report(
             self.folder / "report.html",
             comparisons=[*self.comparisons, *compared, *ways],

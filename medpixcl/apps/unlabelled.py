@@ -13,6 +13,7 @@ from medpixcl.apps.digests import path_digest, value_digest
 from medpixcl.apps.images import SHOWN, ImageList, Images
 from medpixcl.coordinates import spacing_of, working_affine
 from medpixcl.data.datalist import files_of, without_files
+from medpixcl.limits import regular_file
 from medpixcl.matching import LandmarkMatcher, Population
 from medpixcl.networks.checkpoints import NotACheckpointError, check_finite, read_checkpoint, write_checkpoint
 from medpixcl.networks.weights import weights_digest
@@ -181,7 +182,7 @@ def read_population(path: str, names: Sequence[str], network: nn.Module | None =
 
 
 def _content(path: str) -> dict[str, Any]:
-    if not Path(path).is_file():
+    if not regular_file(path).is_file():
         raise ValueError(f"no population at {path}: give the population.pt of an earlier run, or a folder of images")
     try:
         content = read_checkpoint(path)

@@ -11,6 +11,7 @@ import typer
 
 from medpixcl.data.identity import short_name
 from medpixcl.data.wording import worded
+from medpixcl.limits import regular_file
 
 if TYPE_CHECKING:
     import medpixcl
@@ -171,7 +172,7 @@ def _asked(look: Callable[..., _T], trust: bool) -> _T:
 
 def excluded_images(file: Path | None) -> list[str]:
     """Images that the file of ``--exclude`` names, none without a file."""
-    lines = [] if file is None else file.read_text(encoding="utf-8-sig").splitlines()
+    lines = [] if file is None else regular_file(file).read_text(encoding="utf-8-sig").splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import os
 import sys
 import warnings
 from functools import cache
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 
 import medpixcl
+from medpixcl import limits
 from medpixcl._cpus import set_threads
 from medpixcl.apps.run_folder import FinishedError
 from medpixcl.cli.adapt import adapt
@@ -36,6 +38,7 @@ from medpixcl.cli.scan import scan
 from medpixcl.cli.selftrain import selftrain
 from medpixcl.cli.signals import Stopped, stopping
 from medpixcl.data.wording import wording
+from medpixcl.limits import MAX_VOXELS
 
 COMMANDS = (
     scan,
@@ -81,8 +84,19 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    max_voxels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER",
+            envvar=MAX_VOXELS,
+            help="Largest number of voxels of an image; by default from the memory.",
+        ),
+    ] = None,
 ) -> None:
     """Options of the program itself."""
+    if max_voxels is not None:
+        os.environ[MAX_VOXELS] = max_voxels  # the processes that read images inherit it
+        limits.max_voxels()
 
 
 def main() -> None:

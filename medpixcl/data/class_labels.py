@@ -17,6 +17,7 @@ from medpixcl.data.identity import first_file
 from medpixcl.data.image_keys import ImageKeys, assign_either, why_unclear
 from medpixcl.data.manifest import MADE_FROM, SECTIONS, Manifest
 from medpixcl.data.tables import table_reader
+from medpixcl.limits import regular_file
 
 IMAGE_COLUMNS = ("image", "volume", "id")
 LABELLED_KEYS = (*ITEM_KEYS, "label")
@@ -48,7 +49,7 @@ class ClassTable:
         self.labels: dict[str, int] = {}
         self.groups: dict[str, str] = {}
         try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
+            with regular_file(self.path).open(encoding="utf-8-sig", newline="") as file:
                 self._read(table_reader(file.read(), (*IMAGE_COLUMNS, class_column, group_column or "")))
         except FileNotFoundError:
             raise ValueError(

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medpixcl.data.claims import open_binary
 from medpixcl.data.dicom_header import HEADER_TAGS, Header
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Elements:
 
 def read_elements(path: Path) -> Elements | None:
     """Read the header of an uncompressed little-endian slice; None for any other file."""
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         start = file.read(_START)
     if start[128:132] != b"DICM":
         return None

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medpixcl.data.claims import open_binary
+from medpixcl.data.dicom_deflated import check_inflated_size
 from medpixcl.data.pixels import ImageFileError
 
 if TYPE_CHECKING:
@@ -192,7 +194,7 @@ class Header:
 
 def is_dicom(path: Path) -> bool:
     """True for a file with the DICOM prefix, and for the older kind that starts with its first element."""
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         return is_dicom_start(file.read(132))
 
 
@@ -248,6 +250,7 @@ def read_dataset(path: Path, **options: object) -> "Dataset":
 
     if not is_dicom(path):
         raise ImageFileError(path, "is not DICOM; expected a DICOM file.")
+    check_inflated_size(path)
     with readable(path, "is damaged DICOM"):
         dataset = pydicom.dcmread(path, force=True, **options)
         if not (syntax := dataset.file_meta.get("TransferSyntaxUID")):

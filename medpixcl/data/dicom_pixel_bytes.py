@@ -5,10 +5,12 @@ Nothing is decoded here: frames of compressed data are counted by their fragment
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from medpixcl._typing import Number
+from medpixcl.data.dicom_codestream import stated_size
 from medpixcl.data.dicom_header import Header
 from medpixcl.data.pixels import ImageFileError
 
@@ -19,6 +21,8 @@ _SIGNED = 1
 _WITHOUT_PIXELS = "has no pixel data: it is cut off, or was exported without them."
 _ITEM = b"\xfe\xff\x00\xe0"
 _ITEM_HEADER = 8
+_LONGEST_HEADER = 2**17
+"""Bytes that hold the header of a frame; a shorter fragment may hold a part of it."""
 _FRAME_BY_FRAME = re.compile(r"(High-Throughput )?JPEG(?! 2000 Part 2)|RLE")
 """Names of transfer syntaxes that pack each frame for itself; a video, or Part 2 of JPEG 2000, packs several as one."""
 _FRAME_START = re.compile(
@@ -93,14 +97,14 @@ def native_layout(header: Header, size: int, keyword: str = PIXELS[0]) -> tuple[
 
 
 def check_compressed(header: Header, data: bytes) -> None:
-    """Check the number of frames of compressed pixel data, as far as it can be told without decoding them.
+    """Check number and size of the frames of compressed pixel data, as far as they can be told without decoding them.
 
     Args:
         header: Header of the file.
         data: Value of PixelData.
 
     Raises:
-        ImageFileError: If there are none, fewer or more than the header states.
+        ImageFileError: If there are none, fewer, more or other ones than the header states.
     """
     fragments, stated = _fragments(data), frame_count(header)
     if not fragments:
@@ -108,12 +112,31 @@ def check_compressed(header: Header, data: bytes) -> None:
     if not _FRAME_BY_FRAME.match(header.dataset.file_meta.TransferSyntaxUID.name):
         return
     starts = sum(_FRAME_START.match(one) is not None for one in fragments)
+    _check_frame_sizes(header, fragments)
     if starts > stated:
         raise another_size(header, starts)
     if (found := starts or len(fragments)) < stated:
         raise ImageFileError(
             header.path, f"has the pixel data of {found} of the {stated} frames that its header states; it is cut off."
         )
+
+
+def _check_frame_sizes(header: Header, fragments: Sequence[bytes]) -> None:
+    expected = header.whole("Rows"), header.whole("Columns")
+    for number, one in enumerate(fragments):
+        size = stated_size(_start_of_frame(fragments, number)) if _FRAME_START.match(one) else None
+        if size not in (None, expected):
+            found, stated = (" x ".join(map(str, sizes)) for sizes in (size, expected))
+            reason = f"holds a compressed picture of {found} pixels, and its header states {stated}; export it again."
+            raise ImageFileError(header.path, reason)
+
+
+def _start_of_frame(fragments: Sequence[bytes], number: int) -> bytes:
+    """The frame that begins with a fragment, at least up to the end of its header."""
+    start = fragments[number]
+    while len(start) < _LONGEST_HEADER and (number := number + 1) < len(fragments):
+        start += fragments[number]
+    return start
 
 
 def another_size(header: Header, found: Number) -> ImageFileError:

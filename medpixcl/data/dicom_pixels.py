@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from medpixcl.data.claims import check_voxels
 from medpixcl.data.dicom_header import Header, readable
 from medpixcl.data.dicom_pixel_bytes import (
     PIXELS,
@@ -37,6 +38,7 @@ def stored_values(header: Header, native: bytes | None = None) -> np.ndarray:
     Raises:
         ImageFileError: If a decoder is missing, or the pixel data are absent, cut off or of another size.
     """
+    check_voxels(header.path, frame_shape(header))
     keyword, data = pixel_element(header) if native is None else (PIXELS[0], native)
     if native is not None or not is_compressed(header, keyword, data):
         values, aligned = _native(header, keyword, data), False

@@ -10,6 +10,7 @@ import torch
 
 from medpixcl._typing import Number
 from medpixcl.coordinates import spacing_of, spatial_affine
+from medpixcl.data.claims import open_binary
 from medpixcl.data.duplicates import Fingerprint, image_fingerprint
 from medpixcl.data.exogenous import Grid, read_exogenous
 from medpixcl.data.images import read_image
@@ -91,7 +92,7 @@ def content_sha256(files: Sequence[Path]) -> str:
     """Compute the checksum of one file, or of the listing that ``sha256sum *`` prints for several, sorted by name."""
     digests = []
     for path in sorted(files, key=lambda one: one.name):
-        with path.open("rb") as file:
+        with open_binary(path) as file:
             digests.append((hashlib.file_digest(file, "sha256").hexdigest(), path.name))
     if len(digests) == 1:
         return digests[0][0]

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 
 from medpixcl._typing import Number
 from medpixcl.coordinates import image_affine
+from medpixcl.data.claims import open_binary
 from medpixcl.data.dicom import read_dicom
 from medpixcl.data.dicom_geometry import checked_tolerance
 from medpixcl.data.dicom_header import is_dicom_start
@@ -136,7 +137,7 @@ def image_format(path: Path) -> Literal["nifti", "itk", "minc", "dicom", "pictur
     may be the header of a TIFF.
     """
     name = path.name.lower()
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         start = file.read(132)
     if not start:
         return None

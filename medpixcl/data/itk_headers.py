@@ -5,11 +5,12 @@ ITK takes 1 mm where a size is missing and reads every unit as mm.
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from jaxtyping import Float64
 
+from medpixcl.data.claims import open_binary
 from medpixcl.data.pixels import ImageFileError
 
 METAIMAGE_SUFFIXES = (".mha", ".mhd")
@@ -33,7 +34,7 @@ class ItkHeader:
     Attributes:
         sizes: Voxel size along each axis of the image as the file states it, in its unit; NaN where it states none.
         mm_per_unit: Length in mm of the unit along each axis of space.
-        data_file: Name of the file that holds the voxels; None if it is this file.
+        data_file: Path of the file that holds the voxels, relative to the folder of this one; None if it is this file.
     """
 
     sizes: Float64[np.ndarray, " n"]
@@ -45,31 +46,40 @@ def read_itk_header(path: Path) -> ItkHeader:
     """Read the header of a NRRD or MetaImage file.
 
     Raises:
-        ImageFileError: If it spreads its voxels over several files, has an axis of length 0 or an unknown unit.
+        ImageFileError: If it spreads its voxels over several files or names one outside of its folder or several times,
+            has a header without end, or has an axis of length 0 or an unknown unit.
     """
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         text = file.read(_HEADER_BYTES)
     if path.suffix.lower() in METAIMAGE_SUFFIXES:
         return _metaimage(path, text.decode("latin-1"))
-    return _nrrd(path, re.split(rb"\r?\n\r?\n", text, maxsplit=1)[0].decode("utf-8", "replace"))
+    header, *voxels = re.split(rb"\r\n\r\n|\n\n", text, maxsplit=1)
+    if not voxels and len(text) == _HEADER_BYTES:
+        raise ImageFileError(path, f"has a header of more than {_HEADER_BYTES} bytes; export it again.")
+    return _nrrd(path, header.decode("utf-8", "replace"))
 
 
 def _metaimage(path: Path, text: str) -> ItkHeader:
     """MetaIO: lines ``Key = Value``, the last of them ``ElementDataFile``."""
-    header, _, rest = text.partition("ElementDataFile")
+    header, *rest = text.split("ElementDataFile")
+    if len(rest) != 1:  # ITK may take another one than is found here
+        raise ImageFileError(path, f"names its ElementDataFile {len(rest)} times; expected once, at the header's end.")
     found = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in header.splitlines())}
     dims = _numbers(found.get("DimSize", ""))
     _check_axes(path, dims)
     sizes = _stated(_numbers(found.get("ElementSpacing") or found.get("ElementSize") or ""), len(dims))
     unit = found.get("DistanceUnits", "mm")
-    place = rest.partition("=")[2].splitlines()[:1]
+    place = re.sub(r"\A[ \t]*[=:]", "", rest[0]).split("\n", 1)[:1]
     return ItkHeader(sizes, np.full(len(dims), _mm(path, unit)), _one_data_file(path, place[0] if place else ""))
 
 
 def _nrrd(path: Path, text: str) -> ItkHeader:
     """NRRD 4 and 5: lines ``field: value``; ``space directions`` or ``spacings`` state the size of a voxel."""
-    fields = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
-    found = {key.strip().lower().replace(" ", ""): value.strip() for key, _, value in fields}
+    fields = [line.partition(":") for line in text.split("\n") if not line.startswith("#")]
+    named = [(key.strip().lower().replace(" ", ""), value.strip()) for key, _, value in fields if value[:1] != "="]
+    found = dict(named)
+    if sum(key == "datafile" for key, _ in named) > 1:  # ITK may take another one than is found here
+        raise ImageFileError(path, "names its data file several times; expected once.")
     dims = _numbers(found.get("sizes", ""))
     _check_axes(path, dims)
     kinds = [*found.get("kinds", "").split(), *["domain"] * len(dims)][: len(dims)]
@@ -121,4 +131,10 @@ def _one_data_file(path: Path, place: str) -> str | None:
         return None
     if place.upper().split()[0] == "LIST" or re.search(r"%\d*d", place):
         raise ImageFileError(path, f"spreads its voxels over several files ({place}); save it as one .nii.gz or .nrrd.")
+    for kind in (PurePosixPath, PureWindowsPath):
+        if (named := kind(place)).drive or named.root or ".." in named.parts:
+            raise ImageFileError(
+                path,
+                f"is a header whose file of voxels, {place}, lies outside of its folder; put it beside the header.",
+            )
     return place

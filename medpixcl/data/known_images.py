@@ -13,6 +13,7 @@ from medpixcl.data.examination import MapFile, content_sha256
 from medpixcl.data.known_series import KnownSeries, KnownVolume, SettledVolume
 from medpixcl.data.manifest import LINES_SUFFIX, MADE_FROM, REJECTED, SECTIONS, SERIES, Entry, Manifest, moved_entry
 from medpixcl.data.sources import Source
+from medpixcl.limits import regular_file
 
 STAMP = "stamp"
 _NEEDED = {"image", "spacing_mm", "shape", "modality", "sha256", "duplicate_group", "fingerprint"}
@@ -192,7 +193,7 @@ class KnownImages:
 
     def _read_lines(self, path: Path, wanted: Mapping[str, Any]) -> None:
         """Remember where each entry stands, not the entries."""
-        with path.open("rb") as file:
+        with regular_file(path).open("rb") as file:
             if not _same_program(json.loads(file.readline()), wanted):
                 return
             self._lines = path.open("rb")

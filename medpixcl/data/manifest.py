@@ -33,6 +33,7 @@ import medpixcl
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.manifest_summary import SUMMARY_COLUMNS as SUMMARY_COLUMNS, ManifestSummary
 from medpixcl.data.paths import checked_path
+from medpixcl.limits import regular_file
 
 SECTIONS = ("training", "validation", "test")
 LINES_SUFFIX = ".jsonl"
@@ -211,8 +212,8 @@ def _content(path: Path) -> Any:
     line = 0
     try:
         if path.suffix != LINES_SUFFIX:
-            return json.loads(path.read_text(encoding="utf-8-sig"))
-        with path.open(encoding="utf-8-sig") as file:
+            return json.loads(regular_file(path).read_text(encoding="utf-8-sig"))
+        with regular_file(path).open(encoding="utf-8-sig") as file:
             content: dict[str, Any] = {key: [] for key in (*SECTIONS, REJECTED)}
             for text in file:
                 line += 1

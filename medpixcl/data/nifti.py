@@ -1,19 +1,24 @@
 """Read NIfTI-1 and NIfTI-2 files: one pass over the bytes, whatever the compression and the name."""
 
 import math
+from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
+from medpixcl.data.claims import check_voxels, open_binary
 from medpixcl.data.nifti_placement import nifti_placement
 from medpixcl.data.pixels import ImageFileError, Pixels, SpacingMM
 from medpixcl.data.placement import placed_pixels, volume_shape
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _GZIP = b"\x1f\x8b"
-_START, _LARGEST_HEADER = 65536, 540
+_LARGEST_HEADER, _LARGEST_OFFSET = 540, 2**28
+_PACKED, _PIECE = 2**17, 2**20
+"""Bytes that are read, and that are unpacked, at a time."""
 
 
 def read_nifti(path: Path, spacing_mm: SpacingMM | None = None) -> Pixels:
@@ -28,8 +33,8 @@ def read_nifti(path: Path, spacing_mm: SpacingMM | None = None) -> Pixels:
     Raises:
         ImageFileError: If the file is damaged, holds colours, complex numbers or several volumes.
     """
-    content = path.read_bytes()
-    header = _header(path, _unpacked(path, content[:_START], _LARGEST_HEADER))
+    with open_binary(path) as file:
+        header = _header(path, bytes(_first_bytes(path, file, _LARGEST_HEADER)))
     kind = header.get_data_dtype()
     if not np.issubdtype(kind, np.number):
         raise ImageFileError(path, "holds colours; expected one grey value per voxel.")
@@ -39,7 +44,7 @@ def read_nifti(path: Path, spacing_mm: SpacingMM | None = None) -> Pixels:
         placement = nifti_placement(header)
     except ValueError as error:
         raise ImageFileError(path, str(error)) from None
-    return placed_pixels(path, _values(path, header, content), placement, spacing_mm, flat=int(header["dim"][0]) == 2)
+    return placed_pixels(path, _values(path, header), placement, spacing_mm, flat=int(header["dim"][0]) == 2)
 
 
 def _header(path: Path, start: bytes) -> Any:
@@ -66,14 +71,16 @@ def _header(path: Path, start: bytes) -> Any:
     return header
 
 
-def _values(path: Path, header: Any, content: bytes) -> Float32[np.ndarray, "i j k"]:
+def _values(path: Path, header: Any) -> Float32[np.ndarray, "i j k"]:
     shape = volume_shape(path, tuple(map(int, header.get_data_shape())))
+    check_voxels(path, shape)
     kind, offset = header.get_data_dtype(), float(header["vox_offset"])
     count, smallest = math.prod(shape), header.template_dtype.itemsize
-    if not smallest <= offset < 2**40:
+    if not smallest <= offset <= _LARGEST_OFFSET:
         raise ImageFileError(path, f"announces its voxels at byte {offset:g} of the file (damaged header).")
     end = int(offset) + count * kind.itemsize
-    data = _unpacked(path, content, end, to_the_end=True)
+    with open_binary(path) as file:
+        data = _first_bytes(path, file, end, to_the_end=True)
     if len(data) < end:
         raise ImageFileError(path, f"is cut off: it holds {len(data)} bytes, and its header announces {end}.")
     stored = np.frombuffer(data, dtype=kind, count=count, offset=int(offset)).reshape(shape, order="F")
@@ -94,28 +101,46 @@ def _scaling(header: Any) -> tuple[float, float]:
     return slope, inter if np.isfinite(inter) else 0.0
 
 
-def _unpacked(path: Path, content: bytes, size: int, *, to_the_end: bool = False) -> bytes:
-    """The first ``size`` bytes of a file, decompressed if it is gzip (of one or several members).
+def _first_bytes(path: Path, file: BufferedReader, size: int, *, to_the_end: bool = False) -> np.ndarray:
+    """At most ``size`` bytes of a file, decompressed if it is gzip (of one or several members), as an array.
 
     With ``to_the_end``, the checksum that follows these bytes is compared too.
     """
-    if not content.startswith(_GZIP):
-        return content
-    zlib = _zlib()
-    parts: list[bytes] = []
-    found = 0
-    while content.startswith(_GZIP) and found < size:
+    found, data = 0, np.empty(size, np.uint8)  # a page of it takes memory once it is written to
+    packed = file.read(len(_GZIP)) == _GZIP
+    file.seek(0)
+    if not packed:
+        return data[: file.readinto(data.data)]
+    pieces = _inflated(path, file)
+    while found < size and (piece := next(pieces, None)) is not None:
+        piece = piece[: size - found]
+        data[found : found + len(piece)] = np.frombuffer(piece, np.uint8)
+        found += len(piece)
+    if to_the_end:
+        next(pieces, None)
+    return data[:found]
+
+
+def _inflated(path: Path, file: BufferedReader) -> Iterator[bytes]:
+    """Pieces of the decompressed file, an empty one at the end of a member, whose checksum is then right."""
+    zlib, packed = _zlib(), file.read(_PACKED)
+    while packed.startswith(_GZIP):
         stream = zlib.decompressobj(wbits=31)
-        try:
-            parts.append(stream.decompress(content, size - found))
-            more = stream.decompress(stream.unconsumed_tail, 1) if to_the_end else b""
-        except zlib.error:
-            raise ImageFileError(path, "has damaged gzip data; export it again.") from None
-        if to_the_end and not stream.eof and not more:
-            raise ImageFileError(path, "is cut off: its gzip data have no end; copy or export it again.")
-        found += len(parts[-1])
-        content = stream.unused_data
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        while not stream.eof:
+            packed = packed or file.read(_PACKED)
+            try:
+                piece = stream.decompress(packed, _PIECE)
+            except zlib.error:
+                raise ImageFileError(path, "has damaged gzip data; export it again.") from None
+            if not (piece or packed or stream.eof):
+                raise ImageFileError(path, "is cut off: its gzip data have no end; copy or export it again.")
+            packed = stream.unconsumed_tail
+            if piece:
+                yield piece
+        yield b""
+        packed = stream.unused_data
+        if len(packed) < len(_GZIP):
+            packed += file.read(_PACKED)
 
 
 def _zlib() -> Any:

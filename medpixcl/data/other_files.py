@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from medpixcl.data.claims import open_binary
 from medpixcl.data.pictures import other_format
 
 NO_IMAGE = "is not an image."
@@ -29,7 +30,7 @@ def why_no_image(path: Path) -> str:
         return "is not DICOM, whatever its name says."
     if path.suffix.lower() in (".hdr", ".img"):
         return f"is a format that is not read here ({path.suffix}); convert it to .nii.gz."
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         start = file.read(_START)
     for name, pattern in _ARCHIVES.items():
         if re.match(pattern, start, re.DOTALL):

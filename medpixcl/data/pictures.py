@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image, UnidentifiedImageError
 
+from medpixcl.data.claims import check_voxels, open_binary
 from medpixcl.data.pixels import ImageFileError
 from medpixcl.data.tiff import LUMINANCE, read_tiff
 
@@ -51,7 +52,7 @@ def read_picture(path: Path) -> Float32[np.ndarray, "rows columns"]:
     Raises:
         ImageFileError: If the file is cut off, is not a picture or too large a one, or holds several pages.
     """
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         start = file.read(16)
         if (other := other_format(start)) is not None:
             raise ImageFileError(path, f"{other}.")
@@ -68,6 +69,7 @@ def _read(path: Path, file: BinaryIO, start: bytes) -> Float32[np.ndarray, "rows
         with Image.open(file, formats=_FORMATS) as picture:
             if (pages := getattr(picture, "n_frames", 1)) > 1 and picture.format != _SEVERAL_JPEG:
                 raise ImageFileError(path, f"holds {pages} pages; expected one picture, split the file.")
+            check_voxels(path, picture.size[::-1])
             values = _deep_colour(path, picture) if _is_deep_colour(picture) else _grey_values(picture)
             return _turned(values, picture.getexif().get(_ORIENTATION, 1))  # Pillow has turned a TIFF
     except ImageFileError:

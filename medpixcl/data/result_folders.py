@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from medpixcl.limits import regular_file
+
 RUN_FILE = "run.json"
 RUN_FORMAT = "medpixcl run"
 """Value of the key ``format`` in that file."""
@@ -11,7 +13,7 @@ RUN_FORMAT = "medpixcl run"
 def is_result_folder(folder: Path) -> bool:
     """True for a folder that a run of this package writes into; its pictures are no images to search."""
     try:
-        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        content = json.loads(regular_file(folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("format") == RUN_FORMAT

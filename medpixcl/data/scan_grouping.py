@@ -1,5 +1,6 @@
 """Find the images among the files of a scan; what did not change since an earlier scan is not opened."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from medpixcl.data.gantry_tilt import TiltResampling
 from medpixcl.data.known_images import KnownImages
 from medpixcl.data.known_series import SettledVolume
 from medpixcl.data.parallel_reading import ParallelReading
+from medpixcl.data.reasons import SHOWN
 from medpixcl.data.scan_inputs import ScanInputs
 from medpixcl.data.scan_rejections import Rejections
 from medpixcl.data.sources import (
@@ -20,11 +22,14 @@ from medpixcl.data.sources import (
     Source,
     attached_files,
     group_slices,
+    links_out,
     series_digest,
     visible_names,
 )
 from medpixcl.data.unusable import Unusable, unusable
 from medpixcl.data.volumes import has_header_name
+
+log = logging.getLogger(__name__)
 
 
 class ImageList:
@@ -128,8 +133,17 @@ def _listed(inputs: ScanInputs, known: KnownImages) -> list[str]:
         for name in visible_names(inputs.roots, list_closed=True)
         if name not in beside and not (left_out and name.startswith(left_out))
     ]
+    _name_links(links_out(names, inputs.roots))
     attached = {str(path) for path in attached_files(Path(name) for name in names if has_header_name(name))}
     return [name for name in names if name not in attached] if attached else names
+
+
+def _name_links(links: Sequence[str]) -> None:
+    """Log the links that lead out of the scanned folders."""
+    for link in links[:SHOWN]:
+        log.warning("%s is a link that leads out of the scanned folder; what is there is read like all else.", link)
+    if len(links) > SHOWN:
+        log.warning("%d more links lead out of the scanned folder.", len(links) - SHOWN)
 
 
 def _take_known(found: _Found, known: KnownImages, rejections: Rejections) -> None:

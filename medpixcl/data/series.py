@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from medpixcl._typing import Number
+from medpixcl.data.claims import check_voxels
 from medpixcl.data.dicom import is_slice, slice_header, why_unusable
 from medpixcl.data.dicom_elements import Elements, read_elements
 from medpixcl.data.dicom_geometry import SliceGeometry, in_slice_order, series_affine, slice_geometry, why_irregular
@@ -41,6 +42,7 @@ def read_series(files: Sequence[Path], *, tilted: bool = False, tolerance_mm: Nu
     if reason is not None:
         raise ImageFileError(slices[0].path.parent, f"series of {len(slices)} slice(s): {reason}")
     rows, columns = slices[0].size
+    check_voxels(slices[0].path.parent, (columns, rows, len(slices)))
     values = np.empty((columns, rows, len(slices)), dtype=np.float32)
     block, padding = np.empty((_BLOCK, rows, columns), dtype=np.float32), VolumePadding()
     for start in range(0, len(slices), _BLOCK):

@@ -158,6 +158,17 @@ def _names_below(root: Path, closed: list[OSError]) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in sorted(names) if not name.startswith("."))  # noqa: PTH118
 
 
+def links_out(names: Iterable[str], roots: Iterable[Path]) -> list[str]:
+    """Links among some files, and among the folders that hold them, that lead out of the folders ``roots``, sorted."""
+    names, tops = list(names), [str(root) for root in roots]
+    folders = {os.path.dirname(name) for name in names}  # noqa: PTH120 - much faster than paths
+    above = {str(one) for folder in map(Path, folders) for one in (folder, *folder.parents)}
+    below = [one for one in (*above, *names) if any(one.startswith(f"{top}{os.sep}") for top in tops)]
+    inside = [f"{os.path.realpath(top)}{os.sep}" for top in tops]
+    links = (one for one in below if os.path.islink(one))  # noqa: PTH114
+    return sorted(one for one in links if not f"{os.path.realpath(one)}{os.sep}".startswith(tuple(inside)))
+
+
 def _first(folder: str, name: str, seen: set[Path]) -> bool:
     """True if this folder was not met before; remembers it."""
     real = Path(folder, name).resolve()
@@ -245,8 +256,6 @@ def recognise(path: Path) -> Source | SliceGeometry | Unusable:
 def _recognised(path: Path) -> Source | SliceGeometry:
     if path.is_dir():
         next(path.iterdir(), None)  # a folder in the list is one that cannot be opened
-    if path.exists() and not path.is_file():
-        raise ImageFileError(path, "is not a regular file.")
     kind = image_format(path)
     if kind is None:
         raise ImageFileError(path, why_no_image(path))

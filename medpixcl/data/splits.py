@@ -6,6 +6,7 @@ from pathlib import Path
 
 from medpixcl.data.image_keys import Assignment, ImageKeys
 from medpixcl.data.tables import table_reader
+from medpixcl.limits import regular_file
 
 _IMAGE_COLUMNS = ("image", "volume", "id")
 _SPLIT_COLUMNS = ("split", "official_split")
@@ -29,7 +30,7 @@ class SplitFile:
         self.splits: dict[str, str] = {}
         self.duplicate_of: dict[str, str] = {}
         try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
+            with regular_file(path).open(encoding="utf-8-sig", newline="") as file:
                 self._read(table_reader(file.read(), (*_IMAGE_COLUMNS, *_SPLIT_COLUMNS)))
         except FileNotFoundError:
             raise ValueError(f"{path} does not exist; expected a CSV with the columns image and split.") from None

@@ -17,6 +17,7 @@ from jaxtyping import Float32
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from medpixcl.data.claims import check_voxels
 from medpixcl.data.pixels import ImageFileError
 
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -104,6 +105,7 @@ def read_tiff(path: Path, file: BinaryIO) -> tuple[Float32[np.ndarray, "rows col
         return None
     if layout.rows * layout.columns > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Image.DecompressionBombError
+    check_voxels(path, (layout.rows, layout.columns, layout.samples))
     return _grey(path, layout, _samples(path, file, tags, layout)), layout.orientation
 
 
@@ -184,6 +186,10 @@ def _chunks(
     width = _numbers(tags, 322)[0] if tiled else layout.columns
     height = _numbers(tags, 323)[0] if tiled else min(_numbers(tags, 278, layout.rows)[0], layout.rows)
     offsets, sizes = (_numbers(tags, tag) for tag in ((324, 325) if tiled else (273, 279)))
+    needed = -(-layout.rows // height) * -(-layout.columns // width) * (layout.samples if layout.separate else 1)
+    if not len(offsets) == len(sizes) == needed:
+        what = f"names {len(offsets)} parts of {height} x {width} pixels, and its size needs {needed}; export it again."
+        raise ImageFileError(path, what)
     places = [(row, column) for row in range(0, layout.rows, height) for column in range(0, layout.columns, width)]
     planes = [(n, n + 1) for n in range(layout.samples)] if layout.separate else [(0, layout.samples)]
     every = [(place, plane) for plane in planes for place in places]

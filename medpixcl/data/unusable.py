@@ -4,6 +4,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from medpixcl.data.claims import OverLimitError
 from medpixcl.data.pixels import ImageFileError
 
 
@@ -29,7 +30,7 @@ class Unusable:
 def unusable(path: Path, error: Exception) -> Unusable:
     """Turn any error on a file into the reason for leaving it out; messages of libraries may quote a patient's data."""
     if isinstance(error, ImageFileError):
-        return Unusable(error.path, error.reason, lasting=True)
+        return Unusable(error.path, error.reason, lasting=not isinstance(error, OverLimitError))
     trace = f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
     if isinstance(error, OSError) and error.strerror:
         other = Path(str(error.filename)).name if error.filename else path.name

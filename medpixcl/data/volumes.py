@@ -6,9 +6,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from medpixcl.data.claims import check_voxels, open_binary
 from medpixcl.data.itk_headers import METAIMAGE_SUFFIXES, NRRD_SUFFIXES, read_itk_header
+from medpixcl.data.nifti import NIFTI_SUFFIXES
+from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.pixels import ImageFileError, Pixels, SpacingMM, ras_affine
 from medpixcl.data.placement import VolumePlacement, placed_pixels, unit_steps
+from medpixcl.limits import special_kind
 
 ITK_SUFFIXES = (*NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
 MINC_SUFFIX = ".mnc"
@@ -28,10 +32,15 @@ def read_itk(path: Path, spacing_mm: SpacingMM | None = None) -> Pixels:
     import SimpleITK
 
     header = read_itk_header(path)
-    if header.data_file is not None and not (path.parent / header.data_file).is_file():
-        raise ImageFileError(path, f"is a header whose file of voxels, {header.data_file}, is not there; copy both.")
+    _check_data_file(path, header.data_file)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("NrrdImageIO" if path.name.lower().endswith(NRRD_SUFFIXES) else "MetaImageIO")
     try:
-        image = SimpleITK.ReadImage(str(path))
+        reader.ReadImageInformation()
+        channels = reader.GetNumberOfComponents()
+        check_voxels(path, reader.GetSize() + ((channels,) if channels > 1 else ()))
+        image = reader.Execute()
     except RuntimeError as error:
         if np.isnan(header.sizes).any() and "spacing" in str(error):
             raise ImageFileError(path, "states a voxel size of 0; correct the size in its header.") from error
@@ -64,12 +73,13 @@ def read_minc(path: Path) -> Pixels:
     """
     import itk
 
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         if file.read(3) == _MINC_1:
             raise ImageFileError(path, "is MINC 1; convert it with `mincconvert -2` or to .nii.gz.")
     try:
         content = itk.MINCImageIO.New(FileName=str(path))
         content.ReadImageInformation()
+        check_voxels(path, map(content.GetDimensions, range(content.GetNumberOfDimensions())))
         if (volumes := content.GetNumberOfComponents()) != 1:
             raise ImageFileError(path, f"holds {volumes} volumes (a 4D image); save each as a file of its own.")
         reader = itk.ImageFileReader[itk.Image[itk.F, 3]].New(FileName=str(path), ImageIO=content)
@@ -83,6 +93,22 @@ def read_minc(path: Path) -> Pixels:
     notice = "is MINC, which measures to the right, front and head; viewers that read it by ITK may show it turned."
     placement = _placement(ras_affine(ras), np.ones(3), notice)
     return placed_pixels(path, itk.array_from_image(image).transpose(), placement, None)
+
+
+def _check_data_file(path: Path, name: str | None) -> None:
+    if name is None:
+        return
+    if _is_named_image(name):
+        raise ImageFileError(path, f"names an image, {name}, as its file of voxels; export it again.")
+    if kind := special_kind(path.parent / name):
+        raise ImageFileError(path, f"is a header whose file of voxels, {name}, is {kind}; expected a file.")
+    if not (path.parent / name).is_file():
+        raise ImageFileError(path, f"is a header whose file of voxels, {name}, is not there; copy both.")
+
+
+def _is_named_image(name: str) -> bool:
+    """True for the name of an image, which stands for itself and not for the voxels of another file."""
+    return name.lower().endswith((*PICTURE_SUFFIXES, *NIFTI_SUFFIXES, *ITK_SUFFIXES, MINC_SUFFIX, ".dcm"))
 
 
 def is_header(path: Path) -> bool:
@@ -103,7 +129,9 @@ def detached_data(path: Path) -> Path | None:
         name = read_itk_header(path).data_file
     except (ImageFileError, OSError):
         return None
-    return path.parent / name if name is not None and (path.parent / name).is_file() else None
+    if name is None or _is_named_image(name):
+        return None
+    return path.parent / name if (path.parent / name).is_file() else None
 
 
 def with_detached_data(files: Iterable[Path]) -> list[Path]:

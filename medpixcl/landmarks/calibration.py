@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from medpixcl.limits import regular_file
+
 GROUPS = ("sure", "unsure")
 
 
@@ -110,8 +112,9 @@ class RadiusCalibration:
         Raises:
             ValueError: If the file is not a calibration; the message names the file.
         """
+        file = regular_file(path)
         try:
-            record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             tables = {
                 what: {group: tuple(row) for group, row in record[what].items()} for what in ("radii_mm", "examples")
             }

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from medpixcl.landmarks.calibration import conformal_quantile, scaled
+from medpixcl.limits import regular_file
 
 MIN_SD_MM = 1e-3
 """Least standard deviation in mm along any direction of a covariance that has a shape."""
@@ -194,8 +195,9 @@ class RegionCalibration:
         Raises:
             ValueError: If the file is not a calibration of regions; the message names the file.
         """
+        file = regular_file(path)
         try:
-            record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             scales, radii = (tuple(record[key]) for key in ("scales", "radii_mm"))
             examples = tuple((int(shaped), int(other)) for shaped, other in record["examples"])
             above, weights = record["difficulty_above"], str(record["weights"])

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from medpixcl.landmarks.geometry import fit_similarity, robust_similarity, robust_weights, spread, transform
+from medpixcl.limits import regular_file
 from medpixcl.matching.point_distribution import PointDistribution
 
 LEAST_LANDMARKS = 3
@@ -186,7 +186,7 @@ class ShapeStatistics:
 
 def read_shape(path: str) -> dict[str, Any]:
     """Read the data of :meth:`ShapeStatistics.to_data` from a JSON file."""
-    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(regular_file(path).read_text(encoding="utf-8"))
     return content
 
 

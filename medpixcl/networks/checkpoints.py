@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from medpixcl.data.atomic import write_bytes_atomically
+from medpixcl.limits import regular_file
 
 SUMS = "weights.sha256"
 """File beside the folders of bundles that lists the SHA-256 of their weights, in the format of ``sha256sum``."""
@@ -33,7 +34,7 @@ def read_checkpoint(path: str | Path) -> Any:
         ValueError: If the file is damaged, or is not the one that was shipped in its place.
         OSError: If it cannot be read.
     """
-    path = Path(path)
+    path = regular_file(path)
     _check_digest(path)
     _check_archive(path)
     try:

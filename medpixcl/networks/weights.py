@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from medpixcl.limits import regular_file
 from medpixcl.networks.checkpoints import check_finite, read_checkpoint
 
 
@@ -76,7 +77,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         ValueError: If the file is missing, is no checkpoint, is damaged, holds no tensors, or values that are NaN or
             infinite.
     """
-    path = Path(path)
+    path = regular_file(path)
     if not path.is_file():
         raise ValueError(
             f"no weights at {path}: give the path of a checkpoint such as models/model.pt; `medpixcl bundles list` "

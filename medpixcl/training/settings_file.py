@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 
 from medpixcl.data.atomic import remove_drafts, write_text_atomically
 from medpixcl.landmarks.pseudo import PseudoLandmarks
+from medpixcl.limits import regular_file
 from medpixcl.matching import ShapeStatistics
 from medpixcl.training.config_data import is_plain
 
@@ -80,8 +81,9 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             would evaluate.
         FileNotFoundError: If there is no such file.
     """
+    file = regular_file(path)
     try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        settings = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error}); give the settings file that the training wrote") from None
     check_settings(settings, path)

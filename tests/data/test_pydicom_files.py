@@ -20,7 +20,7 @@ REASONS = {
     "liver": "is a DICOM segmentation",
     "rtdose|badVR": "is a DICOM dose distribution",
     "rtstruct": "is a DICOM set of contours",
-    "JPEG2000-emb": "has pixel data that cannot be decoded",
+    "JPEG2000-emb": "holds a compressed picture of 1024 x 3722445056 pixels, and its header states 1024 x 256",
     "SR|reports|rtplan|NoMeta|ECG|waveform|DICOMDIR$|DICOMDIR-|priv|UN_seq|charset|meta": "without pixels",
     "TINY_ALPHA/PT": "without Rows and Columns",
     r"JPE?G-?(lossy|Extended)": "is compressed as JPEG Extended .*install one of: .*pylibjpeg",

@@ -16,6 +16,7 @@ from medpixcl.data.landmarks.sr_reading import is_report, read_sr_rows
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.landmarks.text import utf8_text
 from medpixcl.data.paths import checked_path
+from medpixcl.limits import regular_file
 
 Reader = Callable[[Path], list[LandmarkRow]]
 REJECTED_TABLE = "rejected.csv"
@@ -40,10 +41,10 @@ def read_landmarks(path: str | PathLike[str], unreadable: list[str] | None = Non
     path = checked_path(path, "the landmark file")
     if not path.exists():
         raise ValueError(f"{path} does not exist; expected a landmark file or a folder of them.")
-    if path.is_file():
-        rows = _rows(path)
-    else:
+    if path.is_dir():
         rows = [row for file in _landmark_files(path) for row in _rows_of_one(file, path, unreadable)]
+    else:
+        rows = _rows(regular_file(path))
     if not rows:
         raise ValueError(unreadable[0] if unreadable else f"{path} holds no landmarks.")
     return LandmarkFile(path, rows)

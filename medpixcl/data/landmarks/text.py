@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from medpixcl.limits import regular_file
+
 
 def utf8_text(path: Path) -> str:
     """Read a text file in UTF-8, with or without a byte order mark.
@@ -10,7 +12,7 @@ def utf8_text(path: Path) -> str:
         ValueError: If it is in another encoding.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return regular_file(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text; save it in UTF-8.") from None
 
