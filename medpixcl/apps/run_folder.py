@@ -18,6 +18,7 @@ from uuid import uuid4
 from medpixcl.apps.run_lines import RunLines
 from medpixcl.data.atomic import noting, remove_drafts, write_text_atomically
 from medpixcl.data.result_folders import RUN_FILE, RUN_FORMAT
+from medpixcl.limits import regular_file
 
 LINES_FILE = "run.jsonl"
 _KINDS: dict[str, type] = {
@@ -213,7 +214,7 @@ class RunFolder:
         """Content of the run file; None if there is none."""
         file = self.folder / RUN_FILE
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(regular_file(file).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:
