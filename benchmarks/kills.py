@@ -25,6 +25,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medpixcl.data.phantoms import write_landmark_phantoms
+from medpixcl.data.scan import scan
 
 IMAGES = 24
 SIDES = (160, 128)
@@ -53,10 +54,10 @@ def words_of(command: str, data: Path, output: Path, *, again: bool) -> list[str
         "scan": ["scan", images, "-o", output / "manifest.jsonl", "--spacing-mm", 1, "--workers", 1],
         "match": ["match", *template, *searched],
         "detect": ["detect", "--bundle", "cephalometric_landmark_detection", *searched],
-        "pretrain": ["pretrain", "--data", images, "--spacing-mm", 1, "-o", output, "--trust",
+        "pretrain": ["pretrain", "xray_infoaug_pretraining", "--data", data / "manifest.json", "-o", output, "--trust",
                      "--config", data / "tiny.json"],
-        "selftrain": ["selftrain", *template, "--data", images, "--spacing-mm", 1, "-o", output, "--epochs", 4,
-                      "--rounds", 1, "--set", "batch_size=4", "--set", "bfloat16=false"],
+        "selftrain": ["selftrain", *template, "--data", data / "manifest.json", "-o", output, "--spacing-mm", 1,
+                      "--epochs", 4, "--rounds", 1, "--set", "batch_size=4", "--set", "bfloat16=false"],
     }  # fmt: skip
     return [sys.executable, "-m", "medpixcl", *map(str, words[command])]
 
@@ -71,15 +72,15 @@ def run(words: Sequence[str], log: Path, kill_after: float | None = None) -> int
             return process.wait()
 
 
-def faults(found: Path, expected: Path) -> dict[str, int]:
-    """Numbers of what differs between the results of two runs."""
+def faults(found: Path, expected: Path) -> dict[str, Any]:
+    """What differs between the results of two runs: files by name, and numbers."""
     ours, theirs = files_of(found), files_of(expected)
     both = [name for name in ours.keys() & theirs.keys() if Path(name).name not in TIMES and "events" not in name]
     rows = [line for path in found.rglob("landmarks.csv") for line in path.read_text().splitlines()]
     keys = [tuple(line.split(",")[:2]) for line in rows]
     names = [{name for name in side if "events" not in name} for side in (ours, theirs)]
     return {
-        "different files": sum(not same(found / name, expected / name) for name in both),
+        "different files": sorted(name for name in both if not same(found / name, expected / name)),
         "missing files": len(names[1] - names[0]),
         "files too many": len(names[0] - names[1]),
         "drafts": sum(name.endswith(".tmp") for name in ours),
@@ -171,6 +172,7 @@ def main() -> None:
         data = Path(place) / "data"
         write_landmark_phantoms(data / "images", IMAGES, SIDES)
         (data / "tiny.json").write_text(json.dumps(TINY))
+        scan(data / "images", spacing_mm=1.0).write(data / "manifest.json")
         for command in options.commands:
             table[command] = measure(command, data, Path(place), options.kills, moments)
             print(command, json.dumps(table[command]), flush=True)

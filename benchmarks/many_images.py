@@ -67,7 +67,7 @@ def done(output: Path) -> int:
 @contextmanager
 def started(words: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A command that runs beside this one, and must end well."""
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
         yield process
         process.wait()
     if process.returncode not in (0, -signal.SIGKILL):
@@ -92,6 +92,8 @@ def in_one_process(words: Sequence[str], output: Path, number: int) -> dict[str,
     with started([*words, "-o", str(output)]) as process:
         for tenth in range(1, 10):
             wait_for(number * tenth // 10, output, process)
+            if process.poll() is not None:
+                sys.exit("the command ended before its time")
             memory.append(round(resident_mib(process)))
     return {"seconds": round(time.monotonic() - start), "resident_mib": memory}
 
@@ -151,6 +153,7 @@ def main() -> None:
         subprocess.run([*WORDS, *scan], stdout=subprocess.DEVNULL, check=True)
         template = write_template(options.data / "ceph_isbi2015", folder, options.template)
         words = [*WORDS, "match", *template, "--images", str(manifest), "--format", "csv,json"]
+        words += ["--spacing-mm", str(SPACING_MM)]
         for way in (in_one_process, killed, on_dask, in_parts):
             table[way.__name__] = way(words, folder / way.__name__, options.images)
             same = [(folder / way.__name__ / name).read_bytes() == (folder / "in_one_process" / name).read_bytes()

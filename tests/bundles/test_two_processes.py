@@ -41,6 +41,8 @@ def train(bundle: Path, output: Path, processes: int, batch_size: int) -> list[d
     places = {"output_dir": str(output), "ckpt_dir": str(output / "models"), "bundle_root": str(bundle)}
     if "PixProNet" in known.get("wrapped", {}).get("_target_", ""):
         settings["wrapped::norm"] = "instance"
+    if "embedding" in known:  # matched by a network of its own, on coarser grids for speed
+        settings |= {"backbone": "unet", "channels": [8, 16, 16, 16]}
     if "epoch_steps" in known:  # of all processes together, divided among them
         settings["epoch_steps"] = 2 * processes
     changes = {**settings, **places, "batch_size": batch_size, "recorder": RECORDER, "+initialize": ["@recorder"]}
