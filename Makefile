@@ -7,7 +7,7 @@ test test-all bench bench-accuracy bench-ablation bench-depth bench-detection: e
 # One process per core for the tests; a file's tests stay in one process, for its fixtures.
 WORKERS := -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo demo-volume test test-all lint type bench bench-accuracy bench-ablation bench-depth bench-detection docs clean
+.PHONY: demo demo-volume test test-all lint type bench bench-accuracy bench-ablation bench-depth bench-detection docs fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medpixcl demo -o demo
@@ -20,6 +20,12 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -q $(WORKERS)
+
+# Damaged inputs for every reader, with another seed each time: FUZZ="--seconds 60", FUZZ="--cases 10000 --seed 3".
+FUZZ ?= --seconds 3600
+fuzz: export OMP_NUM_THREADS ?= 1
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

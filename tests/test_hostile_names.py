@@ -17,6 +17,7 @@ from medpixcl.data.landmarks.table import ImageLandmarks
 from medpixcl.data.landmarks.writing import write_landmarks
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.phantoms import draw_phantom, write_landmark_phantoms, write_phantoms
+from medpixcl.data.tables import read_table
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.networks import LandmarkNet, PixelEmbeddingNet
 from tests.data.dicom_files import write_dicom
@@ -37,6 +38,7 @@ NAMES = {
     "newline": "two\nlines",
     "markup": "<img src=x onerror=alert(1)>",
 }
+FORMULA = "=cmd|' C calc'!A0"
 EVALUATED = {"code", "reference", "macro", "relative", "hash"}
 """Of these, the names that MONAI would not leave as they are."""
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
@@ -84,8 +86,7 @@ def write_table(path: Path | str, images: list[str], names: list[str]) -> None:
 
 def written(path: Path | str) -> set[tuple[str, str]]:
     """Images and landmarks of a table."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return {(row["image"], row["landmark"]) for row in csv.DictReader(file)}
+    return {(row["image"], row["landmark"]) for _, row in read_table(Path(path), ()).rows}
 
 
 @pytest.fixture
@@ -151,19 +152,18 @@ def test_other_commands(name: str, pictures: Callable[[str], list[str]], refused
     assert json.loads(Path(f"{name}.json").read_text())["landmark_names"] == [name, "b", "c"]
     network = ["--bundle", MATCHING, "--weights", f"{name}.pt", *options(NETWORK), "--spacing-mm", 1, "--images", name]
     assert medpixcl("choose-template", *network, "-o", f"{name}.choice") == 0
-    with (Path(f"{name}.choice") / "ranking.csv").open(newline="", encoding="utf-8") as file:
-        assert {row["image"] for row in csv.DictReader(file)} == set(images)
+    ranking = read_table(Path(f"{name}.choice") / "ranking.csv", ()).rows
+    assert {row["image"] for _, row in ranking} == set(images)
     template = ["--template", Path(name) / images[0], "--landmarks", "marks.csv"]
     assert "needs at least 11" in refused("calibrate", *network, *template, "-o", f"{name}.calibration.json")
 
 
-@pytest.mark.parametrize("name", [*NAMES.values(), "../../up", ".."], ids=[*NAMES, "up", "parent"])
+@pytest.mark.parametrize("name", [*NAMES.values(), FORMULA, "../../up", ".."], ids=[*NAMES, "formula", "up", "parent"])
 def test_measure(name: str) -> None:
     """The image that a table names may have any name; its values are found under it."""
     write_table(f"{name.replace('/', '_')}.csv", [name], ["sella", "nasion", "point a", "point b", name])
     assert medpixcl("measure", f"{name.replace('/', '_')}.csv", "-o", "out") == 0
-    with Path("out/measurements.csv").open(newline="", encoding="utf-8") as file:
-        assert {row["image"] for row in csv.DictReader(file)} == {name}
+    assert {row["image"] for _, row in read_table(Path("out/measurements.csv"), ()).rows} == {name}
     assert "<img src=x" not in Path("out/report.html").read_text(encoding="utf-8")
 
 

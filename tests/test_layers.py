@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "medpixcl"
 LEVELS = {
     "_cpus": 0,
+    "_json": 0,
     "_typing": 0,
     "_kernels": 0,
     "blur": 1,

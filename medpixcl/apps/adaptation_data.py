@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medpixcl._json import parsed_json
 from medpixcl.apps.images import ImageList
 from medpixcl.apps.match import Matcher
 from medpixcl.data.atomic import write_text_atomically
@@ -49,7 +50,7 @@ def require_same(folder: Path, inputs: Mapping[str, str]) -> None:
         raise ValueError(f"{folder} holds other files; give a new folder, or that of an adaptation to go on with")
     if file.is_file():
         try:
-            before = dict(json.loads(file.read_text(encoding="utf-8")))
+            before = dict(parsed_json(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             before = {}
         if other := [what for what, digest in inputs.items() if before.get(what) != digest]:

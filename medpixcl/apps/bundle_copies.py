@@ -1,11 +1,11 @@
 """List the available bundles, and copy one to edit."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from medpixcl._json import parsed_json
 from medpixcl.apps.bundle_search import BundleError, bundle_roots, find_bundle
 
 
@@ -71,7 +71,7 @@ def _bundles_in(root: Path) -> Iterator[Path]:
 def _facts(place: Path) -> BundleFacts:
     file = place / "configs" / "metadata.json"
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told = parsed_json(file.read_text(encoding="utf-8"))
         version, task = str(told["version"]), str(told["task"])
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{file} is no metadata of a bundle ({error}); give it a version and a task") from None

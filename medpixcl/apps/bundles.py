@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import json
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.utils import merge_kv
 from yaml import YAMLError
 
+from medpixcl._json import parsed_json
 from medpixcl.apps.bundle_search import BundleError, UntrustedBundleError, distrust, is_trusted
 from medpixcl.apps.renamed import renamed_id
 from medpixcl.data.folder_lock import locked_folder
@@ -90,8 +90,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
         if not found or not key:
             raise BundleError(f"{setting!r} is no setting: write key=value, as in --set max_epochs=20")
         try:
-            values[key] = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
+            values[key] = parsed_json(text)
+        except ValueError:
             values[key] = Reference(text[1:]) if re.fullmatch(r"@\w+(::\w+)*", text) else text
     return values
 

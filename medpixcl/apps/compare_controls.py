@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medpixcl._json import parsed_json
 from medpixcl.apps.bundles import run_bundle
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.training.controls import CONTROLS
@@ -29,12 +30,23 @@ def trained_metrics(bundle: Path, output: Path, overrides: Mapping[str, Any]) ->
     """
     kept = output / METRICS
     if kept.exists():
-        return json.loads(kept.read_text(encoding="utf-8"))
+        return _kept_metrics(kept)
     places = {"output_dir": str(output), "ckpt_dir": str(output / "models")}
     parser = run_bundle(bundle, "train", {**overrides, **places}).parser
     metrics = {HELD_OUT: parser.get_parsed_content("validate::evaluator").state.metrics[HELD_OUT]}
     metrics |= parser.get_parsed_content("train::trainer").state.metrics
     write_text_atomically(kept, json.dumps(metrics, indent=1) + "\n")
+    return metrics
+
+
+def _kept_metrics(kept: Path) -> dict[str, float]:
+    """Metrics of a run that is finished."""
+    try:
+        metrics = {str(name): float(value) for name, value in parsed_json(kept.read_text(encoding="utf-8")).items()}
+    except (ValueError, TypeError, AttributeError):
+        metrics = {}
+    if HELD_OUT not in metrics:
+        raise ValueError(f"{kept} is damaged; remove it to train this control again")
     return metrics
 
 

@@ -22,6 +22,7 @@ from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.landmarks.row import CORRECTED, LandmarkRow
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.paths import checked_path, checked_paths
+from medpixcl.data.wording import about
 from medpixcl.landmarks.calibration import coverage_of
 from medpixcl.landmarks.cephalometry import ReaderComparison
 from medpixcl.landmarks.points import in_plane
@@ -84,7 +85,8 @@ def evaluate(
     positions = [file.positions_mm(spacing_mm) for file in files]
     corrected = _corrected_images(files[0])
     exclude = [*exclude, *corrected]
-    result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
+    with about(f"{paths[0]} against {paths[1]}"):
+        result = Evaluation(evaluate_positions(positions[0], positions[1], exclude=exclude))
     if radii := _radii(files[0]):
         result.metrics["radius_coverage"] = radius_coverage(result.metrics, radii)
     if regions := _regions(files[0]):

@@ -4,12 +4,13 @@ A training writes into ``inference.json`` how many images it was trained on and 
 the evaluation carries that into its ``metrics.json``, from which the evaluations of other trainings draw their curve.
 """
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medpixcl._json import parsed_json
 from medpixcl.data.identity import pair_images
 from medpixcl.limits import regular_file
 from medpixcl.reports.few_shot import FewShotResult, few_shot_curve
@@ -58,7 +59,7 @@ def result_of(metrics: Any, file: str) -> FewShotResult:
     """
     match metrics:
         case {"mre_mm": float() | int() as error, "trained_on": {"images": int() as images, "start": str() as start}}:
-            if images > 0:
+            if images > 0 and math.isfinite(error) and isinstance(metrics.get("per_image", {}), dict):
                 return FewShotResult(images, start, float(error))
     raise ValueError(
         f"{file} does not say how many images the detector was trained on (trained_on) and its error; expected the "
@@ -75,7 +76,7 @@ def read_earlier_runs(files: Sequence[str]) -> list[EarlierRun]:
     runs = []
     for file in files:
         try:
-            metrics = json.loads(regular_file(file).read_text(encoding="utf-8"))
+            metrics = parsed_json(regular_file(file).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             reason = "is not there" if isinstance(error, FileNotFoundError) else "cannot be read as JSON"
             raise ValueError(f"{file} {reason}: earlier_runs takes the metrics.json of other evaluations") from error

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medpixcl._json import parsed_json
 from medpixcl._typing import AnyPath
 from medpixcl.data.atomic import write_text_atomically
-from medpixcl.data.landmarks.text import utf8_text
 from medpixcl.data.paths import checked_file, checked_path
+from medpixcl.data.text import utf8_text
 from medpixcl.landmarks.geometry import spread
 from medpixcl.landmarks.habit import Habit
 from medpixcl.limits import regular_file
@@ -140,8 +141,8 @@ def _checked(file: Path) -> dict[str, Any]:
 
     expected = "give the habit.json of a run with corrections"
     try:
-        content = json.loads(utf8_text(file))
-    except (ValueError, RecursionError):
+        content = parsed_json(utf8_text(file))
+    except ValueError:
         raise ValueError(f"{file} is no reading habit but something else than JSON; {expected}") from None
     for fault in jsonschema.Draft202012Validator(SCHEMA).iter_errors(content):
         where = "".join(f"{key}: " for key in fault.absolute_path)

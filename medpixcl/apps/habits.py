@@ -14,6 +14,7 @@ from medpixcl.apps.results import Landmarks, Results
 from medpixcl.coordinates import flip_ras_lps, mm_to_voxel, spatial_affine
 from medpixcl.data.identity import pair_images
 from medpixcl.data.landmarks.row import CORRECTED
+from medpixcl.data.text import quoted
 from medpixcl.landmarks.regions import balls, region_scale
 
 ORIGINS = {
@@ -222,4 +223,4 @@ def _corrected(images: int) -> str:
 def listed(names: Sequence[str]) -> str:
     """The first names of a list, and how many there are more."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
+    return ", ".join(map(quoted, names[:SHOWN])) + more

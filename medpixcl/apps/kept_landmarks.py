@@ -67,7 +67,30 @@ def from_data(data: Mapping[str, Any], images: Images, source: str) -> Landmarks
         ValueError, TypeError, KeyError: If the data are of something else.
     """
     known = _fields_of(data) | {"points": LandmarkSet(**_fields_of(data["points"]))}
-    return named(Landmarks(image="", source=source, **known), images)
+    one = Landmarks(image="", source=source, **known)
+    _require_whole(one)
+    return named(one, images)
+
+
+def _require_whole(one: Landmarks) -> None:
+    """Check that all parts are of the same landmarks.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    count, dims = one.voxels.shape
+    several, each = (count, dims, dims), (count,)
+    shapes = {"affine": (4, 4), "covariance_mm2": several, "regions_mm2": several, "radii_mm": each, "deviations": each}
+    for name, shape in shapes.items():
+        value = getattr(one, name)
+        if value is not None and tuple(value.shape) != shape:
+            raise ValueError(f"{name} has the shape {tuple(value.shape)}; expected {shape}")
+    columns = {tuple(extra) for extra in one.extras}
+    texts = [*one.names, *one.flags, *(cell for extra in one.extras for pair in extra.items() for cell in pair)]
+    if len(one.extras) not in (0, count) or len(columns) > 1 or not all(isinstance(text, str) for text in texts):
+        raise ValueError("names, flags or extras are not those of the landmarks")
+    if len(one.shape) != dims or not all(isinstance(size, int) for size in one.shape):
+        raise ValueError(f"the image has the shape {one.shape}; expected {dims} whole numbers")
 
 
 def _data_of(one: Landmarks | LandmarkSet, leave_out: set[str] | frozenset[str] = frozenset()) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from medpixcl.data.landmarks.row import CORRECTED, LandmarkRow
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import Manifest, is_manifest
 from medpixcl.data.pixels import MissingSpacingError, SpacingMM
-from medpixcl.data.tables import table_reader
+from medpixcl.data.tables import read_table
+from medpixcl.data.text import shown_names
 from medpixcl.landmarks.cephalometry import (
     OPEN,
     ReaderComparison,
@@ -208,12 +209,11 @@ def read_names(path: Path) -> dict[str, str]:
     """
     if not regular_file(path).is_file():
         raise ValueError(f"{path} does not exist; expected a CSV with the columns landmark and name.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(table_reader(file.read(), ("landmark", "name")))
-    if not rows or not {"landmark", "name"} <= rows[0].keys():
-        columns = ", ".join(rows[0]) if rows else "(no rows)"
+    table = read_table(path, ("landmark", "name"))
+    if not table.rows or not {"landmark", "name"} <= set(table.columns):
+        columns = shown_names(table.columns) if table.rows else "(no rows)"
         raise ValueError(f"{path} has the columns {columns}; expected landmark and name, and a row for each landmark.")
-    return {row["landmark"].strip(): row["name"].strip() for row in rows if row["name"]}
+    return {row["landmark"]: row["name"] for _, row in table.rows if row["name"]}
 
 
 def image_folder(file: LandmarkFile) -> Path:

@@ -13,6 +13,7 @@ from medpixcl.data.identity import pair_images
 from medpixcl.data.landmarks.comparison import NamedPositions, evaluate_positions
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.tables import write_csv
+from medpixcl.data.wording import about
 from medpixcl.landmarks.points import in_plane
 from medpixcl.reports.tables import comparison_rows
 
@@ -62,15 +63,19 @@ def compare_reader_positions(readers: Mapping[str, Positions], *, exclude: Colle
         ValueError: If two readers have no image in common.
     """
     judged, *others = readers
-    known: dict[str, Positions] = {name: _on_images(positions, readers[judged]) for name, positions in readers.items()}
+    known: dict[str, Positions] = {}
+    for name, positions in readers.items():
+        with about(name):
+            known[name] = _on_images(positions, readers[judged])
     pairs = [(judged, other) for other in others]
     if len(others) > 1:
         known["mean of readers"] = mean_positions([known[other] for other in others])
         pairs += [(judged, "mean of readers"), *itertools.combinations(others, 2)]
-    return [
-        (f"{one} against {other}", evaluate_positions(known[one], known[other], exclude=exclude))
-        for one, other in pairs
-    ]
+    compared = []
+    for one, other in pairs:
+        with about(title := f"{one} against {other}"):
+            compared.append((title, evaluate_positions(known[one], known[other], exclude=exclude)))
+    return compared
 
 
 def mean_positions(readers: Collection[Positions]) -> dict[str, dict[str, list[float]]]:

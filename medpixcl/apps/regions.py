@@ -1,8 +1,6 @@
 """Confidence regions of landmarks: calibrate on images with known landmarks, write and draw for others."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from medpixcl.apps.results import Landmarks, Results
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import pair_images
 from medpixcl.data.landmarks.reading import read_landmarks
+from medpixcl.data.tables import write_csv
 from medpixcl.landmarks.difficulty import difficulty, image_difficulty, widened
 from medpixcl.landmarks.regions import (
     LEAST_IMAGES,
@@ -97,7 +96,7 @@ class Regions:
     def write(self, folder: Path, results: Results) -> None:
         """Write the calibration, or the regions and the share of true positions that they hold."""
         if self.calibration is not None:
-            write_text_atomically(folder / TABLE_FILE, _table(results.landmarks))
+            write_csv(folder / TABLE_FILE, _rows(results.landmarks))
             if results.stretch is not None:
                 stretched = self.calibration.stretched(results.stretch)
                 write_text_atomically(folder / CALIBRATION_FILE, stretched.to_json() + "\n")
@@ -141,13 +140,11 @@ def _few(made: RegionCalibration) -> str:
     )
 
 
-def _table(landmarks: Sequence[Landmarks]) -> str:
-    """Regions of all images as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def _rows(landmarks: Sequence[Landmarks]) -> Iterator[list[str]]:
+    """Header and rows of the table of regions."""
     dims = landmarks[0].voxels.shape[1] if landmarks else 2
     axes = [f"axis{n + 1}_{what}" for n in range(dims) for what in ("mm", *"xyz"[:dims])]
-    writer.writerow(["image", "landmark", *[f"{axis}_mm" for axis in "xyz"[:dims]], "size_mm", "flag", *axes])
+    yield ["image", "landmark", *[f"{axis}_mm" for axis in "xyz"[:dims]], "size_mm", "flag", *axes]
     for found in landmarks:
         regions = _regions(found)
         lengths, directions = semi_axes(regions)
@@ -156,8 +153,7 @@ def _table(landmarks: Sequence[Landmarks]) -> str:
             along = torch.cat([lengths[number][:, None], directions[number].T], dim=1).flatten()
             numbers = [_text(place) for place in found.mm[number].tolist()]
             known = [_text(value) for value in (sizes[number].item(), *along.tolist())]
-            writer.writerow([found.image, name, *numbers, known[0], found.flags[number], *known[1:]])
-    return text.getvalue()
+            yield [found.image, name, *numbers, known[0], found.flags[number], *known[1:]]
 
 
 def _examples(results: Results, reference: TruePositions) -> tuple[list[Landmarks], Tensor]:

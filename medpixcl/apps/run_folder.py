@@ -15,9 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
+from medpixcl._json import parsed_json
 from medpixcl.apps.run_lines import RunLines
 from medpixcl.data.atomic import noting, remove_drafts, write_text_atomically
 from medpixcl.data.result_folders import RUN_FILE, RUN_FORMAT
+from medpixcl.data.text import shown
 from medpixcl.limits import regular_file
 
 LINES_FILE = "run.jsonl"
@@ -114,11 +116,12 @@ class RunFolder:
                 )
         elif earlier["state"] == FINISHED:
             raise ValueError(
-                f"the folder {self.folder} holds the results of a finished run ({earlier['command']}); give {OVERWRITE}"
+                f"the folder {self.folder} holds the results of a finished run ({shown(earlier['command'])}); give "
+                f"{OVERWRITE}"
             )
         else:
             self.lines.read(earlier["run"])
-            done = f"{earlier['command']}, {self.lines.done} of {earlier['images']} images"
+            done = f"{shown(earlier['command'])}, {self.lines.done} of {earlier['images']} images"
             raise ValueError(
                 f"the folder {self.folder} holds an unfinished run ({done}); give resume=True to go on, or {OVERWRITE}"
             )
@@ -199,13 +202,13 @@ class RunFolder:
         other = run.differences(earlier["made_from"])
         if earlier["command"] != run.command:
             raise ValueError(
-                f"the folder {self.folder} holds a run of {earlier['command']}, and this is {run.command}; give "
+                f"the folder {self.folder} holds a run of {shown(earlier['command'])}, and this is {run.command}; give "
                 f"{OVERWRITE}"
             )
         if other:
             raise ValueError(
-                f"the run in {self.folder} was begun with other {' and other '.join(other)}; give what it was begun "
-                f"with, or {OVERWRITE}"
+                f"the run in {self.folder} was begun with other {' and other '.join(map(shown, other))}; give what it "
+                f"was begun with, or {OVERWRITE}"
             )
         if earlier["state"] == FINISHED:
             raise _finished(self.folder, earlier.get("failed") or 0)
@@ -214,7 +217,7 @@ class RunFolder:
         """Content of the run file; None if there is none."""
         file = self.folder / RUN_FILE
         try:
-            content = json.loads(regular_file(file).read_text(encoding="utf-8"))
+            content = parsed_json(regular_file(file).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from medpixcl._json import parsed_json
 from medpixcl.data.folder_lock import locked_folder
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class RunLines:
 def _line(text: bytes) -> dict[str, Any] | None:
     """Content of a line; None if it was cut off."""
     try:
-        content = json.loads(text) if text.endswith(b"\n") else None
+        content = parsed_json(text) if text.endswith(b"\n") else None
     except ValueError:
         return None
     return content if isinstance(content, dict) else None

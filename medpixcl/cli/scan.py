@@ -97,7 +97,10 @@ def scan(
         say(f"read {images.done} images in {seconds:.1f} s, {images.done / max(seconds, 1e-9):.1f} images/s")
     if table is not None:
         manifest = Manifest.read(output)
-        table.add_to(manifest)
+        try:
+            table.add_to(manifest)
+        except ValueError as error:
+            raise ValueError(f"{str(error).rstrip('.')}; {output} lists the images without classes.") from None
         manifest.write(output)
         summary = manifest.summarised()
     rows = [[row[column] for column in SUMMARY_COLUMNS] for row in summary.rows()]

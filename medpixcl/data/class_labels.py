@@ -3,8 +3,8 @@
 The manifest never holds a patient's name or number: images of one patient get the same artificial ``group``.
 """
 
-import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ from medpixcl.data.datalist import ITEM_KEYS, Datalist, items_of
 from medpixcl.data.identity import first_file
 from medpixcl.data.image_keys import ImageKeys, assign_either, why_unclear
 from medpixcl.data.manifest import MADE_FROM, SECTIONS, Manifest
-from medpixcl.data.tables import table_reader
-from medpixcl.limits import regular_file
+from medpixcl.data.tables import Table, read_table
+from medpixcl.data.text import quoted, shown_names
 
 IMAGE_COLUMNS = ("image", "volume", "id")
 LABELLED_KEYS = (*ITEM_KEYS, "label")
@@ -48,15 +48,9 @@ class ClassTable:
         self.path, self.class_column, self.group_column = Path(path), class_column, group_column
         self.labels: dict[str, int] = {}
         self.groups: dict[str, str] = {}
-        try:
-            with regular_file(self.path).open(encoding="utf-8-sig", newline="") as file:
-                self._read(table_reader(file.read(), (*IMAGE_COLUMNS, class_column, group_column or "")))
-        except FileNotFoundError:
-            raise ValueError(
-                f"{path} does not exist; expected a CSV with an image and its class in each row."
-            ) from None
-        except UnicodeDecodeError:
-            raise ValueError(f"{path} is not UTF-8 text; save it as CSV (UTF-8).") from None
+        if not self.path.exists():
+            raise ValueError(f"{path} does not exist; expected a CSV with an image and its class in each row.")
+        self._read(read_table(self.path, (*IMAGE_COLUMNS, class_column, group_column or "")))
         check_classes(list(self.labels.values()), str(path))
         self._keys = ImageKeys(self.path, self.labels)
 
@@ -85,27 +79,27 @@ class ClassTable:
         manifest.rejected = [one for one in manifest.rejected if not _is(base, one["path"], own)]
         manifest.rejected += [{"path": os.path.relpath(own, base.resolve()), "reason": reason} for reason in unclear]
 
-    def _read(self, reader: csv.DictReader) -> None:
-        columns = reader.fieldnames or []
+    def _read(self, table: Table) -> None:
+        columns = table.columns
         image = next((name for name in IMAGE_COLUMNS if name in columns), None)
         wanted = [self.class_column, *([self.group_column] if self.group_column else [])]
         missing = [name for name in wanted if name not in columns]
         if image is None or missing:
-            found = ", ".join(columns) or "(none)"
-            raise ValueError(f"{self.path} has the columns {found}; expected image (or id), {', '.join(wanted)}.")
+            raise ValueError(
+                f"{self.path} has the columns {shown_names(columns)}; expected image (or id), {', '.join(wanted)}."
+            )
         names: dict[str, str] = {}
-        for row in reader:
-            key, label = (row[image] or "").strip(), (row[self.class_column] or "").strip()
+        for line, row in table.rows:
+            key, label = row[image], row[self.class_column]
             if key in self.labels:
-                raise ValueError(f"{self.path}: line {reader.line_num}: {key!r} stands twice; keep one row.")
-            if not key or not label.isdecimal():
+                raise ValueError(f"{self.path}: line {line}: {quoted(key)} stands twice; keep one row.")
+            if not key or not re.fullmatch(r"\d{1,9}", label):
                 raise ValueError(
-                    f"{self.path}: line {reader.line_num}: the class is {label!r}; "
-                    "expected an image and a number from 0."
+                    f"{self.path}: line {line}: the class is {quoted(label)}; expected an image and a number from 0."
                 )
             self.labels[key] = int(label)
             if self.group_column:
-                patient = (row[self.group_column] or "").strip() or f"image {key}"
+                patient = row[self.group_column] or f"image {key}"
                 self.groups[key] = names.setdefault(patient, f"group-{len(names) + 1:04d}")
 
 

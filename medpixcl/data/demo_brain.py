@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medpixcl.coordinates import flip_ras_lps
 from medpixcl.data.landmarks.slicer import read_fcsv_rows
-from medpixcl.data.landmarks.text import utf8_text
+from medpixcl.data.text import utf8_text
 from medpixcl.data.wheels import DataWheel
 
 T1W = "tpl-MNI152NLin2009cAsym_res-01_T1w.nii.gz"

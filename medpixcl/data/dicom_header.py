@@ -42,6 +42,8 @@ _UID = re.compile(r"[0-9.]{1,64}")
 _TEXTS = frozenset(("CS", "UI", "LO", "SH", "PN"))
 _AMBIGUOUS = "US or SS"
 _DECIMALS = frozenset(("DS", "IS"))
+_PANIC = "pyo3_runtime"
+"""Module of what decoders written in Rust raise on damaged data, which is no Exception."""
 _BINARY = {"US": ("H", 2), "SS": ("h", 2), "UL": ("I", 4), "SL": ("i", 4), "FL": ("f", 4), "FD": ("d", 8)}
 
 
@@ -314,5 +316,7 @@ def readable(path: Path, problem: str) -> Iterator[None]:
             yield
         except (ImageFileError, FileNotFoundError, PermissionError):
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__module__ != _PANIC:
+                raise
             raise ImageFileError(path, f"{problem} ({type(error).__name__}); export it again.") from None

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from medpixcl.data.identity import Parts, PathEnds, image_stem, name_parts, path_tails
+from medpixcl.data.text import quoted
 
 _SHOWN = 3
 HOW_FOUND = (
@@ -156,7 +157,7 @@ def why_unclear(key: str, images: Sequence[Path]) -> str:
         "names 'a.png', which fits 2 images (p1/a.png, p2/a.png); write image paths relative to this file."
     """
     shown = ", ".join("/".join(image.parts[-2:]) for image in images[:_SHOWN]) + (", ..." * (len(images) > _SHOWN))
-    return f"names {key!r}, which fits {len(images)} images ({shown}); write image paths relative to this file."
+    return f"names {quoted(key)}, which fits {len(images)} images ({shown}); write image paths relative to this file."
 
 
 class FilesOfImages:

@@ -12,10 +12,14 @@ from jaxtyping import Float64
 
 from medpixcl.data.claims import open_binary
 from medpixcl.data.pixels import ImageFileError
+from medpixcl.data.text import quoted
 
 METAIMAGE_SUFFIXES = (".mha", ".mhd")
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
-_HEADER_BYTES = 100_000
+_HEADER_BYTES = 1_000_000
+_LONGEST_LINE = 400
+"""Number of bytes of a line of a NRRD header up to which ITK's reader is safe: it quotes the line in an error message
+of 512 bytes, and writes beyond that over its own memory."""
 _MM_PER_UNIT = {
     "nm": 1e-6, "nanometer": 1e-6,
     "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3, "micrometer": 1e-3,
@@ -23,6 +27,16 @@ _MM_PER_UNIT = {
     "cm": 10.0, "centimeter": 10.0,
     "m": 1000.0, "meter": 1000.0,
 }  # fmt: skip
+_AXES = re.compile(r"\s*[=:]\s*[1-9]\s*$")
+"""What may follow NDims in a MetaImage: ITK's reader has room for ten axes, and does not count."""
+_NRRD_FIELDS = frozenset((
+    b"content", b"number", b"type", b"block size", b"blocksize", b"dimension", b"space", b"space dimension", b"sizes",
+    b"spacings", b"thicknesses", b"axis mins", b"axismins", b"axis maxs", b"axismaxs", b"space directions", b"centers",
+    b"centerings", b"kinds", b"labels", b"units", b"min", b"max", b"old min", b"oldmin", b"old max", b"oldmax",
+    b"endian", b"encoding", b"line skip", b"lineskip", b"byte skip", b"byteskip", b"sample units", b"sampleunits",
+    b"space units", b"space origin", b"measurement frame", b"data file", b"datafile",
+))  # fmt: skip
+"""Fields of NRRD; before ``:=``, any other word is a key of free text."""
 _SPATIAL_KINDS = ("domain", "space", "time", "none", "???")
 """Kinds of axes that ITK takes as axes of the image; along the others lie the values of one voxel."""
 
@@ -56,7 +70,19 @@ def read_itk_header(path: Path) -> ItkHeader:
     header, *voxels = re.split(rb"\r\n\r\n|\n\n", text, maxsplit=1)
     if not voxels and len(text) == _HEADER_BYTES:
         raise ImageFileError(path, f"has a header of more than {_HEADER_BYTES} bytes; export it again.")
+    _check_lines(path, header)
     return _nrrd(path, header.decode("utf-8", "replace"))
+
+
+def _check_lines(path: Path, header: bytes) -> None:
+    """Refuse a line of a NRRD header that ITK cannot hold; comments and free text may be long."""
+    for line in header.split(b"\n"):
+        key, free, _ = line.partition(b":=")
+        is_text = line.startswith((b"#", b"content:")) or (free and key.lower() not in _NRRD_FIELDS)
+        if len(line) > _LONGEST_LINE and not is_text:
+            raise ImageFileError(
+                path, f"has a line of {len(line)} bytes in its NRRD header (damaged); save the image again."
+            )
 
 
 def _metaimage(path: Path, text: str) -> ItkHeader:
@@ -67,6 +93,8 @@ def _metaimage(path: Path, text: str) -> ItkHeader:
     found = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in header.splitlines())}
     dims = _numbers(found.get("DimSize", ""))
     _check_axes(path, dims)
+    if not all(_AXES.match(number) for number in re.findall(r"NDims(.*)", header)):
+        raise ImageFileError(path, "states no number of axes from 1 to 9 (NDims, damaged); export it again.")
     sizes = _stated(_numbers(found.get("ElementSpacing") or found.get("ElementSize") or ""), len(dims))
     unit = found.get("DistanceUnits", "mm")
     place = re.sub(r"\A[ \t]*[=:]", "", rest[0]).split("\n", 1)[:1]
@@ -120,7 +148,7 @@ def _mm(path: Path, unit: str) -> float:
     name = unit.strip().lower()
     factor = _MM_PER_UNIT.get(name, _MM_PER_UNIT.get(name.removesuffix("s").replace("metre", "meter")))
     if factor is None and name not in ("", "?"):
-        raise ImageFileError(path, f"has lengths in {unit!r}; expected mm, um, cm or m: export it in mm.")
+        raise ImageFileError(path, f"has lengths in {quoted(unit)}; expected mm, um, cm or m: export it in mm.")
     return 1.0 if factor is None else factor
 
 

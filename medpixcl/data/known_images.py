@@ -9,9 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from medpixcl._json import parsed_json
+from medpixcl.data.duplicates import is_fingerprint
 from medpixcl.data.examination import MapFile, content_sha256
 from medpixcl.data.known_series import KnownSeries, KnownVolume, SettledVolume
 from medpixcl.data.manifest import LINES_SUFFIX, MADE_FROM, REJECTED, SECTIONS, SERIES, Entry, Manifest, moved_entry
+from medpixcl.data.manifest_checks import checked_entry, checked_record
 from medpixcl.data.sources import Source
 from medpixcl.limits import regular_file
 
@@ -60,7 +63,7 @@ def current_sha256(entry: Mapping[str, Any], files: Sequence[Path]) -> str:
         OSError: If a file is gone.
     """
     stamp = re.split(f"[{_FROM}{_MAPS}]", str(entry.get(STAMP, "")))[0]
-    return str(entry["sha256"]) if stamp == files_stamp(files) else content_sha256(files)
+    return str(entry.get("sha256", "")) if stamp == files_stamp(files) else content_sha256(files)
 
 
 class KnownImages:
@@ -194,21 +197,21 @@ class KnownImages:
     def _read_lines(self, path: Path, wanted: Mapping[str, Any]) -> None:
         """Remember where each entry stands, not the entries."""
         with regular_file(path).open("rb") as file:
-            if not _same_program(json.loads(file.readline()), wanted):
+            if not _same_program(parsed_json(file.readline()), wanted):
                 return
             self._lines = path.open("rb")
             place = file.tell()
             for line in file:
-                one = json.loads(line.decode())
+                one = parsed_json(line.decode())
                 section = one.pop("section")
-                if section in SECTIONS and self._add(one):
+                if section in SECTIONS and self._add(checked_entry(path, "an entry", one)):
                     self._places.append(place)
                 elif section == REJECTED:
-                    self._add_rejected(one)
+                    self._add_rejected(checked_record(path, "a record", one))
                 place += len(line)
 
     def _add(self, entry: Entry) -> bool:
-        if not (entry.get(STAMP) and entry.keys() >= _NEEDED):
+        if not (entry.get(STAMP) and entry.keys() >= _NEEDED and is_fingerprint(entry["fingerprint"])):
             return False
         names = self._paths(entry["image"])
         number, key = len(self._stamps), "\n".join(names)

@@ -30,7 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import medpixcl
+from medpixcl._json import parsed_json
 from medpixcl.data.atomic import write_text_atomically
+from medpixcl.data.manifest_checks import ABOUT, checked_entries, checked_rejected, checked_value
 from medpixcl.data.manifest_summary import SUMMARY_COLUMNS as SUMMARY_COLUMNS, ManifestSummary
 from medpixcl.data.paths import checked_path
 from medpixcl.limits import regular_file
@@ -84,7 +86,7 @@ class Manifest:
             base_dir: Folder that the paths in the file start from; by default the folder of the file.
 
         Raises:
-            ValueError: If the file is not JSON, has no section, or an entry names no image.
+            ValueError: If the file is not JSON, has no section, an entry names no image, or a value is of a wrong type.
         """
         path = checked_path(path, "the manifest")
         base = path.parent if base_dir is None else checked_path(base_dir, _BASE_DIR)
@@ -93,17 +95,18 @@ class Manifest:
             raise ValueError(
                 f"{path} has none of the lists {', '.join(SECTIONS)}; make a manifest with `medpixcl scan`."
             )
-        training, validation, test = (_checked_entries(path, name, content.get(name, [])) for name in SECTIONS)
+        training, validation, test = (checked_entries(path, name, content.get(name, [])) for name in SECTIONS)
+        about = {key: checked_value(path, key, content.get(key), check) for key, check in ABOUT.items()}
         return cls(
-            name=str(content.get("name", "")),
-            description=str(content.get("description", "")),
-            licence=content.get("licence"),
-            created_with=str(content.get("created_with", "")),
+            name=about["name"] or "",
+            description=about["description"] or "",
+            licence=about["licence"],
+            created_with=about["created_with"] or "",
             training=training,
             validation=validation,
             test=test,
-            rejected=content.get(REJECTED) or [],
-            settings=content.get("settings") or {},
+            rejected=checked_rejected(path, content.get(REJECTED) or []),
+            settings=about["settings"] or {},
             base_dir=base,
         )
 
@@ -212,12 +215,12 @@ def _content(path: Path) -> Any:
     line = 0
     try:
         if path.suffix != LINES_SUFFIX:
-            return json.loads(regular_file(path).read_text(encoding="utf-8-sig"))
+            return parsed_json(regular_file(path).read_text(encoding="utf-8-sig"))
         with regular_file(path).open(encoding="utf-8-sig") as file:
             content: dict[str, Any] = {key: [] for key in (*SECTIONS, REJECTED)}
             for text in file:
                 line += 1
-                one = json.loads(text)
+                one = parsed_json(text)
                 if "section" not in one:
                     content |= one
                 else:
@@ -227,7 +230,7 @@ def _content(path: Path) -> Any:
         raise ValueError(f"{path} does not exist; make a manifest with `medpixcl scan`.") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder; expected a manifest, which `medpixcl scan` makes.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         number = error.lineno if isinstance(error, json.JSONDecodeError) and not line else line
         where = "" if isinstance(error, UnicodeDecodeError) else f" (line {number})"
         kind = "a manifest in JSON Lines" if path.suffix == LINES_SUFFIX else "JSON"
@@ -256,48 +259,3 @@ def _with_paths(entry: Entry, change: Callable[[str], str]) -> Entry:
         if isinstance(entry.get(key), dict):
             changed[key] = {name: change(path) for name, path in entry[key].items()}
     return changed
-
-
-def _checked_entries(path: Path, section: str, entries: object) -> list[Entry]:
-    if not isinstance(entries, list):
-        raise ValueError(f"{path}: {section} is no list; expected a list of entries with an image each.")
-    checked = []
-    for number, entry in enumerate(entries):
-        entry = {"image": entry} if isinstance(entry, str) else entry
-        image = entry.get("image") if isinstance(entry, dict) else None
-        files = image if isinstance(image, list) else [image]
-        if not files or not all(isinstance(one, str) and one for one in files):
-            raise ValueError(f"{path}: entry {number} of {section} names no image; expected a path or a list of paths.")
-        _check_exogenous(path, f"entry {number} of {section}", entry.get("exogenous"))
-        _check_landmarks(path, f"entry {number} of {section}", entry.get("landmarks"))
-        _check_label(path, f"entry {number} of {section}", entry.get("label"))
-        checked.append(dict(entry))
-    return checked
-
-
-def _check_exogenous(path: Path, place: str, named: object) -> None:
-    if named is not None and not _names_paths(named):
-        raise ValueError(f'{path}: exogenous of {place} is {named!r}; expected name and path, as {{"depth": "a.png"}}.')
-
-
-def _check_landmarks(path: Path, place: str, named: object) -> None:
-    if named is not None and not isinstance(named, str) and not (_names_paths(named) and named):
-        raise ValueError(
-            f"{path}: landmarks of {place} is {named!r}; expected the path of a landmark file, or that of each reader, "
-            'as {"senior": "a.csv"}.'
-        )
-
-
-def _names_paths(named: object) -> bool:
-    return isinstance(named, dict) and all(isinstance(one, str) and one for one in (*named, *named.values()))
-
-
-def _check_label(path: Path, place: str, label: object) -> None:
-    if label is None or (isinstance(label, int) and not isinstance(label, bool)):
-        return
-    files = label if isinstance(label, list) else [label]
-    if not files or not all(isinstance(one, str) and one for one in files):
-        raise ValueError(
-            f"{path}: label of {place} is {label!r}; expected the path of a label map, a list of the paths of masks, "
-            "or the number of a class."
-        )

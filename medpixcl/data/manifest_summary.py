@@ -69,7 +69,8 @@ class ManifestSummary:
         kind.images += 1
         kind.landmarks += entry.get("landmarks") is not None
         kind.size.add(entry.get("shape") or ())
-        kind.spacing.add(entry.get("spacing_mm") or ())
+        spacing = entry.get("spacing_mm") or ()
+        kind.spacing.add([spacing] if isinstance(spacing, int | float) else spacing)
         if split := entry.get("split"):
             kind.splits[str(split)] += 1
         if group := entry.get("duplicate_group"):

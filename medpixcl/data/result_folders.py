@@ -1,8 +1,8 @@
 """How a folder of results is known: by the file that describes the run."""
 
-import json
 from pathlib import Path
 
+from medpixcl._json import parsed_json
 from medpixcl.limits import regular_file
 
 RUN_FILE = "run.json"
@@ -13,7 +13,7 @@ RUN_FORMAT = "medpixcl run"
 def is_result_folder(folder: Path) -> bool:
     """True for a folder that a run of this package writes into; its pictures are no images to search."""
     try:
-        content = json.loads(regular_file(folder / RUN_FILE).read_text(encoding="utf-8"))
+        content = parsed_json(regular_file(folder / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("format") == RUN_FORMAT

@@ -17,6 +17,7 @@ from medpixcl.data.scan_grouping import ImageList
 from medpixcl.data.scan_inputs import ScanInputs
 from medpixcl.data.sources import Source
 from medpixcl.data.splits import SplitFile
+from medpixcl.data.text import quoted
 
 _SHOWN = 5
 
@@ -95,10 +96,12 @@ class ScanTables:
         unclear, renamed = self._assigned[id(table)].unclear, self._renamed[id(table)]
         shared = self._shared(table)
         yield from (why_unclear(key, images) for key, images in unclear.items())
-        yield from (f"names {key!r}, a folder of several volumes; give each a folder of its own." for key in shared)
+        yield from (
+            f"names {quoted(key)}, a folder of several volumes; give each a folder of its own." for key in shared
+        )
         for key, volume in renamed.items():
             name = shown_path(volume, table.path.absolute().parent)
-            yield f"names {key!r}, a series with gantry tilt, which was resampled; name the volume {name}."
+            yield f"names {quoted(key)}, a series with gantry tilt, which was resampled; name the volume {name}."
         known = {*self._used[id(table)], *unclear, *shared, *renamed}
         if absent := [key for key in table.images if key not in known]:
             shown = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
@@ -125,8 +128,8 @@ class ScanTables:
         """Refuse voxels that a table counts in a tilted series, of which the resampled volume has others."""
         if place in self._series and not key.endswith(place.suffix) and points.in_voxels(key):
             raise ValueError(
-                f"{points.path}: {key!r} has landmarks in voxels of a series with gantry tilt, which was resampled; "
-                f"give them in mm, or mark them on {place} and name that file."
+                f"{points.path}: {quoted(key)} has landmarks in voxels of a series with gantry tilt, which was "
+                f"resampled; give them in mm, or mark them on {place} and name that file."
             )
 
 

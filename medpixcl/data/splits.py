@@ -1,12 +1,11 @@
 """Read the split of each image of a dataset from a CSV file."""
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
 from medpixcl.data.image_keys import Assignment, ImageKeys
-from medpixcl.data.tables import table_reader
-from medpixcl.limits import regular_file
+from medpixcl.data.tables import Table, read_table
+from medpixcl.data.text import quoted, shown_names
 
 _IMAGE_COLUMNS = ("image", "volume", "id")
 _SPLIT_COLUMNS = ("split", "official_split")
@@ -29,13 +28,9 @@ class SplitFile:
         self.path = path
         self.splits: dict[str, str] = {}
         self.duplicate_of: dict[str, str] = {}
-        try:
-            with regular_file(path).open(encoding="utf-8-sig", newline="") as file:
-                self._read(table_reader(file.read(), (*_IMAGE_COLUMNS, *_SPLIT_COLUMNS)))
-        except FileNotFoundError:
-            raise ValueError(f"{path} does not exist; expected a CSV with the columns image and split.") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"{path} is not UTF-8 text; save it as CSV (UTF-8).") from None
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; expected a CSV with the columns image and split.")
+        self._read(read_table(path, (*_IMAGE_COLUMNS, *_SPLIT_COLUMNS)))
         self._keys = ImageKeys(path, self.splits)
 
     @property
@@ -47,22 +42,21 @@ class SplitFile:
         """Find the key of every image of a set (:meth:`medpixcl.data.image_keys.ImageKeys.assign`)."""
         return self._keys.assign(images)
 
-    def _read(self, reader: csv.DictReader) -> None:
-        columns = reader.fieldnames or []
+    def _read(self, table: Table) -> None:
+        columns = table.columns
         image = next((name for name in _IMAGE_COLUMNS if name in columns), None)
         split = next((name for name in _SPLIT_COLUMNS if name in columns), None)
         if image is None or split is None:
-            found = ", ".join(columns) or "(none)"
-            raise ValueError(f"{self.path} has the columns {found}; expected image (or id) and split.")
-        for row in reader:
-            key, name = (row[image] or "").strip(), (row[split] or "").strip()
+            raise ValueError(f"{self.path} has the columns {shown_names(columns)}; expected image (or id) and split.")
+        for line, row in table.rows:
+            key, name = row[image], row[split]
             if not key or not name:
-                raise ValueError(f"{self.path}: line {reader.line_num} names no image or no split; fill both cells.")
+                raise ValueError(f"{self.path}: line {line} names no image or no split; fill both cells.")
             if key in self.splits:
-                raise ValueError(f"{self.path}: line {reader.line_num}: {key!r} stands twice; keep one row.")
+                raise ValueError(f"{self.path}: line {line}: {quoted(key)} stands twice; keep one row.")
             self.splits[key] = name
             if row.get("duplicate_of"):
-                self.duplicate_of[key] = row["duplicate_of"].strip()
+                self.duplicate_of[key] = row["duplicate_of"]
 
 
 def section_of(split: str | None) -> str:

@@ -17,6 +17,19 @@ def worded(sentence: str) -> str:
 
 
 @contextmanager
+def about(what: str) -> Iterator[None]:
+    """Put the files that a block compares before the sentence of its ValueError.
+
+    Args:
+        what: Names of the files.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+@contextmanager
 def wording(translate: Callable[[str], str]) -> Iterator[None]:
     """Translate what is written in a block.
 

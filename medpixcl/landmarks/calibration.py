@@ -9,18 +9,20 @@ Vovk, Conditional Validity of Inductive Conformal Predictors, ACML 2012, section
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from medpixcl._json import parsed_json
 from medpixcl.limits import regular_file
 
 GROUPS = ("sure", "unsure")
+_N = TypeVar("_N", int, float)
 
 
 def conformal_quantile(scores: Float[Tensor, "n ..."], coverage: float) -> Float[Tensor, "..."]:
@@ -114,15 +116,53 @@ class RadiusCalibration:
         """
         file = regular_file(path)
         try:
-            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            tables = {
-                what: {group: tuple(row) for group, row in record[what].items()} for what in ("radii_mm", "examples")
-            }
-            return cls(tuple(record["names"]), float(record["coverage"]), made_for=str(record["made_for"]), **tables)
+            record: dict[str, Any] = parsed_json(file.read_text(encoding="utf-8"))
+            radii = {group: known_sizes(row) for group, row in record["radii_mm"].items()}
+            examples = {group: counts(row) for group, row in record["examples"].items()}
+            names, coverage = names_and_coverage(record)
+            return cls(names, coverage, radii, examples, str(record["made_for"]))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{path} is no calibration, or one of an earlier version; give a file that medpixcl calibrate writes"
             ) from None
+
+
+def names_and_coverage(record: Mapping[str, Any]) -> tuple[tuple[str, ...], float]:
+    """Names of the landmarks and the coverage of a calibration that was read from a file.
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    names, coverage = record["names"], record["coverage"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("names is no list of texts")
+    if isinstance(coverage, bool) or not 0 < coverage < 1:
+        raise ValueError("coverage is no share")
+    return tuple(names), coverage
+
+
+def known_sizes(row: Sequence[Any]) -> tuple[float | None, ...]:
+    """Sizes of a calibration that was read from a file, None where there is none.
+
+    Raises:
+        ValueError: If one is no finite number of 0 or more.
+    """
+    return tuple(None if size is None else _positive(size, float) for size in row)
+
+
+def counts(row: Sequence[Any]) -> tuple[int, ...]:
+    """Numbers of examples of a calibration that was read from a file.
+
+    Raises:
+        ValueError: If one is no whole number of 0 or more.
+    """
+    return tuple(_positive(count, int) for count in row)
+
+
+def _positive(value: Any, kind: type[_N]) -> _N:
+    if not isinstance(value, int | kind) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is no number of 0 or more")
+    return kind(value)
 
 
 def calibrate_radii(

@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from medpixcl.landmarks.calibration import conformal_quantile, scaled
+from medpixcl._json import parsed_json
+from medpixcl.landmarks.calibration import conformal_quantile, counts, known_sizes, names_and_coverage, scaled
 from medpixcl.limits import regular_file
 
 MIN_SD_MM = 1e-3
@@ -197,13 +198,12 @@ class RegionCalibration:
         """
         file = regular_file(path)
         try:
-            record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            scales, radii = (tuple(record[key]) for key in ("scales", "radii_mm"))
-            examples = tuple((int(shaped), int(other)) for shaped, other in record["examples"])
-            above, weights = record["difficulty_above"], str(record["weights"])
-            names, coverage = tuple(record["names"]), float(record["coverage"])
-            limit = record["unsure_above_mm"]
-            return cls(names, coverage, scales, radii, _number(limit), examples, _number(above), weights)
+            record: dict[str, Any] = parsed_json(file.read_text(encoding="utf-8"))
+            scales, radii = (known_sizes(record[key]) for key in ("scales", "radii_mm"))
+            examples = tuple((shaped, other) for shaped, other in map(counts, record["examples"]))
+            limit, above = known_sizes([record["unsure_above_mm"], record["difficulty_above"]])
+            names, coverage = names_and_coverage(record)
+            return cls(names, coverage, scales, radii, limit, examples, above, str(record["weights"]))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{path} is no calibration of regions, or one of an earlier version; calibrate the regions again."
@@ -269,10 +269,6 @@ def _quantiles(scores: Float[Tensor, "n k"], share: float) -> tuple[float | None
     each, pooled = conformal_quantile(scores, share), conformal_quantile(scores.flatten(), share)
     chosen = torch.where(each.isfinite(), each, pooled)
     return tuple(value if math.isfinite(value) else None for value in chosen.tolist())
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def region_scale(away_mm: Float[Tensor, "n k d"], regions: Float[Tensor, "n k d d"], coverage: float) -> float | None:

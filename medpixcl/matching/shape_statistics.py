@@ -7,7 +7,6 @@ from the others. It holds no positions of any single image.
 Reference: Cootes et al., Active Shape Models, CVIU 61 (1995) 38-59.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from medpixcl._json import parsed_json
+from medpixcl.data.wording import about
 from medpixcl.landmarks.geometry import fit_similarity, robust_similarity, robust_weights, spread, transform
 from medpixcl.limits import regular_file
 from medpixcl.matching.point_distribution import PointDistribution
@@ -178,15 +179,21 @@ class ShapeStatistics:
                 raise ValueError("names and landmarks differ in number")
             numbers = (float(data["rest_mm"]), float(data["size_sd"]), int(data["images"]))
             return cls(names, mean, modes, *numbers)
-        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError, OverflowError) as error:
             raise ValueError(
                 f"the shape of the landmarks cannot be read ({error}); give the one that the training wrote, or null"
             ) from None
 
 
 def read_shape(path: str) -> dict[str, Any]:
-    """Read the data of :meth:`ShapeStatistics.to_data` from a JSON file."""
-    content: dict[str, Any] = json.loads(regular_file(path).read_text(encoding="utf-8"))
+    """Read the data of :meth:`ShapeStatistics.to_data` from a JSON file.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+    with about(path):
+        content: dict[str, Any] = parsed_json(regular_file(path).read_text(encoding="utf-8"))
+        ShapeStatistics.from_data(content)
     return content
 
 

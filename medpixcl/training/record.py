@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import medpixcl
+from medpixcl._json import parsed_json
 from medpixcl.data.atomic import remove_drafts, write_text_atomically
 from medpixcl.data.examination import content_sha256
 from medpixcl.data.identity import first_file, telling_names
@@ -112,7 +113,7 @@ class TrainingRecord:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = parsed_json(self.path.read_text(encoding="utf-8"))
             return content if isinstance(content, dict) else {}
         except FileNotFoundError:
             return {}

@@ -10,6 +10,7 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
+from torch import Tensor
 from torch.optim import Optimizer
 
 from medpixcl.data.atomic import drafted, remove_drafts
@@ -82,6 +83,10 @@ class ResumeHandler:
             for name, value in self._stateful().items():
                 if value.state_dict() or content.get(name):
                     value.load_state_dict(content[name])
+            length = None if content.get("epoch_length") is None else int(content["epoch_length"])
+            for optimizer, groups in zip(optimizers, given, strict=True):
+                _check_moments(optimizer)
+                self._take_options(optimizer, groups)
         except OSError:
             raise
         except Exception as error:  # the bytes of another kind of file, and states of other objects, can raise anything
@@ -92,10 +97,8 @@ class ResumeHandler:
         for name in WEIGHTS:
             check_finite(self.path, content.get(name, {}))
         self._good = bool(content.get("good", True))
-        for optimizer, groups in zip(optimizers, given, strict=True):
-            self._take_options(optimizer, groups)
         engine.state.epoch = epoch
-        engine.state.iteration = go_on_within_epoch(engine, epoch, iteration, content.get("epoch_length"))
+        engine.state.iteration = go_on_within_epoch(engine, epoch, iteration, length)
 
     def save(self, engine: Engine) -> None:
         """Replace the checkpoint at the end of an epoch."""
@@ -150,6 +153,14 @@ class ResumeHandler:
         for schedule in self.objects.values():
             if getattr(schedule, "optimizer", None) is optimizer and hasattr(schedule, "base_lrs"):
                 schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+
+
+def _check_moments(optimizer: Optimizer) -> None:
+    """Check that what an optimizer keeps for each parameter is of the parameter's shape, or one number."""
+    for parameter, kept in optimizer.state.items():
+        for value in kept.values():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"the optimizer keeps {tuple(value.shape)} for {tuple(parameter.shape)}")
 
 
 def sampler_of(engine: Engine) -> EpochSampler | None:

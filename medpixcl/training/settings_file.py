@@ -8,7 +8,9 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
+from medpixcl._json import parsed_json
 from medpixcl.data.atomic import remove_drafts, write_text_atomically
+from medpixcl.data.wording import about
 from medpixcl.landmarks.pseudo import PseudoLandmarks
 from medpixcl.limits import regular_file
 from medpixcl.matching import ShapeStatistics
@@ -83,10 +85,13 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """
     file = regular_file(path)
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        settings = parsed_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); give the settings file that the training wrote") from None
     check_settings(settings, path)
+    if settings.get("shape"):
+        with about(str(path)):
+            ShapeStatistics.from_data(settings["shape"])
     return settings
 
 

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from medpixcl import __version__
+from medpixcl._json import parsed_json
 from medpixcl.data.atomic import write_text_atomically
-from medpixcl.data.landmarks.row import LandmarkRow
+from medpixcl.data.landmarks.row import LandmarkRow, finite_numbers
 from medpixcl.data.landmarks.same_image import MarkedOn
 from medpixcl.data.landmarks.table import ImageLandmarks
-from medpixcl.data.landmarks.text import utf8_text
+from medpixcl.data.text import quoted, utf8_text
 
 WHY_NO_VOLUME = "is a volume, and COCO keypoints are 2D; write csv, json, mrk.json or sr."
 _CATEGORY = 1
@@ -63,7 +64,7 @@ def read_coco_rows(path: Path) -> list[LandmarkRow]:
     """
     text = utf8_text(path)
     try:
-        content = json.loads(text)
+        content = parsed_json(text)
         images = {image["id"]: (str(image["file_name"]), _size(image)) for image in content["images"]}
         names = {one["id"]: [str(name) for name in one.get("keypoints", [])] for one in content["categories"]}
         annotations = [
@@ -71,7 +72,7 @@ def read_coco_rows(path: Path) -> list[LandmarkRow]:
             for one in content["annotations"]
             if "keypoints" in one
         ]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(
             f"{path} is no COCO keypoint file; expected images, annotations with keypoints, and their categories."
         ) from None
@@ -137,17 +138,21 @@ def _remarks(one: ImageLandmarks, indices: Sequence[int | None]) -> dict[str, An
 
 def _rows(path: Path, number: object, image: str, names: list[str], one: dict[str, Any]) -> list[LandmarkRow]:
     line, values = f"annotation {number}", one["keypoints"]
-    if len(values) != 3 * len(names):
-        raise ValueError(f"{path}: {line} has {len(values)} numbers for {len(names)} keypoints; expected three each.")
     mm = one.get("positions_lps_mm") or [None] * len(names)
+    if not isinstance(values, list) or len(values) != 3 * len(names):
+        count = len(values) if isinstance(values, list) else "no"
+        raise ValueError(f"{path}: {line} has {count} numbers for {len(names)} keypoints; expected three each.")
+    if not isinstance(mm, list) or len(mm) != len(names):
+        raise ValueError(f"{path}: {line} has no list of {len(names)} positions_lps_mm, one for each keypoint.")
     rows = []
     for name, x, y, visible, position in zip(names, values[::3], values[1::3], values[2::3], mm, strict=True):
-        numeric = all(isinstance(value, int | float) and math.isfinite(value) for value in (x, y))
-        if visible not in (0, 1, 2) or not numeric:
+        if visible not in (0, 1, 2) or not finite_numbers((x, y)):
             raise ValueError(
-                f"{path}: {line}: keypoint {name!r} is ({x}, {y}, {visible}); expected x, y and 0, 1 or 2."
+                f"{path}: {line}: keypoint {quoted(name)} is {quoted((x, y, visible))}; expected x, y and 0, 1 or 2."
             )
+        if position is not None and not (isinstance(position, list) and finite_numbers(position, 2, 3)):
+            raise ValueError(f"{path}: {line}: keypoint {quoted(name)} has no position in mm of two or three numbers.")
         px = (float(x), float(y)) if visible else None
-        lps = tuple(position) if visible and position else None
+        lps = tuple(map(float, position)) if visible and position else None
         rows.append(LandmarkRow(image=image, landmark=name, line=line, px=px, mm=lps, scored="score" in one))
     return rows

@@ -4,10 +4,10 @@ Columns: ``image`` (or ``volume``), ``landmark``, and pixels ``x_px,y_px[,z_px]`
 or both; ``spacing_mm``, ``score``, ``flag`` and ``radius_mm`` are optional, and so are the semi-axes of a region, each
 with its length ``axis1_mm`` and direction ``axis1_x,axis1_y[,axis1_z]``. Pixels count from 0 at the centre of the first
 one: x is the column and y the row of a picture; x, y, z are i, j, k of a volume. Millimetres are LPS+. Empty cells are
-a missing landmark. Columns are separated by commas, or by semicolons or tabs, which go with decimal commas.
+a missing landmark. Columns are separated by commas, or by semicolons or tabs, which go with decimal commas. An
+apostrophe before a formula is no part of a name, see :mod:`medpixcl.data.tables`.
 """
 
-import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from medpixcl.data.landmarks.row import LandmarkRow
 from medpixcl.data.landmarks.table import positions_lps_mm, positions_px
-from medpixcl.data.landmarks.text import require_unique, utf8_text
-from medpixcl.data.tables import SEPARATORS, decimal_point, table_reader, write_csv
+from medpixcl.data.tables import SEPARATORS, Table, decimal_point, read_table, write_csv
+from medpixcl.data.text import quoted, shown_names
 from medpixcl.landmarks.points import LandmarkSet
 
 _NUMERIC = (*(f"{axis}_{unit}" for unit in ("px", "mm") for axis in "xyz"), "spacing_mm", "score", "radius_mm")
@@ -37,15 +37,10 @@ def read_csv_rows(path: Path) -> list[LandmarkRow]:
     Raises:
         ValueError: If columns are missing or a cell is not a number; the message names the line.
     """
-    try:
-        reader = table_reader(utf8_text(path), _KNOWN)
-        columns = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = columns
-        image, axes = _columns(path, columns, reader.reader.dialect.delimiter)
-        records = _numbered(path, reader)
-        return [_row(path, record, line, image, axes) for line, record in records if any(record.values())]
-    except csv.Error as error:
-        raise ValueError(f"{path}: line {reader.line_num + 1} cannot be read as CSV ({error}).") from None
+    table = read_table(path, _KNOWN)
+    image, axes = _columns(path, table.columns, table.separator)
+    records = _numbered(path, table)
+    return [_row(path, record, line, image, axes) for line, record in records if any(record.values())]
 
 
 def landmark_rows(image: str, points: LandmarkSet, affine: Float[Tensor, "4 4"]) -> list[dict[str, str]]:
@@ -83,9 +78,8 @@ def write_landmarks_csv(path: str | PathLike[str], rows: Sequence[Mapping[str, s
     write_csv(path, [header, *(list(row.values()) for row in rows)])
 
 
-def _columns(path: Path, columns: list[str], separator: str) -> tuple[str, dict[str, list[str]]]:
+def _columns(path: Path, columns: Sequence[str], separator: str) -> tuple[str, dict[str, list[str]]]:
     """Name of the image column, and the coordinate columns of each unit."""
-    require_unique(path, columns)
     image = next((name for name in ("image", "volume") if name in columns), None)
     axes = {
         unit: [f"{axis}_{unit}" for axis in "xyz" if f"{axis}_{unit}" in columns]
@@ -94,7 +88,7 @@ def _columns(path: Path, columns: list[str], separator: str) -> tuple[str, dict[
     }
     if image is None or "landmark" not in columns or not axes:
         raise ValueError(
-            f"{path} has the columns {', '.join(columns) or '(none)'}, separated by {SEPARATORS[separator]}; expected "
+            f"{path} has the columns {shown_names(columns)}, separated by {SEPARATORS[separator]}; expected "
             "image (or volume), landmark, and x_px, y_px[, z_px] or x_mm, y_mm[, z_mm], separated by commas, "
             "semicolons or tabs."
         )
@@ -102,8 +96,8 @@ def _columns(path: Path, columns: list[str], separator: str) -> tuple[str, dict[
     expected = {name for row in _region_columns(axes) for name in row}
     if axis_columns not in (set(), expected):
         raise ValueError(
-            f"{path} has the columns {', '.join(sorted(axis_columns))} of regions; expected a length and a direction "
-            f"for each axis of the positions in mm: {', '.join(sorted(expected)) or 'there are none'}."
+            f"{path} has the columns {shown_names(sorted(axis_columns))} of regions; expected a length and a "
+            f"direction for each axis of the positions in mm: {', '.join(sorted(expected)) or 'there are none'}."
         )
     return image, axes
 
@@ -114,24 +108,19 @@ def _region_columns(axes: Mapping[str, Sequence[str]]) -> list[list[str]]:
     return [[f"axis{number}_{what}" for what in ("mm", *letters)] for number in range(1, len(letters) + 1)]
 
 
-def _numbered(path: Path, reader: csv.DictReader) -> Iterator[tuple[str, dict[str, str]]]:
-    separator = reader.reader.dialect.delimiter
-    for record in reader:
-        if None in record:
-            hint = "; is a comma a decimal point?" if separator == "," else "; write as many."
-            raise ValueError(f"{path}: line {reader.line_num} has more cells than the header{hint}")
-        cells = {name: (cell or "").strip() for name, cell in record.items()}
-        numeric = [name for name in cells if name in _NUMERIC or _REGION.fullmatch(name)]
-        cells |= {name: decimal_point(cells[name], separator) for name in numeric}
-        _check_remarks(path, f"line {reader.line_num}", cells)
-        yield f"line {reader.line_num}", cells
+def _numbered(path: Path, table: Table) -> Iterator[tuple[str, dict[str, str]]]:
+    numeric = [name for name in table.columns if name in _NUMERIC or _REGION.fullmatch(name)]
+    for number, cells in table.rows:
+        record = cells | {name: decimal_point(cells[name], table.separator) for name in numeric}
+        _check_remarks(path, f"line {number}", record)
+        yield f"line {number}", record
 
 
 def _check_remarks(path: Path, line: str, cells: Mapping[str, str]) -> None:
     """Refuse a score that is none and a flag that is a number: decimal commas move numbers into these cells."""
     score, flag = _number(cells.get("score", "")), _number(cells.get("flag", ""))
     if (score is not None and not 0 <= score <= 1) or flag is not None:
-        shown = ", ".join(f"{name}={cells[name]!r}" for name in ("score", "flag") if cells.get(name))
+        shown = ", ".join(f"{name}={quoted(cells[name])}" for name in ("score", "flag") if cells.get(name))
         raise ValueError(
             f"{path}: {line}: {shown}; expected a score from 0 to 1 and a word as flag; is a comma a decimal point?"
         )
@@ -147,10 +136,10 @@ def _row(path: Path, record: dict[str, str], line: str, image: str, axes: dict[s
         raise ValueError(f"{path}: {line}: no {image if not record[image] else 'landmark'} named; fill the cell.")
     spacing = _numbers(path, record, line, ["spacing_mm"]) if record.get("spacing_mm") else None
     if spacing is not None and spacing[0] <= 0:
-        raise ValueError(f"{path}: {line}: spacing_mm is {record['spacing_mm']}; expected a positive size in mm.")
+        raise ValueError(f"{path}: {line}: spacing_mm is {spacing[0]:g}; expected a positive size in mm.")
     radius = _numbers(path, record, line, ["radius_mm"]) if record.get("radius_mm") else None
     if radius is not None and radius[0] < 0:
-        raise ValueError(f"{path}: {line}: radius_mm is {record['radius_mm']}; expected a radius in mm of 0 or more.")
+        raise ValueError(f"{path}: {line}: radius_mm is {radius[0]:g}; expected a radius in mm of 0 or more.")
     return LandmarkRow(
         image=record[image].replace("\\", "/"),
         landmark=record["landmark"],
@@ -178,7 +167,7 @@ def _region(
     lengths, directions = axes[:, 0], axes[:, 1:]
     turned = (directions @ directions.T - torch.eye(len(axes))).abs().amax()
     if not bool((lengths >= 0).all() & (turned <= DIRECTION_TOLERANCE)):
-        shown = ", ".join(f"{name}={record[name]!r}" for name in names)
+        shown = ", ".join(f"{name}={quoted(record[name])}" for name in names)
         raise ValueError(
             f"{path}: {line}: {shown}; expected lengths of semi-axes in mm of 0 or more, and directions of length 1 at "
             "right angles to each other."
@@ -197,7 +186,7 @@ def _numbers(path: Path, record: dict[str, str], line: str, columns: Sequence[st
     except ValueError:
         values = (float("nan"),)
     if not all(abs(value) < float("inf") for value in values):
-        shown = ", ".join(f"{name}={cell!r}" for name, cell in cells.items())
+        shown = ", ".join(f"{name}={quoted(cell)}" for name, cell in cells.items())
         raise ValueError(f"{path}: {line}: {shown}; expected numbers, or all empty for a missing landmark.")
     return values
 

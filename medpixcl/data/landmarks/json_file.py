@@ -12,10 +12,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from medpixcl._json import parsed_json
 from medpixcl.data.atomic import write_text_atomically
-from medpixcl.data.landmarks.row import LandmarkRow
+from medpixcl.data.landmarks.row import LandmarkRow, finite_numbers
 from medpixcl.data.landmarks.table import ImageLandmarks
-from medpixcl.data.landmarks.text import utf8_text
+from medpixcl.data.text import utf8_text
 
 FORMAT = "medpixcl landmarks"
 _HEADER = {"format": FORMAT, "version": 1, "frame": "LPS", "unit": "mm"}
@@ -35,12 +36,12 @@ def read_json_rows(path: Path) -> list[LandmarkRow]:
     """
     text = utf8_text(path)
     try:
-        content = json.loads(text)
+        content = parsed_json(text)
         if any(content[key] != value for key, value in _HEADER.items()):
             raise ValueError
         pairs = [(str(one["image"]), record) for one in content["images"] for record in one["landmarks"]]
         return [_row(image, record, f"landmark {number}") for number, (image, record) in enumerate(pairs, start=1)]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(
             f"{path} is no landmark file of medpixcl, or is damaged: see docs/guide/landmark_files.md for its fields."
         ) from None
@@ -74,17 +75,19 @@ def _number(cell: str) -> float | str | None:
 
 
 def _row(image: str, record: dict[str, Any], line: str) -> LandmarkRow:
-    px, mm = (None if record[unit] is None else tuple(float(value) for value in record[unit]) for unit in ("px", "mm"))
-    radius = None if record.get("radius_mm") is None else float(record["radius_mm"])
-    if not all(math.isfinite(value) for value in (*(px or ()), *(mm or ()), radius or 0.0)):
+    px, mm = (None if record[unit] is None else tuple(record[unit]) for unit in ("px", "mm"))
+    radius = record.get("radius_mm")
+    if not all(finite_numbers(position, 2, 3) for position in (px, mm) if position is not None):
+        raise ValueError
+    if radius is not None and not (finite_numbers([radius]) and radius >= 0):
         raise ValueError
     return LandmarkRow(
         image=image,
         landmark=str(record["landmark"]),
         line=line,
-        px=px,
-        mm=mm,
+        px=px and tuple(map(float, px)),
+        mm=mm and tuple(map(float, mm)),
         scored=record.get("score") is not None,
-        radius_mm=radius,
+        radius_mm=None if radius is None else float(radius),
         flag=str(record.get("flag") or ""),
     )

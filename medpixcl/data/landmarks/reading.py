@@ -1,11 +1,11 @@
 """Read landmark files: CSV, JSON, COCO, Slicer ``.mrk.json`` and ``.fcsv``, DICOM SR, or a folder of them."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+from medpixcl._json import parsed_json
 from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.coco import read_coco_rows
 from medpixcl.data.landmarks.csv_file import read_csv_rows
@@ -14,8 +14,8 @@ from medpixcl.data.landmarks.row import LandmarkRow
 from medpixcl.data.landmarks.slicer import read_fcsv_rows, read_markups_rows
 from medpixcl.data.landmarks.sr_reading import is_report, read_sr_rows
 from medpixcl.data.landmarks.table import LandmarkFile
-from medpixcl.data.landmarks.text import utf8_text
 from medpixcl.data.paths import checked_path
+from medpixcl.data.text import utf8_text
 from medpixcl.limits import regular_file
 
 Reader = Callable[[Path], list[LandmarkRow]]
@@ -97,7 +97,7 @@ def _reader(file: Path) -> Reader | None:
 
 def _own_or_coco(file: Path) -> Reader | None:
     try:
-        content = json.loads(utf8_text(file))
+        content = parsed_json(utf8_text(file))
     except ValueError:
         return None
     if not isinstance(content, dict) or "markups" in content:

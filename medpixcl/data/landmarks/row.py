@@ -1,6 +1,9 @@
 """One landmark of one image as a file holds it."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from medpixcl.data.landmarks.same_image import MarkedOn
 
@@ -42,3 +45,16 @@ class LandmarkRow:
     px_rounding: float = 0.0
     mm_rounding: float = 0.0
     flag: str = ""
+
+
+def finite_numbers(values: Sequence[Any], fewest: int = 0, most: int | None = None) -> bool:
+    """True if all values of a position are finite numbers, and they are so many.
+
+    Args:
+        values: Values as a file holds them.
+        fewest: Least number of them.
+        most: Largest number of them; None allows any.
+    """
+    if len(values) < fewest or (most is not None and len(values) > most):
+        return False
+    return all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in values)

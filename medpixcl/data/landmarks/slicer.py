@@ -17,12 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from medpixcl._json import parsed_json
 from medpixcl.coordinates import flip_ras_lps
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.identity import image_stem
-from medpixcl.data.landmarks.row import LandmarkRow
+from medpixcl.data.landmarks.row import LandmarkRow, finite_numbers
 from medpixcl.data.landmarks.table import positions_lps_mm
-from medpixcl.data.landmarks.text import require_unique, utf8_text
+from medpixcl.data.text import quoted, require_unique, shown, utf8_text
 from medpixcl.landmarks.points import LandmarkSet
 
 _SCHEMA = (
@@ -55,10 +56,10 @@ def read_document(path: Path, kinds: tuple[str, ...]) -> list[dict[str, Any]]:
     """
     text = utf8_text(path)
     try:
-        markups = json.loads(text)["markups"]
+        markups = parsed_json(text)["markups"]
         wanted = [one for one in markups if one["type"] in kinds]
         well_formed = all(isinstance(point, dict) for one in wanted for point in one.get("controlPoints", []))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         well_formed = False
     if not well_formed:
         raise ValueError(f"{path} is not a Slicer Markups file; save the markups as .mrk.json.")
@@ -176,11 +177,13 @@ def markup_rows(path: Path, one: dict[str, Any]) -> list[LandmarkRow]:
     frame = _frame(path, str(one.get("coordinateSystem", "LPS")))
     unit = one.get("coordinateUnits", "mm")
     if unit not in ("mm", ["mm", "UCUM", "millimeter"]):
-        raise ValueError(f"{path} has positions in {unit!r}; expected mm.")
+        raise ValueError(f"{path} has positions in {quoted(unit)}; expected mm.")
     rows = []
     for number, point in enumerate(one.get("controlPoints", []), start=1):
-        defined = point.get("positionStatus", "defined") == "defined"
-        row = _row(path, f"point {number}", point.get("label"), point.get("position") if defined else None, frame)
+        position = point.get("position") if point.get("positionStatus", "defined") == "defined" else None
+        if position is not None and not (isinstance(position, list) and finite_numbers(position)):
+            raise ValueError(f"{path}: point {number} lies at {quoted(position)}; expected three numbers.")
+        row = _row(path, f"point {number}", point.get("label"), position, frame)
         remarks = str(point.get("description", "")).split("; ")
         scored = remarks[0].startswith(_SCORE)
         rows.append(replace(row, scored=scored, flag=remarks[-1] if scored and len(remarks) > 1 else ""))
@@ -189,7 +192,7 @@ def markup_rows(path: Path, one: dict[str, Any]) -> list[LandmarkRow]:
 
 def _frame(path: Path, name: str) -> str:
     if name not in _FRAMES:
-        raise ValueError(f"{path} has positions in the frame {name!r}; expected LPS or RAS.")
+        raise ValueError(f"{path} has positions in the frame {quoted(name)}; expected LPS or RAS.")
     return _FRAMES[name]
 
 
@@ -203,6 +206,6 @@ def _row(path: Path, line: str, label: object, position: list[Any] | None, frame
         except (TypeError, ValueError):
             values = torch.full((1, 1), torch.nan)
         if values.shape != (1, 3) or not values.isfinite().all():
-            raise ValueError(f"{path}: {line} ({label}) lies at {position}; expected three numbers.")
+            raise ValueError(f"{path}: {line} ({shown(label)}) lies at {quoted(position)}; expected three numbers.")
         lps = tuple((flip_ras_lps(values) if frame == "RAS" else values)[0].tolist())
     return LandmarkRow(image=image_stem(path.name), landmark=label.strip(), line=line, mm=lps)

@@ -22,6 +22,7 @@ from medpixcl.data.landmarks.slicer import (
     read_document,
     write_document,
 )
+from medpixcl.data.text import quoted
 from medpixcl.landmarks.points import LandmarkSet
 
 _COUNTS = {"Line": 2, "Angle": 3}
@@ -96,9 +97,11 @@ def read_figures(path: str | PathLike[str]) -> dict[str, list[LandmarkRow]]:
         name = str(one.get("name") or f"{one['type']} {number}")
         rows = markup_rows(path, one)
         if len(rows) != _COUNTS[one["type"]]:
-            raise ValueError(f"{path}: {one['type']} {name!r} has {len(rows)} points; expected {_COUNTS[one['type']]}.")
+            raise ValueError(
+                f"{path}: {one['type']} {quoted(name)} has {len(rows)} points; expected {_COUNTS[one['type']]}."
+            )
         if name in found:
-            raise ValueError(f"{path} holds two figures named {name!r}; give each its own name.")
+            raise ValueError(f"{path} holds two figures named {quoted(name)}; give each its own name.")
         found[name] = rows
     if not found:
         raise ValueError(f"{path} holds no Line and no Angle; expected one.")

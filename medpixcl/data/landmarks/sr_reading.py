@@ -4,10 +4,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medpixcl.data.dicom_header import is_dicom, quiet, read_dataset, read_header
+from medpixcl.data.dicom_header import is_dicom, read_dataset, read_header, readable
 from medpixcl.data.identity import image_stem
-from medpixcl.data.landmarks.row import LandmarkRow
+from medpixcl.data.landmarks.row import LandmarkRow, finite_numbers
 from medpixcl.data.landmarks.same_image import MarkedOn
+from medpixcl.data.pixels import ImageFileError
+from medpixcl.data.text import shown
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -34,10 +36,10 @@ def read_sr_rows(path: Path) -> list[LandmarkRow]:
     """
     if not is_report(path):
         raise ValueError(f"{path} is no DICOM structured report; expected one with landmarks.")
-    with quiet(path):
+    with readable(path, "is a damaged DICOM report"):
         groups = [one for one in _items(read_dataset(path, stop_before_pixels=True)) if _concept(one) == _GROUP]
         if not groups:
-            raise ValueError(f"{path} is a DICOM report without measurement groups; expected landmarks (TID 1500).")
+            raise ImageFileError(path, "is a DICOM report without measurement groups; expected landmarks (TID 1500).")
         return [_row(path, group, f"group {number}") for number, group in enumerate(groups, start=1)]
 
 
@@ -57,16 +59,19 @@ def _row(path: Path, group: "Dataset", line: str) -> LandmarkRow:
     items = list(_items(group))
     name = next((str(item.TextValue).strip() for item in items if _concept(item) == _NAME and "TextValue" in item), "")
     if not name:
-        raise ValueError(f"{path}: {line} has no Tracking Identifier; it names the landmark.")
+        raise ImageFileError(path, f"{line} has no Tracking Identifier; it names the landmark.")
     drawn = [item for item in items if item.get("ValueType") in ("SCOORD", "SCOORD3D")]
     if not drawn:
         return LandmarkRow(image=image_stem(path.name), landmark=name, line=line)
     if len(drawn) > 1 or drawn[0].get("GraphicType") != "POINT":
         kinds = ", ".join(str(item.get("GraphicType")) for item in drawn)
-        raise ValueError(f"{path}: {line} ({name}) is drawn as {kinds}; expected one POINT.")
+        raise ImageFileError(path, f"{line} ({shown(name)}) is drawn as {shown(kinds)}; expected one POINT.")
     values = tuple(float(value) for value in drawn[0].GraphicData)
+    flat = drawn[0].ValueType == "SCOORD"
+    if not finite_numbers(values, *((2, 2) if flat else (3, 3))):
+        raise ImageFileError(path, f"{line} ({shown(name)}) has no position of {2 if flat else 3} numbers.")
     image, marked_on = image_stem(path.name), _marked_on(drawn[0])
-    if drawn[0].ValueType == "SCOORD3D":
+    if not flat:
         return LandmarkRow(image=image, landmark=name, line=line, mm=values, marked_on=marked_on)
     pixels = tuple(value - _HALF_PIXEL for value in values)
     return LandmarkRow(image=image, landmark=name, line=line, px=pixels, marked_on=marked_on)

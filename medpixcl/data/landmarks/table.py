@@ -19,6 +19,7 @@ from medpixcl.data.landmarks.row import LandmarkRow
 from medpixcl.data.landmarks.same_image import MarkedOn, why_another_image
 from medpixcl.data.landmarks.two_positions import why_apart, why_unlike
 from medpixcl.data.pixels import MissingSpacingError
+from medpixcl.data.text import quoted
 from medpixcl.landmarks.points import LandmarkSet, in_plane, outside_image
 
 
@@ -85,10 +86,7 @@ class LandmarkFile:
         for row in rows:
             of_image = self._rows.setdefault(row.image, {})
             if (first := of_image.setdefault(row.landmark, row)) is not row:
-                raise ValueError(
-                    f"{self.path}: {row.line}: landmark {row.landmark!r} of {row.image!r} stands at {first.line} "
-                    "already; keep one of the two."
-                )
+                raise ValueError(f"{self._place(row)} stands at {first.line} already; keep one of the two.")
         self._keys = ImageKeys(self.path, self._rows)
         self.names = tuple(dict.fromkeys(name for of_image in self._rows.values() for name in of_image))
 
@@ -219,17 +217,18 @@ class LandmarkFile:
             self._require_one_place(row, reason)
         return voxel
 
+    def _place(self, row: LandmarkRow) -> str:
+        """A landmark, for a message."""
+        return f"{self.path}: {row.line}: landmark {quoted(row.landmark)} of {quoted(row.image)}"
+
     def _require_one_place(self, row: LandmarkRow, why_not: str | None) -> None:
         if why_not is not None:
-            raise ValueError(f"{self.path}: {row.line}: landmark {row.landmark!r} of {row.image!r} {why_not}")
+            raise ValueError(f"{self._place(row)} {why_not}")
 
     def _coordinates(self, row: LandmarkRow, position: tuple[float, ...], dims: int) -> Tensor:
         values = in_plane(position, dims)
         if len(values) != dims:
-            raise ValueError(
-                f"{self.path}: {row.line}: landmark {row.landmark!r} of {row.image!r} lies at {values}; "
-                f"expected {dims} coordinates for a {dims}D image."
-            )
+            raise ValueError(f"{self._place(row)} lies at {values}; expected {dims} coordinates for a {dims}D image.")
         return torch.tensor(values, dtype=torch.float64)
 
     def _require_same_image(self, rows: Iterable[LandmarkRow], image: Path, shape: tuple[int, ...]) -> None:
@@ -238,14 +237,14 @@ class LandmarkFile:
             first.setdefault(row.marked_on, row)
         for marked_on, row in first.items():
             if marked_on is not None and (reason := why_another_image(marked_on, image, shape)) is not None:
-                raise ValueError(f"{self.path}: {row.line}: landmark {row.landmark!r} {reason}")
+                raise ValueError(f"{self.path}: {row.line}: landmark {quoted(row.landmark)} {reason}")
 
     def _require_inside(self, points: LandmarkSet, image: str, shape: Sequence[int], note: str | None) -> None:
         for index in outside_image(points.voxels, shape).nonzero().flatten().tolist():
             position = ", ".join(f"{value:.1f}" for value in points.voxels[index].tolist())
             row = self._rows[image][points.names[index]]
             raise ValueError(
-                f"{self.path}: {row.line}: landmark {row.landmark!r} of {image!r} lies at voxel ({position}), outside "
+                f"{self._place(row)} lies at voxel ({position}), outside "
                 f"the image of size {tuple(shape)}; {note or 'check spacing, orientation and axis order.'}"
             )
 
