@@ -17,13 +17,11 @@ from tests.data.dicom_files import write_series
 from tests.data.scanned import picture, reasons
 
 
-def deadly(path: Path) -> Path:
-    """An NRRD whose ``kinds`` are longer than SimpleITK's buffer for them: reading it is a segmentation fault."""
+def deadly(path: Path, modules: Path) -> None:
+    """A NRRD, and in a folder of modules a SimpleITK that ends the process on it, as a bug of the real one would."""
     SimpleITK.WriteImage(SimpleITK.Image([4, 4, 4], SimpleITK.sitkUInt8), str(path))
-    header, pixels = path.read_bytes().split(b"\n\n", 1)
-    lines = [b"kinds: " + b"domain" * 300 if line.startswith(b"kinds:") else line for line in header.split(b"\n")]
-    path.write_bytes(b"\n".join(lines) + b"\n\n" + pixels)
-    return path
+    modules.mkdir()
+    (modules / "SimpleITK.py").write_text("import os\n\n\ndef ReadImage(path):\n    os.kill(os.getpid(), 11)\n")
 
 
 @pytest.fixture
@@ -38,9 +36,12 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def test_any_number_of_processes_gives_one_manifest_and_a_crash_costs_one_file(folder: Path) -> None:
+def test_any_number_of_processes_gives_one_manifest_and_a_crash_costs_one_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = scan(folder, spacing_mm=1.0)
-    deadly(folder / "p2" / "deadly.nrrd")
+    deadly(folder / "p2" / "deadly.nrrd", tmp_path / "modules")
+    monkeypatch.syspath_prepend(tmp_path / "modules")  # for the reading process, which takes the path of this one
     (folder / "p2" / "pattern.mhd").write_text("ObjectType = Image\nNDims = 3\nElementDataFile = s%02d.raw 1 8 1\n")
     apart = scan(folder, spacing_mm=1.0, workers=1)
     assert here.training == apart.training
