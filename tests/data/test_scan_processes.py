@@ -21,7 +21,7 @@ def deadly(path: Path, modules: Path) -> None:
     """A NRRD, and in a folder of modules a SimpleITK that ends the process on it, as a bug of the real one would."""
     SimpleITK.WriteImage(SimpleITK.Image([4, 4, 4], SimpleITK.sitkUInt8), str(path))
     modules.mkdir()
-    (modules / "SimpleITK.py").write_text("import os\n\n\ndef ReadImage(path):\n    os.kill(os.getpid(), 11)\n")
+    (modules / "SimpleITK.py").write_text("import os\n\n\ndef __getattr__(name):\n    os.kill(os.getpid(), 11)\n")
 
 
 @pytest.fixture
