@@ -1,6 +1,7 @@
 """``python -m tests.fuzz``: damaged inputs for every reader, for an hour or a number of inputs."""
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections import Counter
@@ -34,11 +35,13 @@ def campaign(readers: list[Reader], asked: argparse.Namespace) -> tuple[Counter[
     faults: Counter[str] = Counter()
     begun = time.monotonic()
     done, worker = 0, Worker(asked.seed)
-    while done < asked.cases if asked.cases else time.monotonic() - begun < asked.seconds:
-        reader, number = readers[done % len(readers)], done // len(readers)
-        done += 1
+    for turn in itertools.count():
+        if done >= asked.cases if asked.cases else time.monotonic() - begun > asked.seconds:
+            break
+        reader, number = readers[turn % len(readers)], turn // len(readers)
         if reader in COMMANDS and number % SHARE_OF_COMMANDS and len(readers) > len(COMMANDS):
             continue
+        done += 1
         fault, content = worker.judged(reader, number)
         if fault is not None:
             faults[f"{reader.name} {fault}"] += 1

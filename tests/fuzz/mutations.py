@@ -176,7 +176,7 @@ def _unlike(value: Any, random: Random) -> Any:
         spoilt = flat.reshape(value.shape).to(value.dtype)
         return random.choice((spoilt, value[None], value.flatten()[:1], value.long(), value.bool()))
     if isinstance(value, int | float) and random.random() < 0.6:
-        return random.choice((-value, value * 1e6, 0, -1, 10**400, math.nan, math.inf, str(value), [value]))
+        return random.choice((-value, value * 10**6, 0, -1, 10**400, math.nan, math.inf, str(value), [value]))
     return copy.deepcopy(random.choice(ODD))
 
 
