@@ -16,13 +16,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda one: one.name)
 def test_damaged_inputs(reader: Reader, inputs: Inputs) -> None:
-    check(reader, 6, inputs)
+    check(reader, 4, inputs)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", COMMANDS, ids=lambda one: one.name)
 def test_damaged_inputs_of_commands(reader: Reader, inputs: Inputs) -> None:
-    check(reader, 6, inputs)
+    check(reader, 4, inputs)
 
 
 def check(reader: Reader, number: int, inputs: Inputs) -> None:

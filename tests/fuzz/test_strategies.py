@@ -18,7 +18,7 @@ from tests.fuzz.mutations import mutated_json
 from tests.fuzz.readers import READERS, Reader
 
 EXAMPLES = settings(
-    max_examples=60, deadline=None, derandomize=True, database=None,
+    max_examples=25, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 COLUMNS = ("image", "volume", "landmark", "x_px", "y_px", "z_px", "x_mm", "y_mm", "z_mm", "spacing_mm", "score", "flag")
@@ -79,7 +79,7 @@ def test_any_landmark_json(content: object, case: Path) -> None:
 
 @pytest.mark.parametrize("reader", JSON_READERS, ids=lambda one: one.name)
 def test_any_json(reader: Reader, case: Path) -> None:
-    @settings(EXAMPLES, max_examples=20)
+    @settings(EXAMPLES, max_examples=8)
     @given(content=VALUES)
     def check(content: object) -> None:
         (case / "file.json").write_text(json.dumps(content))
