@@ -177,7 +177,7 @@ class ImageList(Images):
     def _base(self) -> Path:
         base = Path(os.path.normpath(Path(self.manifest.base_dir).absolute()))
         listed = [Path(first_file(entry)) for _, entry in self.manifest.listed()]
-        images = [image for image in listed if image.exists()]
+        images = [image for image in listed if os.path.exists(image)]  # noqa: PTH110 - of any length
         if all(image.is_relative_to(base) for image in images):
             return base.parent if base in images else base  # a series is the folder of its files
         return Path(os.path.commonpath([image.parent for image in images]))
@@ -211,7 +211,7 @@ class ImageList(Images):
         if self.spatial_dims is not None and dims not in (0, self.spatial_dims):
             return f"has {dims} spatial axes; the network takes {self.spatial_dims}."
         files = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
-        missing = next((Path(file).name for file in files if not Path(file).exists()), None)
+        missing = next((Path(file).name for file in files if not os.path.exists(file)), None)  # noqa: PTH110 - of any length
         return None if missing is None else f"{missing} does not exist."
 
 

@@ -79,7 +79,7 @@ def _check_values(path: Path, place: str, entry: dict[str, Any]) -> None:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
+    return isinstance(value, str) and value != "" and "\0" not in value
 
 
 def _is_image(value: object) -> bool:

@@ -16,6 +16,8 @@ from medpixcl.limits import special_kind
 
 ITK_SUFFIXES = (*NRRD_SUFFIXES, *METAIMAGE_SUFFIXES)
 MINC_SUFFIX = ".mnc"
+_LARGEST_DIRECTION = 1e6
+"""Bound of the directions of axes, unit vectors as a rule: ITK inverts larger ones without end."""
 _MINC_1 = b"CDF"
 
 
@@ -40,6 +42,8 @@ def read_itk(path: Path, spacing_mm: SpacingMM | None = None) -> Pixels:
         reader.ReadImageInformation()
         channels = reader.GetNumberOfComponents()
         check_voxels(path, reader.GetSize() + ((channels,) if channels > 1 else ()))
+        if not (np.abs(reader.GetDirection()) < _LARGEST_DIRECTION).all():
+            raise ImageFileError(path, "has an affine that cannot be inverted; set its spacing and orientation.")
         image = reader.Execute()
     except RuntimeError as error:
         if np.isnan(header.sizes).any() and "spacing" in str(error):

@@ -79,6 +79,24 @@ def test_axes_of_metaimage(axes: str, tmp_path: Path) -> None:
         read_image(path)
 
 
+def test_directions_that_itk_inverts_for_ever(tmp_path: Path) -> None:
+    path = inputs.volume("a.mha")(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"0 0 1\n", b"0 1e308 1\n", 1))
+    with pytest.raises(ImageFileError, match="has an affine that cannot be inverted"):
+        read_image(path)
+
+
+def test_long_names_in_manifests(tmp_path: Path) -> None:
+    """No file system has them; the image is missing, and the others are searched."""
+    inputs.manifest("m.json")(tmp_path)
+    content = json.loads((tmp_path / "m.json").read_text())
+    content["training"].append({"image": "x" * 5000})
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    images = ImageList(tmp_path / "m.json")
+    assert len(images.datalist) == 2
+    assert any(reason.endswith("does not exist.") for reason in images.rejected.values())
+
+
 def test_decoder_that_panics(tmp_path: Path) -> None:
     """pylibjpeg-rle is written in Rust; what it raises is no Exception."""
     path = inputs.dicom("MR_small_RLE.dcm")(tmp_path)
@@ -97,6 +115,7 @@ def test_decoder_that_panics(tmp_path: Path) -> None:
         {"settings": [1]},
         {"name": 5},
         *({"training": [{"image": "a.png", key: value}]} for key, value in [
+            ("image", "nul\0l"), ("image", ["a", ""]),
             ("spacing_mm", "1"), ("spacing_mm", [1, math.nan]), ("spacing_mm", True), ("shape", 3), ("shape", [None]),
             ("split", 1), ("duplicate_group", []), ("sha256", 5), ("exogenous", ["a"]), ("label", 1.5), ("stamp", {}),
         ]),
