@@ -27,6 +27,8 @@ _MM_PER_UNIT = {
     "cm": 10.0, "centimeter": 10.0,
     "m": 1000.0, "meter": 1000.0,
 }  # fmt: skip
+_LONGEST_NAME = 255
+"""Number of characters of the longest name of a file."""
 _AXES = re.compile(r"\s*[=:]\s*[1-9]\s*$")
 """What may follow NDims in a MetaImage: ITK's reader has room for ten axes, and does not count."""
 _NRRD_FIELDS = frozenset((
@@ -157,6 +159,8 @@ def _one_data_file(path: Path, place: str) -> str | None:
     place = place.strip()
     if not place or place.upper() == "LOCAL":
         return None
+    if len(place) > _LONGEST_NAME or "\0" in place:
+        raise ImageFileError(path, f"names {quoted(place)} as the file of its voxels, which no file can be called.")
     if place.upper().split()[0] == "LIST" or re.search(r"%\d*d", place):
         raise ImageFileError(path, f"spreads its voxels over several files ({place}); save it as one .nii.gz or .nrrd.")
     for kind in (PurePosixPath, PureWindowsPath):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pydicom
@@ -83,6 +84,15 @@ def test_directions_that_itk_inverts_for_ever(tmp_path: Path) -> None:
     path = inputs.volume("a.mha")(tmp_path)
     path.write_bytes(path.read_bytes().replace(b"0 0 1\n", b"0 1e308 1\n", 1))
     with pytest.raises(ImageFileError, match="has an affine that cannot be inverted"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.mha", "a.mhd", "a.nhdr"])
+def test_long_names_of_files_of_voxels(name: str, tmp_path: Path) -> None:
+    path = inputs.volume(name)(tmp_path)
+    content = re.sub(rb"(ElementDataFile =|data file:) \S+", rb"\1 " + b"9" * 400, path.read_bytes())
+    path.write_bytes(content)
+    with pytest.raises(ImageFileError, match=r"a\.\w+: (names|has a line)"):
         read_image(path)
 
 
