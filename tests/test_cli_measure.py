@@ -331,6 +331,7 @@ def test_pixels_without_size(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert float(found["AFH"]) == pytest.approx(expected(face(0))["AFH"], abs=6e-4)
 
 
+@pytest.mark.slow
 def test_millimetres_without_pixels_need_the_size_to_be_drawn(tmp_path: Path) -> None:
     """Slicer keeps mm only: measured as they are; drawn when the size of the picture's pixels is known."""
     points = [

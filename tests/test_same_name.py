@@ -126,6 +126,7 @@ def test_measure_draws_each_patient(tmp_path: Path) -> None:
     assert all(page.count(f"{patient}/ceph.png") == 2 for patient in PATIENTS)  # in the table, below the tracing
 
 
+@pytest.mark.slow
 def test_measure_takes_the_pixel_size_of_each_patient(tmp_path: Path) -> None:
     """Landmarks in pixels, pictures that do not say their pixel size, and a manifest elsewhere that does."""
     for patient in PATIENTS:

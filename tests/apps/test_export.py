@@ -57,6 +57,7 @@ def test_torch_export(dims: int, tmp_path: Path) -> None:
     assert (landmarks(network, found) - landmarks(network, wanted)).abs().max() < 0.01
 
 
+@pytest.mark.slow
 def test_torchscript(tmp_path: Path) -> None:
     """Of any size, in a process without the hook."""
     command = [sys.executable, "-m", "tests.apps.script_export", str(tmp_path)]

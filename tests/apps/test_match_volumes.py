@@ -131,6 +131,7 @@ class TestCommands:
         assert medpixcl("match", *self.words(folder), "--unlabelled", learnt, *WORDS, "-o", tmp_path / "again") == 0
         assert rows(tmp_path / "first") == rows(tmp_path / "again")
 
+    @pytest.mark.slow
     def test_calibrate_then_match(self, folder: Path, tmp_path: Path) -> None:
         write_landmark_phantoms(tmp_path / "images", 12, SHAPE)  # ten examples, a template and a first detour
         words = [*self.words(tmp_path / "images"), "--set", "longest_side=16", "--set", "overlays=false"]

@@ -166,7 +166,7 @@ def test_initialises_without_data(dims: int, config: str, tmp_path: Path) -> Non
         assert made.check_properties() == []
 
 
-@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("upright", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_coarse_to_fine(upright: bool, tmp_path: Path) -> None:
     """Two stages into one folder of weights; refined landmarks lie within half a crop of the coarse ones.
 

@@ -39,6 +39,7 @@ def test_few_shot_curve_in_the_report(dims: int, tmp_path: Path) -> None:
     assert not any("o few-shot curve" in page or "other images" in page for page in pages)
 
 
+@pytest.mark.slow
 def test_settings_of_earlier_trainings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without `trained_on` beside the weights they detect as before, and no curve of theirs is drawn."""
     manifest = write_manifest(tmp_path / "data", 2)

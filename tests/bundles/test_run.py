@@ -92,7 +92,11 @@ def workflow(bundle: Path, kind: str, *names: str, **settings: Any) -> ConfigWor
     return made
 
 
-@pytest.mark.parametrize("bundle", [PRETRAINING, VOLUME_PRETRAINING], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "bundle",
+    [PRETRAINING, pytest.param(VOLUME_PRETRAINING, marks=pytest.mark.slow)],
+    ids=lambda path: path.name,
+)
 def test_train_then_evaluate(bundle: Path, tmp_path: Path) -> None:
     """The smoke configuration trains and keeps weights that load; evaluate measures those."""
     output = tmp_path / "out"

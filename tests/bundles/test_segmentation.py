@@ -212,6 +212,7 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path) -> None:
         train(manifest, tmp_path / "d", **{**common, "start_weights": str(tmp_path / "coarse.pt")})
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_label_maps_of_a_few_real_volumes(data_dir: Path, tmp_path: Path) -> None:
     """Hippocampus, head and body: more is found than by calling every voxel the class."""

@@ -10,7 +10,7 @@ from tests.dask_workers import one_killed, two_workers
 from tests.data.dicom_files import write_series
 from tests.data.scanned import picture
 
-NUMBER = 300
+NUMBER = 150
 
 
 @pytest.fixture(scope="module")

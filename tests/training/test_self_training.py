@@ -112,6 +112,7 @@ def corrupted_labels(data: Path, share: float) -> dict[str, Any]:
     return {"round": 0, "points": points, "weights": weights}
 
 
+@pytest.mark.slow
 def test_training_beats_wrong_pseudo_landmarks(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fifth of the labels is far off; after a round they are nearer to the truth, and so is the network."""
     start = corrupted_labels(phantoms, 0.2)

@@ -14,6 +14,7 @@ from tests.tiny import MATCHING, PRETRAINING, ROOT, checkpoint, medpixcl
 EXAMPLE = ROOT / "examples" / "hippocampus_3d.json"
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_hippocampi(data_dir: Path, tmp_path: Path) -> None:
     source, manifest, run = data_dir / "hippocampus_mr", tmp_path / "manifest.json", tmp_path / "run"
