@@ -296,9 +296,32 @@ def test_parts_give_the_files_of_one_run(
     other = refused(capsys, *words(data, output, "--num-parts", 3, weights=1))
     assert "part 0 in" in other
     assert "was made with other weights than this run" in other
+    (output / "parts" / "1-of-3" / "notes.txt").write_text("mine")
+    lines = output / "parts" / "0-of-3" / "run.jsonl"
+    kept = lines.read_bytes()
+    lines.write_bytes(b"")
+    assert "has lost the landmarks of 2 image(s); search it again with --overwrite" in refused(
+        capsys, *words(data, output, "--num-parts", 3, "--continue")
+    )
+    lines.write_bytes(kept)
     assert medpixcl(*words(data, output, "--num-parts", 3, "--continue")) == 0
+    assert "parts also holds what no part of this run wrote: it stays" in capsys.readouterr().out
+    assert (output / "parts" / "1-of-3" / "notes.txt").read_text() == "mine"
+    shutil.rmtree(output / "parts")
     assert_equal(output, undisturbed)
+    for more in (("--num-parts", 3), part(1)):  # a job that is queued again
+        assert medpixcl(*words(data, output, *more, "--continue")) == 0
+        assert "is finished, and nothing is left to do" in capsys.readouterr().out
     assert "holds a run already; give another folder" in refused(capsys, *words(data, output, *part(0)))
+
+
+def test_a_link_is_not_written_through(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    folder = tmp_path / "out" / "parts" / "0-of-2"
+    folder.mkdir(parents=True)
+    (folder / "run.jsonl").symlink_to(tmp_path / "mine.txt")
+    assert "run.jsonl is a link" in refused(capsys, *words(data, tmp_path / "out", *part(0, of=2)))
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_parts_with_images_that_fail(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -324,8 +347,8 @@ def test_parts_with_images_that_fail(data: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--part-id", 0), "part_id is 0, and no num_parts is given"),
-        (("--num-parts", 2, "--part-id", 2), "part_id is 2, and there are 2 parts, counted from 0"),
+        (("--part-id", 0), "--part-id 0 is no part: their number is unknown; give --num-parts"),
+        (("--num-parts", 2, "--part-id", 2), "--part-id 2 is no part: there are 2 parts, counted from 0"),
         (("--workers", 1, "--scheduler", "tcp://localhost:1"), "give one of them"),
     ],
 )

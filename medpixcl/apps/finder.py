@@ -297,7 +297,7 @@ class LandmarkFinder(ABC):
         """Find the landmarks anew with what a reader corrected; here they stay as they are."""
         return results
 
-    def __call__(self, image: Searchable, *, spacing_mm: SpacingMM | None = None) -> Landmarks:
+    def __call__(self, image: Searchable, spacing_mm: SpacingMM | None = None) -> Landmarks:
         """Find the landmarks in one image.
 
         With its templates a finder can be pickled, so that other processes call it, by any engine.

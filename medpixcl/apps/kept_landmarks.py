@@ -1,7 +1,7 @@
 """Landmarks of an image as plain data, in full precision: what a run keeps so that nothing is computed twice."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -26,10 +26,11 @@ class Kept:
         folder: Folder of the run; None keeps nothing.
         step: Name of the search among those of the run.
         images: Images of the run.
+        names: Names of the landmarks that are searched for.
     """
 
-    def __init__(self, folder: RunFolder | None, step: str, images: Images) -> None:
-        self._folder, self._step, self._images = folder, step, images
+    def __init__(self, folder: RunFolder | None, step: str, images: Images, names: Sequence[str]) -> None:
+        self._folder, self._step, self._images, self._names = folder, step, images, tuple(names)
         self._found = {} if folder is None else folder.lines.found.pop(step, {})
 
     def landmarks(self, source: str) -> Landmarks | None:
@@ -40,7 +41,8 @@ class Kept:
         """
         data = self._found.get(self._images.name(source))
         try:
-            return None if data is None else from_data(data, self._images, source)
+            one = None if data is None else from_data(data, self._images, source)
+            return one if one is None or one.names == self._names else None
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
             return None
 
@@ -85,6 +87,8 @@ def _require_whole(one: Landmarks) -> None:
         value = getattr(one, name)
         if value is not None and tuple(value.shape) != shape:
             raise ValueError(f"{name} has the shape {tuple(value.shape)}; expected {shape}")
+    if not bool(one.affine.isfinite().all()):
+        raise ValueError("the affine holds values that are not finite")
     columns = {tuple(extra) for extra in one.extras}
     texts = [*one.names, *one.flags, *(cell for extra in one.extras for pair in extra.items() for cell in pair)]
     if len(one.extras) not in (0, count) or len(columns) > 1 or not all(isinstance(text, str) for text in texts):

@@ -16,7 +16,7 @@ from medpixcl.apps.parts import PARTS_FOLDER, found_in_parts, part_folder, remov
 from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.regions import CALIBRATION_FILE, Regions
 from medpixcl.apps.results import Landmarks, Results, rejected_rows
-from medpixcl.apps.run_folder import FINISHED, Run, RunFolder
+from medpixcl.apps.run_folder import FINISHED, Run, RunFolder, finished_error
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.reading import REJECTED_TABLE
@@ -149,7 +149,7 @@ class Output:
         Raises:
             ValueError: If a part was made from other input.
         """
-        if self.num_parts is None or self.part_id is not None:
+        if self.num_parts is None or self.part_id is not None or self._is_finished:
             return {}
         return found_in_parts(self.folder, self.num_parts, self._described(results))
 
@@ -224,7 +224,7 @@ class Output:
                 self.draw_all(results, run)
             notes = run.finish(len(results.failed))
         if self.num_parts is not None:
-            remove_parts(self.folder, self.num_parts)
+            notes += remove_parts(self.folder, self.num_parts)
         results.notes += [note for note in notes if note not in results.notes]
         return not_written
 
@@ -270,11 +270,23 @@ class Output:
     def _require_free(self, run: Run) -> None:
         """Check that the folder may be written into, and that it has the parts that are to be put together."""
         self._run_folder.require_free(run, overwrite=self.overwrite, resume=self.resume)
-        if self.num_parts is not None and self.part_id is None:
+        if self.num_parts is None or self._is_finished:
+            return
+        if self.part_id is None:
             require_finished(self.folder, self.num_parts)
         whole = None if self.part_id is None or self.overwrite else RunFolder(self.folder).described()
         if whole is not None and whole["state"] == FINISHED:
+            if self.resume:
+                raise finished_error(self.folder, whole.get("failed") or 0)
             raise ValueError(f"the folder {self.folder} holds a run already; give another folder for parts of a run")
+
+    @property
+    def _is_finished(self) -> bool:
+        """Whether the run that is to go on has put its parts together before."""
+        if not self.resume or self.part_id is not None:
+            return False
+        run = self._run_folder.described()
+        return run is not None and run["state"] == FINISHED
 
     def _draws(self, results: Results) -> bool:
         """Whether the landmarks are drawn on every image."""
@@ -324,8 +336,10 @@ def _check_part(part_id: int | None, num_parts: int | None) -> None:
     if num_parts is not None and num_parts < 1:
         raise ValueError(f"num_parts is {num_parts}; expected at least 1")
     if part_id is not None and (num_parts is None or not 0 <= part_id < num_parts):
-        counted = "no num_parts is given" if num_parts is None else f"there are {num_parts} parts, counted from 0"
-        raise ValueError(f"part_id is {part_id}, and {counted}")
+        counted = f"there are {num_parts} parts, counted from 0"
+        if num_parts is None:
+            counted = "their number is unknown; give num_parts"
+        raise ValueError(f"part_id={part_id} is no part: {counted}")
 
 
 def _has_dicom(images: Images) -> bool:

@@ -5,12 +5,14 @@ Part 2 of 4 searches every fourth image from the third on. It keeps the landmark
 the parts together is to go on with a run whose images have all been searched.
 """
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from medpixcl.apps.run_folder import FINISHED, Run, RunFolder
+from medpixcl.apps.run_folder import FINISHED, LINES_FILE, Run, RunFolder
+from medpixcl.data.folder_lock import LOCK
+from medpixcl.data.result_folders import RUN_FILE
+from medpixcl.data.text import shown
 
 PARTS_FOLDER = "parts"
 
@@ -57,19 +59,40 @@ def found_in_parts(folder: Path, num_parts: int, run: Run) -> dict[str, dict[str
         part = RunFolder(part_folder(folder, number, num_parts))
         described = part.described() or {"run": "", "made_from": {}}
         if other := run.differences(described["made_from"]):
+            differ = " and other ".join(map(shown, other))
             raise ValueError(
-                f"part {number} in {part.folder} was made with other {' and other '.join(other)} than this run; give "
-                "what it was made with, or search it again with overwrite=True"
+                f"part {number} in {part.folder} was made with other {differ} than this run; give what it was made "
+                "with, or search it again with overwrite=True"
             )
         part.lines.read(described["run"], landmarks=True)
+        lost = described["images"] - (described.get("failed") or 0) - part.lines.done
+        if lost > 0:
+            raise ValueError(
+                f"part {number} in {part.folder} has lost the landmarks of {lost} image(s); search it again with "
+                "overwrite=True"
+            )
         for step, found in part.lines.found.items():
             all_found.setdefault(step, {}).update(found)
     return all_found
 
 
-def remove_parts(folder: Path, num_parts: int) -> None:
-    """Remove the folders of all parts, of a run that has taken them."""
+def remove_parts(folder: Path, num_parts: int) -> list[str]:
+    """Remove what the parts of a run have written, after the run has taken it.
+
+    Returns:
+        A note if other files lie there, which no part wrote.
+    """
     for number in range(num_parts):
-        shutil.rmtree(part_folder(folder, number, num_parts), ignore_errors=True)
-    with suppress(OSError):  # it holds something else
-        (folder / PARTS_FOLDER).rmdir()
+        part = part_folder(folder, number, num_parts)
+        if not any(place.is_symlink() for place in (part.parent, part)):
+            for name in (RUN_FILE, LINES_FILE, LOCK):
+                (part / name).unlink(missing_ok=True)
+            _remove_empty(part)
+    parts = folder / PARTS_FOLDER
+    _remove_empty(parts)
+    return [f"{parts} also holds what no part of this run wrote: it stays"] if parts.exists() else []
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it holds something else, or is not there
+        folder.rmdir()

@@ -211,7 +211,7 @@ class RunFolder:
                 f"was begun with, or {OVERWRITE}"
             )
         if earlier["state"] == FINISHED:
-            raise _finished(self.folder, earlier.get("failed") or 0)
+            raise finished_error(self.folder, earlier.get("failed") or 0)
 
     def described(self) -> dict[str, Any] | None:
         """Content of the run file; None if there is none."""
@@ -225,7 +225,7 @@ class RunFolder:
         known = isinstance(content, dict) and content.get("format") == RUN_FORMAT
         whole = known and all(isinstance(content.get(key), kind) for key, kind in _KINDS.items())
         if not whole or not isinstance(content.get(REMOVED, []), list) or content["state"] not in STATES:
-            raise ValueError(f"{file} is damaged, or not of this package; give another folder")
+            raise ValueError(f"{file} is damaged, or not of this package; give another folder, or remove this one")
         listed = {key: content.get(key) or [] for key in ("files", REMOVED)}
         return content | {key: [name for name in names if self._is_inside(name)] for key, names in listed.items()}
 
@@ -268,9 +268,12 @@ class RunFolder:
         """True for a path that leads nowhere else, by a link neither; the run file may have been changed."""
         if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             return False
-        if any(len(os.fsencode(part)) > LONGEST_NAME for part in PurePosixPath(name).parts):
+        try:
+            if any(len(os.fsencode(part)) > LONGEST_NAME for part in PurePosixPath(name).parts):
+                return False
+            return (self.folder / name).parent.resolve().is_relative_to(self.folder.resolve())
+        except (ValueError, OSError):  # no system has a file of this name
             return False
-        return (self.folder / name).parent.resolve().is_relative_to(self.folder.resolve())
 
     def _entries(self) -> list[Path]:
         """Files and folders in the folder, without hidden ones."""
@@ -297,7 +300,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _finished(folder: Path, failed: int) -> FinishedError:
+def finished_error(folder: Path, failed: int) -> FinishedError:
     """Error that says what is left to do in a folder whose run is finished."""
     if not failed:
         return FinishedError(f"the run in {folder} is finished, and nothing is left to do")

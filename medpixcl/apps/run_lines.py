@@ -43,8 +43,10 @@ class RunLines:
         """Lock the folder of the file, and open the file, for a block.
 
         Raises:
-            ValueError: If another process has locked it.
+            ValueError: If another process has locked it, or the file is a link or no file.
         """
+        if self._path.is_symlink() or (self._path.exists() and not self._path.is_file()):
+            raise ValueError(f"{self._path} is a link or no regular file, and would be written; remove it")
         with locked_folder(self._path.parent), self._path.open("a+b") as self._file:
             try:
                 yield

@@ -64,7 +64,7 @@ def search(
     Raises:
         ValueError, RuntimeError, OSError: If none of the images can be searched; the error of the first one.
     """
-    kept = Kept(place.folder, step, results.images)
+    kept = Kept(place.folder, step, results.images, results.names)
     known = {source: one for source in map(_source, items) if (one := kept.landmarks(source)) is not None}
     wanted = [item for item in items if _source(item) not in known]
     failed: list[Exception] = []

@@ -1,5 +1,6 @@
 """The workers of a Dask cluster: an existing one, or one on this machine."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -46,7 +47,8 @@ class DaskCluster:
     @property
     def number(self) -> int:
         """Number of the workers' threads."""
-        return max(1, sum(self.client.nthreads().values()))
+        with _in_one_sentence(self._address):
+            return max(1, sum(self.client.nthreads().values()))
 
     @cached_property
     def client(self) -> "distributed.Client":
@@ -57,7 +59,8 @@ class DaskCluster:
         """
         import distributed
 
-        return distributed.Client(self._address)
+        with _in_one_sentence(self._address):
+            return distributed.Client(self._address)
 
     def submit(self, function: Callable[..., _T], *arguments: Any, if_lost: Callable[[], _T]) -> "DaskWork[_T]":
         """Let a worker call a function.
@@ -71,7 +74,8 @@ class DaskCluster:
 
     def lend(self, thing: Any) -> "distributed.Future":
         """Send something that all the work needs to every worker, once."""
-        return self.client.scatter(thing, broadcast=True, hash=False)
+        with _in_one_sentence(self._address):
+            return self.client.scatter(thing, broadcast=True, hash=False)
 
     def close(self, tidy: Callable[[], None] | None = None) -> None:
         """End the connection; the workers stay.
@@ -108,16 +112,24 @@ class DaskWork(Generic[_T]):
         """
         import distributed
 
-        try:
-            return self._future.result()
-        except distributed.KilledWorker:
-            return self._if_lost()
-        except Exception as error:
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise OSError(
-                f"the Dask cluster at {self._address} failed: {said}; see that its scheduler is up, and that its "
-                "workers have the same version of medpixcl"
-            ) from error
+        with _in_one_sentence(self._address):
+            try:
+                return self._future.result()
+            except distributed.KilledWorker:
+                return self._if_lost()
+
+
+@contextmanager
+def _in_one_sentence(address: str) -> Iterator[None]:
+    """Turn whatever a cluster fails with into one sentence."""
+    try:
+        yield
+    except Exception as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise OSError(
+            f"the Dask scheduler {address} or its workers failed ({said}); see that it is up at this address, and that "
+            "its workers have the same version of medpixcl"
+        ) from error
 
 
 @contextmanager
@@ -169,7 +181,8 @@ def _started(workers: int) -> "distributed.LocalCluster":
     _require_dask()
     import distributed
 
-    return distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+    options = {"dashboard_address": None, "silence_logs": logging.ERROR}
+    return distributed.LocalCluster(n_workers=workers, threads_per_worker=1, **options)
 
 
 def _require_dask() -> None:

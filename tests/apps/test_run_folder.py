@@ -221,7 +221,7 @@ def test_writing_results(folder: Path, matcher: Matcher, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="begun with other images; give what it was begun with"):
         matcher.match(folder / "images", spacing_mm=1.0, output=output)
     (tmp_path / "out" / "run.json").write_text('{"run": 5}')
-    with pytest.raises(ValueError, match=r"run\.json is damaged, or not of this package; give another folder"):
+    with pytest.raises(ValueError, match=r"run\.json is damaged, or not of this package; give another folder, or"):
         other.write(tmp_path / "out", **BARE)
 
 
