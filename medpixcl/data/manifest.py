@@ -213,10 +213,11 @@ def json_line(content: dict[str, Any]) -> str:
 def _content(path: Path) -> Any:
     """JSON of a manifest; the entries of JSON Lines under their sections."""
     line = 0
+    regular_file(path)
     try:
         if path.suffix != LINES_SUFFIX:
-            return parsed_json(regular_file(path).read_text(encoding="utf-8-sig"))
-        with regular_file(path).open(encoding="utf-8-sig") as file:
+            return parsed_json(path.read_text(encoding="utf-8-sig"))
+        with path.open(encoding="utf-8-sig") as file:
             content: dict[str, Any] = {key: [] for key in (*SECTIONS, REJECTED)}
             for text in file:
                 line += 1

@@ -117,7 +117,7 @@ _CHECKS: dict[str, Check] = {
     "resampled_from": (_is_image, "the path of a series, or the list of its files"),
     "spacing_mm": (
         lambda value: _is_size(value) or (isinstance(value, list) and 0 < len(value) < 4 and all(map(_is_size, value))),
-        "a size in mm, or one for each of up to three axes",
+        "a positive size in mm, or one for each of up to three axes",
     ),
     "tolerance_mm": (_is_size, "a distance in mm"),
     "shape": (lambda value: isinstance(value, list) and all(map(_is_whole, value)), "a list of numbers of voxels"),

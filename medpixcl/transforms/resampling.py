@@ -32,7 +32,8 @@ def resampled(image: MetaTensor, spacing_mm: Sequence[float], sigma: Sequence[fl
         sigma: Standard deviation of the blur along each axis in voxels of the image; 0 leaves an axis alone.
 
     Returns:
-        The resampled image; its axes run as those of the image, whose first voxel is its first one.
+        The resampled image, of one value if the image has one alone. Its axes run as those of the image, and its first
+        voxel is the first one of the image.
     """
     spacing = Spacing(pixdim=spacing_mm, mode="bilinear", padding_mode="border")
     planned = spacing(image, lazy=True)
@@ -42,6 +43,8 @@ def resampled(image: MetaTensor, spacing_mm: Sequence[float], sigma: Sequence[fl
     if bool(((to_image[:-1, :-1] - torch.diag(steps)).abs() > _STRAIGHT * steps.abs()).any()):  # a sheared grid
         return spacing(MetaTensor(gaussian_blur(image.as_tensor(), sigma), meta=image.meta))
     values = image.as_tensor().float()
+    if bool(values.amin() == values.amax()):  # sums of rounded weights would make noise of it
+        return MetaTensor(values.flatten()[:1].repeat(len(values), *shape), meta={**image.meta, "affine": affine})
     for axis in sorted(range(len(shape)), key=lambda one: shape[one] / image.shape[1 + one]):
         positions = start[axis] + steps[axis] * torch.arange(shape[axis], dtype=torch.float64)
         values = _along(values, 1 + axis, *_taps(positions, image.shape[1 + axis], sigma[axis]))

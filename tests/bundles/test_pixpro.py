@@ -238,7 +238,9 @@ class TestBadInput:
     def test_negative_spacing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         manifest = write_manifest(tmp_path)
         manifest.write_text(manifest.read_text().replace("[1.0, 1.0]", "[1.0, -1.0]"))
-        assert "spacing_mm is [1.0, -1.0]; expected one positive number in mm" in self.fails(manifest, capsys)
+        assert "spacing_mm of entry 0 of training is [1.0, -1.0]; expected a positive size" in self.fails(
+            manifest, capsys
+        )
 
     def test_unknown_control(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         said = self.fails(write_manifest(tmp_path), capsys, "control=shufled")

@@ -271,7 +271,7 @@ def test_headers_that_itk_might_read_otherwise(tmp_path: Path) -> None:
     ]
     paths[1].write_text(paths[1].read_text().replace("= X", ": /etc/passwd"))
     long = nrrd(tmp_path / "long.nhdr", *["# comment" * 1000] * 12, "data file: /etc/passwd", content=b"")
-    with pytest.raises(ImageFileError, match="has a header of more than 100000 bytes"):
+    with pytest.raises(ImageFileError, match=r"lies outside of its folder|has a header of more than 100000 bytes"):
         read_image(long)
     for path in paths:
         with pytest.raises(ImageFileError, match=r"outside of its folder|expected once"):

@@ -56,3 +56,13 @@ def test_a_reversed_volume_needs_no_copy_of_its_size() -> None:
     before = kilobytes("VmRSS")
     resampled(image, [3.0] * 3, [1.0] * 3)
     assert (kilobytes("VmHWM") - before) * 1024 < image.numel() * 4
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 30), (1, 20, 18, 22)])
+def test_one_value_stays_one_value(shape: tuple[int, ...]) -> None:
+    """To the last bit: noise of rounding would be an image to what scales it."""
+    dims = len(shape) - 1
+    image = MetaTensor(torch.full(shape, 7.3), affine=torch.eye(dims + 1).double())
+    found = resampled(image, [1.7] * dims, [0.6] * dims)
+    assert found.unique().tolist() == pytest.approx([7.3])
+    assert len(found.unique()) == 1
