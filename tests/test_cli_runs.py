@@ -381,6 +381,7 @@ def test_dask_workers_give_the_files_of_one_run(
         assert "cut off" in line
     sentence = refused(capsys, *words(data, tmp_path / "late", "--scheduler", address))
     assert address in sentence
+    assert sentence.count("the Dask scheduler") == 1
 
 
 @pytest.mark.slow

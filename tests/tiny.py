@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,19 @@ def medpixcl(*arguments: object) -> int:
 def environment() -> dict[str, str]:
     """For processes of their own."""
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MEDPIXCL_BUNDLES": str(ROOT / "bundles")}
+
+
+def run_apart(*words: str, **variables: str) -> None:
+    """Run Python in a process of its own, which must end well within ten minutes."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=environment() | variables,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def assert_identical(found: Any, expected: Any) -> None:

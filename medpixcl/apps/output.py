@@ -149,9 +149,9 @@ class Output:
         Raises:
             ValueError: If a part was made from other input.
         """
-        if self.num_parts is None or self.part_id is not None or self._is_finished:
+        if self._merged_parts is None or self._is_finished:
             return {}
-        return found_in_parts(self.folder, self.num_parts, self._described(results))
+        return found_in_parts(self.folder, self._merged_parts, self._described(results))
 
     def check(self, results: Results) -> None:
         """Find the images and check all input before the search begins.
@@ -223,8 +223,8 @@ class Output:
             if draw:
                 self.draw_all(results, run)
             notes = run.finish(len(results.failed))
-        if self.num_parts is not None:
-            notes += remove_parts(self.folder, self.num_parts)
+        if self._merged_parts is not None:
+            notes += remove_parts(self.folder, self._merged_parts)
         results.notes += [note for note in notes if note not in results.notes]
         return not_written
 
@@ -261,19 +261,22 @@ class Output:
         return results.run
 
     @property
+    def _merged_parts(self) -> int | None:
+        """Number of the parts that this run puts together; None for a run without parts, and for a part."""
+        return self.num_parts if self.part_id is None else None
+
+    @property
     def _run_folder(self) -> RunFolder:
         """Folder of the run, or of its part."""
         if self.num_parts is None or self.part_id is None:
-            return RunFolder(self.folder, beside=[] if self.num_parts is None else [PARTS_FOLDER])
+            return RunFolder(self.folder, beside=[] if self._merged_parts is None else [PARTS_FOLDER])
         return RunFolder(part_folder(self.folder, self.part_id, self.num_parts))
 
     def _require_free(self, run: Run) -> None:
         """Check that the folder may be written into, and that it has the parts that are to be put together."""
         self._run_folder.require_free(run, overwrite=self.overwrite, resume=self.resume)
-        if self.num_parts is None or self._is_finished:
-            return
-        if self.part_id is None:
-            require_finished(self.folder, self.num_parts)
+        if self._merged_parts is not None and not self._is_finished:
+            require_finished(self.folder, self._merged_parts)
         whole = None if self.part_id is None or self.overwrite else RunFolder(self.folder).described()
         if whole is not None and whole["state"] == FINISHED:
             if self.resume:

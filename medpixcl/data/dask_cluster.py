@@ -47,8 +47,9 @@ class DaskCluster:
     @property
     def number(self) -> int:
         """Number of the workers' threads."""
+        client = self.client
         with _in_one_sentence(self._address):
-            return max(1, sum(self.client.nthreads().values()))
+            return max(1, sum(client.nthreads().values()))
 
     @cached_property
     def client(self) -> "distributed.Client":
@@ -74,8 +75,9 @@ class DaskCluster:
 
     def lend(self, thing: Any) -> "distributed.Future":
         """Send something that all the work needs to every worker, once."""
+        client = self.client
         with _in_one_sentence(self._address):
-            return self.client.scatter(thing, broadcast=True, hash=False)
+            return client.scatter(thing, broadcast=True, hash=False)
 
     def close(self, tidy: Callable[[], None] | None = None) -> None:
         """End the connection; the workers stay.

@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, run
 from medpixcl import Matcher
 from medpixcl.data.landmarks.reading import read_landmarks
 from medpixcl.data.phantoms import write_phantoms
-from tests.tiny import MATCHING, PRETRAINING, VOLUME_MATCHING, VOLUME_PRETRAINING, checkpoint, environment
+from tests.tiny import MATCHING, PRETRAINING, VOLUME_MATCHING, VOLUME_PRETRAINING, checkpoint, run_apart
 
 BUNDLES = {bundle.name: bundle for bundle in (PRETRAINING, MATCHING, VOLUME_PRETRAINING, VOLUME_MATCHING)}
 pytestmark = pytest.mark.filterwarnings(
@@ -63,15 +61,7 @@ def run_at_a_shell(bundle: Path, *names: str, **settings: object) -> None:
     files = [str(bundle / "configs" / f"{name}.json") for name in names]
     words = ["--config_file", str(files), "--bundle_root", str(bundle)]
     words += [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", *words],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_apart("-m", "monai.bundle", "run", *words)
 
 
 def inference_network(bundle: Path) -> torch.nn.Module:

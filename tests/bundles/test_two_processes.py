@@ -1,15 +1,13 @@
 """Every bundle that trains on several processes trains on two like on one with the same global batch."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.tiny import ROOT, environment
+from tests.tiny import ROOT, run_apart
 
 BUNDLES = sorted(path.parents[1] for path in (ROOT / "bundles").glob("*/configs/multi_gpu_train.json"))
 SETTINGS: dict[str, Any] = {
@@ -51,15 +49,7 @@ def train(bundle: Path, output: Path, processes: int, batch_size: int) -> list[d
     files = [str(bundle / "configs" / f"{name}.json") for name in names]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     words = ["-m", "monai.bundle", "run", "--config_file", str([*files, str(output / "tiny.json")])]
-    done = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), *words],
-        env=environment() | {"CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_apart(*(launcher if processes > 1 else []), *words, CUDA_VISIBLE_DEVICES="")
     return [torch.load(output / f"recorded-{rank}.pt") for rank in range(processes)]
 
 

@@ -1,7 +1,5 @@
 """Two processes train like one with the same global batch, by the bundle's own multi-process configuration."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ from tests.tiny import (
     PRETRAINING,
     TRAINING,
     checkpoint,
-    environment,
     pretrain,
+    run_apart,
     write_config,
     write_manifest,
 )
@@ -58,15 +56,7 @@ def run_two_processes(manifest: Path, output: Path, keys: str) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     bundle = ["-m", "monai.bundle", "run", "--config_file", str([str(file) for file in files])]
     root = ["--bundle_root", str(PRETRAINING), "--meta_file", str(PRETRAINING / "configs" / "metadata.json")]
-    done = subprocess.run(
-        [sys.executable, *launcher, *bundle, *root],
-        env=environment() | {"CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_apart(*launcher, *bundle, *root, CUDA_VISIBLE_DEVICES="")
 
 
 def test_two_processes_equal_one(keys: str, manifest: Path, tmp_path: Path) -> None:
