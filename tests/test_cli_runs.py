@@ -287,6 +287,10 @@ def test_parts_give_the_files_of_one_run(
     assert "lacks parts 1, 2 of 3, not begun or not finished; search with --part-id 1 first" in refused(
         capsys, *words(data, output, "--num-parts", 3)
     )
+    for otherwise in ((), ("--num-parts", 2), part(0, of=4)):
+        assert "parts holds parts of a run in 3 parts; give --num-parts 3 to go on with it" in refused(
+            capsys, *words(data, output, *otherwise)
+        )
     with signal_after(1, output / "parts" / "1-of-3", signal.SIGTERM):
         assert medpixcl(*words(data, output, *part(1))) == 143
     assert medpixcl(*words(data, output, *part(2))) == 0
@@ -339,6 +343,9 @@ def test_parts_with_images_that_fail(data: Path, tmp_path: Path, capsys: pytest.
         return given
 
     assert [medpixcl(*listed(output, *part(number, of=6))) for number in range(6)] == [0, 3, 0, 0, 0, 0]
+    capsys.readouterr()
+    assert medpixcl(*listed(output, *part(1, of=6), "--continue")) == 3
+    assert "1 image(s) could not be searched; mend them and give --overwrite" in capsys.readouterr().err
     assert medpixcl(*listed(output, "--num-parts", 6)) == 3
     assert medpixcl(*listed(whole)) == 3
     assert_equal(output, whole)

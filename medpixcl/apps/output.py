@@ -12,7 +12,14 @@ from monai.data import MetaTensor
 from medpixcl.apps.digests import path_digest, value_digest
 from medpixcl.apps.few_shot import few_shot_report, read_earlier_runs
 from medpixcl.apps.images import Images
-from medpixcl.apps.parts import PARTS_FOLDER, found_in_parts, part_folder, remove_parts, require_finished
+from medpixcl.apps.parts import (
+    PARTS_FOLDER,
+    found_in_parts,
+    part_folder,
+    remove_parts,
+    require_finished,
+    require_no_other_parts,
+)
 from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.regions import CALIBRATION_FILE, Regions
 from medpixcl.apps.results import Landmarks, Results, rejected_rows
@@ -274,6 +281,8 @@ class Output:
 
     def _require_free(self, run: Run) -> None:
         """Check that the folder may be written into, and that it has the parts that are to be put together."""
+        if not self.overwrite:
+            require_no_other_parts(self.folder, self.num_parts)
         self._run_folder.require_free(run, overwrite=self.overwrite, resume=self.resume)
         if self._merged_parts is not None and not self._is_finished:
             require_finished(self.folder, self._merged_parts)

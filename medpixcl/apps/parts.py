@@ -28,6 +28,30 @@ def part_folder(folder: Path, part_id: int, num_parts: int) -> Path:
     return folder / PARTS_FOLDER / f"{part_id}-of-{num_parts}"
 
 
+def require_no_other_parts(folder: Path, num_parts: int | None) -> None:
+    """Check that a folder has no parts of a run that is divided otherwise.
+
+    Args:
+        folder: Folder of the run.
+        num_parts: Number of parts of the run to come; None for a run without parts.
+
+    Raises:
+        ValueError: If it has such parts.
+    """
+    numbers = (_number_of_parts(file.parent) for file in sorted((folder / PARTS_FOLDER).glob(f"*/{RUN_FILE}")))
+    if other := next((number for number in numbers if number not in (None, num_parts)), None):
+        raise ValueError(
+            f"{folder / PARTS_FOLDER} holds parts of a run in {other} parts; give num_parts={other} to go on with it, "
+            "or another folder, or remove this one"
+        )
+
+
+def _number_of_parts(folder: Path) -> int | None:
+    """Number of parts of the run to which a folder of a part belongs; None for another folder."""
+    _, sign, number = folder.name.partition("-of-")
+    return int(number) if sign and number.isdecimal() and number.isascii() else None
+
+
 def require_finished(folder: Path, num_parts: int) -> None:
     """Check that all parts of a run have been searched.
 

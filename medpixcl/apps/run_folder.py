@@ -18,6 +18,7 @@ from uuid import uuid4
 from medpixcl._json import parsed_json
 from medpixcl.apps.run_lines import RunLines
 from medpixcl.data.atomic import noting, remove_drafts, write_text_atomically
+from medpixcl.data.landmarks.reading import REJECTED_TABLE
 from medpixcl.data.result_folders import RUN_FILE, RUN_FORMAT
 from medpixcl.data.text import shown
 from medpixcl.limits import regular_file
@@ -146,7 +147,7 @@ class RunFolder:
             self.require_free(run, overwrite=overwrite, resume=resume)  # another process may have come first
             earlier = self.described()
             if earlier is not None and (resume or earlier["run"] == run.number):
-                self._go_on(run, earlier)
+                self._go_on(run, earlier, images)
             else:
                 self._begin(run, images, earlier)
             with noting(self._note), self._told(images):
@@ -173,11 +174,11 @@ class RunFolder:
         said = f"{self.folder} also holds {len(strange)} file(s) that no run wrote"
         return [f"{said}, {strange[0]} first: they stay"] if strange else []
 
-    def _go_on(self, run: Run, earlier: Mapping[str, Any]) -> None:
+    def _go_on(self, run: Run, earlier: Mapping[str, Any], images: int) -> None:
         """Take over what the run has done before."""
         interrupted = earlier["run"] != run.number
         if interrupted:
-            self._require_same(run, earlier)
+            self._require_same(run, earlier, images)
             run.number = earlier["run"]
         self._remove(earlier[REMOVED])
         self._before = list(earlier["files"])
@@ -197,7 +198,7 @@ class RunFolder:
         self.lines.begin(run.number)
         self._write(content)
 
-    def _require_same(self, run: Run, earlier: Mapping[str, Any]) -> None:
+    def _require_same(self, run: Run, earlier: Mapping[str, Any], images: int) -> None:
         """Check that a run goes on with the input that it was begun with."""
         other = run.differences(earlier["made_from"])
         if earlier["command"] != run.command:
@@ -206,9 +207,11 @@ class RunFolder:
                 f"{OVERWRITE}"
             )
         if other:
+            changed = f" ({earlier['images']} then, {images} now)" if earlier["images"] != images else ""
+            named = [f"{shown(what)}{changed if what == 'images' else ''}" for what in other]
             raise ValueError(
-                f"the run in {self.folder} was begun with other {' and other '.join(map(shown, other))}; give what it "
-                f"was begun with, or {OVERWRITE}"
+                f"the run in {self.folder} was begun with other {' and other '.join(named)}; give what it was begun "
+                f"with, or {OVERWRITE}"
             )
         if earlier["state"] == FINISHED:
             raise finished_error(self.folder, earlier.get("failed") or 0)
@@ -304,8 +307,9 @@ def finished_error(folder: Path, failed: int) -> FinishedError:
     """Error that says what is left to do in a folder whose run is finished."""
     if not failed:
         return FinishedError(f"the run in {folder} is finished, and nothing is left to do")
+    listed = f", which {REJECTED_TABLE} lists with their reasons" if (folder / REJECTED_TABLE).is_file() else ""
     return FinishedError(
-        f"the run in {folder} is finished, and {failed} image(s) could not be searched, which rejected.csv lists with "
-        "their reasons; mend them and give overwrite=True to search all again",
+        f"the run in {folder} is finished, and {failed} image(s) could not be searched{listed}; mend them and give "
+        "overwrite=True to search all again",
         failed,
     )

@@ -6,7 +6,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from medpixcl.data.pixels import ImageFileError
-from medpixcl.limits import MAX_VOXELS, max_voxels, why_not_read
+from medpixcl.limits import RAISE_LIMIT, max_voxels, why_not_read
 
 
 class OverLimitError(ImageFileError):
@@ -28,7 +28,7 @@ def check_voxels(path: Path, shape: Iterable[int]) -> None:
         raise OverLimitError(
             path,
             f"states {' x '.join(map(str, sizes))} = {number:.3g} voxels, more than the limit of {most:.3g}; make it "
-            f"smaller, or raise {MAX_VOXELS} where the memory allows it.",
+            f"smaller, or {RAISE_LIMIT}.",
         )
 
 

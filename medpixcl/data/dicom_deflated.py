@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from medpixcl.data.claims import OverLimitError, open_binary
-from medpixcl.limits import MAX_VOXELS, max_voxels
+from medpixcl.limits import RAISE_LIMIT, max_voxels
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _PREAMBLE, _META, _SYNTAX = 132, 2, 0x0010
@@ -34,8 +34,7 @@ def check_inflated_size(path: Path) -> None:
             if found > most:
                 raise OverLimitError(
                     path,
-                    f"inflates to more than {most / 1e9:.3g} GB, the limit; save it uncompressed, or raise "
-                    f"{MAX_VOXELS} where the memory allows it.",
+                    f"inflates to more than {most / 1e9:.3g} GB, the limit; save it uncompressed, or {RAISE_LIMIT}.",
                 )
             packed = stream.unconsumed_tail
 
