@@ -74,8 +74,9 @@ def checked_value(path: Path, place: str, value: Any, check: Check) -> Any:
 
 
 def _check_values(path: Path, place: str, entry: dict[str, Any]) -> None:
-    for key in entry.keys() & _CHECKS.keys():
-        checked_value(path, f"{key} of {place}", entry[key], _CHECKS[key])
+    for key, value in entry.items():
+        if key in _CHECKS:
+            checked_value(path, f"{key} of {place}", value, _CHECKS[key])
 
 
 def _is_text(value: object) -> bool:

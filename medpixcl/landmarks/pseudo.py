@@ -66,13 +66,15 @@ class PseudoLandmarks:
     def place(self, images: Iterable[str]) -> None:
         """Give the landmarks that a state was restored with to its images, wherever their common folder lies now.
 
+        Their order stays, on which :meth:`trusted_mm` depends.
+
         Args:
             images: Paths of all images of the training.
         """
         paths = {mark: path for path, mark in _marks(images).items()}
-        for stored in (self._points, self._weights):
-            for mark in stored.keys() & paths.keys():
-                stored[paths[mark]] = stored.pop(mark)
+        self._points, self._weights = (
+            {paths.get(mark, mark): value for mark, value in stored.items()} for stored in (self._points, self._weights)
+        )
 
     def missing_among(self, images: Iterable[str]) -> list[str]:
         """Return the images that have no landmarks yet."""

@@ -87,3 +87,20 @@ def test_shape_of_pseudo_landmarks_is_added_at_the_end(tmp_path: Path) -> None:
     assert (shape.names, shape.images) == (tuple(names), 4)
     sides = torch.pdist(shape.mean_mm).sort().values
     torch.testing.assert_close(sides, torch.tensor([30.0, 40.0, 50.0], dtype=torch.float64), atol=0.05, rtol=0)
+
+
+def test_shape_of_restored_pseudo_landmarks(tmp_path: Path) -> None:
+    """A training that went on from a state writes the file of an undisturbed one."""
+    names, images = ["a", "b", "c"], [f"/data/image_{number}.png" for number in range(20)]
+    found = 50 * torch.rand((20, 3, 2), generator=torch.Generator().manual_seed(0))
+    labels, restored = PseudoLandmarks(names), PseudoLandmarks(names)
+    for image, points in zip(images, found, strict=True):
+        labels.set(image, points, torch.ones(3))
+    restored.load_state_dict(labels.state_dict())
+    restored.place(images)
+    files = tmp_path / "undisturbed.json", tmp_path / "restored.json"
+    for file, one in zip(files, (labels, restored), strict=True):
+        engine = Engine(lambda engine, batch: None)
+        SettingsFile(str(file), SETTINGS, one).attach(engine)
+        engine.run([0])
+    assert files[0].read_bytes() == files[1].read_bytes()
