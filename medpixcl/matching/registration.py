@@ -8,6 +8,8 @@ Registration, IEEE TMI 29 (2010) 196-205 (package itk-elastix).
 """
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -53,15 +55,27 @@ def affine_registration(template: SimpleITK.Image, image: SimpleITK.Image) -> Si
     """
     dims = template.GetDimension()
     rigid = SimpleITK.Euler3DTransform() if dims == 3 else SimpleITK.Euler2DTransform()
-    start = SimpleITK.CenteredTransformInitializer(
-        template, image, rigid, SimpleITK.CenteredTransformInitializerFilter.GEOMETRY
-    )
-    turned = _optimised(template, image, start)
-    whole = SimpleITK.AffineTransform(dims)
-    whole.SetCenter(turned.GetCenter())
-    whole.SetMatrix(turned.GetMatrix())
-    whole.SetTranslation(turned.GetTranslation())
-    return _optimised(template, image, whole)
+    with _one_thread():
+        start = SimpleITK.CenteredTransformInitializer(
+            template, image, rigid, SimpleITK.CenteredTransformInitializerFilter.GEOMETRY
+        )
+        turned = _optimised(template, image, start)
+        whole = SimpleITK.AffineTransform(dims)
+        whole.SetCenter(turned.GetCenter())
+        whole.SetMatrix(turned.GetMatrix())
+        whole.SetTranslation(turned.GetTranslation())
+        return _optimised(template, image, whole)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let SimpleITK compute in one thread: several add up in the order in which they end, each time otherwise."""
+    before = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _optimised(template: SimpleITK.Image, image: SimpleITK.Image, start: SimpleITK.Transform) -> SimpleITK.Transform:
@@ -80,7 +94,6 @@ def _optimised(template: SimpleITK.Image, image: SimpleITK.Image, start: SimpleI
     method.SetSmoothingSigmasPerLevel([LEVELS[factor] for factor in levels])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
     method.SetInitialTransform(start, True)
-    method.SetNumberOfThreads(torch.get_num_threads())
     method.Execute(template, image)
     return start
 
@@ -116,6 +129,8 @@ def carry_convexadam(template: MetaTensor, image: MetaTensor, points_mm: Float[T
 def carry_elastix(template: MetaTensor, image: MetaTensor, points_mm: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
     """Carry points by the rigid, affine and B-spline registration of elastix, with its default parameters.
 
+    It computes in one thread, because more crash (https://github.com/InsightSoftwareConsortium/ITKElastix/issues/295).
+
     Raises:
         ModuleNotFoundError: If the package itk-elastix is not installed.
     """
@@ -126,7 +141,7 @@ def carry_elastix(template: MetaTensor, image: MetaTensor, points_mm: Float[Tens
     for step in ELASTIX_STEPS:
         parameters.AddParameterMap(itk.ParameterObject.GetDefaultParameterMap(step))
     _, found = itk.elastix_registration_method(
-        fixed, moving, parameter_object=parameters, number_of_threads=torch.get_num_threads(), log_to_console=False
+        fixed, moving, parameter_object=parameters, number_of_threads=1, log_to_console=False
     )
     with tempfile.TemporaryDirectory() as folder:
         lines = [

@@ -12,6 +12,7 @@ from torch.nn.functional import grid_sample
 from medpixcl.coordinates import flip_ras_lps, voxel_to_mm, working_affine
 from medpixcl.matching.registration import carry_affine, carry_convexadam, carry_elastix
 from tests.geometry import monai_affine, oblique_affine
+from tests.tiny import run_apart
 
 SIZE = {2: (72, 64), 3: (48, 56, 44)}
 Places = tuple[MetaTensor, MetaTensor, Tensor, Tensor]
@@ -68,3 +69,23 @@ def test_convexadam_follows_a_bend() -> None:
 def test_elastix_follows_a_bend() -> None:
     places = bent_copy(2, 1.5)
     assert error(places, carry_elastix) < 0.75 * error(places, carry_affine)
+
+
+def test_an_affine_registration_repeats_itself() -> None:
+    """To the last bit; threads that add up in any order do not."""
+    template, image, points, _ = bent_copy(2, 1.5)
+    first, *others = (carry_affine(template, image, points) for _ in range(8))
+    assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.slow
+def test_elastix_where_there_are_several_cores() -> None:
+    """It ended the process; and it repeats itself."""
+    script = """
+import torch
+from tests.matching.test_registration import bent_copy, carry_elastix
+torch.set_num_threads(2)
+template, image, points, _ = bent_copy(2, 1.5)
+assert torch.equal(*(carry_elastix(template, image, points) for _ in range(2)))
+"""
+    run_apart("-c", script)
