@@ -32,7 +32,8 @@ def annotated_digest(templates: Sequence[AnnotatedImage]) -> str:
     """Digest of annotated images: files, or pixels in memory, where they lie, and their landmarks; empty for none."""
     if not templates:
         return ""
-    places = [[f"{value:.6g}" for value in affines_of(one.image)[1].flatten().tolist()] for one in templates]
+    affines = [affine for one in templates for affine in affines_of(one.image)]
+    places = [[f"{value:.6g}" for value in affine.flatten().tolist()] for affine in affines]
     return value_digest(templates_digest(templates), list(map(_content_digest, templates)), places)
 
 

@@ -11,7 +11,7 @@ from monai.transforms import Compose
 from torch import Tensor
 
 from medpixcl._typing import Embed
-from medpixcl.coordinates import affines_of, voxel_to_mm, working_spacing, working_voxels
+from medpixcl.coordinates import affines_of, spacing_of, voxel_to_mm, working_spacing, working_voxels
 from medpixcl.data.identity import first_file
 from medpixcl.data.images import READ_FROM
 from medpixcl.data.landmarks.reading import read_landmarks
@@ -102,15 +102,16 @@ def names_of_all(templates: Sequence[AnnotatedImage]) -> tuple[str, ...]:
 
 
 def templates_digest(templates: Sequence[AnnotatedImage]) -> str:
-    """Digest by which templates are known again: sizes of their images, names and positions of their landmarks.
+    """Digest by which templates are known again: sizes of their images in voxels and mm, and their landmarks.
 
     It leaves out the pixels, which another processor may resample with another rounding.
     """
     digest = hashlib.sha256()
     for template in templates:
         size = [int(length) for length in template.image.meta["spatial_shape"]]
+        spacing = [f"{step:.6g}" for step in spacing_of(affines_of(template.image)[0]).tolist()]
         places = [[f"{value:.3f}" for value in place] for place in template.points.voxels.tolist()]
-        digest.update(repr((size, template.points.names, places)).encode())
+        digest.update(repr((size, spacing, template.points.names, places)).encode())
     return digest.hexdigest()
 
 
