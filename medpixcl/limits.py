@@ -15,7 +15,7 @@ from medpixcl._cpus import CGROUPS
 
 MAX_VOXELS = "MEDPIXCL_MAX_VOXELS"
 """Environment variable with the largest number of voxels of one image; ``medpixcl --max-voxels`` sets it."""
-RAISE_LIMIT = f"raise the limit ({MAX_VOXELS}, or --max-voxels before the command) where the memory allows it"
+RAISE_LIMIT = f"raise the limit ({MAX_VOXELS}, or medpixcl --max-voxels before the command) where the memory allows it"
 """Advice on an image beyond the limit."""
 BYTES_PER_VOXEL = 24
 """Memory that reading a volume and bringing it to the spacing of a network takes at most, for each voxel."""
@@ -39,7 +39,7 @@ def max_voxels() -> int:
         number = 0
     if number < 1:
         raise ValueError(
-            f"{MAX_VOXELS}, or --max-voxels, is {given!r}; expected a number of voxels of at least 1, such as 5e8"
+            f"{MAX_VOXELS} (medpixcl --max-voxels) is {given!r}; expected a number of voxels of at least 1, such as 5e8"
         )
     return number
 

@@ -178,6 +178,11 @@ def test_a_run_does_not_go_on_with_other_input(
     with signal_after(1, output, signal.SIGTERM):
         assert medpixcl(*words(copy, output)) == 143
     more: list[str] = []
+    typed = {
+        "weights": " (weights weights_0.pt then, weights_1.pt now)",
+        "settings": " (settings none then, mode=pyramid now)",
+        "formats, overlays or keep_patient": " (formats none then, json now)",
+    }.get(change, "")
     if change == "images":
         picture = copy / "images" / "phantom_003.png"
         with Image.open(picture) as image:
@@ -191,7 +196,7 @@ def test_a_run_does_not_go_on_with_other_input(
         more = ["--format", "json"]
     before = files(output)
     sentence = refused(capsys, *words(copy, output, *more, "--continue", weights=int(change == "weights")))
-    assert f"was begun with other {change}; give what it was begun with" in sentence
+    assert f"was begun with other {change}{typed}; give what it was begun with" in sentence
     assert files(output) == before
 
 
@@ -212,6 +217,21 @@ def test_overwriting(data: Path, undisturbed: Path, tmp_path: Path, capsys: pyte
     }  # fmt: skip
     assert "notes.txt" not in json.loads((output / "run.json").read_text())["files"]
     assert "also holds 1 file(s) that no run wrote, notes.txt first: they stay" in capsys.readouterr().out
+
+
+def test_files_of_the_same_names_are_replaced(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a folder in which no run has written: only when asked to, and not without a word."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "landmarks.csv").write_text("mine")
+    sentence = refused(capsys, *words(data, output, *BARE))
+    assert (
+        "holds landmarks.csv, which no run wrote; give an empty folder, or --overwrite to write among these" in sentence
+    )
+    assert medpixcl(*words(data, output, *BARE, "--overwrite")) == 0
+    assert "held 1 file(s) that no run wrote, landmarks.csv first: they were replaced" in capsys.readouterr().out
+    assert medpixcl(*words(data, output, *BARE, "--overwrite")) == 0
+    assert "that no run wrote" not in capsys.readouterr().out
 
 
 def test_other_files_are_never_removed(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,7 +319,11 @@ def test_parts_give_the_files_of_one_run(
     assert not (output / "landmarks.csv").exists()
     other = refused(capsys, *words(data, output, "--num-parts", 3, weights=1))
     assert "part 0 in" in other
-    assert "was made with other weights than this run" in other
+    assert "was made with other weights (weights weights_0.pt then, weights_1.pt now) than this run" in other
+    resized = words(data, output, "--num-parts", 3)
+    resized[resized.index("--spacing-mm") + 1] = "0.25"
+    other = refused(capsys, *resized)
+    assert "was made with other templates and other images (spacing_mm 0.5 then, 0.25 now) than this run" in other
     (output / "parts" / "1-of-3" / "notes.txt").write_text("mine")
     lines = output / "parts" / "0-of-3" / "run.jsonl"
     kept = lines.read_bytes()

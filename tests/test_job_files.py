@@ -221,9 +221,11 @@ def test_a_job_array_searches_parts(tmp_path: Path, commands: dict[str, str]) ->
     (tmp_path / "images" / "phantom_002.png").write_bytes(b"damaged")
     env["IMAGES"] = str(manifest)
     for task in ({"SLURM_ARRAY_TASK_ID": "0"}, {"SLURM_ARRAY_TASK_ID": "1"}, {}):
-        subprocess.run(["bash", str(EXAMPLES / "match_array.sbatch")], env=env | task, check=True)
+        words = ["bash", str(EXAMPLES / "match_array.sbatch"), "--format", "csv"]
+        subprocess.run(words, env=env | task, check=True)
     assert (tmp_path / "found" / "landmarks.csv").is_file()
     assert "phantom_002.png" in (tmp_path / "found" / "rejected.csv").read_text()
+    assert not (tmp_path / "found" / "markups").exists(), "the option behind the script holds"
     broken = subprocess.run(
         ["bash", str(EXAMPLES / "match_array.sbatch")], env=env | {"PARTS": "0"}, capture_output=True, check=False
     )

@@ -40,7 +40,7 @@ def test_the_limit_of_voxels_is_given_or_follows_from_the_memory(monkeypatch: py
     assert max_voxels() == 2_500_000_000
     for wrong in ("many", "0", "-5", "nan", "inf"):
         monkeypatch.setenv(MAX_VOXELS, wrong)
-        with pytest.raises(ValueError, match=f"MEDPIXCL_MAX_VOXELS, or --max-voxels, is '{wrong}'; expected"):
+        with pytest.raises(ValueError, match=f"MEDPIXCL_MAX_VOXELS .medpixcl --max-voxels. is '{wrong}'; expected"):
             max_voxels()
 
 

@@ -15,10 +15,11 @@ from medpixcl.apps.images import Images
 from medpixcl.apps.parts import (
     PARTS_FOLDER,
     found_in_parts,
-    part_folder,
+    left_parts,
     remove_parts,
     require_finished,
     require_no_other_parts,
+    run_folder_of_part,
 )
 from medpixcl.apps.readers import compare_reader_positions, read_readers, write_reader_table
 from medpixcl.apps.regions import CALIBRATION_FILE, Regions
@@ -230,8 +231,8 @@ class Output:
             if draw:
                 self.draw_all(results, run)
             notes = run.finish(len(results.failed))
-        if self._merged_parts is not None:
-            notes += remove_parts(self.folder, self._merged_parts)
+        merged = self._merged_parts
+        notes += left_parts(self.folder) if merged is None else remove_parts(self.folder, merged)
         results.notes += [note for note in notes if note not in results.notes]
         return not_written
 
@@ -277,7 +278,7 @@ class Output:
         """Folder of the run, or of its part."""
         if self.num_parts is None or self.part_id is None:
             return RunFolder(self.folder, beside=[] if self._merged_parts is None else [PARTS_FOLDER])
-        return RunFolder(part_folder(self.folder, self.part_id, self.num_parts))
+        return run_folder_of_part(self.folder, self.part_id, self.num_parts)
 
     def _require_free(self, run: Run) -> None:
         """Check that the folder may be written into, and that it has the parts that are to be put together."""

@@ -12,7 +12,6 @@ from typing import Any
 from medpixcl.apps.run_folder import FINISHED, LINES_FILE, Run, RunFolder
 from medpixcl.data.folder_lock import LOCK
 from medpixcl.data.result_folders import RUN_FILE
-from medpixcl.data.text import shown
 
 PARTS_FOLDER = "parts"
 
@@ -26,6 +25,11 @@ def part_folder(folder: Path, part_id: int, num_parts: int) -> Path:
         num_parts: Number of parts.
     """
     return folder / PARTS_FOLDER / f"{part_id}-of-{num_parts}"
+
+
+def run_folder_of_part(folder: Path, part_id: int, num_parts: int) -> RunFolder:
+    """Folder of one part of a run, which is locked and described as that of a run is."""
+    return RunFolder(part_folder(folder, part_id, num_parts), otherwise="overwrite=True to search this part again")
 
 
 def require_no_other_parts(folder: Path, num_parts: int | None) -> None:
@@ -58,7 +62,7 @@ def require_finished(folder: Path, num_parts: int) -> None:
     Raises:
         ValueError: If a part is not finished; the sentence names all such parts.
     """
-    parts = (RunFolder(part_folder(folder, number, num_parts)).described() for number in range(num_parts))
+    parts = (run_folder_of_part(folder, number, num_parts).described() for number in range(num_parts))
     left = [str(number) for number, one in enumerate(parts) if one is None or one["state"] != FINISHED]
     if left:
         raise ValueError(
@@ -80,12 +84,11 @@ def found_in_parts(folder: Path, num_parts: int, run: Run) -> dict[str, dict[str
     """
     all_found: dict[str, dict[str, Any]] = {}
     for number in range(num_parts):
-        part = RunFolder(part_folder(folder, number, num_parts))
+        part = run_folder_of_part(folder, number, num_parts)
         described = part.described() or {"run": "", "made_from": {}}
-        if other := run.differences(described["made_from"]):
-            differ = " and other ".join(map(shown, other))
+        if other := run.changes(described):
             raise ValueError(
-                f"part {number} in {part.folder} was made with other {differ} than this run; give what it was made "
+                f"part {number} in {part.folder} was made with other {other} than this run; give what it was made "
                 "with, or search it again with overwrite=True"
             )
         part.lines.read(described["run"], landmarks=True)
@@ -112,8 +115,13 @@ def remove_parts(folder: Path, num_parts: int) -> list[str]:
             for name in (RUN_FILE, LINES_FILE, LOCK):
                 (part / name).unlink(missing_ok=True)
             _remove_empty(part)
+    _remove_empty(folder / PARTS_FOLDER)
+    return left_parts(folder)
+
+
+def left_parts(folder: Path) -> list[str]:
+    """A note if the folder of a run that is finished holds parts of another run, or other files among them."""
     parts = folder / PARTS_FOLDER
-    _remove_empty(parts)
     return [f"{parts} also holds what no part of this run wrote: it stays"] if parts.exists() else []
 
 

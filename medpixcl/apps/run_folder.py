@@ -25,9 +25,11 @@ from medpixcl.limits import regular_file
 
 LINES_FILE = "run.jsonl"
 _KINDS: dict[str, type] = {
-    "run": str, "command": str, "made_from": dict, "images": int, "state": str, "files": list
+    "run": str, "command": str, "options": dict, "made_from": dict, "images": int, "state": str, "files": list
 }  # fmt: skip
 UNFINISHED, FINISHED = STATES = "unfinished", "finished"
+_HOW = {"output", "overwrite", "resume", "workers", "scheduler", "num_parts", "part_id"}
+"""Options that decide how a run is made, not what comes of it."""
 REMOVED = "to_remove"
 """Key of the files of an earlier run that a run removes before it begins."""
 LONGEST_NAME = 255
@@ -75,6 +77,22 @@ class Run:
         """What of this run differs from what another run was made from."""
         return [what for what in {**made_from, **self.made_from} if made_from.get(what) != self.made_from.get(what)]
 
+    def changes(self, earlier: Mapping[str, Any], images: int | None = None) -> str:
+        """What of this run differs from an earlier one, for a sentence; empty if they are made from the same.
+
+        Args:
+            earlier: Content of its run file.
+            images: Number of images of this run, if it is to be compared.
+        """
+        differ = self.differences(earlier["made_from"])
+        then, now = earlier["options"], json.loads(json.dumps(dict(self.options)))
+        pairs = {"images": (earlier["images"], images)} if images is not None and "images" in differ else {}
+        pairs |= {key: (then.get(key), now.get(key)) for key in sorted({*then, *now} - _HOW)}
+        unlike = {key: (one, two) for key, (one, two) in pairs.items() if one != two}
+        told = [f"{shown(key)} {_said(one, two)} then, {_said(two, one)} now" for key, (one, two) in unlike.items()]
+        details = f" ({'; '.join(told)})" if differ and told else ""
+        return " and other ".join(map(shown, differ)) + details
+
 
 class RunFolder:
     """Folder that one run writes into, see the module.
@@ -82,15 +100,18 @@ class RunFolder:
     Args:
         folder: The folder; made if it does not exist.
         beside: Names of files and folders that may lie in it when a run begins.
+        otherwise: What to give if the folder cannot be used as it is.
 
     Attributes:
         lines: What an unfinished run has done.
     """
 
-    def __init__(self, folder: Path, *, beside: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *, beside: Sequence[str] = (), otherwise: str = OVERWRITE) -> None:
         self.folder, self._may_hold = folder, {RUN_FILE, LINES_FILE, *beside}
         self.lines = RunLines(folder / LINES_FILE)
         self._before: list[str] = []
+        self._replaced: list[str] = []
+        self._else = otherwise
 
     def owns(self, path: Path) -> bool:
         """True for a file that a run wrote into the folder, and for a folder in it with such a file."""
@@ -113,18 +134,18 @@ class RunFolder:
             if others := sorted(one.name for one in self._entries() if one.name not in self._may_hold):
                 raise ValueError(
                     f"the folder {self.folder} holds {others[0]}, which no run wrote; give an empty folder, or "
-                    "overwrite=True to write among these files"
+                    "overwrite=True to write among these files, which replaces those of the same names"
                 )
         elif earlier["state"] == FINISHED:
             raise ValueError(
                 f"the folder {self.folder} holds the results of a finished run ({shown(earlier['command'])}); give "
-                f"{OVERWRITE}"
+                f"{self._else}"
             )
         else:
             self.lines.read(earlier["run"])
             done = f"{shown(earlier['command'])}, {self.lines.done} of {earlier['images']} images"
             raise ValueError(
-                f"the folder {self.folder} holds an unfinished run ({done}); give resume=True to go on, or {OVERWRITE}"
+                f"the folder {self.folder} holds an unfinished run ({done}); give resume=True to go on, or {self._else}"
             )
 
     @contextmanager
@@ -161,7 +182,7 @@ class RunFolder:
             keep_lines: Whether to keep the file of what was found, for another run.
 
         Returns:
-            A note if other files lie beside those of this run, which no run wrote.
+            A note if other files lay beside those of this run, which no run wrote.
         """
         run = self.described()
         assert run is not None
@@ -170,9 +191,12 @@ class RunFolder:
         self._write({**run, "state": FINISHED, "ended": _now(), "failed": failed, "files": files})
         if not keep_lines:
             self.lines.remove()
-        strange = self._beside(files)
-        said = f"{self.folder} also holds {len(strange)} file(s) that no run wrote"
-        return [f"{said}, {strange[0]} first: they stay"] if strange else []
+        noted = {"also holds": (self._beside(files), "they stay"), "held": (self._replaced, "they were replaced")}
+        return [
+            f"{self.folder} {verb} {len(names)} file(s) that no run wrote, {names[0]} first: {what}"
+            for verb, (names, what) in noted.items()
+            if names
+        ]
 
     def _go_on(self, run: Run, earlier: Mapping[str, Any], images: int) -> None:
         """Take over what the run has done before."""
@@ -200,18 +224,15 @@ class RunFolder:
 
     def _require_same(self, run: Run, earlier: Mapping[str, Any], images: int) -> None:
         """Check that a run goes on with the input that it was begun with."""
-        other = run.differences(earlier["made_from"])
+        other = run.changes(earlier, images)
         if earlier["command"] != run.command:
             raise ValueError(
                 f"the folder {self.folder} holds a run of {shown(earlier['command'])}, and this is {run.command}; give "
-                f"{OVERWRITE}"
+                f"{self._else}"
             )
         if other:
-            changed = f" ({earlier['images']} then, {images} now)" if earlier["images"] != images else ""
-            named = [f"{shown(what)}{changed if what == 'images' else ''}" for what in other]
             raise ValueError(
-                f"the run in {self.folder} was begun with other {' and other '.join(named)}; give what it was begun "
-                f"with, or {OVERWRITE}"
+                f"the run in {self.folder} was begun with other {other}; give what it was begun with, or {self._else}"
             )
         if earlier["state"] == FINISHED:
             raise finished_error(self.folder, earlier.get("failed") or 0)
@@ -245,6 +266,8 @@ class RunFolder:
         """List a file before it is written."""
         name = path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else RUN_FILE
         if name != RUN_FILE and name not in self.lines.files:
+            if name not in self._before and path.exists():
+                self._replaced.append(name)
             self.lines.append({"file": name})
 
     def _write(self, content: Mapping[str, Any]) -> None:
@@ -297,6 +320,13 @@ class RunFolder:
             if not isinstance(stop, Exception):
                 stop.add_note(f"after {self.lines.done} of {images} images; the same command with resume=True goes on")
             raise
+
+
+def _said(value: Any, other: Any) -> str:
+    """Value of an option, for a message; of several those that the option did not have otherwise."""
+    if isinstance(value, list):
+        value = ", ".join(str(one) for one in value if not (isinstance(other, list) and one in other)) or None
+    return "none" if value is None else shown(str(value))
 
 
 def _now() -> str:

@@ -27,7 +27,7 @@ def check_voxels(path: Path, shape: Iterable[int]) -> None:
     if (number := math.prod(sizes)) > most:
         raise OverLimitError(
             path,
-            f"states {' x '.join(map(str, sizes))} = {number:.3g} voxels, more than the limit of {most:.3g}; make it "
+            f"states {' x '.join(map(str, sizes))} = {number:,} voxels, more than the limit of {most:,}; make it "
             f"smaller, or {RAISE_LIMIT}.",
         )
 

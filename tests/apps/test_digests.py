@@ -12,14 +12,17 @@ from monai.transforms import Compose
 from medpixcl.apps.digests import annotated_digest, path_digest
 from medpixcl.landmarks.points import LandmarkSet
 from medpixcl.matching import AnnotatedImage
-from medpixcl.transforms import LoadImageMMd
+from medpixcl.transforms import LoadImageMMd, WorkingSpacingd
 from tests.data.dicom_files import write_series
 
 MARKS = LandmarkSet(("a",), torch.tensor([[2.0, 3.0, 1.0]]), torch.ones(1), ("",))
 
 
-def digest(image: object, marks: LandmarkSet = MARKS, **item: object) -> str:
-    return annotated_digest([AnnotatedImage({"image": image, **item}, marks, Compose([LoadImageMMd("image")]))])
+LOADED = Compose([LoadImageMMd("image")])
+
+
+def digest(image: object, marks: LandmarkSet = MARKS) -> str:
+    return annotated_digest([AnnotatedImage({"image": image}, marks, LOADED)])
 
 
 def test_pixels_beside_a_header(tmp_path: Path) -> None:
@@ -53,5 +56,7 @@ def test_spacing_that_the_file_does_not_state(tmp_path: Path) -> None:
     flat = LandmarkSet(("a",), torch.tensor([[2.0, 3.0]]), torch.ones(1), ("",))
     picture = SimpleITK.GetImageFromArray(np.arange(48, dtype=np.uint8).reshape(6, 8))
     SimpleITK.WriteImage(picture, str(tmp_path / "t.png"))
-    digests = {digest(str(tmp_path / "t.png"), flat, spacing_mm=[size, size]) for size in (1.0, 0.5)}
-    assert len(digests) == 2
+    alike = Compose([LoadImageMMd("image"), WorkingSpacingd("image", [1.0, 1.0])])
+    for loaded in (LOADED, alike):  # as it is in the file, and as all images are brought to one spacing
+        items = [{"image": str(tmp_path / "t.png"), "spacing_mm": [size, size]} for size in (1.0, 0.5)]
+        assert len({annotated_digest([AnnotatedImage(item, flat, loaded)]) for item in items}) == 2
