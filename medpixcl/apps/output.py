@@ -30,6 +30,7 @@ from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.reading import REJECTED_TABLE
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
 from medpixcl.data.paths import checked_folder, checked_path, shown_value
+from medpixcl.data.scan_parts import check_part
 from medpixcl.data.tables import write_csv
 from medpixcl.limits import regular_file
 from medpixcl.reports.figures import save_png
@@ -96,7 +97,7 @@ class Output:
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "overlays" and value is None):
                 raise ValueError(f"{name} is {shown_value(value)}; expected true or false")
-        _check_part(self.part_id, self.num_parts)
+        check_part(self.part_id, self.num_parts)
         if self.overwrite and self.resume:
             raise ValueError("a run either starts anew or goes on: set overwrite=True or resume=True, not both")
 
@@ -339,20 +340,6 @@ class Output:
 
     def _picture(self, one: Landmarks, kind: str) -> Path:
         return self.folder / kind / f"{one.stem}.png"
-
-
-def _check_part(part_id: int | None, num_parts: int | None) -> None:
-    """Check the number of a part and the number of all parts."""
-    for name, value in (("num_parts", num_parts), ("part_id", part_id)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ValueError(f"{name} is {shown_value(value)}; expected a whole number")
-    if num_parts is not None and num_parts < 1:
-        raise ValueError(f"num_parts is {num_parts}; expected at least 1")
-    if part_id is not None and (num_parts is None or not 0 <= part_id < num_parts):
-        counted = f"there are {num_parts} parts, counted from 0"
-        if num_parts is None:
-            counted = "their number is unknown; give num_parts"
-        raise ValueError(f"part_id={part_id} is no part: {counted}")
 
 
 def _has_dicom(images: Images) -> bool:

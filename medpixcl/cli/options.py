@@ -98,7 +98,7 @@ NumParts = Annotated[
     ),
 ]
 PartId = Annotated[
-    int | None, typer.Option(min=0, help="Part of the images to search, counted from 0; needs --num-parts.")
+    int | None, typer.Option(min=0, help="Part of the images to take, counted from 0; needs --num-parts.")
 ]
 
 Exclude = Annotated[Path | None, typer.Option(help="Text file of images to leave out, one per line.")]

@@ -8,7 +8,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from medpixcl.cli.console import ProgressLines, RateColumn, console, print_table, say
-from medpixcl.cli.options import Spacing
+from medpixcl.cli.options import NumParts, PartId, Spacing
 
 _EXAMPLES = {
     "exogenous": "NAME=FOLDER, such as depth=maps/depth",
@@ -65,6 +65,8 @@ def scan(
         str | None,
         typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers read the images, as tcp://host:8786."),
     ] = None,
+    num_parts: NumParts = None,
+    part_id: PartId = None,
 ) -> None:
     """List the images of folders in a manifest; files that cannot be used are listed with the reason."""
     from medpixcl.data.class_labels import ClassTable
@@ -81,6 +83,8 @@ def scan(
             output,
             workers=workers,
             scheduler=scheduler,
+            num_parts=num_parts,
+            part_id=part_id,
             check_content=check_content,
             spacing_mm=spacing_mm,
             tolerance_mm=tolerance_mm,
@@ -95,6 +99,12 @@ def scan(
         )
         seconds = time.monotonic() - start
         say(f"read {images.done} images in {seconds:.1f} s, {images.done / max(seconds, 1e-9):.1f} images/s")
+    if part_id is not None:
+        say(
+            f"part {part_id} of {num_parts}: {summary.images} images, {summary.rejected} files not used; after all "
+            "parts the same command without --part-id puts them together"
+        )
+        return
     if table is not None:
         manifest = Manifest.read(output)
         try:

@@ -67,35 +67,60 @@ def current_sha256(entry: Mapping[str, Any], files: Sequence[Path]) -> str:
 
 
 class KnownImages:
-    """Entries of an earlier manifest by the files that they describe.
+    """Entries of an earlier manifest, or of the parts of a scan, by the files that they describe.
 
-    Of an image only its path, a number and two integers are held; the entries of JSON Lines stay in the file.
+    Of an image only its path, a number and some integers are held; the entries of JSON Lines stay in the file.
 
     Args:
-        path: Manifest that may exist; it is ignored if it was made with other settings, or cannot be read.
+        paths: Manifests in one folder that may exist; they are ignored if they were made with other settings, or cannot
+            be read.
         wanted: Settings and program of the scan to come, see :attr:`medpixcl.data.manifest.Manifest.about`.
         base_dir: Folder that the paths of the entries given back start from.
         by_content: Trust the checksum of an image's files, not their size and time of change.
+        needed: Refuse a manifest instead of ignoring it.
 
     Attributes:
-        files: The manifest's own file, which is no image.
+        files: The manifests' own files, which are no images.
         series: DICOM slices that were grouped.
+
+    Raises:
+        ValueError: If a manifest that is needed cannot be used.
     """
 
-    def __init__(self, path: Path | None, wanted: Mapping[str, Any], base_dir: Path, *, by_content: bool) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        wanted: Mapping[str, Any],
+        base_dir: Path,
+        *,
+        by_content: bool,
+        needed: bool = False,
+    ) -> None:
         self._base_dir, self._by_content = base_dir, by_content
-        self._folder = Path() if path is None else path.absolute().parent
+        self._folder = paths[0].absolute().parent if paths else Path()
         self._moves = self._folder != base_dir
-        self.files = frozenset[str]() if path is None else frozenset({str(path.absolute())})
-        self._lines: IO[bytes] | None = None
+        self.files = frozenset(str(path.absolute()) for path in paths)
         self._forget()
-        if path is not None and path.is_file():
-            try:
-                self._read(path, wanted)
-            except (ValueError, KeyError, TypeError, AttributeError):
+        for path in paths:
+            if not self._takes(path, wanted):
+                self.close()
                 self._forget()
+                if needed:
+                    raise ValueError(
+                        f"{path} is damaged, or was scanned with other options or another version than this scan; scan "
+                        "this part again"
+                    )
+
+    def _takes(self, path: Path, wanted: Mapping[str, Any]) -> bool:
+        """Read a manifest; True if its entries can be taken over."""
+        try:
+            return path.is_file() and self._read(path, wanted)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
 
     def _forget(self) -> None:
+        self._lines: list[IO[bytes]] = []
+        self._parts = array("H")
         self.series = KnownSeries(files_stamp)
         self._entries: list[Entry] = []
         self._places = array("Q")
@@ -108,9 +133,9 @@ class KnownImages:
         self._met: set[str] = set()
 
     def close(self) -> None:
-        """Close the manifest; no more entries can be asked for."""
-        if self._lines is not None:
-            self._lines.close()
+        """Close the manifests; no more entries can be asked for."""
+        for file in self._lines:
+            file.close()
 
     @property
     def number(self) -> int:
@@ -174,41 +199,45 @@ class KnownImages:
 
     def _entry(self, number: int) -> Entry:
         """A new dictionary of the entry as it stands in the manifest."""
-        if self._lines is None:
+        if not self._lines:
             return dict(self._entries[number])
-        self._lines.seek(self._places[number])
-        entry = json.loads(self._lines.readline().decode())  # faster than from bytes
+        lines = self._lines[self._parts[number]]
+        lines.seek(self._places[number])
+        entry = json.loads(lines.readline().decode())  # faster than from bytes
         del entry["section"]
         return entry
 
-    def _read(self, path: Path, wanted: Mapping[str, Any]) -> None:
+    def _read(self, path: Path, wanted: Mapping[str, Any]) -> bool:
+        """Take over a manifest; False if it was made with other settings."""
         if path.suffix == LINES_SUFFIX:
-            self._read_lines(path, wanted)
-            return
+            return self._read_lines(path, wanted)
         manifest = Manifest.read(path)
         if not _same_program(manifest.about, wanted):
-            return
+            return False
         for _, entry in manifest.entries():
             if self._add(entry):
                 self._entries.append(entry)
         for record in manifest.rejected:
             self._add_rejected(record)
+        return True
 
-    def _read_lines(self, path: Path, wanted: Mapping[str, Any]) -> None:
+    def _read_lines(self, path: Path, wanted: Mapping[str, Any]) -> bool:
         """Remember where each entry stands, not the entries."""
         with regular_file(path).open("rb") as file:
             if not _same_program(parsed_json(file.readline()), wanted):
-                return
-            self._lines = path.open("rb")
+                return False
+            self._lines.append(path.open("rb"))
             place = file.tell()
             for line in file:
                 one = parsed_json(line.decode())
                 section = one.pop("section")
                 if section in SECTIONS and self._add(checked_entry(path, "an entry", one)):
                     self._places.append(place)
+                    self._parts.append(len(self._lines) - 1)
                 elif section == REJECTED:
                     self._add_rejected(checked_record(path, "a record", one))
                 place += len(line)
+        return True
 
     def _add(self, entry: Entry) -> bool:
         if not (entry.get(STAMP) and entry.keys() >= _NEEDED and is_fingerprint(entry["fingerprint"])):
@@ -233,7 +262,17 @@ class KnownImages:
         of = self._path(entry["image"]) if made else ""
         modality = entry["modality"] or ""
         self.series.add(
-            KnownVolume(entry[SERIES], folder, files, slices, number, made=of, made_stamp=made, modality=modality)
+            KnownVolume(
+                entry[SERIES],
+                folder,
+                files,
+                slices,
+                number,
+                made=of,
+                made_stamp=made,
+                modality=modality,
+                part=len(self._lines),
+            )
         )
         self._grouped.add(number)
 
@@ -247,7 +286,7 @@ class KnownImages:
         names = record.get("files", [])
         folder = path if len(names) > 1 else os.path.dirname(path)  # noqa: PTH120
         files = tuple(os.path.join(folder, name) for name in names) or (path,)  # noqa: PTH118
-        self.series.add(KnownVolume(record[SERIES], "", files, record[STAMP], record=moved))
+        self.series.add(KnownVolume(record[SERIES], "", files, record[STAMP], record=moved, part=len(self._lines)))
 
     def _paths(self, image: str | Iterable[str]) -> list[str]:
         return [self._path(one) for one in ([image] if isinstance(image, str) else image)]

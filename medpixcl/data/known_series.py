@@ -1,7 +1,7 @@
 """DICOM slices that an earlier scan grouped, and which of them need not be opened again."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ class KnownVolume:
         made: File that the volume was resampled to.
         made_stamp: Size and time of the last change of that file.
         modality: DICOM modality.
+        part: Number of the manifest that names it, of those of several parts of a scan.
     """
 
     series: str
@@ -32,6 +33,7 @@ class KnownVolume:
     made: str = ""
     made_stamp: str = ""
     modality: str = ""
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class KnownSeries:
     """Decides which volumes are as they were.
 
     Slices of one series are grouped together, and whether a folder is a volume's alone depends on its other files. So a
-    volume is settled if all that was known of its series is unchanged, and all files of its folders are.
+    volume is settled if all that was known of its series is unchanged, and all files of its folders are; and if no two
+    parts of a scan have slices of its series, as neither knew of the other's.
 
     Args:
         stamp_of: Function that gives the stamp of some files.
@@ -77,9 +80,14 @@ class KnownSeries:
         as_before = {name for one in unchanged for name in one.files}
         stirred = {*disturbed, *(_folder(name) for name in names if name not in as_before)}
         stirred |= {folder for one in changed for folder in (one.volume.folder, *map(_folder, one.volume.files))}
-        opened = {one.volume.series for one in changed}
+        opened = {one.volume.series for one in changed} | self._divided()
         opened |= {one.volume.series for one in unchanged if not stirred.isdisjoint(map(_folder, one.files))}
         return [one for one in unchanged if one.volume.series not in opened]
+
+    def _divided(self) -> set[str]:
+        """Series with slices in several parts of a scan."""
+        parts = {(one.series, one.part) for one in self._volumes}
+        return {series for series, number in Counter(series for series, _ in parts).items() if number > 1}
 
     def _found(self, names: Sequence[str]) -> list[SettledVolume]:
         """The known volumes with the slices that each has now."""

@@ -5,6 +5,8 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
@@ -33,6 +35,7 @@ from medpixcl.data.scan_entries import ScanEntries
 from medpixcl.data.scan_grouping import ImageList, find_images
 from medpixcl.data.scan_inputs import ScanInputs
 from medpixcl.data.scan_maps import ImageMaps
+from medpixcl.data.scan_parts import ScanParts, check_part
 from medpixcl.data.scan_rejections import Rejections
 from medpixcl.data.scan_tables import ScanTables
 from medpixcl.data.sources import Source
@@ -113,13 +116,7 @@ def scan(
         check_content=check_content,
     )
     with _Scan(inputs, workers, scheduler, header_progress, progress) as found:
-        records = list(found.records())
-        groups = iter(found.groups())
-    for section, entry in records:
-        if section != REJECTED:
-            entry["duplicate_group"] = next(groups)
-        getattr(found.manifest, section).append(entry)
-    return found.manifest
+        return found.whole()
 
 
 def scan_to_file(
@@ -128,6 +125,8 @@ def scan_to_file(
     *,
     workers: int | None = None,
     scheduler: str | None = None,
+    num_parts: int | None = None,
+    part_id: int | None = None,
     header_progress: Progress | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -141,30 +140,52 @@ def scan_to_file(
         output: Manifest to write; with the suffix ``.jsonl`` as JSON Lines.
         workers: Number of processes that read the images, see :func:`scan`.
         scheduler: Address of a Dask scheduler, see :func:`scan`.
+        num_parts: Number of parts of the scan, which several processes read, see :mod:`medpixcl.data.scan_parts`.
+        part_id: Number of the part to read, counted from 0; None puts all parts together.
         header_progress: Function called with (done, total) after each file, before the first image is read.
         progress: Function called with (done, total) after each image.
         options: Further options of :func:`scan`.
 
     Returns:
-        Summary of the manifest.
+        Summary of the manifest, or of the part.
 
     Raises:
-        ValueError: For the reasons of :func:`scan`, or if ``output`` has another suffix: no command would read it.
+        ValueError: For the reasons of :func:`scan`; if ``output`` has another suffix: no command would read it; if a
+            part is missing, or was read with other options; or if tilted series are to be resampled in parts.
     """
     output = checked_file(output, "the manifest")
     if not is_manifest(output):
         raise ValueError(f"the manifest {output} has no suffix of one; expected {' or '.join(MANIFEST_SUFFIXES)}")
-    if output.suffix != LINES_SUFFIX:
-        options = {"known": output, "header_progress": header_progress, "progress": progress} | options
-        manifest = scan(paths, workers=workers, scheduler=scheduler, **options)
-        manifest.write(output)
-        return manifest.summarised()
-    inputs = ScanInputs.checked(paths, base_dir=output.parent, **{"known": output} | options)
+    check_part(part_id, num_parts)
+    parts = None if num_parts is None else ScanParts(output, num_parts, part_id)
+    if parts is not None and options.get("resample_tilt") is not None:
+        raise ValueError(
+            "with resample_tilt volumes are named in the order of all series, which no part knows; leave out "
+            "num_parts, and give workers or scheduler to read in several processes"
+        )
+    if parts is not None and part_id is not None:
+        (output,) = parts.manifests
+    elif parts is not None:
+        parts.require_all()
+    in_lines = output.suffix == LINES_SUFFIX
+    base_dir = output.parent if in_lines else None
+    inputs = ScanInputs.checked(paths, base_dir=base_dir, parts=parts, **{"known": output} | options)
+    with _Scan(inputs, workers, scheduler, header_progress, progress) as found:
+        summary = _write_lines(found, output) if in_lines else _write_whole(found, output)
+    if parts is not None and part_id is None:
+        parts.remove()
+    return summary
+
+
+def _write_whole(found: "_Scan", output: Path) -> ManifestSummary:
+    manifest = found.whole()
+    manifest.write(output)
+    return manifest.summarised()
+
+
+def _write_lines(found: "_Scan", output: Path) -> ManifestSummary:
     output.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace", dir=output.parent) as spool,
-        _Scan(inputs, workers, scheduler, header_progress, progress) as found,
-    ):
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace", dir=output.parent) as spool:
         summary = _spooled(found.records(), spool)
         groups = found.groups()
         with replaced_atomically(output) as file:
@@ -194,7 +215,13 @@ class _Scan:
         self._declared: list[tuple[int, int]] = []
         self._open = ExitStack()
         self._reading = self._open.enter_context(ParallelReading(workers, scheduler))
-        self._known = KnownImages(inputs.known, self.manifest.about, inputs.base_dir, by_content=inputs.check_content)
+        self._known = KnownImages(
+            inputs.known,
+            self.manifest.about,
+            inputs.base_dir,
+            by_content=inputs.check_content,
+            needed=inputs.parts is not None and not inputs.is_part,
+        )
         self._open.callback(self._known.close)
 
     def __enter__(self) -> "_Scan":
@@ -208,7 +235,8 @@ class _Scan:
     def records(self) -> Iterator[Record]:
         """Read the images; yield their entries in order, then the rejected files by path."""
         images = find_images(self._inputs, self._known, self._reading, self._rejections, self._header_progress)
-        tables, maps = ScanTables(self._inputs, images), ImageMaps(self._inputs, images)
+        of_tables = replace(self._inputs, points={}, splits=None) if self._inputs.is_part else self._inputs
+        tables, maps = ScanTables(of_tables, images), ImageMaps(self._inputs, images)
         changed = bytearray()  # for each usable image
         images = images.where(lambda source: self._is_usable(source, maps, changed))
         for source, entry in self._entries(images, changed, maps):
@@ -222,10 +250,21 @@ class _Scan:
             self._rejections.add(path, reason)
         yield from ((REJECTED, one) for one in self._rejections.in_order())
 
+    def whole(self) -> Manifest:
+        """The manifest with all entries, in memory."""
+        records = list(self.records())
+        groups = iter(self.groups())
+        for section, entry in records:
+            if section != REJECTED:
+                entry["duplicate_group"] = next(groups)
+            getattr(self.manifest, section).append(entry)
+        return self.manifest
+
     def groups(self) -> list[str | None]:
         """Name of the repeats of each image, in order, once all are read."""
-        if self._inputs.splits is None and len(self._known_groups) == len(self._prints) == self._known.number:
-            return self._known_groups  # the same images as before
+        as_before = len(self._known_groups) == len(self._prints) == self._known.number
+        if as_before and self._inputs.splits is None and len(self._inputs.known) == 1:
+            return self._known_groups
         return duplicate_groups(self._prints, declared=self._declared)
 
     def _is_usable(self, source: Source, maps: ImageMaps, changed: bytearray) -> bool:

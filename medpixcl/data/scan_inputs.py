@@ -14,6 +14,7 @@ from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.manifest import Manifest
 from medpixcl.data.paths import checked_path, checked_paths, shown_value
 from medpixcl.data.pixels import SpacingMM, checked_spacing
+from medpixcl.data.scan_parts import ScanParts
 from medpixcl.data.splits import SplitFile
 
 
@@ -34,8 +35,9 @@ class ScanInputs:
         labels: Files of the label maps, one for each class.
         one_label_map: True if one label map holds all classes.
         resampled: Folder of the volumes that are resampled from series with gantry tilt; None to reject these.
-        known: Manifest of an earlier scan.
+        known: Manifests of an earlier scan, or of its parts, in one folder.
         check_content: Compare the checksums of files with those of that manifest.
+        parts: Parts of the scan, if it is divided.
     """
 
     roots: tuple[Path, ...]
@@ -50,8 +52,9 @@ class ScanInputs:
     labels: tuple[ExogenousFiles, ...]
     one_label_map: bool
     resampled: Path | None
-    known: Path | None
+    known: tuple[Path, ...]
     check_content: bool
+    parts: ScanParts | None = None
 
     @classmethod
     def checked(
@@ -69,6 +72,7 @@ class ScanInputs:
         tolerance_mm: Number | None = None,
         known: AnyPath | None = None,
         check_content: bool = False,
+        parts: ScanParts | None = None,
     ) -> "ScanInputs":
         """Check the arguments of a scan and read its tables.
 
@@ -96,9 +100,21 @@ class ScanInputs:
             labels=_labels(labels),
             one_label_map=labels is not None and not isinstance(labels, Mapping),
             resampled=_optional_path(resample_tilt, "the folder of resampled series"),
-            known=_optional_path(known, "the earlier manifest"),
+            known=_known(known, parts),
             check_content=check_content,
+            parts=parts,
         )
+
+    @property
+    def is_part(self) -> bool:
+        """True for one part of a scan, which leaves the tables to the whole."""
+        return self.parts is not None and self.parts.part_id is not None
+
+    @property
+    def own_folders(self) -> list[Path]:
+        """Folders that a scan writes, which are not searched for images."""
+        own = [self.resampled, None if self.parts is None else self.parts.folder.absolute()]
+        return [folder for folder in own if folder is not None]
 
     @property
     def tables(self) -> list[LandmarkFile | SplitFile]:
@@ -133,6 +149,13 @@ def _common_folder(roots: Sequence[Path]) -> Path:
         raise ValueError("no path to scan; give a folder or an image.")
     common = Path(os.path.commonpath(roots))
     return common if common.is_dir() else common.parent
+
+
+def _known(known: AnyPath | None, parts: ScanParts | None) -> tuple[Path, ...]:
+    """Manifests whose entries are taken over."""
+    if parts is not None:
+        return tuple(file.absolute() for file in parts.manifests)
+    return () if known is None else (checked_path(known, "the earlier manifest").absolute(),)
 
 
 def _optional_path(path: AnyPath | None, what: str) -> Path | None:

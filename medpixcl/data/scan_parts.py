@@ -1,0 +1,95 @@
+"""Parts of one scan, which processes read that know nothing of each other, and which are put together afterwards.
+
+Each part is a manifest of some of the files, without tables. The scan that puts them together takes their entries as
+those of an earlier scan, and reads again what the parts could not see whole: series with slices in several of them.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from medpixcl.data.manifest import LINES_SUFFIX
+from medpixcl.data.nifti import NIFTI_SUFFIXES
+from medpixcl.data.paths import shown_value
+from medpixcl.data.pictures import PICTURE_SUFFIXES
+from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX
+
+_ALONE = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES, *ITK_SUFFIXES, MINC_SUFFIX)
+"""Suffixes of files that are images of their own."""
+
+
+@dataclass(frozen=True)
+class ScanParts:
+    """The parts of a scan.
+
+    Args:
+        output: Manifest of the whole scan; the parts lie in a folder beside it.
+        num_parts: Number of parts.
+        part_id: Number of the part to read, counted from 0; None puts all parts together.
+    """
+
+    output: Path
+    num_parts: int
+    part_id: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the parts' manifests."""
+        return self.output.with_name(f"{self.output.stem}_parts")
+
+    @property
+    def manifests(self) -> tuple[Path, ...]:
+        """Manifest of the part to read, or of all parts."""
+        numbers = range(self.num_parts) if self.part_id is None else (self.part_id,)
+        return tuple(self.folder / f"{number}-of-{self.num_parts}{LINES_SUFFIX}" for number in numbers)
+
+    def share(self, names: Sequence[str]) -> list[str]:
+        """Those of the files that the part looks at.
+
+        DICOM slices of a folder stay together; a file whose name says that it is an image of its own goes alone.
+        """
+        if self.part_id is None:
+            return list(names)
+        units = [name if name.lower().endswith(_ALONE) else os.path.dirname(name) for name in names]  # noqa: PTH120
+        numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+        return [name for name, unit in zip(names, units, strict=True) if numbers[unit] % self.num_parts == self.part_id]
+
+    def require_all(self) -> None:
+        """Check that all parts have been read.
+
+        Raises:
+            ValueError: If one is missing; the sentence names all that are.
+        """
+        left = [str(number) for number, file in enumerate(self.manifests) if not file.is_file()]
+        if left:
+            raise ValueError(
+                f"the scan to {self.output} lacks {'part' if len(left) == 1 else 'parts'} {', '.join(left)} of "
+                f"{self.num_parts}; scan with part_id={left[0]} first"
+            )
+
+    def remove(self) -> None:
+        """Remove the parts after they were put together, and their folder if nothing else is in it."""
+        for file in self.manifests:
+            file.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something else
+            self.folder.rmdir()
+
+
+def check_part(part_id: int | None, num_parts: int | None) -> None:
+    """Check the number of a part and the number of all parts.
+
+    Raises:
+        ValueError: If one is no whole number, or there is no such part.
+    """
+    for name, value in (("num_parts", num_parts), ("part_id", part_id)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ValueError(f"{name} is {shown_value(value)}; expected a whole number")
+    if num_parts is not None and num_parts < 1:
+        raise ValueError(f"num_parts is {num_parts}; expected at least 1")
+    if part_id is not None and (num_parts is None or not 0 <= part_id < num_parts):
+        counted = f"there are {num_parts} parts, counted from 0"
+        if num_parts is None:
+            counted = "their number is unknown; give num_parts"
+        raise ValueError(f"part_id={part_id} is no part: {counted}")
