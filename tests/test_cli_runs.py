@@ -417,6 +417,14 @@ def test_dask_workers_give_the_files_of_one_run(
 
 @pytest.mark.slow
 def test_workers_of_this_machine(data: Path, undisturbed: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "medpixcl", *words(data, tmp_path / "out", "--workers", 2)]
+    """Ctrl-C, which reaches them all, ends them without a word of theirs."""
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "medpixcl", *words(data, output, "--workers", 2, "--continue")]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        wait_for(lambda: images_done(output) >= 1)
+        os.killpg(run.pid, signal.SIGINT)
+        said = run.communicate(timeout=120)[1]
+    assert run.returncode == 130
+    assert "Traceback" not in said
     subprocess.run(command, env=environment(), check=True, timeout=300)
-    assert_equal(tmp_path / "out", undisturbed)
+    assert_equal(output, undisturbed)

@@ -1,6 +1,7 @@
 """The workers of a Dask cluster: an existing one, or one on this machine."""
 
 import logging
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -157,6 +158,8 @@ def dask_cluster(scheduler: str | None = None, workers: int | None = None) -> It
         cluster = None if scheduler is None else DaskCluster(scheduler)
         if cluster is not None:
             stack.callback(cluster.close)
+        if cluster is not None and workers is not None:
+            cluster.client.run(_ignore_interrupts)
         yield cluster
 
 
@@ -185,6 +188,11 @@ def _started(workers: int) -> "distributed.LocalCluster":
 
     options = {"dashboard_address": None, "silence_logs": logging.ERROR}
     return distributed.LocalCluster(n_workers=workers, threads_per_worker=1, **options)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C, which reaches every process of a terminal, to the one that started this worker and ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _require_dask() -> None:
