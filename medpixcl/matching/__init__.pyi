@@ -1,6 +1,7 @@
 from .annotated_image import AnnotatedImage as AnnotatedImage, annotated_images as annotated_images
 from .inferer import MatchingInferer as MatchingInferer
-from .matcher import LandmarkMatcher as LandmarkMatcher, MatchResult as MatchResult
+from .match_result import MatchResult as MatchResult
+from .matcher import LandmarkMatcher as LandmarkMatcher
 from .placement import place_together as place_together
 from .population import Population as Population
 from .product import ProductMap as ProductMap, describe as describe

@@ -2,81 +2,27 @@
 
 import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from medpixcl._typing import Embed
 from medpixcl.coordinates import apply_affine, cell_to_voxel, pixel_for, voxel_to_cell
-from medpixcl.landmarks.heatmaps import refine_peaks
 from medpixcl.matching.grid import CellGrid
+from medpixcl.matching.level_search import LevelSearch
 from medpixcl.matching.local_correlation import PATCH, LocalCorrelation, crops_at
-from medpixcl.matching.peaks import FLOOR, local_peaks, second_peaks, upper_half_covariance
-from medpixcl.matching.placement import ROUNDS, Placement, peak_near, place_together, similarity_weight
+from medpixcl.matching.match_result import MatchResult, among_all
+from medpixcl.matching.placement import ROUNDS
 from medpixcl.matching.population import OWN_WEIGHT, Population, adapted, observe
-from medpixcl.matching.pose import ENOUGH, PosedTemplate, shown, shrunk, view_in_mm
-from medpixcl.matching.product import ProductMap, describe
-from medpixcl.matching.reciprocity import reciprocal_windows, refinement_window
-from medpixcl.matching.search import cells_inside, product_match
+from medpixcl.matching.pose import ENOUGH, PosedTemplate, shown, shrunk
+from medpixcl.matching.search import cells_inside
 from medpixcl.matching.templates import Template, TemplateSet
 from medpixcl.views import View
 
-PEAKS = 8
-"""Number of peaks kept for every landmark."""
-PEAK_RADIUS = 3
-"""Number of cells around a peak that hold no other peak."""
-VALUES_AT_ONCE = 2**25
-"""Largest number of similarities in memory."""
 LEAST_SIDE = 8
-
-
-@dataclass(frozen=True)
-class MatchResult:
-    """The K landmarks found in one image; a landmark that the template lacks is NaN.
-
-    Attributes:
-        voxels: Positions in the query image in voxels, array order, not rounded, shape (K, D).
-        scores: Similarity at the position, 0 to 1, shape (K,).
-        ratios: Highest peak beyond the exclusion radius divided by the score, shape (K,): small is certain; 1 or more
-            means that another place looks as good.
-        cycle_mm: Distance in the template between the landmark and the best match of the found position, shape (K,).
-        residual_mm: Distance from the position that the other landmarks predict, shape (K,); NaN without geometry.
-        flags: ``""``, ``"unsure"``, ``"no geometry"`` or ``"missing"`` for each landmark.
-        covariance_mm2: Covariance along the array axes, in mm^2, of the upper half of the similarity around the
-            position, shape (K, D, D); :mod:`medpixcl.landmarks.regions` uses its shape, not its size.
-
-    Where a matcher refines what it found (``coarse_side``), the positions and covariances are those of the grey values;
-    scores, ratios, cycle distances, residuals and flags stay those of the search before, which tells whether it is the
-    right place at all.
-    """
-
-    voxels: Float[Tensor, "k d"]
-    scores: Float[Tensor, " k"]
-    ratios: Float[Tensor, " k"]
-    cycle_mm: Float[Tensor, " k"]
-    residual_mm: Float[Tensor, " k"]
-    flags: tuple[str, ...]
-    covariance_mm2: Float[Tensor, "k d d"]
-
-    @property
-    def unsure(self) -> Bool[Tensor, " k"]:
-        """True for each landmark that is flagged as unsure, shape (K,)."""
-        return torch.tensor([flag == "unsure" for flag in self.flags], device=self.voxels.device)
-
-    def outside(self, view: View, spacing: Sequence[float], view_spacing: Sequence[float]) -> "MatchResult":
-        """Convert landmarks found in a view of an image to the image.
-
-        Args:
-            view: The view.
-            spacing: Size of a voxel of the image in mm.
-            view_spacing: Size of a voxel in mm with which the view was searched.
-        """
-        turn = view_in_mm(view, spacing, view_spacing)[0].to(self.covariance_mm2)
-        voxels = apply_affine(view.matrix.to(self.voxels), self.voxels)
-        return replace(self, voxels=voxels, covariance_mm2=turn @ self.covariance_mm2 @ turn.T)
 
 
 class Sight(NamedTuple):
@@ -286,23 +232,17 @@ class LandmarkMatcher:
             levels: Maps (E, *cells) of the levels that the matcher uses, finest first.
             grid: Cells of the finest level inside the image.
         """
-        templates = self.templates
-        product = ProductMap(templates.vectors, levels, self.strides)
-        peaks, peak_scores = self._peaks(product, grid)
-        placement = self._place(product, peaks, peak_scores, levels, grid)
-        found = grid.to_mm(placement.cells)
-        scores = self._values(product, placement.cells.round().long(), [1] * len(grid.shape)).flatten()
-        second = second_peaks(grid.to_mm(peaks), peak_scores, found, self._exclusion(grid))
-        voxels = cell_to_voxel(placement.cells, self.strides[0])
-        residual = torch.linalg.vector_norm(found - placement.predicted_mm, dim=1)
-        ratios, cycle = second / scores.clamp_min(FLOOR), self._cycle(levels, voxels)
-        doubtful = ~(scores >= self.min_score) | (ratios > self.max_ratio) | (cycle > self._longest_cycle(grid))
-        doubtful |= residual > self.max_deviations * placement.deviation_mm
-        spread = self._spread(product, placement.cells, grid)
-        voxels, scores, ratios, cycle, residual, spread = (
-            _among_all(templates.there, column) for column in (voxels, scores, ratios, cycle, residual, spread)
+        search = LevelSearch(
+            self.templates,
+            self.strides,
+            self.mode,
+            exclusion_mm=self.exclusion_mm,
+            min_score=self.min_score,
+            max_ratio=self.max_ratio,
+            max_cycle_mm=self.max_cycle_mm,
+            max_deviations=self.max_deviations,
         )
-        return MatchResult(voxels, scores, ratios, cycle, residual, self._flags(doubtful), spread)
+        return search(levels, grid)
 
     def _seen_coarsely(
         self, query: Tensor | Sequence[Tensor], shape: Sequence[int] | None, spacing: Sequence[float]
@@ -370,7 +310,7 @@ class LandmarkMatcher:
         own, other = (steps.new_tensor(list(sizes)) for sizes in (self.spacing, spacing))
         turn = (other[:, None] * steps / own).to(spread)
         spread = torch.where(seen[:, None, None], turn @ spread @ turn.mT, result.covariance_mm2[there])
-        return replace(result, voxels=_among_all(there, voxels), covariance_mm2=_among_all(there, spread))
+        return replace(result, voxels=among_all(there, voxels), covariance_mm2=among_all(there, spread))
 
     def _every_level(self, image: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Level maps (E, *cells) of an image or of all its levels."""
@@ -385,97 +325,6 @@ class LandmarkMatcher:
         if len(cells) != len(spacing):
             raise ValueError(f"the image has {len(cells)} axes, but the spacing {list(spacing)} mm has {len(spacing)}")
         return CellGrid(tuple(cells_inside(cells, self.strides[0], shape)), self.strides[0], tuple(spacing))
-
-    def _exclusion(self, grid: CellGrid) -> float:
-        return 10 * grid.cell_mm if self.exclusion_mm is None else self.exclusion_mm
-
-    def _peaks(self, product: ProductMap, grid: CellGrid) -> tuple[Tensor, Tensor]:
-        """Best cells of each landmark's map (K, M, D), and the values there (K, M)."""
-        inside = (slice(None), *[slice(n) for n in grid.shape])
-        count = len(self.templates.shape_mm)
-        at_once = max(1, VALUES_AT_ONCE * count // (len(product.queries[0]) * torch.Size(product.cells).numel()))
-        found = []
-        for first in range(0, count, at_once):
-            rows = self.templates.rows_of(first, first + at_once)
-            maps = self.templates.mean(product.full(rows)[inside], rows)
-            found.append(local_peaks(maps, PEAKS, radius=PEAK_RADIUS))
-        peaks, scores = zip(*found, strict=True)
-        return torch.cat(peaks), torch.cat(scores)
-
-    def _values(self, product: ProductMap, starts: Tensor, size: Sequence[int]) -> Tensor:
-        """Similarity of each landmark in its window, shape (K, *size)."""
-        templates = self.templates
-        rows = torch.arange(len(templates.owner), device=starts.device)
-        return templates.mean(product.windows(rows, starts[templates.owner], size))
-
-    def _spread(self, product: ProductMap, cells: Tensor, grid: CellGrid) -> Tensor:
-        """Covariance in mm^2 of the upper half of the similarity in a window."""
-        values = self._values(product, *refinement_window(grid, cells))
-        return upper_half_covariance(values, stride=grid.stride, spacing_mm=grid.spacing)
-
-    def _place(
-        self, product: ProductMap, peaks: Tensor, scores: Tensor, levels: list[Tensor], grid: CellGrid
-    ) -> Placement:
-        """The landmarks' places by the matcher's mode."""
-        first = peaks[:, 0]
-        nowhere = torch.full_like(grid.to_mm(first), torch.nan)
-        anywhere = torch.full_like(nowhere[:, 0], torch.inf)
-        if self.mode == "argmax":
-            size = [min(3, n) for n in grid.shape]
-            starts = grid.clamped_starts(first.float(), size)
-            logs = self._values(product, starts, size).clamp_min(FLOOR).log()
-            return Placement(starts + refine_peaks(logs, first - starts), nowhere, anywhere)
-        lead = second_peaks(grid.to_mm(peaks), scores, grid.to_mm(first), self._exclusion(grid))
-        weight = similarity_weight(lead / scores[:, 0].clamp_min(FLOOR))
-        if len(first) == 1:
-            place = Placement(first.float(), nowhere, anywhere)
-        else:
-            place = place_together(
-                self.templates.shape_mm,
-                peaks,
-                scores,
-                lambda starts, size: self._values(product, starts, size),
-                grid,
-                weight=weight,
-            )
-        expected = grid.to_mm(first) if len(first) == 1 else place.predicted_mm
-        refined = self._refined(levels, grid, Placement(place.cells, expected, place.deviation_mm), weight)
-        rows = torch.arange(len(refined), device=refined.device)
-        scores = product.windows(rows, refined.round().long(), [1] * len(grid.shape)).flatten()
-        cells = self.templates.mean(refined, weights=scores.clamp_min(FLOOR).square())
-        return Placement(cells, place.predicted_mm, place.deviation_mm)
-
-    def _refined(self, levels: list[Tensor], grid: CellGrid, place: Placement, weight: float) -> Float[Tensor, "r d"]:
-        """Cell position that each row of the templates finds near its landmark's place, in both directions."""
-        owner = self.templates.owner
-        starts, size = refinement_window(grid, place.cells)
-        logs = reciprocal_windows(self.templates.around, owner, levels, self.strides, starts, size)
-        return peak_near(logs, starts[owner], grid, place.predicted_mm[owner], place.deviation_mm[owner], weight)
-
-    def _cycle(self, levels: list[Tensor], voxels: Tensor) -> Tensor:
-        """Distance in mm from each landmark to where its template looks most like the found place; the least of all."""
-        templates = self.templates
-        vectors = describe(levels, self.strides, voxels)
-        least = torch.full_like(voxels[:, 0], torch.inf)
-        for number, template in enumerate(templates.templates):
-            rows = templates.owner[templates.source == number]
-            queries = [level[rows] for level in vectors]
-            extent = [n * template.grid.stride for n in template.grid.shape]
-            index, _ = product_match(queries, template.levels, self.strides, extent)
-            distance = torch.linalg.vector_norm(
-                template.grid.to_mm(index) - template.mm[templates.there.nonzero().squeeze(1)[rows]], dim=1
-            )
-            least[rows] = torch.minimum(least[rows], distance)
-        return least
-
-    def _longest_cycle(self, grid: CellGrid) -> float:
-        return 10 * grid.cell_mm if self.max_cycle_mm is None else self.max_cycle_mm
-
-    def _flags(self, doubtful: Bool[Tensor, " n"]) -> tuple[str, ...]:
-        """Word for every landmark, from those that a template has and whether they are in doubt."""
-        sure = "no geometry" if self.mode == "consistent" and len(doubtful) == 1 else ""
-        words = iter(["unsure" if unsure else sure for unsure in doubtful.tolist()])
-        return tuple(next(words) if there else "missing" for there in self.templates.there.tolist())
 
 
 def _check_templates(images: list[Tensor], landmarks: list[Tensor], spacings: list[list[float]]) -> None:
@@ -502,10 +351,3 @@ def _per_image(spacing: Sequence[float] | Sequence[Sequence[float]], count: int)
     """The spacing of every image, from one for all or one for each."""
     rows = [list(row) for row in spacing if isinstance(row, Sequence)]
     return rows or [[float(step) for step in spacing if not isinstance(step, Sequence)]] * count
-
-
-def _among_all(there: Bool[Tensor, " k"], values: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "k ..."]:
-    """Values of the landmarks that a template has, in rows among all; NaN in the others."""
-    rows = values.new_full((len(there), *values.shape[1:]), torch.nan)
-    rows[there] = values
-    return rows
