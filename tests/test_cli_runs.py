@@ -180,13 +180,14 @@ def test_a_run_does_not_go_on_with_other_input(
     more: list[str] = []
     typed = {
         "weights": " (weights weights_0.pt then, weights_1.pt now)",
+        "images": " (number of images 5 then, 6 now)",
         "settings": " (settings none then, mode=pyramid now)",
         "formats, overlays or keep_patient": " (formats none then, json now)",
     }.get(change, "")
     if change == "images":
         picture = copy / "images" / "phantom_003.png"
         with Image.open(picture) as image:
-            image.rotate(180).save(picture)
+            image.rotate(180).save(picture.with_name("late.png"))
     elif change == "templates":
         table = copy / "landmarks.csv"
         table.write_text(table.read_text().replace("12,30", "13,30"))

@@ -86,7 +86,7 @@ class Run:
         """
         differ = self.differences(earlier["made_from"])
         then, now = earlier["options"], json.loads(json.dumps(dict(self.options)))
-        pairs = {"images": (earlier["images"], images)} if images is not None and "images" in differ else {}
+        pairs = {"number of images": (earlier["images"], images)} if images is not None and "images" in differ else {}
         pairs |= {key: (then.get(key), now.get(key)) for key in sorted({*then, *now} - _HOW)}
         unlike = {key: (one, two) for key, (one, two) in pairs.items() if one != two}
         told = [f"{shown(key)} {_said(one, two)} then, {_said(two, one)} now" for key, (one, two) in unlike.items()]

@@ -218,7 +218,7 @@ def test_writing_results(folder: Path, matcher: Matcher, tmp_path: Path) -> None
     output = matcher.output.into(tmp_path / "out", **BARE, resume=True)
     with pytest.raises(FinishedError):
         matcher.match(folder / "images" / "phantom_002.png", spacing_mm=1.0, output=output)
-    with pytest.raises(ValueError, match=r"begun with other images \(images 1 then, \d now\); give what"):
+    with pytest.raises(ValueError, match=r"begun with other images \(number of images 1 then, \d now\)"):
         matcher.match(folder / "images", spacing_mm=1.0, output=output)
     (tmp_path / "out" / "run.json").write_text('{"run": 5}')
     with pytest.raises(ValueError, match=r"run\.json is damaged, or not of this package; give another folder, or"):
