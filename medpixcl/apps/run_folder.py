@@ -18,8 +18,7 @@ from uuid import uuid4
 from medpixcl._json import parsed_json
 from medpixcl.apps.run_lines import RunLines
 from medpixcl.data.atomic import noting, remove_drafts, write_text_atomically
-from medpixcl.data.landmarks.reading import REJECTED_TABLE
-from medpixcl.data.result_folders import RUN_FILE, RUN_FORMAT
+from medpixcl.data.result_folders import REJECTED_TABLE, RUN_FILE, RUN_FORMAT
 from medpixcl.data.text import shown
 from medpixcl.limits import regular_file
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from medpixcl.apps import progress
 from medpixcl.data.reasons import SHOWN, Reasons
+from medpixcl.data.result_folders import REJECTED_TABLE
 
 if TYPE_CHECKING:
     import medpixcl.apps.output
@@ -56,8 +57,6 @@ def say_results(
     Raises:
         typer.Exit: With status 3 if an image could not be searched, while the others were.
     """
-    from medpixcl.data.landmarks.reading import REJECTED_TABLE
-
     folder, part = output.folder, output.part_id
     table = None if part is not None else folder / REJECTED_TABLE
     say_left_out(results.rejected, table)

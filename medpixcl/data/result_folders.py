@@ -6,6 +6,8 @@ from medpixcl._json import parsed_json
 from medpixcl.limits import regular_file
 
 RUN_FILE = "run.json"
+REJECTED_TABLE = "rejected.csv"
+"""Table of what has no landmarks, with the reasons."""
 RUN_FORMAT = "medpixcl run"
 """Value of the key ``format`` in that file."""
 

@@ -15,12 +15,11 @@ from medpixcl.data.landmarks.slicer import read_fcsv_rows, read_markups_rows
 from medpixcl.data.landmarks.sr_reading import is_report, read_sr_rows
 from medpixcl.data.landmarks.table import LandmarkFile
 from medpixcl.data.paths import checked_path
+from medpixcl.data.result_folders import REJECTED_TABLE
 from medpixcl.data.text import utf8_text
 from medpixcl.limits import regular_file
 
 Reader = Callable[[Path], list[LandmarkRow]]
-REJECTED_TABLE = "rejected.csv"
-"""Name of the file that lists the images without landmarks and the reasons."""
 RUN_TABLE, RUN_MARKUPS = "landmarks.csv", "markups"
 """Names of the table of a run, and of the folder with its Slicer files."""
 
