@@ -12,6 +12,7 @@ from typing import Any
 from medpixcl.apps.run_folder import FINISHED, LINES_FILE, Run, RunFolder
 from medpixcl.data.folder_lock import LOCK
 from medpixcl.data.result_folders import RUN_FILE
+from medpixcl.data.scan_parts import named_parts
 
 PARTS_FOLDER = "parts"
 
@@ -60,14 +61,14 @@ def require_finished(folder: Path, num_parts: int) -> None:
     """Check that all parts of a run have been searched.
 
     Raises:
-        ValueError: If a part is not finished; the sentence names all such parts.
+        ValueError: If a part is not finished; the sentence names such parts.
     """
     parts = (run_folder_of_part(folder, number, num_parts).described() for number in range(num_parts))
-    left = [str(number) for number, one in enumerate(parts) if one is None or one["state"] != FINISHED]
+    left = [number for number, one in enumerate(parts) if one is None or one["state"] != FINISHED]
     if left:
         raise ValueError(
-            f"the run in {folder} lacks {'part' if len(left) == 1 else 'parts'} {', '.join(left)} of {num_parts}, not "
-            f"begun or not finished; search with part_id={left[0]} first, and with resume=True if it was begun"
+            f"the run in {folder} lacks {named_parts(left)} of {num_parts}, not begun or not finished; search with "
+            f"part_id={left[0]} first, and with resume=True if it was begun"
         )
 
 
@@ -85,7 +86,7 @@ def found_in_parts(folder: Path, num_parts: int, run: Run) -> dict[str, dict[str
     all_found: dict[str, dict[str, Any]] = {}
     for number in range(num_parts):
         part = run_folder_of_part(folder, number, num_parts)
-        described = part.described() or {"run": "", "made_from": {}}
+        described = part.described() or {"run": "", "options": {}, "made_from": {}, "images": 0}
         if other := run.changes(described):
             raise ValueError(
                 f"part {number} in {part.folder} was made with other {other} than this run; give what it was made "

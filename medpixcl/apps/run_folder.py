@@ -247,6 +247,7 @@ class RunFolder:
             content = None
         known = isinstance(content, dict) and content.get("format") == RUN_FORMAT
         whole = known and all(isinstance(content.get(key), kind) for key, kind in _KINDS.items())
+        whole = whole and isinstance(failed := content.get("failed", 0), int) and failed >= 0
         if not whole or not isinstance(content.get(REMOVED, []), list) or content["state"] not in STATES:
             raise ValueError(f"{file} is damaged, or not of this package; give another folder, or remove this one")
         listed = {key: content.get(key) or [] for key in ("files", REMOVED)}

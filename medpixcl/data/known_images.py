@@ -103,7 +103,6 @@ class KnownImages:
         self._forget()
         for path in paths:
             if not self._takes(path, wanted):
-                self.close()
                 self._forget()
                 if needed:
                     raise ValueError(
@@ -119,8 +118,10 @@ class KnownImages:
             return False
 
     def _forget(self) -> None:
-        self._lines: list[IO[bytes]] = []
-        self._parts = array("H")
+        self._files: list[Path] = []
+        self._lines: IO[bytes] | None = None
+        self._open_part = 0
+        self._parts = array("I")
         self.series = KnownSeries(files_stamp)
         self._entries: list[Entry] = []
         self._places = array("Q")
@@ -133,9 +134,9 @@ class KnownImages:
         self._met: set[str] = set()
 
     def close(self) -> None:
-        """Close the manifests; no more entries can be asked for."""
-        for file in self._lines:
-            file.close()
+        """Close the manifest that is open; no more entries can be asked for."""
+        if self._lines is not None:
+            self._lines.close()
 
     @property
     def number(self) -> int:
@@ -158,8 +159,8 @@ class KnownImages:
         return bool(self._settled[number])
 
     def rejected(self, name: str) -> Entry | None:
-        """Record of an unchanged rejected file, None for any other."""
-        return self._rejected.get(name)
+        """Record of an unchanged rejected file; None for any other, and for what another part found to be an image."""
+        return None if name in self._numbers else self._rejected.get(name)
 
     def settled_series(self, names: Sequence[str]) -> list[SettledVolume]:
         """Volumes of slices that need not be opened, see :meth:`medpixcl.data.known_series.KnownSeries.settled`."""
@@ -199,13 +200,20 @@ class KnownImages:
 
     def _entry(self, number: int) -> Entry:
         """A new dictionary of the entry as it stands in the manifest."""
-        if not self._lines:
+        if not self._files:
             return dict(self._entries[number])
-        lines = self._lines[self._parts[number]]
+        lines = self._opened(self._parts[number])
         lines.seek(self._places[number])
         entry = json.loads(lines.readline().decode())  # faster than from bytes
         del entry["section"]
         return entry
+
+    def _opened(self, part: int) -> IO[bytes]:
+        """One of the manifests, of which one is open at a time: there may be more than a process may open."""
+        if self._lines is None or part != self._open_part:
+            self.close()
+            self._lines, self._open_part = self._files[part].open("rb"), part
+        return self._lines
 
     def _read(self, path: Path, wanted: Mapping[str, Any]) -> bool:
         """Take over a manifest; False if it was made with other settings."""
@@ -226,14 +234,14 @@ class KnownImages:
         with regular_file(path).open("rb") as file:
             if not _same_program(parsed_json(file.readline()), wanted):
                 return False
-            self._lines.append(path.open("rb"))
+            self._files.append(path)
             place = file.tell()
             for line in file:
                 one = parsed_json(line.decode())
                 section = one.pop("section")
                 if section in SECTIONS and self._add(checked_entry(path, "an entry", one)):
                     self._places.append(place)
-                    self._parts.append(len(self._lines) - 1)
+                    self._parts.append(len(self._files) - 1)
                 elif section == REJECTED:
                     self._add_rejected(checked_record(path, "a record", one))
                 place += len(line)
@@ -271,7 +279,7 @@ class KnownImages:
                 made=of,
                 made_stamp=made,
                 modality=modality,
-                part=len(self._lines),
+                part=len(self._files),
             )
         )
         self._grouped.add(number)
@@ -286,7 +294,7 @@ class KnownImages:
         names = record.get("files", [])
         folder = path if len(names) > 1 else os.path.dirname(path)  # noqa: PTH120
         files = tuple(os.path.join(folder, name) for name in names) or (path,)  # noqa: PTH118
-        self.series.add(KnownVolume(record[SERIES], "", files, record[STAMP], record=moved, part=len(self._lines)))
+        self.series.add(KnownVolume(record[SERIES], "", files, record[STAMP], record=moved, part=len(self._files)))
 
     def _paths(self, image: str | Iterable[str]) -> list[str]:
         return [self._path(one) for one in ([image] if isinstance(image, str) else image)]

@@ -163,6 +163,8 @@ def scan_to_file(
             "with resample_tilt volumes are named in the order of all series, which no part knows; leave out "
             "num_parts, and give workers or scheduler to read in several processes"
         )
+    if parts is not None:
+        parts.require_no_others()
     if parts is not None and part_id is not None:
         (output,) = parts.manifests
     elif parts is not None:

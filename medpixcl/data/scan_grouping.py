@@ -127,11 +127,13 @@ def _listed(inputs: ScanInputs, known: KnownImages) -> list[str]:
     """Files to look at: without tables, maps, manifests, resampled volumes, and data files of headers."""
     beside = {str(table.path.absolute()) for table in inputs.tables} | known.files
     beside |= {str(file) for channel in inputs.map_files for file in channel.files}
-    left_out = tuple(f"{folder}{os.sep}" for folder in inputs.own_folders)
+    if inputs.parts is not None:
+        beside.add(str(inputs.parts.output.absolute()))
+    left_out = None if inputs.resampled is None else f"{inputs.resampled}{os.sep}"
     names = [
         name
         for name in visible_names(inputs.roots, list_closed=True)
-        if name not in beside and not name.startswith(left_out)
+        if name not in beside and not (left_out and name.startswith(left_out))
     ]
     _name_links(links_out(names, inputs.roots))
     attached = {str(path) for path in attached_files(Path(name) for name in names if has_header_name(name))}

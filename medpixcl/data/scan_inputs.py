@@ -111,12 +111,6 @@ class ScanInputs:
         return self.parts is not None and self.parts.part_id is not None
 
     @property
-    def own_folders(self) -> list[Path]:
-        """Folders that a scan writes, which are not searched for images."""
-        own = [self.resampled, None if self.parts is None else self.parts.folder.absolute()]
-        return [folder for folder in own if folder is not None]
-
-    @property
     def tables(self) -> list[LandmarkFile | SplitFile]:
         """Files that name images."""
         return [*self.points.values(), *([] if self.splits is None else [self.splits])]

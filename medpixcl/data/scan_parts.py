@@ -16,6 +16,7 @@ from medpixcl.data.paths import shown_value
 from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX
 
+_SHOWN = 10
 _ALONE = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES, *ITK_SUFFIXES, MINC_SUFFIX)
 """Suffixes of files that are images of their own."""
 
@@ -36,8 +37,8 @@ class ScanParts:
 
     @property
     def folder(self) -> Path:
-        """Folder of the parts' manifests."""
-        return self.output.with_name(f"{self.output.stem}_parts")
+        """Folder of the parts' manifests, hidden, as no scan looks into such folders."""
+        return self.output.with_name(f".{self.output.name}.parts")
 
     @property
     def manifests(self) -> tuple[Path, ...]:
@@ -60,13 +61,31 @@ class ScanParts:
         """Check that all parts have been read.
 
         Raises:
-            ValueError: If one is missing; the sentence names all that are.
+            ValueError: If one is missing; the sentence names those that are.
         """
-        left = [str(number) for number, file in enumerate(self.manifests) if not file.is_file()]
+        left = [number for number, file in enumerate(self.manifests) if not file.is_file()]
+        if len(left) == self.num_parts and self.output.is_file():
+            raise ValueError(
+                f"{self.output} is there, and no part of its scan: they were put together, or not begun; leave out "
+                f"num_parts to scan again what has changed, or scan with part_id={left[0]} first"
+            )
         if left:
             raise ValueError(
-                f"the scan to {self.output} lacks {'part' if len(left) == 1 else 'parts'} {', '.join(left)} of "
-                f"{self.num_parts}; scan with part_id={left[0]} first"
+                f"the scan to {self.output} lacks {named_parts(left)} of {self.num_parts}; scan with "
+                f"part_id={left[0]} first"
+            )
+
+    def require_no_others(self) -> None:
+        """Check that the folder has no parts of a scan that is divided otherwise.
+
+        Raises:
+            ValueError: If it has.
+        """
+        numbers = (file.stem.partition("-of-")[2] for file in sorted(self.folder.glob(f"*-of-*{LINES_SUFFIX}")))
+        if other := next((one for one in numbers if one.isdecimal() and one != str(self.num_parts)), None):
+            raise ValueError(
+                f"{self.folder} holds parts of a scan in {other} parts; give num_parts={other} to go on with it, or "
+                "remove this folder"
             )
 
     def remove(self) -> None:
@@ -75,6 +94,17 @@ class ScanParts:
             file.unlink(missing_ok=True)
         with suppress(OSError):  # it holds something else
             self.folder.rmdir()
+
+
+def named_parts(numbers: Sequence[int]) -> str:
+    """Numbers of parts for a message, of many the first ones.
+
+    Example:
+        >>> named_parts([3]), named_parts([0, 2])
+        ('part 3', 'parts 0, 2')
+    """
+    shown = ", ".join(map(str, numbers[:_SHOWN])) + (f" and {len(numbers) - _SHOWN} more" * (len(numbers) > _SHOWN))
+    return f"{'part' if len(numbers) == 1 else 'parts'} {shown}"
 
 
 def check_part(part_id: int | None, num_parts: int | None) -> None:

@@ -220,9 +220,11 @@ def test_writing_results(folder: Path, matcher: Matcher, tmp_path: Path) -> None
         matcher.match(folder / "images" / "phantom_002.png", spacing_mm=1.0, output=output)
     with pytest.raises(ValueError, match=r"begun with other images \(number of images 1 then, \d now\)"):
         matcher.match(folder / "images", spacing_mm=1.0, output=output)
-    (tmp_path / "out" / "run.json").write_text('{"run": 5}')
-    with pytest.raises(ValueError, match=r"run\.json is damaged, or not of this package; give another folder, or"):
-        other.write(tmp_path / "out", **BARE)
+    described = json.loads((tmp_path / "out" / "run.json").read_text())
+    for content in ({"run": 5}, described | {"failed": "many"}, described | {"failed": -3}):
+        (tmp_path / "out" / "run.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"run\.json is damaged, or not of this package; give another folder, or"):
+            other.write(tmp_path / "out", **BARE)
 
 
 def test_a_learnt_population_is_a_file_of_the_run(folder: Path, matcher: Matcher, tmp_path: Path) -> None:

@@ -43,9 +43,15 @@ def test_the_manifest_is_that_of_one_scan(root: Path, tmp_path: Path, suffix: st
     output = root / f"m{suffix}"  # in the folder, as its parts are, which are no images
     scan_to_file(root, output, spacing_mm=1.0)
     expected = output.read_text()
-    output.unlink()
     assert in_parts(root, output) == expected
-    assert not (root / "m_parts").exists()
+    output.unlink()
+    (tmp_path / "link").symlink_to(root)
+    scan_to_file(tmp_path / "link", output, spacing_mm=1.0)
+    by_link = output.read_text()
+    output.unlink()
+    assert in_parts(tmp_path / "link", output) == by_link
+    output.write_text(expected)
+    assert not (root / f".m{suffix}.parts").exists()
     scan_to_file(root, output, spacing_mm=1.0)
     assert output.read_text() == expected
 
@@ -55,7 +61,8 @@ def test_what_a_part_saw_whole_is_not_opened_again(root: Path, tmp_path: Path) -
     scan_to_file(root, tmp_path / "whole.jsonl", spacing_mm=1.0)
     for number in range(PARTS):
         scan_to_file(root, tmp_path / "m.jsonl", spacing_mm=1.0, num_parts=PARTS, part_id=number)
-    sizes = [len((tmp_path / "m_parts" / f"{number}-of-3.jsonl").read_text().splitlines()) for number in range(PARTS)]
+    parts = [tmp_path / ".m.jsonl.parts" / f"{number}-of-3.jsonl" for number in range(PARTS)]
+    sizes = [len(file.read_text().splitlines()) for file in parts]
     assert min(sizes) > 4
     blind(root, *(set(FOLDERS) - {"p", "split", "odd"}), "pictures")
     scan_to_file(root, tmp_path / "m.jsonl", spacing_mm=1.0, num_parts=PARTS)
@@ -108,14 +115,48 @@ def test_what_is_refused(root: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert medpixcl(*words, "--part-id", 0) == 0
     assert "the same command without --part-id puts them together" in capsys.readouterr().out
     assert "lacks part 1 of 2" in refused()
+    words[-1] = 3
+    assert "holds parts of a scan in 2 parts; give --num-parts 2 to go on with it" in refused("--part-id", 1)
+    words[-1] = 2
     assert medpixcl(*words, "--part-id", 1, "--licence", "CC0") == 0
     assert "1-of-2.jsonl is damaged, or was scanned with other options" in refused()
     assert medpixcl(*words, "--part-id", 1) == 0
-    whole = (tmp_path / "m_parts" / "0-of-2.jsonl").read_bytes()
-    (tmp_path / "m_parts" / "0-of-2.jsonl").write_bytes(whole[:-9])
+    whole = (tmp_path / ".m.jsonl.parts" / "0-of-2.jsonl").read_bytes()
+    (tmp_path / ".m.jsonl.parts" / "0-of-2.jsonl").write_bytes(whole[:-9])
     assert "0-of-2.jsonl is damaged" in refused()
     assert medpixcl(*words, "--part-id", 0) == 0
     write_series(root / "late", noise(1, 1), SeriesInstanceUID="1.1", origin=(-10, -20, 40))
     assert medpixcl(*words) == 0, "what came later is read"
+    assert "they were put together, or not begun; leave out num_parts" in refused()
     scan_to_file(root, tmp_path / "whole.jsonl", spacing_mm=1.0)
     assert (tmp_path / "m.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+
+
+def test_a_file_that_changes_between_the_parts(tmp_path: Path) -> None:
+    """It is damaged in one part and mended in the other, which has it too, as a new file has moved the shares."""
+    picture(tmp_path / "images" / "b.png", 1)
+    (tmp_path / "images" / "a.png").write_bytes(b"damaged")
+    scan_to_file(tmp_path / "images", tmp_path / "m.jsonl", spacing_mm=1.0, num_parts=2, part_id=0)
+    picture(tmp_path / "images" / "0.png", 2)
+    picture(tmp_path / "images" / "a.png", 3)
+    scan_to_file(tmp_path / "images", tmp_path / "m.jsonl", spacing_mm=1.0, num_parts=2, part_id=1)
+    scan_to_file(tmp_path / "images", tmp_path / "m.jsonl", spacing_mm=1.0, num_parts=2)
+    scan_to_file(tmp_path / "images", tmp_path / "whole.jsonl", spacing_mm=1.0)
+    assert (tmp_path / "m.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+
+
+def test_more_parts_than_files_that_a_process_may_open(tmp_path: Path) -> None:
+    for number in range(3):
+        picture(tmp_path / "images" / f"{number}.png", number)
+    options = {"spacing_mm": 1.0, "num_parts": 3000}
+    for number in range(4):
+        scan_to_file(tmp_path / "images", tmp_path / "m.jsonl", part_id=number, **options)
+    parts = tmp_path / ".m.jsonl.parts"
+    with pytest.raises(ValueError, match="lacks parts 4, 5, 6, 7, 8, 9, 10, 11, 12, 13 and 2986 more of 3000; "):
+        scan_to_file(tmp_path / "images", tmp_path / "m.jsonl", **options)
+    for number in range(4, 3000):
+        shutil.copy(parts / "3-of-3000.jsonl", parts / f"{number}-of-3000.jsonl")
+    scan_to_file(tmp_path / "images", tmp_path / "m.jsonl", **options)
+    scan_to_file(tmp_path / "images", tmp_path / "whole.jsonl", spacing_mm=1.0)
+    assert (tmp_path / "m.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert not parts.exists()
