@@ -103,8 +103,8 @@ def named_parts(numbers: Sequence[int]) -> str:
         >>> named_parts([3]), named_parts([0, 2])
         ('part 3', 'parts 0, 2')
     """
-    shown = ", ".join(map(str, numbers[:_SHOWN])) + (f" and {len(numbers) - _SHOWN} more" * (len(numbers) > _SHOWN))
-    return f"{'part' if len(numbers) == 1 else 'parts'} {shown}"
+    named, more = ", ".join(map(str, numbers[:_SHOWN])), len(numbers) - _SHOWN
+    return f"{'part' if len(numbers) == 1 else 'parts'} {named}" + (f" and {more} more" if more > 0 else "")
 
 
 def check_part(part_id: int | None, num_parts: int | None) -> None:
