@@ -235,6 +235,7 @@ class KnownImages:
             if not _same_program(parsed_json(file.readline()), wanted):
                 return False
             self._files.append(path)
+            self._opened(len(self._files) - 1)  # now: another scan may replace it
             place = file.tell()
             for line in file:
                 one = parsed_json(line.decode())
