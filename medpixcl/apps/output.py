@@ -28,9 +28,9 @@ from medpixcl.apps.run_folder import FINISHED, Run, RunFolder, finished_error
 from medpixcl.data.atomic import write_text_atomically
 from medpixcl.data.dicom_header import is_dicom
 from medpixcl.data.landmarks.writing import DEFAULT_FORMATS, NotWritten, checked_formats, write_landmarks
+from medpixcl.data.part_numbers import check_part
 from medpixcl.data.paths import checked_folder, checked_path, shown_value
 from medpixcl.data.result_folders import REJECTED_TABLE
-from medpixcl.data.scan_parts import check_part
 from medpixcl.data.tables import write_csv
 from medpixcl.limits import regular_file
 from medpixcl.reports.figures import save_png

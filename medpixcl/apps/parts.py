@@ -11,8 +11,8 @@ from typing import Any
 
 from medpixcl.apps.run_folder import FINISHED, LINES_FILE, Run, RunFolder
 from medpixcl.data.folder_lock import LOCK
+from medpixcl.data.part_numbers import named_parts, other_number, part_name
 from medpixcl.data.result_folders import RUN_FILE
-from medpixcl.data.scan_parts import named_parts
 
 PARTS_FOLDER = "parts"
 
@@ -25,7 +25,7 @@ def part_folder(folder: Path, part_id: int, num_parts: int) -> Path:
         part_id: Number of the part, counted from 0.
         num_parts: Number of parts.
     """
-    return folder / PARTS_FOLDER / f"{part_id}-of-{num_parts}"
+    return folder / PARTS_FOLDER / part_name(part_id, num_parts)
 
 
 def run_folder_of_part(folder: Path, part_id: int, num_parts: int) -> RunFolder:
@@ -43,18 +43,12 @@ def require_no_other_parts(folder: Path, num_parts: int | None) -> None:
     Raises:
         ValueError: If it has such parts.
     """
-    numbers = (_number_of_parts(file.parent) for file in sorted((folder / PARTS_FOLDER).glob(f"*/{RUN_FILE}")))
-    if other := next((number for number in numbers if number not in (None, num_parts)), None):
+    names = (file.parent.name for file in (folder / PARTS_FOLDER).glob(f"*/{RUN_FILE}"))
+    if other := other_number(names, num_parts):
         raise ValueError(
             f"{folder / PARTS_FOLDER} holds parts of a run in {other} parts; give num_parts={other} to go on with it, "
             "or another folder, or remove this one"
         )
-
-
-def _number_of_parts(folder: Path) -> int | None:
-    """Number of parts of the run to which a folder of a part belongs; None for another folder."""
-    _, sign, number = folder.name.partition("-of-")
-    return int(number) if sign and number.isdecimal() and number.isascii() else None
 
 
 def require_finished(folder: Path, num_parts: int) -> None:

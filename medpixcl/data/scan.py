@@ -29,13 +29,14 @@ from medpixcl.data.manifest import (
 from medpixcl.data.manifest_paths import has_utf8_name
 from medpixcl.data.manifest_summary import ManifestSummary
 from medpixcl.data.parallel_reading import ParallelReading
+from medpixcl.data.part_numbers import check_part
 from medpixcl.data.paths import checked_file, shown_value
 from medpixcl.data.pixels import SpacingMM
 from medpixcl.data.scan_entries import ScanEntries
 from medpixcl.data.scan_grouping import ImageList, find_images
 from medpixcl.data.scan_inputs import ScanInputs
 from medpixcl.data.scan_maps import ImageMaps
-from medpixcl.data.scan_parts import ScanParts, check_part
+from medpixcl.data.scan_parts import ScanParts
 from medpixcl.data.scan_rejections import Rejections
 from medpixcl.data.scan_tables import ScanTables
 from medpixcl.data.sources import Source
@@ -164,11 +165,8 @@ def scan_to_file(
             "num_parts, and give workers or scheduler to read in several processes"
         )
     if parts is not None:
-        parts.require_no_others()
-    if parts is not None and part_id is not None:
-        (output,) = parts.manifests
-    elif parts is not None:
-        parts.require_all()
+        parts.check()
+        output = parts.destination
     in_lines = output.suffix == LINES_SUFFIX
     base_dir = output.parent if in_lines else None
     inputs = ScanInputs.checked(paths, base_dir=base_dir, parts=parts, **{"known": output} | options)

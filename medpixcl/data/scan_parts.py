@@ -12,11 +12,10 @@ from pathlib import Path
 
 from medpixcl.data.manifest import LINES_SUFFIX
 from medpixcl.data.nifti import NIFTI_SUFFIXES
-from medpixcl.data.paths import shown_value
+from medpixcl.data.part_numbers import named_parts, other_number, part_name
 from medpixcl.data.pictures import PICTURE_SUFFIXES
 from medpixcl.data.volumes import ITK_SUFFIXES, MINC_SUFFIX
 
-_SHOWN = 10
 _ALONE = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES, *ITK_SUFFIXES, MINC_SUFFIX)
 """Suffixes of files that are images of their own."""
 
@@ -44,7 +43,7 @@ class ScanParts:
     def manifests(self) -> tuple[Path, ...]:
         """Manifest of the part to read, or of all parts."""
         numbers = range(self.num_parts) if self.part_id is None else (self.part_id,)
-        return tuple(self.folder / f"{number}-of-{self.num_parts}{LINES_SUFFIX}" for number in numbers)
+        return tuple(self.folder / f"{part_name(number, self.num_parts)}{LINES_SUFFIX}" for number in numbers)
 
     def share(self, names: Sequence[str]) -> list[str]:
         """Those of the files that the part looks at.
@@ -57,12 +56,26 @@ class ScanParts:
         numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
         return [name for name, unit in zip(names, units, strict=True) if numbers[unit] % self.num_parts == self.part_id]
 
-    def require_all(self) -> None:
-        """Check that all parts have been read.
+    @property
+    def destination(self) -> Path:
+        """Manifest that is written: of the part, or of the whole scan."""
+        return self.output if self.part_id is None else self.manifests[0]
+
+    def check(self) -> None:
+        """Check that the parts can be read, or put together.
 
         Raises:
-            ValueError: If one is missing; the sentence names those that are.
+            ValueError: If there are parts of a scan that is divided otherwise, or a part to put together is missing.
         """
+        if other := other_number((file.stem for file in self.folder.glob(f"*{LINES_SUFFIX}")), self.num_parts):
+            raise ValueError(
+                f"{self.folder} holds parts of a scan in {other} parts; give num_parts={other} to go on with it, or "
+                "remove this folder"
+            )
+        if self.part_id is None:
+            self._require_all()
+
+    def _require_all(self) -> None:
         left = [number for number, file in enumerate(self.manifests) if not file.is_file()]
         if len(left) == self.num_parts and self.output.is_file():
             raise ValueError(
@@ -75,51 +88,9 @@ class ScanParts:
                 f"part_id={left[0]} first"
             )
 
-    def require_no_others(self) -> None:
-        """Check that the folder has no parts of a scan that is divided otherwise.
-
-        Raises:
-            ValueError: If it has.
-        """
-        numbers = (file.stem.partition("-of-")[2] for file in sorted(self.folder.glob(f"*-of-*{LINES_SUFFIX}")))
-        if other := next((one for one in numbers if one.isdecimal() and one != str(self.num_parts)), None):
-            raise ValueError(
-                f"{self.folder} holds parts of a scan in {other} parts; give num_parts={other} to go on with it, or "
-                "remove this folder"
-            )
-
     def remove(self) -> None:
         """Remove the parts after they were put together, and their folder if nothing else is in it."""
         for file in self.manifests:
             file.unlink(missing_ok=True)
         with suppress(OSError):  # it holds something else
             self.folder.rmdir()
-
-
-def named_parts(numbers: Sequence[int]) -> str:
-    """Numbers of parts for a message, of many the first ones.
-
-    Example:
-        >>> named_parts([3]), named_parts([0, 2])
-        ('part 3', 'parts 0, 2')
-    """
-    named, more = ", ".join(map(str, numbers[:_SHOWN])), len(numbers) - _SHOWN
-    return f"{'part' if len(numbers) == 1 else 'parts'} {named}" + (f" and {more} more" if more > 0 else "")
-
-
-def check_part(part_id: int | None, num_parts: int | None) -> None:
-    """Check the number of a part and the number of all parts.
-
-    Raises:
-        ValueError: If one is no whole number, or there is no such part.
-    """
-    for name, value in (("num_parts", num_parts), ("part_id", part_id)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ValueError(f"{name} is {shown_value(value)}; expected a whole number")
-    if num_parts is not None and num_parts < 1:
-        raise ValueError(f"num_parts is {num_parts}; expected at least 1")
-    if part_id is not None and (num_parts is None or not 0 <= part_id < num_parts):
-        counted = f"there are {num_parts} parts, counted from 0"
-        if num_parts is None:
-            counted = "their number is unknown; give num_parts"
-        raise ValueError(f"part_id={part_id} is no part: {counted}")
